@@ -1,0 +1,50 @@
+"""Packaging of monolith_tf."""
+
+import pathlib
+
+import setuptools
+
+_ROOT = pathlib.Path(__file__).parent
+
+setuptools.setup(
+    name="monolith_tf",
+    version="0.1.0",
+    description="TensorFlow-native recommender training with sharded embeddings",
+    long_description=(_ROOT / "README.md").read_text(encoding="utf-8")
+    if (_ROOT / "README.md").exists()
+    else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=setuptools.find_packages(include=["monolith_tf", "monolith_tf.*"]),
+    package_data={"monolith_tf": ["py.typed"]},
+    python_requires=">=3.11,<3.14",
+    install_requires=[
+        "tensorflow~=2.21.0",
+        "tf-keras~=2.21.0",
+        "tensorflow-recommenders>=0.7.7",
+        "numpy>=2",
+        "absl-py>=2",
+        "PyYAML>=6",
+        "pydantic>=2.10,<3",
+        "pyarrow>=20",
+        "tensorboard~=2.21.0",
+        "rich>=13",
+    ],
+    extras_require={
+        "test": [
+            "pytest>=9",
+            "pytest-timeout>=2.4",
+            "pytest-xdist>=3.8",
+            "hypothesis>=6.150",
+            "scikit-learn>=1.7",
+            "ruff>=0.17",
+            "mypy>=2",
+            "import-linter>=2.5",
+            "types-PyYAML",
+        ],
+        "dev": ["pre-commit>=4", "pytest-cov>=7"],
+        "docs": ["sphinx>=9", "myst-parser>=5", "furo"],
+        "plot": ["matplotlib>=3.10"],
+    },
+    entry_points={"console_scripts": ["monolith-tf = monolith_tf.cli.main:run"]},
+)
