@@ -1,0 +1,40 @@
+"""The one place that switches TensorFlow to the Keras 2 API and checks it.
+
+TensorFlow 2.21 resolves `tf.keras` at its first use: to Keras 3 unless the
+environment variable `TF_USE_LEGACY_KERAS` is set by then. Our layers are `tf_keras`
+layers, and libraries that our users mix with them (TensorFlow Recommenders among
+them) reach Keras as `tf.keras`, so the two must be the same thing.
+"""
+
+import os
+import sys
+
+_SWITCH = "TF_USE_LEGACY_KERAS"
+_ON = ("1", "true", "True")
+
+
+def use_keras_2() -> None:
+    """Sets the Keras 2 switch for this process, or says why that cannot be done.
+
+    Raises:
+      ImportError: If the switch was set to something else, or if `tf.keras` was used
+        before and so stands for Keras 3 in this process.
+    """
+    value = os.environ.get(_SWITCH)
+    if value is not None and value not in _ON:
+        raise ImportError(
+            f"monolith_tf needs Keras 2 (`tf_keras`) behind `tf.keras`. "
+            f"Received: {_SWITCH}={value!r}. Unset it or set it to 1."
+        )
+    os.environ[_SWITCH] = "1"
+    tensorflow = sys.modules.get("tensorflow")
+    loader = getattr(tensorflow, "__dict__", {}).get("keras")
+    # The lazy loader keeps what it resolved to in its own dictionary; reading it there
+    # does not resolve it.
+    version = getattr(loader, "__dict__", {}).get("_tfll_keras_version")
+    if version is not None and version != "tf_keras":
+        raise ImportError(
+            "`tf.keras` was used before `import monolith_tf` and stands for Keras 3 in "
+            "this process. Import monolith_tf first, or set TF_USE_LEGACY_KERAS=1 in "
+            "the environment."
+        )
