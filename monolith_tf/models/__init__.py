@@ -1,0 +1,14 @@
+"""Models: the base class, those that are named in configs, and assembled ones."""
+
+from monolith_tf import _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach(
+    __name__,
+    {
+        "EstimatorSpec": "base",
+        "Inputs": "base",
+        "Mode": "base",
+        "Model": "base",
+        "Network": "network",
+    },
+)

@@ -1,0 +1,209 @@
+"""What a model is: its inputs, its modes, and what its `model_fn` returns."""
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from monolith_tf.types import Tensor
+
+
+class Mode(enum.Enum):
+    """What a `model_fn` is called for."""
+
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    PREDICT = "predict"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """One batch as a `model_fn` sees it.
+
+    Attributes:
+      embeddings: Feature -> pooled embedding, `[batch, dim]`; `[batch, max_length,
+        dim]` for the combiner `first_n`; ragged for the combiner `none`. The slices of
+        a row with several stand side by side in their order.
+      slices: Feature -> slice name -> the same, slice by slice.
+      masks: Feature -> `[batch, max_length]` bool, for `first_n` features.
+      dense: Dense feature -> `[batch, width]` float32.
+      labels: Label -> `[batch]` float32; empty in `Mode.PREDICT`.
+      weights: Weight of each example, `[batch]`, or None where the config names none.
+      keys: Feature -> feature ids, for losses and metrics that group by them.
+    """
+
+    embeddings: Mapping[str, Tensor]
+    slices: Mapping[str, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
+    masks: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    dense: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    labels: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    weights: Tensor | None = None
+    keys: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+
+    def concat(self) -> Tensor:
+        """Returns all embeddings and dense features side by side, `[batch, width]`.
+
+        Features stand in the config's order, embeddings first. A `first_n` embedding is
+        flattened.
+
+        Raises:
+          ValueError: If there is no feature, or one is ragged (combiner `none`).
+        """
+        parts = []
+        for name, value in [*self.embeddings.items(), *self.dense.items()]:
+            if isinstance(value, tf.RaggedTensor):
+                raise ValueError(
+                    "A ragged embedding cannot be concatenated. Received: feature "
+                    f"`{name}` with combiner `none`. Pool it first, or set a combiner."
+                )
+            if value.shape.rank > 2:
+                value = tf.reshape(value, [-1, value.shape[1] * value.shape[2]])
+            parts.append(value)
+        if not parts:
+            raise ValueError("There are no features to concatenate.")
+        return tf.concat(parts, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EstimatorSpec:
+    """What a `model_fn` returns.
+
+    Attributes:
+      mode: The mode it was called with.
+      predictions: Head -> predictions, `[batch]`; one tensor for a single head, which
+        is then named after the single label (`prediction` where there are no labels).
+      loss: Scalar to minimise; needed in `TRAIN`, reported in `EVALUATE`. What layers
+        add by `add_loss` or a regulariser is added to it by the trainer.
+      optimizer: Optimizer of the dense variables; None takes `trainer.optimizer` from
+        the config. It must be the same object at every call.
+      auxiliary_losses: Name -> scalar; added to `loss` and logged by name.
+      extra_outputs: Name -> tensor with a batch axis, exported beside the predictions.
+      head_labels: Head -> label, for heads that are not named after their label.
+    """
+
+    mode: Mode
+    predictions: Mapping[str, Tensor] | Tensor
+    loss: Tensor | None = None
+    optimizer: tf_keras.optimizers.Optimizer | None = None
+    auxiliary_losses: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    extra_outputs: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    head_labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+class Model(tf_keras.Model):
+    """Base class of models: layers made in `__init__`, assembled in `model_fn`.
+
+    `call` runs `model_fn`, so Keras hands `training` to every layer, and whatever a
+    layer adds as a loss is collected, without a word in `model_fn`.
+
+    Example:
+      >>> class Wide(Model):
+      ...     def __init__(self, params):
+      ...         super().__init__()
+      ...         self._logit = tf_keras.layers.Dense(1)
+      ...
+      ...     def model_fn(self, inputs, mode):
+      ...         logit = self._logit(inputs.concat())[:, 0]
+      ...         return EstimatorSpec(mode=mode, predictions=tf.sigmoid(logit))
+      >>> spec = Wide(None).run(Inputs(embeddings={"a": tf.ones([3, 2])}), Mode.PREDICT)
+      >>> spec.predictions.shape
+      TensorShape([3])
+    """
+
+    Params: type | None = None
+    """A frozen dataclass that describes `model.params` of the config, or None."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        # Labels and weights arrive with the features; a mixed-precision policy must
+        # not cast them.
+        super().__init__(autocast=False, **kwargs)
+
+    def model_fn(self, inputs: Inputs, mode: Mode) -> EstimatorSpec:
+        """Builds predictions and loss from a batch.
+
+        Called whenever a step function is traced; variables belong to layers that were
+        made in `__init__`.
+
+        Args:
+          inputs: The batch.
+          mode: What for.
+
+        Raises:
+          NotImplementedError: If a subclass does not define it.
+        """
+        raise NotImplementedError(f"`{type(self).__name__}` defines no `model_fn`.")
+
+    def call(  # noqa: D102
+        self, inputs: dict[str, Any], training: Any = None, mode: Mode = Mode.PREDICT
+    ) -> EstimatorSpec:
+        del training  # Keras hands it to the layers by its call context.
+        return self.model_fn(Inputs(**inputs), mode)
+
+    def run(self, inputs: Inputs, mode: Mode) -> EstimatorSpec:
+        """Calls the model in `mode`.
+
+        Returns:
+          The spec of `model_fn`, its predictions a mapping and checked.
+
+        Raises:
+          TypeError: If `model_fn` returns no `EstimatorSpec`.
+          ValueError: If the spec lacks what the mode needs, or names unknown labels.
+        """
+        fields = {
+            field.name: getattr(inputs, field.name)
+            for field in dataclasses.fields(inputs)
+        }
+        spec = self(fields, training=mode is Mode.TRAIN, mode=mode)
+        return _checked(type(self).__name__, spec, inputs, mode)
+
+    def total_loss(self, spec: EstimatorSpec) -> Tensor:
+        """Returns a scalar: the spec's losses and those its layers added, summed."""
+        total = tf.cast(spec.loss, tf.float32)
+        for loss in [*spec.auxiliary_losses.values(), *self.losses]:
+            total += tf.cast(loss, tf.float32)
+        return total
+
+
+def _checked(
+    name: str, spec: EstimatorSpec, inputs: Inputs, mode: Mode
+) -> EstimatorSpec:
+    if not isinstance(spec, EstimatorSpec):
+        raise TypeError(
+            f"`{name}.model_fn` must return an `EstimatorSpec`. "
+            f"Received: {type(spec).__name__}."
+        )
+    predictions = spec.predictions
+    if not isinstance(predictions, Mapping):
+        labels = list(inputs.labels)
+        if len(labels) > 1:
+            raise ValueError(
+                f"`{name}.model_fn` returned one tensor as `predictions` for the "
+                f"labels {labels}. Return a mapping from head to tensor."
+            )
+        predictions = {labels[0] if labels else "prediction": predictions}
+    for head, value in predictions.items():
+        rank = value.shape.rank
+        if rank == 2 and value.shape[1] == 1:
+            raise ValueError(
+                f"`{name}.model_fn`: predictions of head `{head}` must have shape "
+                f"[batch]. Received: shape={value.shape}. Take column 0."
+            )
+        label = spec.head_labels.get(head, head)
+        if mode is not Mode.PREDICT and inputs.labels and label not in inputs.labels:
+            raise ValueError(
+                f"`{name}.model_fn`: head `{head}` belongs to the label `{label}`, "
+                f"which the batch lacks. Received labels: {sorted(inputs.labels)}. "
+                "Name the head after its label, or map it in `head_labels`."
+            )
+    if mode is Mode.TRAIN:
+        if spec.loss is None:
+            raise ValueError(f"`{name}.model_fn` returned no `loss` in mode TRAIN.")
+        if spec.loss.shape.rank != 0:
+            raise ValueError(
+                f"`{name}.model_fn`: `loss` must be a scalar. "
+                f"Received: shape={spec.loss.shape}. Reduce it over the batch."
+            )
+    return dataclasses.replace(spec, predictions=dict(predictions))

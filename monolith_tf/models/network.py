@@ -1,0 +1,108 @@
+"""Raw columns to a model's spec: encoder, embedding store and model in one."""
+
+import dataclasses
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from monolith_tf.features import encode
+from monolith_tf.features import labels as labels_lib
+from monolith_tf.features.spec import LabelSpec
+from monolith_tf.models import base
+from monolith_tf.types import Tensor
+
+
+class Network(tf.Module):
+    """The forward path that training, evaluation, prediction and export share.
+
+    Attributes:
+      encoder: Columns to feature ids and dense features.
+      store: The embedding store, or a frozen copy.
+      model: The model.
+    """
+
+    def __init__(
+        self,
+        encoder: encode.FeatureEncoder,
+        store: Any,
+        model: base.Model,
+        *,
+        labels: Sequence[LabelSpec] = (),
+        weight: str | None = None,
+    ) -> None:
+        """Puts the parts together.
+
+        Args:
+          encoder: Columns to feature ids and dense features.
+          store: The embedding store, or a frozen copy.
+          model: The model.
+          labels: The labels, where the columns hold any.
+          weight: Column of the examples' weights, or None.
+        """
+        super().__init__(name="network")
+        self.encoder = encoder
+        self.store = store
+        self.model = model
+        self._labels = tuple(labels)
+        self._weight = weight
+
+    def targets(
+        self, columns: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Returns labels by name, and weights or None, each `[batch]` float32."""
+        labels = labels_lib.encode_labels(self._labels, columns)
+        if self._weight is None:
+            return labels, None
+        return labels, labels_lib.encode_weights(self._weight, columns)
+
+    def lookup(
+        self, columns: Mapping[str, Tensor], mode: base.Mode, **when: Any
+    ) -> tuple[encode.FeatureBatch, Any]:
+        """Encodes columns and fetches their rows.
+
+        Args:
+          columns: Raw columns by name, `[batch]` or ragged.
+          mode: Only `TRAIN` inserts unknown ids.
+          **when: `step` and `now_secs` for the rows' bookkeeping.
+
+        Returns:
+          The encoded batch, and what the store pulled for it.
+        """
+        batch = self.encoder.encode(columns)
+        training = mode is base.Mode.TRAIN
+        return batch, self.store.lookup(batch.ids, training=training, **when)
+
+    def run(
+        self,
+        columns: Mapping[str, Tensor],
+        batch: encode.FeatureBatch,
+        pulled: Any,
+        mode: base.Mode,
+    ) -> base.EstimatorSpec:
+        """Pools the pulled rows and calls the model."""
+        slices = self.store.combine(pulled)
+        inputs = base.Inputs(
+            embeddings={name: _side_by_side(value) for name, value in slices.items()},
+            slices=slices,
+            masks=self.store.masks(pulled),
+            dense=batch.dense,
+            keys=batch.ids,
+        )
+        if mode is not base.Mode.PREDICT:
+            labels, weights = self.targets(columns)
+            inputs = dataclasses.replace(inputs, labels=labels, weights=weights)
+        return self.model.run(inputs, mode)
+
+    def __call__(
+        self, columns: Mapping[str, Tensor], mode: base.Mode
+    ) -> base.EstimatorSpec:
+        """Runs the whole forward path without touching the store's content."""
+        batch, pulled = self.lookup(columns, mode)
+        return self.run(columns, batch, pulled, mode)
+
+
+def _side_by_side(slices: Mapping[str, Tensor]) -> Tensor:
+    values = list(slices.values())
+    return values[0] if len(values) == 1 else tf.concat(values, axis=-1)

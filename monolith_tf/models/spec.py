@@ -1,0 +1,219 @@
+"""A model as data: a name, a class, or blocks of layers and the heads on them."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Annotated
+from typing import Any
+from typing import Literal
+from typing import NamedTuple
+
+from monolith_tf.features.shorthand import FromName
+from monolith_tf.features.shorthand import OneOrMany
+
+_CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_REFERENCE = re.compile(
+    r"(?P<name>[^\[\].]+)(\[(?P<index>\d+)\]|\.(?P<dotted>\d+)|\.(?P<part>\w+))?"
+)
+
+BUILT_IN_GROUPS = ("all", "embeddings", "dense")
+"""Groups that need no definition: all features, those with embeddings, dense ones."""
+
+
+class Reference(NamedTuple):
+    """What an entry of `inputs` names.
+
+    Attributes:
+      name: A feature, a group or a block.
+      index: Which tensor of a block that returns a list; None for the whole.
+      part: `mask`, or a slice of the feature's row; None for the whole.
+    """
+
+    name: str
+    index: int | None = None
+    part: str | None = None
+
+
+def parse_reference(text: str) -> Reference:
+    """Splits an entry of `inputs`.
+
+    It is `name`, `block[0]` or `block.0`, `feature.slice` or `feature.mask`.
+
+    Raises:
+      ValueError: If `text` has none of these forms.
+    """
+    match = _REFERENCE.fullmatch(text)
+    if not match:
+        raise ValueError(
+            "`inputs` must be names, or of the form `block[0]`, `feature.slice` or "
+            f"`feature.mask`. Received: {text!r}."
+        )
+    index = match["index"]
+    return Reference(
+        match["name"], None if index is None else int(index), match["part"]
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockSpec:
+    """One layer of an assembled model, or just several inputs joined.
+
+    Attributes:
+      name: What later blocks and heads call the output; unique among blocks, groups
+        and features.
+      layer: A layer of `monolith_tf.layers`; None passes the joined inputs on.
+      args: The layer's arguments.
+      inputs: Features, groups of features, or earlier blocks. `block[0]`, in quotes
+        inside brackets, or `block.0` is one tensor of a block that returns a list;
+        `feature.slice` one slice of a feature's row; `feature.mask` the mask of a
+        `first_n` feature.
+      join: How the inputs reach the layer: `concat`, side by side, `[batch, width]`;
+        `stack`, inputs of one width on a new axis, `[batch, inputs, dim]`; `list`, as
+        one list; `none`, each as an argument of its own, in order.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    name: str
+    layer: str | None = None
+    args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    inputs: Annotated[tuple[str, ...], OneOrMany()]
+    join: Literal["concat", "stack", "list", "none"] = "concat"
+
+    def __post_init__(self) -> None:
+        _check_inputs(self.inputs)
+        if self.layer is None and (self.args or self.join == "none"):
+            raise ValueError(
+                "`layer` must be given with `args` or `join: none`. "
+                f"Received: layer=None, args={dict(self.args)}, join={self.join!r}."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadSpec:
+    """One task of an assembled model.
+
+        logits = sum over inputs of x[:, 0] if x has width 1 else Dense(1)(x)[:, 0]
+
+    Attributes:
+      label: The label it predicts.
+      inputs: The blocks it stands on, named as in `BlockSpec.inputs`; their logits are
+        added.
+      loss: `log_loss` predicts sigmoid(logits), `mse` predicts the logits.
+      weight: Factor of its loss in the total, at least 0.
+      name: Name of its predictions; None takes the label's.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    label: str
+    inputs: Annotated[tuple[str, ...], OneOrMany()]
+    loss: Literal["log_loss", "mse"] = "log_loss"
+    weight: float = 1.0
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_inputs(self.inputs)
+        if self.weight < 0:
+            raise ValueError(
+                f"`weight` must not be negative. Received: weight={self.weight}."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSpec(FromName):
+    """Which model to train: exactly one of `name`, `class` and `blocks`.
+
+    In a config file a registered model without parameters may be written as its name
+    alone.
+
+    Attributes:
+      name: A registered model.
+      class_: An own subclass of `monolith_tf.Model`, as `package.module:Class`; the key
+        in a config is `class`.
+      params: Parameters of the registered model or the class.
+      blocks: Layers of a model that is assembled from the config, in order.
+      heads: Its tasks, at least one.
+      groups: Name -> features, to be used as one entry of `inputs`. The groups `all`,
+        `embeddings` and `dense` need no definition.
+    """
+
+    # `class` is a word of Python's.
+    __pydantic_config__ = {
+        "extra": "forbid",
+        "alias_generator": lambda name: name.removesuffix("_"),
+    }
+
+    name: str | None = None
+    class_: str | None = None
+    params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    blocks: tuple[BlockSpec, ...] = ()
+    heads: tuple[HeadSpec, ...] = ()
+    groups: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        given = [
+            key
+            for key, value in (
+                ("name", self.name),
+                ("class", self.class_),
+                ("blocks", self.blocks),
+            )
+            if value
+        ]
+        if len(given) != 1:
+            received = " and ".join(f"`{key}`" for key in given) or "none of them"
+            raise ValueError(
+                "Exactly one of `name`, `class` and `blocks` must be given. "
+                f"Received: {received}."
+            )
+        if self.class_ is not None and not _CLASS_PATH.fullmatch(self.class_):
+            raise ValueError(
+                "`class` must be of the form `package.module:Class`. "
+                f"Received: class={self.class_!r}."
+            )
+        if self.blocks:
+            _check_assembled(self)
+        elif self.heads or self.groups:
+            key = "heads" if self.heads else "groups"
+            raise ValueError(
+                f"`{key}` belongs to a model assembled from `blocks`. "
+                f"Received: `{key}` with `{given[0]}`. Remove it."
+            )
+
+
+def _check_inputs(inputs: tuple[str, ...]) -> None:
+    if isinstance(inputs, str):
+        raise TypeError(
+            f"`inputs` must be a sequence of names. Received: inputs={inputs!r}. "
+            "Put it in a tuple."
+        )
+    if not inputs:
+        raise ValueError("`inputs` must name at least one input. Received: none.")
+    for entry in inputs:
+        parse_reference(entry)
+
+
+def _check_assembled(model: ModelSpec) -> None:
+    if model.params:
+        raise ValueError(
+            "`params` belongs to a model given by `name` or `class`; a block takes "
+            f"`args`. Received: params={dict(model.params)} with `blocks`."
+        )
+    if not model.heads:
+        raise ValueError("`heads` must have at least one entry. Received: none.")
+    seen = set(BUILT_IN_GROUPS)
+    for name in [*model.groups, *(block.name for block in model.blocks)]:
+        if name in seen:
+            raise ValueError(
+                "`blocks` and `groups` must have names of their own, other than "
+                f"{', '.join(BUILT_IN_GROUPS)}. Received twice: {name!r}."
+            )
+        seen.add(name)
+    heads = [head.name or head.label for head in model.heads]
+    for head in heads:
+        if heads.count(head) > 1:
+            raise ValueError(
+                f"`heads` must have different names. Received twice: {head!r}. Give "
+                "one a `name`."
+            )
