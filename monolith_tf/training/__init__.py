@@ -1,0 +1,16 @@
+"""Training: steps, the loop around them, and what runs in between."""
+
+from monolith_tf import _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach(
+    __name__,
+    {
+        "Action": "actions",
+        "CheckpointDir": "checkpoint",
+        "CheckpointError": "checkpoint",
+        "EverySteps": "actions",
+        "InterruptedRun": "loop",
+        "NonFiniteLossError": "loop",
+        "Run": "run",
+    },
+)

@@ -1,0 +1,238 @@
+"""What runs between steps: logging, evaluation, checkpoints, stopping early."""
+
+import math
+import time
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+from absl import logging
+
+from monolith_tf.training import run as run_lib
+
+
+class Action:
+    """Something that wants control at certain steps.
+
+    Users' own actions subclass this and are named in `trainer.actions`.
+    """
+
+    def begin(self, run: run_lib.Run) -> None:
+        """Called once, before the first step, after a checkpoint was restored."""
+
+    def next_step(self, step: int) -> int | None:
+        """Returns the first step after `step` at which `act` is due, or None."""
+        del step
+        return None
+
+    def act(self, run: run_lib.Run) -> None:
+        """Called when the step that `next_step` named is reached."""
+
+    def end(self, run: run_lib.Run) -> None:
+        """Called once, when the run ends of itself or is interrupted, not by error."""
+
+
+class EverySteps(Action):
+    """Acts when the step is a multiple of a number, and at the run's end if asked."""
+
+    def __init__(self, every: int, *, at_end: bool = False) -> None:
+        if every < 1:
+            raise ValueError(f"`every` must be at least 1. Received: every={every}.")
+        self._every = every
+        self._at_end = at_end
+        self._acted_at = -1
+
+    def begin(self, run: run_lib.Run) -> None:
+        """See base class."""
+        self._acted_at = run.progress.step
+
+    def next_step(self, step: int) -> int | None:
+        """See base class."""
+        return (step // self._every + 1) * self._every
+
+    def act(self, run: run_lib.Run) -> None:
+        """See base class."""
+        if run.progress.step != self._acted_at:
+            self._acted_at = run.progress.step
+            self.work(run)
+
+    def end(self, run: run_lib.Run) -> None:
+        """See base class."""
+        if self._at_end and not run.progress.stop.startswith("interrupted"):
+            self.act(run)
+
+    def work(self, run: run_lib.Run) -> None:
+        """What to do; at most once at any step."""
+        raise NotImplementedError(f"`{type(self).__name__}` defines no `work`.")
+
+
+class Log(EverySteps):
+    """Writes the log line and the `train` records of `metrics.jsonl`."""
+
+    def __init__(
+        self, every: int, on_line: Callable[[run_lib.Run, dict], None] | None = None
+    ) -> None:
+        super().__init__(every, at_end=True)
+        self._on_line = on_line
+
+    def work(self, run: run_lib.Run) -> None:
+        """See base class."""
+        window = run.window
+        if not window.steps:
+            return
+        rate = window.examples / max(window.seconds, 1e-9)
+        values = {
+            "loss": window.loss_sum / window.steps,
+            "examples_per_sec": round(rate, 1),
+            **{
+                f"loss/{name}": value / window.steps
+                for name, value in window.auxiliary.items()
+            },
+        }
+        if window.norm:
+            values["gradient_norm"] = window.norm
+        run.record("train", values)
+        logging.info(
+            "train | step: %d | loss: %.4f | examples/sec: %.0f",
+            run.progress.step,
+            values["loss"],
+            rate,
+        )
+        if self._on_line is not None:
+            self._on_line(run, values)
+        run.window = run_lib.Window()
+
+
+class Judge:
+    """Something that looks at every evaluation's metrics."""
+
+    def judge(self, run: run_lib.Run, metrics: Mapping[str, float]) -> None:
+        """Called after each evaluation."""
+        raise NotImplementedError(f"`{type(self).__name__}` defines no `judge`.")
+
+
+class Watch(Judge):
+    """Follows the best value of one metric; the record of it is in every checkpoint."""
+
+    def __init__(self, metric: str, *, rises: bool, min_delta: float = 0.0) -> None:
+        """Makes the watch.
+
+        Args:
+          metric: `<head>/<metric>`, or `loss`.
+          rises: Whether a greater value is better.
+          min_delta: Least difference that counts as better.
+        """
+        self.metric = metric
+        self._sign = 1.0 if rises else -1.0
+        self._min_delta = min_delta
+
+    def judge(self, run: run_lib.Run, metrics: Mapping[str, float]) -> None:
+        """See base class."""
+        if self.metric not in metrics:
+            raise ValueError(
+                f"There is no metric `{self.metric}` to watch. "
+                f"Received: {', '.join(metrics)}."
+            )
+        value = metrics[self.metric]
+        record = run.progress.best.setdefault(
+            type(self).__name__, {"value": math.nan, "step": 0, "waited": 0}
+        )
+        best = record["value"]
+        if math.isnan(best) or self._sign * (value - best) > self._min_delta:
+            record.update(value=value, step=run.progress.step, waited=0)
+            self.better(run, value)
+        else:
+            record["waited"] += 1
+            self.not_better(run, record)
+
+    def better(self, run: run_lib.Run, value: float) -> None:
+        """Called when the metric improved."""
+
+    def not_better(self, run: run_lib.Run, record: Mapping[str, float]) -> None:
+        """Called when it did not; `record` has the best value and how long ago."""
+
+
+class KeepBest(Watch):
+    """Writes a checkpoint when the metric improves, and keeps it."""
+
+    def better(self, run: run_lib.Run, value: float) -> None:
+        """See base class."""
+        saved = run.save_checkpoint()
+        run.checkpoints.mark_best(saved.path.name, self.metric, value)
+
+
+class EarlyStop(Watch):
+    """Ends the run when the metric has not improved for a while."""
+
+    def __init__(
+        self, metric: str, *, rises: bool, patience: int, min_delta: float = 0.0
+    ) -> None:
+        """Makes the action; `patience` counts evaluations, the rest as in `Watch`."""
+        super().__init__(metric, rises=rises, min_delta=min_delta)
+        self._patience = patience
+
+    def not_better(self, run: run_lib.Run, record: Mapping[str, float]) -> None:
+        """See base class."""
+        if record["waited"] >= self._patience:
+            run.stop(
+                f"early: `{self.metric}` did not improve on {record['value']:.5f} in "
+                f"{record['waited']:.0f} evaluations"
+            )
+
+
+class Evaluate(EverySteps):
+    """Scores the eval split and hands the metrics to judges."""
+
+    def __init__(self, every: int, judges: Sequence[Judge] = ()) -> None:
+        super().__init__(every, at_end=True)
+        self._judges = tuple(judges)
+
+    def work(self, run: run_lib.Run) -> None:
+        """See base class."""
+        metrics = run.evaluate("eval")
+        run.progress.metrics = metrics
+        run.record("eval", metrics)
+        logging.info(
+            "eval | step: %d | %s",
+            run.progress.step,
+            " | ".join(f"{name}: {value:.5f}" for name, value in metrics.items()),
+        )
+        for judge in self._judges:
+            judge.judge(run, metrics)
+
+
+class SaveCheckpoint(Action):
+    """Writes checkpoints every so many steps or seconds, and when the run ends."""
+
+    def __init__(self, every_steps: int | None, every_secs: float | None) -> None:
+        self._every_steps = every_steps
+        self._every_secs = every_secs
+        self._saved_at = -1
+        self._saved_when = 0.0
+
+    def begin(self, run: run_lib.Run) -> None:
+        """See base class."""
+        self._saved_at = run.progress.step
+        self._saved_when = time.monotonic()
+
+    def next_step(self, step: int) -> int | None:
+        """See base class."""
+        if self._every_secs is not None:
+            late = time.monotonic() - self._saved_when >= self._every_secs
+            if late:
+                return step + 1
+        if self._every_steps is None:
+            return None
+        return (step // self._every_steps + 1) * self._every_steps
+
+    def act(self, run: run_lib.Run) -> None:
+        """See base class."""
+        if run.progress.step != self._saved_at:
+            run.save_checkpoint()
+            self._saved_at = run.progress.step
+            self._saved_when = time.monotonic()
+
+    def end(self, run: run_lib.Run) -> None:
+        """See base class."""
+        # Even where the step did not move: an evaluation may have changed the state.
+        run.save_checkpoint()

@@ -1,0 +1,104 @@
+"""Scores a model on a data set, counting every example once."""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from monolith_tf import metrics as metrics_lib
+from monolith_tf.models import base
+from monolith_tf.models import network as network_lib
+from monolith_tf.types import Tensor
+
+
+class Evaluator:
+    """Runs the forward path over a data set and accumulates metrics per head."""
+
+    def __init__(
+        self,
+        network: network_lib.Network,
+        metric_names: Sequence[str],
+        *,
+        group_by: str | None = None,
+    ) -> None:
+        """Makes an evaluator.
+
+        Args:
+          network: The forward path.
+          metric_names: Names of `monolith_tf.metrics`.
+          group_by: Feature whose ids group the rows, for metrics such as `gauc`.
+        """
+        self._network = network
+        self._names = tuple(metric_names)
+        self._group_by = group_by
+        self._function = tf.function(self._forward, reduce_retracing=True)
+
+    def _forward(self, columns: Mapping[str, Tensor]) -> dict[str, Any]:
+        batch, pulled = self._network.lookup(columns, base.Mode.EVALUATE)
+        spec = self._network.run(columns, batch, pulled, base.Mode.EVALUATE)
+        labels, weights = self._network.targets(columns)
+        found: dict[str, Any] = {
+            "predictions": dict(spec.predictions),
+            "labels": {
+                head: labels[spec.head_labels.get(head, head)]
+                for head in spec.predictions
+            },
+            "weights": {} if weights is None else {"": weights},
+            "keys": {},
+            "loss": {},
+        }
+        if self._group_by is not None:
+            found["keys"][""] = batch.ids[self._group_by]
+        if spec.loss is not None:
+            found["loss"][""] = self._network.model.total_loss(spec)
+        return found
+
+    def evaluate(self, dataset: tf.data.Dataset) -> dict[str, float]:
+        """Returns `<head>/<metric>` -> value, and the mean `loss`.
+
+        Raises:
+          ValueError: If the data set is empty.
+        """
+        heads: dict[str, dict[str, Any]] = {}
+        loss_sum, rows = 0.0, 0
+        for columns in dataset:
+            found = tf.nest.map_structure(lambda t: t.numpy(), self._function(columns))
+            weights = found["weights"].get("")
+            keys = found["keys"].get("")
+            size = 0
+            for head, predictions in found["predictions"].items():
+                size = len(predictions)
+                accumulators = heads.setdefault(
+                    head, {name: metrics_lib.create(name) for name in self._names}
+                )
+                for metric in accumulators.values():
+                    metric.update(
+                        predictions, found["labels"][head], weights=weights, keys=keys
+                    )
+            rows += size
+            loss_sum += size * float(found["loss"].get("", np.nan))
+        if not rows:
+            raise ValueError("There is nothing to evaluate: the data set has no rows.")
+        result = {
+            f"{head}/{name}": float(metric.result())
+            for head, accumulators in heads.items()
+            for name, metric in accumulators.items()
+        }
+        return result | {"loss": loss_sum / rows}
+
+
+def predict(
+    network: network_lib.Network, dataset: tf.data.Dataset
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields predictions and extra outputs by name, batch by batch."""
+
+    @tf.function(reduce_retracing=True)
+    def forward(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        spec = network(columns, base.Mode.PREDICT)
+        return {**spec.predictions, **spec.extra_outputs}
+
+    for columns in dataset:
+        yield {name: value.numpy() for name, value in forward(columns).items()}

@@ -1,0 +1,101 @@
+"""Optimizers of the dense variables: built from specs, one per group of variables."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from monolith_tf import schedules
+from monolith_tf.training import spec as spec_lib
+from monolith_tf.types import Tensor
+
+
+class Schedule(tf_keras.optimizers.schedules.LearningRateSchedule):
+    """A `ScheduleSpec` as Keras optimizers want it."""
+
+    def __init__(self, spec: schedules.ScheduleSpec) -> None:
+        super().__init__()
+        self._spec = spec
+
+    def __call__(self, step: Tensor) -> Tensor:
+        """Returns the learning rate at `step`."""
+        return schedules.rate_at(self._spec, step)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the fields of the spec."""
+        return vars(self._spec)
+
+
+def build(spec: spec_lib.DenseOptimizerSpec) -> tf_keras.optimizers.Optimizer:
+    """Returns the `tf_keras` optimizer that `spec` describes."""
+    rate = spec.learning_rate
+    if isinstance(rate, schedules.ScheduleSpec):
+        rate = Schedule(rate)
+    optimizers = tf_keras.optimizers
+    if spec.name in ("adam", "adamw"):
+        arguments = {
+            "beta_1": spec.beta_1,
+            "beta_2": spec.beta_2,
+            "epsilon": spec.epsilon,
+        }
+        if spec.name == "adam":
+            return optimizers.Adam(rate, **arguments)
+        return optimizers.AdamW(rate, weight_decay=spec.weight_decay, **arguments)
+    if spec.name == "adagrad":
+        return optimizers.Adagrad(
+            rate,
+            initial_accumulator_value=spec.initial_accumulator_value,
+            epsilon=spec.epsilon,
+        )
+    if spec.name == "sgd":
+        return optimizers.SGD(rate)
+    if spec.name == "momentum":
+        return optimizers.SGD(rate, momentum=spec.momentum, nesterov=spec.nesterov)
+    if spec.name == "rmsprop":
+        return optimizers.RMSprop(rate, rho=spec.rho, epsilon=spec.epsilon)
+    if spec.name == "ftrl":
+        return optimizers.Ftrl(
+            rate,
+            initial_accumulator_value=spec.initial_accumulator_value,
+            l1_regularization_strength=spec.l1,
+            l2_regularization_strength=spec.l2,
+        )
+    return optimizers.Lion(rate, beta_1=spec.beta_1, beta_2=spec.beta_2)
+
+
+class DenseUpdate(tf.Module):
+    """Applies gradients to variables, each by the optimizer it belongs to.
+
+    A variable with an attribute `optimizer` (layers with an `optimizer` argument set
+    it) is updated by that one, all others by the default.
+
+    Attributes:
+      groups: Optimizer and its variables, the default optimizer's group first.
+    """
+
+    def __init__(
+        self,
+        default: tf_keras.optimizers.Optimizer,
+        variables: Sequence[tf.Variable],
+    ) -> None:
+        super().__init__(name="dense_update")
+        grouped: dict[int, tuple[Any, list[tf.Variable]]] = {id(default): (default, [])}
+        for variable in variables:
+            own = getattr(variable, "optimizer", None) or default
+            grouped.setdefault(id(own), (own, []))[1].append(variable)
+        self.groups = list(grouped.values())
+        for optimizer, members in self.groups:
+            optimizer.build(members)
+
+    def apply(self, gradients: Sequence[tuple[Tensor | None, tf.Variable]]) -> None:
+        """Applies (gradient, variable) pairs; None leaves the variable as it is."""
+        by_variable = {variable.ref(): gradient for gradient, variable in gradients}
+        for optimizer, members in self.groups:
+            pairs = [
+                (by_variable[member.ref()], member)
+                for member in members
+                if by_variable.get(member.ref()) is not None
+            ]
+            if pairs:
+                optimizer.apply_gradients(pairs)

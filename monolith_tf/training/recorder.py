@@ -1,0 +1,46 @@
+"""Where a run's numbers go: `metrics.jsonl` and TensorBoard, the same in both."""
+
+import pathlib
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from monolith_tf.training import metrics_log
+
+
+class Recorder:
+    """Writes each set of numbers to both places.
+
+    TensorBoard's files are in `<model_dir>/tensorboard/<phase>`; there, what a resumed
+    job repeats is simply written again.
+    """
+
+    def __init__(self, model_dir: pathlib.Path, *, summaries: bool = True) -> None:
+        """Makes a recorder.
+
+        Args:
+          model_dir: The job's folder.
+          summaries: Whether TensorBoard gets the numbers too.
+        """
+        self.log = metrics_log.MetricsLog(model_dir / "metrics.jsonl")
+        self._tensorboard = model_dir / "tensorboard" if summaries else None
+        self._writers: dict[str, tf.summary.SummaryWriter] = {}
+
+    def record(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+        """Records numbers by name."""
+        self.log.append(phase, step, values)
+        if self._tensorboard is None:
+            return
+        if phase not in self._writers:
+            folder = str(self._tensorboard / phase)
+            self._writers[phase] = tf.summary.create_file_writer(folder)
+        with self._writers[phase].as_default(step=step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+        self._writers[phase].flush()
+
+    def close(self) -> None:
+        """Closes TensorBoard's files."""
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()

@@ -1,0 +1,244 @@
+"""A training run as data: steps, intervals, the dense optimizer, early stopping."""
+
+import dataclasses
+import re
+from typing import Annotated
+from typing import Any
+from typing import Literal
+
+from monolith_tf import schedules
+from monolith_tf.features.shorthand import FromName
+from monolith_tf.features.shorthand import OneOrMany
+
+_OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
+    "adam": {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7},
+    "adamw": {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "weight_decay": 0.004},
+    "adagrad": {"initial_accumulator_value": 0.1, "epsilon": 1e-7},
+    "sgd": {},
+    "momentum": {"momentum": 0.9, "nesterov": False},
+    "rmsprop": {"rho": 0.9, "epsilon": 1e-7},
+    "ftrl": {"initial_accumulator_value": 0.1, "l1": 0.0, "l2": 0.0},
+    "lion": {"beta_1": 0.9, "beta_2": 0.99},
+}
+_CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DenseOptimizerSpec(FromName):
+    """The optimizer of the dense variables.
+
+    In a config file an optimizer without arguments may be written as its name alone.
+    An argument that the named optimizer does not have stays None; giving it is an
+    error. The defaults are those of `tf_keras.optimizers`.
+
+    Attributes:
+      name: Which optimizer; `momentum` is SGD with momentum.
+      learning_rate: A constant rate, or a schedule over the global step.
+      beta_1: Decay of the first moment, in [0, 1); adam, adamw and lion, 0.9.
+      beta_2: Decay of the second moment, in [0, 1); adam and adamw, 0.999; lion, 0.99.
+      epsilon: Added to the denominator; adam, adamw, adagrad and rmsprop, 1e-7.
+      weight_decay: Decoupled weight decay per step, times the rate; adamw, 0.004.
+      initial_accumulator_value: First sum of squares; adagrad and ftrl, 0.1.
+      momentum: Share of the last update that is kept, in [0, 1); momentum, 0.9.
+      nesterov: Whether the gradient is taken ahead of the step; momentum, false.
+      rho: Decay of the mean square, in [0, 1); rmsprop, 0.9.
+      l1: Strength of the L1 penalty; ftrl, 0.
+      l2: Strength of the L2 penalty; ftrl, 0.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    name: Literal[
+        "adam", "adamw", "adagrad", "sgd", "momentum", "rmsprop", "ftrl", "lion"
+    ] = "adam"
+    learning_rate: float | schedules.ScheduleSpec = 0.001
+    beta_1: float | None = None
+    beta_2: float | None = None
+    epsilon: float | None = None
+    weight_decay: float | None = None
+    initial_accumulator_value: float | None = None
+    momentum: float | None = None
+    nesterov: bool | None = None
+    rho: float | None = None
+    l1: float | None = None
+    l2: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in _OPTIMIZER_DEFAULTS:
+            raise ValueError(
+                f"`name` must be one of {', '.join(_OPTIMIZER_DEFAULTS)}. "
+                f"Received: name={self.name!r}."
+            )
+        defaults = _OPTIMIZER_DEFAULTS[self.name]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in ("name", "learning_rate"):
+                continue
+            if value is None:
+                object.__setattr__(self, field.name, defaults.get(field.name))
+            elif field.name not in defaults:
+                known = ", ".join(f"`{name}`" for name in ("learning_rate", *defaults))
+                raise ValueError(
+                    f"`{field.name}` means nothing to the optimizer {self.name}. "
+                    f"Received: {field.name}={value}. It takes {known}."
+                )
+            elif value < 0:
+                raise ValueError(
+                    f"`{field.name}` must not be negative. "
+                    f"Received: {field.name}={value}."
+                )
+            elif field.name in ("beta_1", "beta_2", "momentum", "rho") and value >= 1:
+                raise ValueError(
+                    f"`{field.name}` must be below 1. Received: {field.name}={value}."
+                )
+        rate = self.learning_rate
+        if not isinstance(rate, schedules.ScheduleSpec) and rate < 0:
+            raise ValueError(
+                f"`learning_rate` must not be negative. Received: learning_rate={rate}."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EarlyStopSpec:
+    """Ends training when a metric of the evaluations stops getting better.
+
+    Attributes:
+      metric: `label/metric`, such as `click/auc`; the metric alone where there is one
+        label; or `loss`.
+      mode: Whether the metric should rise or fall; `auto` goes by its name.
+      patience: Evaluations in a row without a better value after which training ends,
+        at least 1.
+      min_delta: Least difference that counts as better.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    metric: str
+    mode: Literal["auto", "max", "min"] = "auto"
+    patience: int = 1
+    min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.patience < 1:
+            raise ValueError(
+                f"`patience` must be at least 1. Received: patience={self.patience}."
+            )
+        if self.min_delta < 0:
+            raise ValueError(
+                "`min_delta` must not be negative. "
+                f"Received: min_delta={self.min_delta}."
+            )
+
+    @property
+    def rises(self) -> bool:
+        """Whether a greater value of the metric is better."""
+        return rises(self.metric) if self.mode == "auto" else self.mode == "max"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainerSpec:
+    """How a model is trained, and what happens between steps.
+
+    An interval of None switches its action off.
+
+    Attributes:
+      max_steps: Global step at which training ends; None for no limit.
+      epochs: Passes over the training data; None for no limit, but 1 where `max_steps`
+        is None too. With both, what comes first ends the training.
+      steps_per_loop: Steps taken inside one call of TensorFlow, at most; at least 1.
+        More steps cost less overhead each; what runs between steps is on time anyway.
+      log_every_steps: Steps between log lines and lines of `metrics.jsonl`.
+      summaries: Whether TensorBoard gets what `metrics.jsonl` gets.
+      eval_every_steps: Steps between evaluations.
+      eval_every_epochs: Epochs between evaluations, each at the end of an epoch.
+      checkpoint_every_steps: Steps between checkpoints.
+      checkpoint_every_secs: Seconds between checkpoints. One is also written when
+        training ends or is interrupted.
+      keep_checkpoints: Newest checkpoints to keep, at least 1.
+      keep_best: Metric, named as in `early_stop`, by which the best checkpoint is kept
+        apart; None keeps none.
+      early_stop: When to stop before the end; None never does.
+      optimizer: The optimizer of dense variables, where the model brings none.
+      clip_norm: Bound on the global norm over the gradients of dense variables and
+        embedding rows together; None does not clip.
+      deterministic: Whether two runs with one seed agree bit for bit, also across a
+        kill and a resume; costs some speed.
+      warm_start: Another job's `model_dir` or checkpoint to take values from at step 0.
+      actions: Own actions that run between steps, each as `module:Name`.
+      threads: Threads that one operation may use; None takes all cores.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    max_steps: int | None = None
+    epochs: int | None = None
+    steps_per_loop: int = 50
+    log_every_steps: int = 100
+    summaries: bool = True
+    eval_every_steps: int | None = None
+    eval_every_epochs: int | None = None
+    checkpoint_every_steps: int | None = None
+    checkpoint_every_secs: float | None = None
+    keep_checkpoints: int = 5
+    keep_best: str | None = None
+    early_stop: EarlyStopSpec | None = None
+    optimizer: DenseOptimizerSpec = DenseOptimizerSpec()
+    clip_norm: float | None = None
+    deterministic: bool = False
+    warm_start: str | None = None
+    actions: Annotated[tuple[str, ...], OneOrMany()] = ()
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_steps is None and self.epochs is None:
+            object.__setattr__(self, "epochs", 1)
+        for name in (
+            "max_steps",
+            "epochs",
+            "steps_per_loop",
+            "log_every_steps",
+            "eval_every_steps",
+            "eval_every_epochs",
+            "checkpoint_every_steps",
+            "keep_checkpoints",
+            "threads",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(
+                    f"`{name}` must be at least 1. Received: {name}={value}."
+                )
+        for name in ("checkpoint_every_secs", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(
+                    f"`{name}` must be greater than 0. Received: {name}={value}. "
+                    "Leave it out to switch it off."
+                )
+        for action in self.actions:
+            if not _CLASS_PATH.fullmatch(action):
+                raise ValueError(
+                    "`actions` must be names of the form `package.module:Name`. "
+                    f"Received: {action!r}."
+                )
+        watched = self.early_stop is not None or self.keep_best is not None
+        if watched and self.eval_every_steps is None and self.eval_every_epochs is None:
+            raise ValueError(
+                "`early_stop` and `keep_best` need evaluations while training. Set "
+                "`eval_every_steps` or `eval_every_epochs`."
+            )
+
+
+def rises(metric: str) -> bool:
+    """Returns whether a greater value of `metric` is better.
+
+    Args:
+      metric: A metric's name, with or without `label/` in front, or `loss`.
+
+    Raises:
+      ValueError: If there is no such metric, or if neither end is best.
+    """
+    from monolith_tf.metrics import registry
+
+    name = metric.rpartition("/")[2]
+    return name != "loss" and registry.is_higher_better(name)

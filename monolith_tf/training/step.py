@@ -1,0 +1,192 @@
+"""One training step, and N of them inside one function."""
+
+from collections.abc import Mapping
+from typing import Any
+from typing import NamedTuple
+
+import tensorflow as tf
+import tf_keras
+
+from monolith_tf import random
+from monolith_tf.models import base
+from monolith_tf.models import network as network_lib
+from monolith_tf.training import optimizers
+from monolith_tf.types import Tensor
+
+
+class LoopResult(NamedTuple):
+    """What a call of `TrainStep.loop` reports.
+
+    Attributes:
+      steps: Steps taken; fewer than asked where the data ended or a loss was not
+        finite.
+      examples: Rows in their batches.
+      loss_sum: Sum over the steps of the total loss.
+      finite: Whether the last loss computed was finite.
+      norm: Global norm of the last step's gradients, before clipping.
+      auxiliary: Name -> sum over the steps of an auxiliary loss.
+    """
+
+    steps: Tensor
+    examples: Tensor
+    loss_sum: Tensor
+    finite: Tensor
+    norm: Tensor
+    auxiliary: Mapping[str, Tensor]
+
+
+class TrainStep(tf.Module):
+    """Forward, backward, and the updates of dense variables and rows.
+
+    A step whose loss is not finite changes nothing: neither a variable, nor a row's
+    value, nor the step counter.
+
+    Attributes:
+      step: The global step, int64: updates made so far.
+      dense: The dense variables' optimizers; None until `build` ran.
+      state: Holds all that a checkpoint keeps of it: step, model and optimizers, but
+        not the rows, which the store writes itself.
+    """
+
+    def __init__(
+        self,
+        network: network_lib.Network,
+        default_optimizer: tf_keras.optimizers.Optimizer,
+        *,
+        clip_norm: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Makes a step.
+
+        Args:
+          network: The forward path.
+          default_optimizer: Used where the model's spec names none.
+          clip_norm: Bound on the global norm over the gradients of dense variables and
+            rows together; None does not clip.
+          seed: Seed of the layers' draws.
+        """
+        super().__init__(name="train_step")
+        self.network = network
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="global_step")
+        self.dense: optimizers.DenseUpdate | None = None
+        self.state = tf.Module(name="state")
+        self.state.step = self.step
+        self._default_optimizer = default_optimizer
+        self._clip_norm = clip_norm
+        self._seed = seed
+        self._auxiliary: tuple[str, ...] = ()
+
+    def build(self, element_spec: Mapping[str, Any]) -> None:
+        """Makes the model's and the optimizers' variables, by tracing only.
+
+        Args:
+          element_spec: Type specs of a batch of columns, as a dataset gives them.
+        """
+        specs: list[base.EstimatorSpec] = []
+
+        @tf.function
+        def trace(columns: Mapping[str, Tensor]) -> None:
+            batch, pulled = self.network.lookup(columns, base.Mode.EVALUATE)
+            with random.step_scope(self._seed, self.step):
+                specs.append(self.network.run(columns, batch, pulled, base.Mode.TRAIN))
+
+        trace.get_concrete_function(dict(element_spec))
+        self._auxiliary = tuple(specs[0].auxiliary_losses)
+        self.dense = optimizers.DenseUpdate(
+            specs[0].optimizer or self._default_optimizer,
+            self.network.model.trainable_variables,
+        )
+        self.state.model = self.network.model
+        self.state.dense = self.dense
+
+    def __call__(
+        self, columns: Mapping[str, Tensor], now_secs: Tensor
+    ) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+        """Takes one step; returns loss, gradient norm and auxiliary losses."""
+        model = self.network.model
+        store = self.network.store
+        batch, pulled = self.network.lookup(
+            columns, base.Mode.TRAIN, step=self.step, now_secs=now_secs
+        )
+        variables = model.trainable_variables
+        with (
+            random.step_scope(self._seed, self.step),
+            tf.GradientTape(watch_accessed_variables=False) as tape,
+        ):
+            tape.watch(variables)
+            tape.watch(pulled.rows)
+            spec = self.network.run(columns, batch, pulled, base.Mode.TRAIN)
+            loss = model.total_loss(spec)
+        gradients = tape.gradient(loss, [list(variables), dict(pulled.rows)])
+        dense, rows = gradients[0], {k: _summed(v) for k, v in gradients[1].items()}
+        dense, rows, norm = self._clip(dense, rows)
+
+        def update() -> Tensor:
+            self.dense.apply(list(zip(dense, variables, strict=True)))
+            store.apply_gradients(pulled, rows, self.step)
+            return self.step.assign_add(1)
+
+        tf.cond(tf.math.is_finite(loss), update, lambda: self.step + 0)
+        return loss, norm, spec.auxiliary_losses
+
+    def _clip(self, dense: list, rows: dict) -> tuple[list, dict, Tensor]:
+        present = [g for g in [*dense, *rows.values()] if g is not None]
+        if self._clip_norm is None:
+            return dense, rows, tf.constant(0.0)
+        norm = tf.linalg.global_norm(present)
+        # As in `tf.clip_by_global_norm`, but over dense tensors and rows at once.
+        scale = tf.minimum(1.0, self._clip_norm / tf.maximum(norm, 1e-30))
+        clipped = iter([_scaled(g, scale) for g in present])
+        dense = [None if g is None else next(clipped) for g in dense]
+        rows = {k: None if g is None else next(clipped) for k, g in rows.items()}
+        return dense, rows, norm
+
+    def loop(self, iterator: Any, steps: Tensor, now_secs: Tensor) -> LoopResult:
+        """Takes up to `steps` steps on batches of a dataset iterator.
+
+        Meant to be wrapped by `tf.function`; the number of steps is a tensor, so one
+        trace serves every count.
+        """
+        taken = tf.constant(0, tf.int64)
+        examples = tf.constant(0, tf.int64)
+        loss_sum = tf.constant(0.0)
+        norm = tf.constant(0.0)
+        finite = tf.constant(True)
+        more = tf.constant(True)
+        auxiliary = {name: tf.constant(0.0) for name in self._auxiliary}
+        while tf.logical_and(taken < steps, tf.logical_and(finite, more)):
+            optional = iterator.get_next_as_optional()
+            more = optional.has_value()
+            if more:
+                columns = optional.get_value()
+                loss, norm, extra = self(columns, now_secs)
+                finite = tf.math.is_finite(loss)
+                loss_sum += loss
+                auxiliary = {
+                    name: auxiliary[name] + tf.cast(value, tf.float32)
+                    for name, value in extra.items()
+                }
+                if finite:
+                    taken += 1
+                    examples += _batch_size(columns)
+        return LoopResult(taken, examples, loss_sum, finite, norm, auxiliary)
+
+
+def _summed(gradient: Any) -> Tensor | None:
+    """Turns the gradient of a gather into one dense gradient per row."""
+    return None if gradient is None else tf.convert_to_tensor(gradient)
+
+
+def _scaled(gradient: Any, scale: Tensor) -> Any:
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(
+            gradient.values * scale, gradient.indices, gradient.dense_shape
+        )
+    return gradient * scale
+
+
+def _batch_size(columns: Mapping[str, Tensor]) -> Tensor:
+    first = next(iter(columns.values()))
+    if isinstance(first, tf.RaggedTensor):
+        return first.nrows(out_type=tf.int64)
+    return tf.shape(first, out_type=tf.int64)[0]

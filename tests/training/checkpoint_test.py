@@ -1,0 +1,152 @@
+"""Tests of checkpoints: whole or ignored, and errors that name the difference."""
+
+import json
+import pathlib
+
+import tensorflow as tf
+import tf_keras
+
+from monolith_tf import testing
+from monolith_tf.training import checkpoint
+
+
+class _Store:
+    """Writes one file, or fails while writing."""
+
+    def __init__(self, error=None):
+        self._error = error
+
+    def save(self, directory):
+        directory.mkdir()
+        (directory / "rows").write_bytes(b"12345")
+        if self._error is not None:
+            raise self._error
+        return {"tables": {}}
+
+
+def _state(units=2):
+    state = tf.Module()
+    state.step = tf.Variable(7, dtype=tf.int64)
+    state.model = tf_keras.Sequential([tf_keras.layers.Dense(units)])
+    state.model.build([None, 3])
+    return state
+
+
+class CheckpointTest(testing.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.path = pathlib.Path(self.create_directory())
+        self.checkpoints = checkpoint.CheckpointDir(self.path, keep=2)
+
+    def create_directory(self):
+        path = pathlib.Path(self.get_temp_dir()) / self.id()
+        path.mkdir(parents=True)
+        return path
+
+    def save(self, step, state=None, store=None, **fields):
+        return self.checkpoints.save(
+            state or _state(), store or _Store(), step=step, state=fields
+        )
+
+    def test_a_restored_state_has_the_saved_values(self):
+        saved, other = _state(), _state()
+        self.save(7, saved)
+        checkpoint.restore_dense(self.checkpoints.latest(), other)
+        self.assertAllEqual(other.model.weights[0], saved.model.weights[0])
+        self.assertAllEqual(other.step, 7)
+
+    def test_names_do_not_depend_on_what_was_built_before(self):
+        first = set(checkpoint.named_variables(_state()))
+        self.assertEqual(first, set(checkpoint.named_variables(_state())))
+        self.assertLen(first, 3)
+
+    def test_latest_is_the_highest_step(self):
+        for step in (9, 100, 20):
+            self.save(step)
+        self.assertEqual(self.checkpoints.latest().step, 100)
+
+    def test_keeps_the_newest_and_the_best(self):
+        self.save(1)
+        self.checkpoints.mark_best("ckpt-00000001", "auc", 0.9)
+        for step in (2, 3, 4):
+            self.save(step)
+        names = ["ckpt-00000001", "ckpt-00000003", "ckpt-00000004"]
+        self.assertEqual(self.checkpoints.names(), names)
+        self.assertEqual(self.checkpoints.best().step, 1)
+
+    def test_a_failed_save_leaves_nothing_and_the_former_checkpoint(self):
+        self.save(1)
+        with self.assertRaisesRegex(OSError, "disk is full"):
+            self.save(2, store=_Store(OSError("disk is full")))
+        self.assertEqual([p.name for p in self.path.iterdir()], ["ckpt-00000001"])
+
+    def test_what_a_killed_save_left_is_ignored_and_cleared(self):
+        self.save(1)
+        left = self.path / ".tmp-ckpt-00000002"
+        left.mkdir()
+        (left / "dense.index").write_bytes(b"half")
+        self.assertEqual(self.checkpoints.latest().step, 1)
+        self.save(3)
+        self.assertFalse(left.exists())
+
+    def test_a_damaged_checkpoint_is_passed_over(self):
+        self.save(1)
+        second = self.save(2)
+        (second.embedding_dir / "rows").write_bytes(b"123")
+        self.assertEqual(self.checkpoints.latest().step, 1)
+        with self.assertRaisesRegex(
+            checkpoint.CheckpointError, "rows is damaged: it should have 5 bytes and has 3"
+        ):
+            checkpoint.open_checkpoint(second.path)
+
+    def test_saving_a_step_again_replaces_it(self):
+        self.save(5, note="old")
+        self.save(5, note="new")
+        self.assertEqual(self.checkpoints.latest().manifest["state"], {"note": "new"})
+        self.assertLen(list(self.path.iterdir()), 1)
+
+    def test_a_config_that_no_longer_fits_is_told_each_difference(self):
+        saved = self.save(1, _state(units=2))
+        with self.assertRaises(checkpoint.CheckpointError) as caught:
+            checkpoint.restore_dense(saved, _state(units=4))
+        text = str(caught.exception)
+        self.assertIn("kernel` is [[3, 2], 'float32'] in the checkpoint", text)
+        self.assertIn("the config builds [[3, 4], 'float32']", text)
+
+    def test_missing_and_superfluous_variables_are_named(self):
+        bigger = _state()
+        bigger.extra = tf.Variable([1.0])
+        saved = self.save(1, bigger)
+        with self.assertRaisesRegex(checkpoint.CheckpointError, "holds `extra`"):
+            checkpoint.restore_dense(saved, _state())
+        saved = self.save(2, _state())
+        with self.assertRaisesRegex(checkpoint.CheckpointError, "builds `extra`.*lacks"):
+            checkpoint.restore_dense(saved, bigger)
+
+    def test_restore_matching_takes_what_fits(self):
+        saved_state, other = _state(), _state()
+        other.extra = tf.Variable([1.0])
+        saved = self.save(1, saved_state)
+        self.assertEqual(checkpoint.restore_matching(saved, other), ["extra"])
+        self.assertAllEqual(other.model.weights[0], saved_state.model.weights[0])
+
+    def test_rejects_what_is_no_checkpoint(self):
+        with self.assertRaisesRegex(checkpoint.CheckpointError, "has no manifest.json"):
+            checkpoint.open_checkpoint(self.path)
+
+    def test_rejects_another_format(self):
+        saved = self.save(1)
+        manifest = saved.path / "manifest.json"
+        manifest.write_text(json.dumps({"format": 99}))
+        with self.assertRaisesRegex(checkpoint.CheckpointError, "has format 99"):
+            checkpoint.open_checkpoint(saved.path)
+
+    def test_rejects_a_damaged_manifest(self):
+        saved = self.save(1)
+        (saved.path / "manifest.json").write_text("{")
+        with self.assertRaisesRegex(checkpoint.CheckpointError, "manifest.json is damaged"):
+            checkpoint.open_checkpoint(saved.path)
+
+    def test_rejects_keep_below_one(self):
+        with self.assertRaisesRegex(ValueError, "at least 1. Received: keep=0"):
+            checkpoint.CheckpointDir(self.path, keep=0)
