@@ -1,0 +1,55 @@
+"""From columns as users pass them to one number."""
+
+from typing import Literal
+from typing import TypeAlias
+
+import tensorflow as tf
+
+from monolith_tf.types import Tensor
+
+Reduction: TypeAlias = Literal["sum", "mean"]
+
+
+def column(name: str, values: Tensor) -> Tensor:
+    """Returns `[batch]` or `[batch, 1]` as float32 `[batch]`."""
+    tensor = tf.cast(tf.convert_to_tensor(values), tf.float32)
+    if tensor.shape.rank == 2 and tensor.shape[1] in (1, None):
+        tensor = tf.squeeze(tensor, axis=1)
+    if tensor.shape.rank != 1:
+        raise ValueError(
+            f"`{name}` must have shape [batch] or [batch, 1]. "
+            f"Received: {name} of shape {tensor.shape}."
+        )
+    return tensor
+
+
+def check_same_shape(name: str, tensor: Tensor, other: str, expected: Tensor) -> None:
+    """Raises ValueError if the static shapes cannot be equal."""
+    if not tensor.shape.is_compatible_with(expected.shape):
+        raise ValueError(
+            f"`{name}` must have the shape of `{other}`, {expected.shape}. "
+            f"Received: {name} of shape {tensor.shape}."
+        )
+
+
+def weights_like(
+    losses: Tensor, weights: Tensor | None, other: str = "labels"
+) -> Tensor:
+    """Returns `weights` as `[batch]`, checked; ones if there are none."""
+    if weights is None:
+        return tf.ones_like(losses)
+    weights = column("weights", weights)
+    check_same_shape("weights", weights, other, losses)
+    return weights
+
+
+def reduce(losses: Tensor, weights: Tensor, reduction: Reduction) -> Tensor:
+    """Returns the weighted sum, or that over the sum of `weights` (0 where that is)."""
+    if reduction not in ("sum", "mean"):
+        raise ValueError(
+            f"`reduction` must be 'sum' or 'mean'. Received: reduction={reduction!r}."
+        )
+    total = tf.reduce_sum(losses * weights)
+    if reduction == "sum":
+        return total
+    return tf.math.divide_no_nan(total, tf.reduce_sum(weights))
