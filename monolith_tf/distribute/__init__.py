@@ -1,0 +1,1 @@
+"""Clusters: which processes a job runs in."""

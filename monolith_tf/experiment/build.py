@@ -1,0 +1,171 @@
+"""The one place that turns a config into reader, encoder, store, model and trainer."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+from typing import Literal
+
+import tensorflow as tf
+import tf_keras
+from absl import logging
+
+from monolith_tf import data as data_lib
+from monolith_tf.config import schema
+from monolith_tf.embedding import store as store_lib
+from monolith_tf.features import columns as columns_lib
+from monolith_tf.features import encode
+from monolith_tf.features import slots as slots_lib
+from monolith_tf.features import statistics as statistics_lib
+from monolith_tf.models import network as network_lib
+from monolith_tf.models import registry
+from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import optimizers
+from monolith_tf.training import step as step_lib
+
+Split = Literal["train", "eval", "test"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed:
+    """What a job settles once, and every checkpoint of it repeats.
+
+    Attributes:
+      slots: Which table has which slot of the feature ids.
+      statistics: What transforms know of the training data.
+    """
+
+    slots: slots_lib.SlotRegistry
+    statistics: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain data for a checkpoint."""
+        return {"slots": self.slots.to_json(), "statistics": dict(self.statistics)}
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any]) -> "Fixed":
+        """Returns what `to_json` described."""
+        return cls(
+            slots_lib.SlotRegistry.from_json(state["slots"]), state["statistics"]
+        )
+
+
+class Job:
+    """The parts of one job in this process, made from its config when first needed."""
+
+    def __init__(self, config: schema.ExperimentConfig) -> None:
+        self.config = config
+        _settle_runtime(config)
+
+    @functools.cached_property
+    def feature_columns(self) -> dict[str, columns_lib.ColumnType]:
+        """The raw columns that features read: what a server is asked with."""
+        return columns_lib.required_columns(self.config.features, schema=self._schema)
+
+    @functools.cached_property
+    def columns(self) -> dict[str, columns_lib.ColumnType]:
+        """All raw columns that are read, labels and weights too."""
+        return columns_lib.required_columns(
+            self.config.features,
+            self.config.labels,
+            self.config.data.weight,
+            schema=self._schema,
+        )
+
+    @functools.cached_property
+    def _schema(self) -> Mapping[str, columns_lib.ColumnType]:
+        split = next(
+            (s for s in ("train", "eval", "test") if self.config.data.has(s)), "train"
+        )
+        return data_lib.read_schema(self.config.data, split)
+
+    def source(self, split: Split) -> data_lib.Source:
+        """Opens a split of the data."""
+        return data_lib.open_split(
+            self.config.data, split, self.columns, seed=self.config.seed
+        )
+
+    def settle(self, checkpoint: checkpoint_lib.Checkpoint | None) -> Fixed:
+        """Takes slots and statistics from a checkpoint, or works them out anew."""
+        former = Fixed.from_json(checkpoint.manifest["state"]) if checkpoint else None
+        tables = {t.name: t.slot for t in schema.resolved_tables(self.config)}
+        slots = slots_lib.assign(tables, former.slots if former else None)
+        if former is not None:
+            return Fixed(slots, former.statistics)
+        found = statistics_lib.compute(self.config.features, self.source("train"))
+        return Fixed(slots, found)
+
+    def network(self, fixed: Fixed, store: Any = None) -> network_lib.Network:
+        """Builds encoder, store and model, their variables not made yet.
+
+        Args:
+          fixed: The job's slots and statistics.
+          store: A frozen store to use in place of a new one.
+        """
+        config = self.config
+        if store is None:
+            store = self.store(fixed)
+        return network_lib.Network(
+            encode.FeatureEncoder(
+                config.features, fixed.slots.slots, statistics=fixed.statistics
+            ),
+            store,
+            registry.create(config.model),
+            labels=config.labels,
+            weight=config.data.weight,
+        )
+
+    def store(self, fixed: Fixed) -> store_lib.EmbeddingStore:
+        """Returns an empty embedding store."""
+        return store_lib.EmbeddingStore(
+            self.tables(fixed), schema.columns(self.config), seed=self.config.seed
+        )
+
+    def tables(self, fixed: Fixed) -> list[Any]:
+        """Returns the tables' specs with their slots filled in."""
+        return [
+            dataclasses.replace(table, slot=fixed.slots.slots[table.name])
+            for table in schema.resolved_tables(self.config)
+        ]
+
+    def train_step(self, network: network_lib.Network) -> step_lib.TrainStep:
+        """Returns the step function with all variables made."""
+        trainer = self.config.trainer
+        step = step_lib.TrainStep(
+            network,
+            optimizers.build(trainer.optimizer),
+            clip_norm=trainer.clip_norm,
+            seed=self.config.seed,
+        )
+        step.build(self.element_spec())
+        return step
+
+    def element_spec(self) -> dict[str, Any]:
+        """Returns the type specs of a batch of raw columns."""
+        specs: dict[str, Any] = {}
+        for name, kind in self.columns.items():
+            dtype = tf.as_dtype(kind.dtype)
+            if kind.is_list and kind.length is None:
+                specs[name] = tf.RaggedTensorSpec([None, None], dtype, ragged_rank=1)
+            elif kind.is_list:
+                specs[name] = tf.TensorSpec([None, kind.length], dtype)
+            else:
+                specs[name] = tf.TensorSpec([None], dtype)
+        return specs
+
+
+def _settle_runtime(config: schema.ExperimentConfig) -> None:
+    """Seeds everything that draws, and sets threads and determinism."""
+    tf_keras.utils.set_random_seed(config.seed)
+    trainer = config.trainer
+    if trainer.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    if trainer.threads is not None:
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(trainer.threads)
+            tf.config.threading.set_inter_op_parallelism_threads(trainer.threads)
+        except RuntimeError:
+            logging.warning(
+                "`trainer.threads` has no effect: TensorFlow has already started in "
+                "this process."
+            )

@@ -1,0 +1,54 @@
+"""Says where the rows of a bad batch come from, and what is odd about them."""
+
+import numpy as np
+import tensorflow as tf
+
+from monolith_tf import data as data_lib
+from monolith_tf.models import base
+from monolith_tf.models import network as network_lib
+
+
+def explain(
+    network: network_lib.Network, source: data_lib.Source, position: int
+) -> str:
+    """Describes the batch at `position`, counted from the first epoch's first.
+
+    Reading order is a function of seed, epoch and position, so the batch is read once
+    more rather than kept while training.
+    """
+    epoch, batch = divmod(position, source.batches_per_epoch())
+    places = "; ".join(
+        f"{place.file} rows {place.first_row} to {place.last_row}"
+        for place in source.locate(epoch, batch)
+    )
+    columns = next(iter(source.dataset(epoch, batch)))
+    encoded, pulled = network.lookup(columns, base.Mode.EVALUATE)
+    labels, weights = network.targets(columns)
+    values = {
+        **{f"feature `{name}`": value for name, value in encoded.dense.items()},
+        **{
+            f"embedding of `{name}`": value
+            for name, slices in network.store.combine(pulled).items()
+            for value in slices.values()
+        },
+        **{f"label `{name}`": value for name, value in labels.items()},
+        **({} if weights is None else {"weights": weights}),
+    }
+    odd = [name for name, value in values.items() if not _finite(value)]
+    found = (
+        f"Not finite in it: {', '.join(odd)}."
+        if odd
+        else "Features, embeddings, labels and weights in it are finite, so the model's "
+        f"own variables are to blame. Its features: {', '.join(_features(encoded))}."
+    )
+    return f"Its batch is number {batch} of epoch {epoch}: {places}. {found}"
+
+
+def _features(encoded: object) -> list[str]:
+    return [*encoded.ids, *encoded.dense]  # type: ignore[attr-defined]
+
+
+def _finite(value: object) -> bool:
+    if isinstance(value, tf.RaggedTensor):
+        value = value.flat_values
+    return bool(np.isfinite(np.asarray(value)).all())

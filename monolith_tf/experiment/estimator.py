@@ -1,0 +1,345 @@
+"""The Python face of a job: train, evaluate, predict, export."""
+
+import contextlib
+import functools
+import pathlib
+from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from monolith_tf import config as config_lib
+from monolith_tf import data as data_lib
+from monolith_tf.config import schema
+from monolith_tf.experiment import build
+from monolith_tf.experiment import diagnosis
+from monolith_tf.experiment import warm_start
+from monolith_tf.export import saved_model
+from monolith_tf.models import registry
+from monolith_tf.training import actions as actions_lib
+from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import evaluation
+from monolith_tf.training import loop
+from monolith_tf.training import recorder as recorder_lib
+from monolith_tf.training import run as run_lib
+from monolith_tf.training import spec as training_spec
+
+
+class Watcher:
+    """What a user interface may want to know of a running job; does nothing itself."""
+
+    def job(self, tables: list[Any], run: run_lib.Run) -> None:
+        """Called once, before the first step, with the store's tables."""
+
+    def steps(self, run: run_lib.Run) -> None:
+        """Called after every call of the loop."""
+
+    def line(self, run: run_lib.Run, values: Mapping[str, float]) -> None:
+        """Called with every log line's values."""
+
+    def metrics(self, run: run_lib.Run, metrics: Mapping[str, float]) -> None:
+        """Called with every evaluation's metrics."""
+
+
+class Estimator:
+    """One job: everything that `monolith-tf` does, from Python.
+
+    Example:
+      >>> estimator = mt.Estimator("configs/census_mmoe.yaml")  # doctest: +SKIP
+      >>> estimator.train()  # doctest: +SKIP
+      >>> estimator.evaluate("test")["income/auc"]  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        config: schema.ExperimentConfig | str | pathlib.Path,
+        *overrides: str,
+        watcher: Watcher | None = None,
+    ) -> None:
+        """Makes the job.
+
+        Args:
+          config: A config, or the path of its file.
+          *overrides: `key.path=value`, as on the command line; with a path only.
+          watcher: Told of what happens while training.
+        """
+        self.config = (
+            config
+            if isinstance(config, schema.ExperimentConfig)
+            else config_lib.load_config(config, overrides)
+        )
+        trainer = self.config.trainer
+        self._watcher = watcher or Watcher()
+        self._model_dir = pathlib.Path(self.config.model_dir)
+        self._checkpoints = checkpoint_lib.CheckpointDir(
+            self._model_dir / "checkpoints", keep=trainer.keep_checkpoints
+        )
+        self._recorder = recorder_lib.Recorder(
+            self._model_dir, summaries=trainer.summaries
+        )
+        self._job = build.Job(self.config)
+
+    def train(self) -> dict[str, float]:
+        """Trains, from the newest checkpoint in `model_dir` where there is one.
+
+        Returns:
+          The last evaluation's metrics; empty where there was none.
+
+        Raises:
+          CheckpointError: If the checkpoint does not fit the config.
+          InterruptedRun: After SIGINT or SIGTERM, with a checkpoint written.
+          NonFiniteLossError: If a loss is NaN or infinite.
+        """
+        config, trainer = self.config, self.config.trainer
+        checkpoint = self._checkpoints.latest()
+        fixed = self._job.settle(checkpoint)
+        network = self._job.network(fixed)
+        step = self._job.train_step(network)
+        source = self._job.source("train")
+        progress = run_lib.Progress(batch_size=config.data.batch_size)
+        if checkpoint is not None:
+            checkpoint_lib.restore_dense(checkpoint, step.state)
+            network.store.restore(checkpoint.embedding_dir)
+            progress = run_lib.Progress(**checkpoint.manifest["state"]["progress"])
+            self._resume(progress)
+            logging.info("Resuming from %s.", checkpoint.path)
+        elif trainer.warm_start is not None:
+            warm_start.apply(trainer.warm_start, step, network.store)
+        self._recorder.log.cut_back(progress.step if checkpoint else -1)
+        self._model_dir.mkdir(parents=True, exist_ok=True)
+        yaml = config_lib.dump_config(config)
+        checkpoint_lib.write_text(self._model_dir / "config.yaml", yaml)
+        evaluator = self._evaluator(network)
+        per_epoch = source.batches_per_epoch()
+        run = run_lib.Run(
+            model_dir=self._model_dir,
+            step=step,
+            progress=progress,
+            window=run_lib.Window(),
+            total_steps=_total_steps(trainer, per_epoch),
+            steps_per_epoch=per_epoch,
+            recorder=self._recorder,
+            checkpoints=self._checkpoints,
+            evaluate=functools.partial(self._score, evaluator),
+            config_yaml=yaml,
+            static_state=fixed.to_json(),
+        )
+        self._watcher.job(network.store.describe(), run)
+        epoch, batch = divmod(progress.batch, per_epoch)
+        dataset = source.dataset(epoch, batch, num_epochs=None)
+        with _plain_errors(source):
+            loop.train(
+                run,
+                dataset,
+                self._actions(run),
+                steps_per_loop=trainer.steps_per_loop,
+                explain=lambda position: diagnosis.explain(network, source, position),
+                on_steps=self._watcher.steps,
+            )
+        return progress.metrics
+
+    def evaluate(
+        self, split: build.Split = "test", checkpoint: str | None = None
+    ) -> dict[str, float]:
+        """Scores a split, every example once, and adds a line to `metrics.jsonl`.
+
+        Args:
+          split: Which part of the data.
+          checkpoint: A checkpoint's folder; None takes the best one, or the newest
+            where no best one was kept.
+
+        Returns:
+          `<head>/<metric>` -> value, and `loss`.
+        """
+        found = self._find(checkpoint)
+        network = self._restored(found)
+        metrics = self._score(self._evaluator(network), split)
+        self._recorder.record(split, found.step, metrics)
+        return metrics
+
+    def predict(
+        self, split: build.Split = "test", checkpoint: str | None = None
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Yields predictions and extra outputs by name, batch by batch."""
+        network = self._restored(self._find(checkpoint))
+        source = self._job.source(split)
+        with _plain_errors(source):
+            yield from evaluation.predict(network, source.dataset())
+
+    def export_saved_model(
+        self, directory: str | pathlib.Path | None = None, checkpoint: str | None = None
+    ) -> pathlib.Path:
+        """Exports a checkpoint for serving.
+
+        Args:
+          directory: Where versions live; None takes `export.directory`, or
+            `<model_dir>/export`.
+          checkpoint: As in `evaluate`.
+
+        Returns:
+          The new version's folder.
+        """
+        spec = self.config.export
+        directory = directory or spec.directory or self._model_dir / "export"
+        network = self._restored(self._find(checkpoint), frozen=True)
+        return saved_model.export(
+            network,
+            self._job.feature_columns,
+            directory,
+            sample=self._sample(spec.verify_rows),
+            keep_versions=spec.keep_versions,
+        )
+
+    def _resume(self, progress: run_lib.Progress) -> None:
+        """Brings a position counted in batches of another size to this one."""
+        size = self.config.data.batch_size
+        if progress.batch_size != size:
+            rows = progress.batch * progress.batch_size
+            progress.batch, progress.batch_size = rows // size, size
+            logging.warning(
+                "The batch size changed; going on at the nearest batch before row %d "
+                "of the data.",
+                rows,
+            )
+
+    def _find(self, path: str | None) -> checkpoint_lib.Checkpoint:
+        if path is not None:
+            return checkpoint_lib.open_checkpoint(path)
+        found = self._checkpoints.best() or self._checkpoints.latest()
+        if found is None:
+            raise checkpoint_lib.CheckpointError(
+                f"There is no checkpoint in {self._checkpoints.path}. Train first: "
+                "`monolith-tf train CONFIG`."
+            )
+        return found
+
+    def _restored(
+        self, checkpoint: checkpoint_lib.Checkpoint, *, frozen: bool = False
+    ) -> Any:
+        """Returns a network with the values of a checkpoint."""
+        fixed = self._job.settle(checkpoint)
+        network = self._job.network(fixed)
+        step = self._job.train_step(network)
+        checkpoint_lib.restore_dense(checkpoint, step.state)
+        network.store.restore(checkpoint.embedding_dir)
+        if frozen:
+            network.store = network.store.freeze()
+        return network
+
+    def _evaluator(self, network: Any) -> evaluation.Evaluator:
+        return evaluation.Evaluator(
+            network, self.config.metrics, group_by=self.config.group_by
+        )
+
+    def _score(
+        self, evaluator: evaluation.Evaluator, split: build.Split
+    ) -> dict[str, float]:
+        source = self._job.source(split)
+        with _plain_errors(source):
+            return evaluator.evaluate(source.dataset(shuffle=False))
+
+    def _sample(self, rows: int) -> dict[str, Any] | None:
+        """Returns the first rows of the data, as a server would be asked with."""
+        data = self.config.data
+        splits: tuple[build.Split, ...] = ("test", "eval", "train")
+        split = next((s for s in splits if data.has(s)), None)
+        if not rows or split is None:
+            return None
+        source = self._job.source(split)
+        with _plain_errors(source):
+            batch = next(iter(source.dataset(shuffle=False)))
+        return {name: batch[name][:rows] for name in self._job.feature_columns}
+
+    def _actions(self, run: run_lib.Run) -> list[actions_lib.Action]:
+        """Returns what runs between steps, in the order in which it runs."""
+        trainer = self.config.trainer
+        actions: list[actions_lib.Action] = [
+            actions_lib.Log(trainer.log_every_steps, self._watcher.line)
+        ]
+        every = trainer.eval_every_steps
+        if trainer.eval_every_epochs is not None and run.steps_per_epoch:
+            every = trainer.eval_every_epochs * run.steps_per_epoch
+        if every is not None:
+            actions.append(actions_lib.Evaluate(every, self._judges()))
+        for name in trainer.actions:
+            actions.append(registry.load_name(name, "trainer.actions")())
+        if self.config.export.every_steps is not None:
+            actions.append(_Export(self.config.export.every_steps, self))
+        actions.append(
+            actions_lib.SaveCheckpoint(
+                trainer.checkpoint_every_steps, trainer.checkpoint_every_secs
+            )
+        )
+        return actions
+
+    def _judges(self) -> list[actions_lib.Judge]:
+        trainer = self.config.trainer
+        judges: list[actions_lib.Judge] = [_Tell(self._watcher)]
+        if trainer.keep_best is not None:
+            metric = self._metric(trainer.keep_best)
+            judges.append(
+                actions_lib.KeepBest(metric, rises=training_spec.rises(metric))
+            )
+        if trainer.early_stop is not None:
+            stop = trainer.early_stop
+            judges.append(
+                actions_lib.EarlyStop(
+                    self._metric(stop.metric),
+                    rises=stop.rises,
+                    patience=stop.patience,
+                    min_delta=stop.min_delta,
+                )
+            )
+        return judges
+
+    def _metric(self, name: str) -> str:
+        """Completes a metric's name where there is one label."""
+        if "/" in name or name == "loss":
+            return name
+        return f"{self.config.labels[0].name}/{name}"
+
+
+class _Tell(actions_lib.Judge):
+    """Tells the watcher of every evaluation."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+
+    def judge(self, run: run_lib.Run, metrics: Mapping[str, float]) -> None:
+        """See base class."""
+        self._watcher.metrics(run, metrics)
+
+
+class _Export(actions_lib.EverySteps):
+    """Exports the present weights while training goes on."""
+
+    def __init__(self, every: int, estimator: Estimator) -> None:
+        super().__init__(every)
+        self._estimator = estimator
+
+    def work(self, run: run_lib.Run) -> None:
+        """See base class."""
+        saved = run.save_checkpoint()
+        path = self._estimator.export_saved_model(checkpoint=str(saved.path))
+        logging.info("Exported %s.", path)
+
+
+@contextlib.contextmanager
+def _plain_errors(source: data_lib.Source) -> Iterator[None]:
+    """Raises a reader's own error in place of the one TensorFlow wraps it into."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if source.failure is None:
+            raise
+        raise source.failure from error
+
+
+def _total_steps(trainer: Any, per_epoch: int | None) -> int | None:
+    ends = [trainer.max_steps]
+    if trainer.epochs is not None and per_epoch is not None:
+        ends.append(trainer.epochs * per_epoch)
+    return min((end for end in ends if end is not None), default=None)

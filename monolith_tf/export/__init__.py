@@ -1,0 +1,8 @@
+"""Exports for serving."""
+
+from monolith_tf import _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach(
+    __name__,
+    {"ExportError": "errors", "Servable": "saved_model", "export": "saved_model"},
+)

@@ -1,0 +1,56 @@
+"""Raw columns as serialized `tf.Example`s, and back."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from monolith_tf.features.columns import ColumnType
+from monolith_tf.types import Tensor
+
+
+def parse(examples: Tensor, columns: Mapping[str, ColumnType]) -> dict[str, Tensor]:
+    """Parses serialized examples into columns.
+
+    Args:
+      examples: `[batch]` strings.
+      columns: What to read; a scalar that an example lacks takes its column's default,
+        and is an error where there is none.
+    """
+    features: dict[str, Any] = {}
+    for name, kind in columns.items():
+        dtype = tf.as_dtype(kind.dtype)
+        if kind.is_list:
+            features[name] = tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64)
+        elif kind.default is None:
+            features[name] = tf.io.FixedLenFeature([], dtype)
+        else:
+            features[name] = tf.io.FixedLenFeature([], dtype, kind.default)
+    return tf.io.parse_example(examples, features)
+
+
+def serialize(
+    columns: Mapping[str, ColumnType], values: Mapping[str, Any]
+) -> list[bytes]:
+    """Returns one serialized example per row of `values`."""
+    lists = {
+        name: values[name].to_list()
+        if isinstance(values[name], tf.RaggedTensor)
+        else tf.convert_to_tensor(values[name]).numpy().tolist()
+        for name in columns
+    }
+    serialized = []
+    for row in zip(*lists.values(), strict=True):
+        features = {}
+        for (name, kind), value in zip(columns.items(), row, strict=True):
+            entries = value if kind.is_list else [value]
+            if kind.dtype == "string":
+                feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=entries))
+            elif kind.dtype == "int64":
+                feature = tf.train.Feature(int64_list=tf.train.Int64List(value=entries))
+            else:
+                feature = tf.train.Feature(float_list=tf.train.FloatList(value=entries))
+            features[name] = feature
+        example = tf.train.Example(features=tf.train.Features(feature=features))
+        serialized.append(example.SerializeToString(deterministic=True))
+    return serialized
