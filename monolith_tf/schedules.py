@@ -2,6 +2,7 @@
 
 import dataclasses
 from typing import Any
+from typing import ClassVar
 from typing import Literal
 
 
@@ -29,6 +30,8 @@ class ScheduleSpec:
       boundaries: Rising steps at which `piecewise` changes.
       values: One more rate than there are boundaries.
     """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     name: Literal["constant", "polynomial", "exponential", "cosine", "piecewise"] = (
         "constant"

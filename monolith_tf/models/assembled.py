@@ -50,11 +50,12 @@ class Assembled(base.Model):
                 for value in self._find(entry, inputs, values)
             ]
             layer = self._blocks[block.name]
-            if block.join == "none":
+            if layer is None:
+                values[block.name] = _join(block, found)
+            elif block.join == "none":
                 values[block.name] = layer(*found)
             else:
-                joined = _join(block, found)
-                values[block.name] = joined if layer is None else layer(joined)
+                values[block.name] = layer(_join(block, found))
         predictions, total = {}, []
         for head in self._spec.heads:
             name = head.name or head.label

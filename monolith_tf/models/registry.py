@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 import types
+from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +47,9 @@ def create(spec: spec_lib.ModelSpec) -> base.Model:
             f"`model.class` must be a subclass of `monolith_tf.Model`. "
             f"Received: {spec.class_}."
         )
-    return class_(_params(class_, spec.params))
+    # Subclasses take their parameters; the base class takes what Keras takes.
+    make: Callable[[Any], base.Model] = class_
+    return make(_params(class_, spec.params))
 
 
 def load_name(path: str, key: str) -> Any:

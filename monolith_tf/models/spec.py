@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Annotated
 from typing import Any
+from typing import ClassVar
 from typing import Literal
-from typing import NamedTuple
 
 from monolith_tf.features.shorthand import FromName
 from monolith_tf.features.shorthand import OneOrMany
@@ -16,11 +16,18 @@ _REFERENCE = re.compile(
     r"(?P<name>[^\[\].]+)(\[(?P<index>\d+)\]|\.(?P<dotted>\d+)|\.(?P<part>\w+))?"
 )
 
+BUILT_IN: Mapping[str, str] = {
+    "dcn": "monolith_tf.models.dcn:DCN",
+    "mmoe": "monolith_tf.models.mmoe:MMoE",
+}
+"""Registered models: name in a config -> class."""
+
 BUILT_IN_GROUPS = ("all", "embeddings", "dense")
 """Groups that need no definition: all features, those with embeddings, dense ones."""
 
 
-class Reference(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Reference:
     """What an entry of `inputs` names.
 
     Attributes:
@@ -48,7 +55,7 @@ def parse_reference(text: str) -> Reference:
             "`inputs` must be names, or of the form `block[0]`, `feature.slice` or "
             f"`feature.mask`. Received: {text!r}."
         )
-    index = match["index"]
+    index = match["index"] or match["dotted"]
     return Reference(
         match["name"], None if index is None else int(index), match["part"]
     )
@@ -139,7 +146,7 @@ class ModelSpec(FromName):
     """
 
     # `class` is a word of Python's.
-    __pydantic_config__ = {
+    __pydantic_config__: ClassVar[dict[str, Any]] = {
         "extra": "forbid",
         "alias_generator": lambda name: name.removesuffix("_"),
     }

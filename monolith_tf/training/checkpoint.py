@@ -25,7 +25,7 @@ import tensorflow as tf
 from absl import logging
 
 FORMAT = 1
-_NAME = re.compile(r"ckpt-(\d+)$")
+_NAME = re.compile(r"ckpt-(\d+)")
 
 
 class CheckpointError(ValueError):
@@ -134,8 +134,9 @@ class CheckpointDir:
         """Returns the names of all checkpoint directories, oldest first."""
         if not self.path.exists():
             return []
-        found = [p.name for p in self.path.iterdir() if _NAME.match(p.name)]
-        return sorted(found, key=lambda name: int(_NAME.match(name).group(1)))
+        found = (_NAME.fullmatch(entry.name) for entry in self.path.iterdir())
+        steps = {match[0]: int(match[1]) for match in found if match}
+        return sorted(steps, key=lambda name: steps[name])
 
     def latest(self) -> Checkpoint | None:
         """Returns the newest complete checkpoint; damaged ones are passed over."""

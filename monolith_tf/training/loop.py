@@ -125,7 +125,7 @@ def _signals() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
         return
-    former = {}
+    former: dict[int, Any] = {}
 
     def handler(number: int, frame: Any) -> None:
         del frame
@@ -137,5 +137,5 @@ def _signals() -> Iterator[Callable[[], bool]]:
     try:
         yield asked.is_set
     finally:
-        for number, action in former.items():
-            signal.signal(number, action)
+        for caught, action in former.items():
+            signal.signal(caught, action)

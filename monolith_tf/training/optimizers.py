@@ -64,7 +64,7 @@ def build(spec: spec_lib.DenseOptimizerSpec) -> tf_keras.optimizers.Optimizer:
     return optimizers.Lion(rate, beta_1=spec.beta_1, beta_2=spec.beta_2)
 
 
-class DenseUpdate(tf.Module):
+class DenseUpdate:
     """Applies gradients to variables, each by the optimizer it belongs to.
 
     A variable with an attribute `optimizer` (layers with an `optimizer` argument set
@@ -79,7 +79,6 @@ class DenseUpdate(tf.Module):
         default: tf_keras.optimizers.Optimizer,
         variables: Sequence[tf.Variable],
     ) -> None:
-        super().__init__(name="dense_update")
         grouped: dict[int, tuple[Any, list[tf.Variable]]] = {id(default): (default, [])}
         for variable in variables:
             own = getattr(variable, "optimizer", None) or default

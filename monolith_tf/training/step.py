@@ -97,7 +97,7 @@ class TrainStep(tf.Module):
             self.network.model.trainable_variables,
         )
         self.state.model = self.network.model
-        self.state.dense = self.dense
+        self.state.optimizers = [optimizer for optimizer, _ in self.dense.groups]
 
     def __call__(
         self, columns: Mapping[str, Tensor], now_secs: Tensor
@@ -105,6 +105,9 @@ class TrainStep(tf.Module):
         """Takes one step; returns loss, gradient norm and auxiliary losses."""
         model = self.network.model
         store = self.network.store
+        dense_update = self.dense
+        if dense_update is None:
+            raise ValueError("`build` must be called before the first step.")
         batch, pulled = self.network.lookup(
             columns, base.Mode.TRAIN, step=self.step, now_secs=now_secs
         )
@@ -122,7 +125,7 @@ class TrainStep(tf.Module):
         dense, rows, norm = self._clip(dense, rows)
 
         def update() -> Tensor:
-            self.dense.apply(list(zip(dense, variables, strict=True)))
+            dense_update.apply(list(zip(dense, variables, strict=True)))
             store.apply_gradients(pulled, rows, self.step)
             return self.step.assign_add(1)
 
