@@ -1,0 +1,97 @@
+"""What the layers of this package share: draws, building of children, parameters."""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from monolith_tf import random
+from monolith_tf.layers import params
+
+_MIN_UNIFORM = 1e-7
+
+
+class Layer(tf_keras.layers.Layer):
+    """Base class of this package's layers.
+
+    Random numbers come from `_uniform`, `_normal` and `_gumbel`, so that a test can
+    replace a draw by one of its own.
+    """
+
+    @classmethod
+    def params(cls) -> params.LayerParams:
+        """Returns the constructor's arguments as an object; see `LayerParams`."""
+        return params.LayerParams(cls)
+
+    def _uniform(self, shape: Any) -> tf.Tensor:
+        """Draws float32 numbers from [0, 1)."""
+        return random.uniform(self, shape)
+
+    def _normal(self, shape: Any) -> tf.Tensor:
+        """Draws float32 standard normal numbers."""
+        return random.normal(self, shape)
+
+    def _gumbel(self, shape: Any) -> tf.Tensor:
+        """Draws float32 numbers from the standard Gumbel distribution."""
+        return -tf.math.log(-tf.math.log(clip_uniform(self._uniform(shape))))
+
+    def _build_child(self, child: Any, input_shape: Any) -> None:
+        """Builds a sub-layer with its weights named `<child>/<weight>`.
+
+        A child that is None or a plain function has nothing to build.
+        """
+        if not isinstance(child, tf_keras.layers.Layer) or child.built:
+            return
+        with tf.name_scope(child.name):
+            child.build(tf.TensorShape(input_shape))
+        child.built = True
+
+
+def clip_uniform(draw: tf.Tensor) -> tf.Tensor:
+    """Moves a uniform draw away from 0 and 1, where its logarithms are infinite."""
+    return tf.clip_by_value(draw, _MIN_UNIFORM, 1.0 - _MIN_UNIFORM)
+
+
+def require_floating(name: str, value: Any) -> None:
+    """Raises `TypeError` unless every tensor of the nest `value` is floating point."""
+    for tensor in tf.nest.flatten(value):
+        if not tensor.dtype.is_floating:
+            raise TypeError(
+                f"`{name}` must be floating point. Received: "
+                f"{name}.dtype={tensor.dtype.name}. Cast it first."
+            )
+
+
+def static_width(name: str, input_shape: Any, axis: int = -1) -> int:
+    """Returns the size of one axis; `ValueError` where it is unknown at build time."""
+    shape = tf.TensorShape(input_shape)
+    if shape.rank is None or shape[axis] is None:
+        raise ValueError(
+            f"`{name}` must have a known size on axis {axis} when the layer is built. "
+            f"Received: {name}.shape={shape}. Set it with `tf.ensure_shape`."
+        )
+    return int(shape[axis])
+
+
+def require_positive(name: str, value: Any) -> None:
+    """Raises `ValueError` unless `value` is a whole number of at least 1."""
+    if isinstance(value, bool) or int(value) != value or value < 1:
+        raise ValueError(
+            f"`{name}` must be an integer of at least 1. Received: {name}={value!r}."
+        )
+
+
+def fixed(value: tf.Tensor) -> Callable[..., tf.Tensor]:
+    """Returns an initializer that gives a weight this value."""
+    return lambda shape, dtype=None, **kwargs: value
+
+
+def matmul(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Multiplies the last axis of a tensor of any known rank by a matrix."""
+    rank = inputs.shape.rank
+    if rank == 2:
+        return inputs @ kernel
+    outputs = tf.tensordot(inputs, kernel, axes=[[rank - 1], [0]])
+    outputs.set_shape(inputs.shape[:-1].concatenate(kernel.shape[-1]))
+    return outputs

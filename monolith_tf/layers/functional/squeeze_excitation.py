@@ -1,0 +1,63 @@
+"""Squeeze and excitation of features on plain tensors."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from monolith_tf.layers.functional import forms
+
+
+def senet(
+    x: Any,
+    w1: tf.Tensor,
+    b1: tf.Tensor,
+    w2: tf.Tensor,
+    b2: tf.Tensor,
+    *,
+    fused: bool | str = "auto",
+) -> Any:
+    """Scales every feature by a gate computed from the means of all features.
+
+        squeezed[:, i] = mean(x[:, i], axis=-1)                    # [batch, features]
+        gates = sigmoid(relu(squeezed @ w1 + b1) @ w2 + b2)        # [batch, features]
+        y[:, i] = gates[:, i] * x[:, i]
+
+    Args:
+      x: `[batch, features, dim]`, or a list of features `[batch, dim_i]`.
+      w1: `[features, units]`.
+      b1: `[units]`.
+      w2: `[units, features]`.
+      b2: `[features]`.
+      fused: "auto", True or False; all compute the plain form, the only one so far.
+
+    Returns:
+      A tensor, or a new list, of the shapes of `x`.
+    """
+    return forms.select(fused, plain=_plain)(x, w1, b1, w2, b2)
+
+
+def squeeze(x: Any) -> tf.Tensor:
+    """Returns the mean of every feature, `[batch, features]`; `x` as in `senet`."""
+    if isinstance(x, (list, tuple)):
+        return tf.stack([_mean(feature) for feature in x], axis=1)
+    return _mean(x)
+
+
+def scale(x: Any, gates: tf.Tensor) -> Any:
+    """Returns the features times their gates `[batch, features]`; `x` as in `senet`."""
+    if isinstance(x, (list, tuple)):
+        return [gates[:, i : i + 1] * feature for i, feature in enumerate(x)]
+    return gates[..., tf.newaxis] * x
+
+
+def _plain(
+    x: Any, w1: tf.Tensor, b1: tf.Tensor, w2: tf.Tensor, b2: tf.Tensor
+) -> tf.Tensor:
+    hidden = tf.nn.relu(squeeze(x) @ w1 + b1)  # [batch, units]
+    return scale(x, tf.sigmoid(hidden @ w2 + b2))
+
+
+def _mean(x: tf.Tensor) -> tf.Tensor:
+    """Averages the last axis, in float32 where the type is narrower."""
+    wide = tf.float32 if x.dtype.size < 4 else x.dtype
+    return tf.cast(tf.reduce_mean(tf.cast(x, wide), axis=-1), x.dtype)

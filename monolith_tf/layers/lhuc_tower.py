@@ -1,0 +1,294 @@
+"""A tower whose layers are scaled by gates, as in LHUC."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from monolith_tf.layers import activations as activations_lib
+from monolith_tf.layers import base
+from monolith_tf.layers import initializers as initializers_lib
+from monolith_tf.layers import input_shapes
+from monolith_tf.layers import mlp
+from monolith_tf.layers.dense import Dense
+
+_SAME = "same"
+
+
+@tf_keras.utils.register_keras_serializable(package="monolith_tf")
+class LHUCTower(base.Layer):
+    """An MLP in which gates from another input scale the output of every layer.
+
+        x = batch_norm_in(dense_input)                       # with batch normalization
+        x = activation_i(batch_norm_i(tower_i(x))) * lhuc_i(lhuc_input)   # each layer
+
+    `lhuc_i` is an `MLP` with relu between its layers and `2 * sigmoid` at the end, so
+    that a gate lies between 0 and 2. The last layer is gated too; like that of `MLP` it
+    is linear, unless `activations` is a list, and not normalized over the batch.
+
+    Source: Swietojanski et al., "Learning Hidden Unit Contributions for Unsupervised
+    Acoustic Model Adaptation", IEEE/ACM TASLP 2016 (arXiv:1601.02828).
+
+    Args:
+      output_dims: Width of every layer of the tower.
+      lhuc_output_dims: None for gates of one layer; a list of widths that comes before
+        the last layer of every gate; or one list per layer of the tower, each ending in
+        that layer's width.
+      activations: The tower's activations; see `MLP`.
+      initializers: Kernel initializer, one for all layers or a list of at most one per
+        layer of the tower; the gate of a layer takes that of its layer.
+      kernel_regularizer: See `MLP`.
+      use_weight_norm: See `MLP`.
+      use_learnable_weight_norm: See `MLP`.
+      use_bias: See `MLP`.
+      bias_regularizer: See `MLP`.
+      enable_batch_normalization: See `MLP`.
+      batch_normalization_momentum: See `MLP`.
+      batch_normalization_renorm: See `MLP`.
+      batch_normalization_renorm_clipping: See `MLP`.
+      batch_normalization_renorm_momentum: See `MLP`.
+      lhuc_initializers: As the following, the gates' own value of the argument without
+        `lhuc_`; "same" is the tower's.
+      lhuc_kernel_regularizer: See above.
+      lhuc_use_weight_norm: See above.
+      lhuc_use_learnable_weight_norm: See above.
+      lhuc_use_bias: See above.
+      lhuc_bias_regularizer: See above.
+      lhuc_enable_batch_normalization: See above.
+      lhuc_batch_normalization_momentum: See above.
+      lhuc_batch_normalization_renorm: See above.
+      lhuc_batch_normalization_renorm_clipping: See above.
+      lhuc_batch_normalization_renorm_momentum: See above.
+      **kwargs: Arguments of `tf_keras.layers.Layer`.
+
+    Input shape: list of `[batch, dim]` and the gates' input `[batch, lhuc_dim]`; or one
+    tensor for both.
+    Output shape: `[batch, output_dims[-1]]`.
+
+    Raises:
+      ValueError: If a width is below 1, or lengths or widths do not fit together.
+
+    Example:
+      >>> LHUCTower([16, 4])([tf.ones([8, 10]), tf.ones([8, 3])]).shape
+      TensorShape([8, 4])
+    """
+
+    def __init__(
+        self,
+        output_dims: Sequence[int],
+        lhuc_output_dims: Sequence[int] | Sequence[Sequence[int]] | None = None,
+        activations: Any = "relu",
+        initializers: Any = None,
+        kernel_regularizer: Any = None,
+        use_weight_norm: bool = True,
+        use_learnable_weight_norm: bool = True,
+        use_bias: bool = True,
+        bias_regularizer: Any = None,
+        enable_batch_normalization: bool = False,
+        batch_normalization_momentum: float = 0.99,
+        batch_normalization_renorm: bool = False,
+        batch_normalization_renorm_clipping: Mapping[str, float] | None = None,
+        batch_normalization_renorm_momentum: float = 0.99,
+        lhuc_initializers: Any = _SAME,
+        lhuc_kernel_regularizer: Any = _SAME,
+        lhuc_use_weight_norm: bool | str = _SAME,
+        lhuc_use_learnable_weight_norm: bool | str = _SAME,
+        lhuc_use_bias: bool | str = _SAME,
+        lhuc_bias_regularizer: Any = _SAME,
+        lhuc_enable_batch_normalization: bool | str = _SAME,
+        lhuc_batch_normalization_momentum: float | str = _SAME,
+        lhuc_batch_normalization_renorm: bool | str = _SAME,
+        lhuc_batch_normalization_renorm_clipping: Any = _SAME,
+        lhuc_batch_normalization_renorm_momentum: float | str = _SAME,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.output_dims = mlp.check_widths("output_dims", output_dims)
+        self.lhuc_output_dims = _gate_dims(lhuc_output_dims, self.output_dims)
+        self.tower_options = self._options(
+            initializers=initializers,
+            kernel_regularizer=kernel_regularizer,
+            use_weight_norm=use_weight_norm,
+            use_learnable_weight_norm=use_learnable_weight_norm,
+            use_bias=use_bias,
+            bias_regularizer=bias_regularizer,
+            enable_batch_normalization=enable_batch_normalization,
+            batch_normalization_momentum=batch_normalization_momentum,
+            batch_normalization_renorm=batch_normalization_renorm,
+            batch_normalization_renorm_clipping=batch_normalization_renorm_clipping,
+            batch_normalization_renorm_momentum=batch_normalization_renorm_momentum,
+        )
+        self.lhuc_options = self._options(
+            initializers=lhuc_initializers,
+            kernel_regularizer=lhuc_kernel_regularizer,
+            use_weight_norm=lhuc_use_weight_norm,
+            use_learnable_weight_norm=lhuc_use_learnable_weight_norm,
+            use_bias=lhuc_use_bias,
+            bias_regularizer=lhuc_bias_regularizer,
+            enable_batch_normalization=lhuc_enable_batch_normalization,
+            batch_normalization_momentum=lhuc_batch_normalization_momentum,
+            batch_normalization_renorm=lhuc_batch_normalization_renorm,
+            batch_normalization_renorm_clipping=lhuc_batch_normalization_renorm_clipping,
+            batch_normalization_renorm_momentum=lhuc_batch_normalization_renorm_momentum,
+        )
+        layers = range(len(self.output_dims))
+        self.tower = [self._dense(i) for i in layers]
+        self.batch_norms = self._batch_norms()
+        # An MLP knows which activation each layer gets.
+        like = mlp.MLP(self.output_dims, activations, dtype=self.dtype_policy)
+        self.activations = like.activations
+        self.gates = [self._gate(i) for i in layers]
+
+    def _options(self, **given: Any) -> dict[str, Any]:
+        """Returns the arguments with objects for names; "same" stays."""
+        options = {name: value for name, value in given.items() if not _is_same(value)}
+        if "initializers" in options:
+            like = mlp.MLP(self.output_dims, initializers=options["initializers"])
+            options["initializers"] = list(like.initializers)
+        for name in ("kernel_regularizer", "bias_regularizer"):
+            if name in options:
+                options[name] = tf_keras.regularizers.get(options[name])
+        return given | options
+
+    def _dense(self, index: int) -> Dense:
+        options = self.tower_options
+        return Dense(
+            self.output_dims[index],
+            use_bias=options["use_bias"],
+            kernel_initializer=initializers_lib.clone(
+                options["initializers"][index], index
+            ),
+            kernel_regularizer=options["kernel_regularizer"],
+            bias_regularizer=options["bias_regularizer"],
+            allow_kernel_norm=options["use_weight_norm"],
+            kernel_norm_trainable=options["use_learnable_weight_norm"],
+            name=f"tower_{index}",
+            dtype=self.dtype_policy,
+        )
+
+    def _batch_norms(self) -> list[Any]:
+        """Returns that of the input and one for each layer but the last, or none."""
+        options = self.tower_options
+        if not options["enable_batch_normalization"]:
+            return []
+        last = len(self.output_dims) - 1
+        return [
+            mlp.make_batch_norm(
+                f"batch_norm_{place}",
+                self.dtype_policy,
+                options["batch_normalization_momentum"],
+                options["batch_normalization_renorm"],
+                options["batch_normalization_renorm_clipping"],
+                options["batch_normalization_renorm_momentum"],
+            )
+            for place in ("in", *range(last))
+        ]
+
+    def _gate(self, index: int) -> mlp.MLP:
+        own = {n: v for n, v in self.lhuc_options.items() if not _is_same(v)}
+        options = dict(self.tower_options) | own
+        dims = self.lhuc_output_dims[index]
+        # Behind the kernels of the tower and of the gates before this one.
+        place = len(self.output_dims) + sum(map(len, self.lhuc_output_dims[:index]))
+        initializer = initializers_lib.clone(options["initializers"][index], place)
+        return mlp.MLP(
+            dims,
+            activations=["relu"] * (len(dims) - 1) + ["sigmoid2"],
+            name=f"lhuc_{index}",
+            dtype=self.dtype_policy,
+            **options | {"initializers": initializer},
+        )
+
+    def build(self, input_shape: Any) -> None:
+        shapes = input_shapes.as_list(input_shape)
+        if len(shapes) > 2:
+            raise ValueError(
+                "`inputs` must be one tensor, or `[dense_input, lhuc_input]`. "
+                f"Received: shapes={[*map(str, shapes)]}."
+            )
+        width = base.static_width("dense_input", shapes[0])
+        gate_width = base.static_width("lhuc_input", shapes[-1])
+        widths = [width, *self.output_dims]
+        for norm, units in zip(self.batch_norms, widths, strict=False):
+            self._build_child(norm, [None, units])
+        for i, units in enumerate(self.output_dims):
+            self._build_child(self.tower[i], [None, widths[i]])
+            self._build_child(self.activations[i], [None, units])
+            self._build_child(self.gates[i], [None, gate_width])
+        super().build(input_shape)
+
+    def call(self, inputs: Any, training: Any = None) -> tf.Tensor:
+        base.require_floating("inputs", inputs)
+        several = isinstance(inputs, (list, tuple))
+        x, gate_input = (inputs[0], inputs[-1]) if several else (inputs, inputs)
+        norms = list(self.batch_norms)
+        if norms:
+            x = norms.pop(0)(x, training=training)
+        for dense, activation, gate in zip(
+            self.tower, self.activations, self.gates, strict=True
+        ):
+            x = dense(x)
+            if norms:
+                x = norms.pop(0)(x, training=training)
+            if activation is not None:
+                x = activation(x)
+            x *= gate(gate_input, training=training)
+        return x
+
+    def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
+        shape = input_shapes.as_list(input_shape)[0]
+        return shape[:-1].concatenate(self.output_dims[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        return (
+            super().get_config()
+            | {
+                "output_dims": list(self.output_dims),
+                "lhuc_output_dims": [list(dims) for dims in self.lhuc_output_dims],
+                "activations": [activations_lib.serialize(a) for a in self.activations],
+            }
+            | _serialize(self.tower_options)
+            | {f"lhuc_{n}": v for n, v in _serialize(self.lhuc_options).items()}
+        )
+
+
+def _is_same(value: Any) -> bool:
+    return isinstance(value, str) and value == _SAME
+
+
+def _gate_dims(given: Any, output_dims: Sequence[int]) -> list[list[int]]:
+    """Returns the widths of the layers of every gate."""
+    if given is None:
+        return [[units] for units in output_dims]
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise ValueError(
+            "`lhuc_output_dims` must be None, a list of widths, or a list of such "
+            f"lists. Received: lhuc_output_dims={given!r}."
+        )
+    if not all(isinstance(dims, Sequence) for dims in given):
+        return [mlp.check_widths("lhuc_output_dims", [*given, n]) for n in output_dims]
+    nested = [mlp.check_widths("lhuc_output_dims", dims) for dims in given]
+    if [dims[-1] for dims in nested] != list(output_dims):
+        raise ValueError(
+            "`lhuc_output_dims` must have one list per entry of `output_dims`, each "
+            f"ending in that entry. Received: lhuc_output_dims={nested}, "
+            f"output_dims={list(output_dims)}."
+        )
+    return nested
+
+
+def _serialize(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options as config values."""
+    config = dict(options)
+    for name, value in options.items():
+        if _is_same(value) or value is None:
+            continue
+        if name == "initializers":
+            config[name] = [initializers_lib.serialize(one) for one in value]
+        elif name.endswith("_regularizer"):
+            config[name] = tf_keras.regularizers.serialize(value)
+        elif name.endswith("_clipping"):
+            config[name] = dict(value)
+    return config

@@ -1,0 +1,39 @@
+"""Sequence masks and ragged sequences."""
+
+from typing import Any
+
+import tensorflow as tf
+
+
+def dense_sequence(
+    name: str, sequence: Any, mask: Any = None, position: int = 0
+) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Returns a sequence as a dense tensor with its mask.
+
+    Args:
+      name: The sequence's argument name, for errors.
+      sequence: `[batch, time, ...]`, or a ragged tensor with ragged time.
+      mask: `[batch, time]`, None, or the list of masks that Keras makes when a layer is
+        called on a list. A numeric mask is valid where it is at least 1.
+      position: The sequence's place in such a list.
+
+    Returns:
+      The sequence, zero where a ragged row has ended, and a bool mask or None.
+
+    Raises:
+      ValueError: If a ragged sequence comes with a mask.
+    """
+    if isinstance(mask, (list, tuple)):
+        mask = mask[position]
+    if isinstance(sequence, tf.RaggedTensor):
+        if mask is not None:
+            raise ValueError(
+                f"`mask` must be None when `{name}` is ragged, since its row lengths "
+                f"are the mask. Received: mask={mask}."
+            )
+        dense = sequence.to_tensor()
+        return dense, tf.sequence_mask(sequence.row_lengths(), tf.shape(dense)[1])
+    if mask is None:
+        return sequence, None
+    mask = tf.convert_to_tensor(mask)
+    return sequence, mask if mask.dtype.is_bool else mask >= tf.cast(1, mask.dtype)

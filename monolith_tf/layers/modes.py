@@ -1,0 +1,46 @@
+"""Whether a call trains."""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+MODES = ("train", "eval", "predict", "infer")
+
+
+def check_mode(mode: str) -> str:
+    """Returns `mode` if it is one of `MODES`; raises `ValueError` otherwise."""
+    if mode not in MODES:
+        raise ValueError(
+            f"`mode` must be one of {', '.join(MODES)}. Received: mode={mode!r}."
+        )
+    return mode
+
+
+def is_training(training: Any = None, mode: str | None = None) -> Any:
+    """Says whether a layer's call trains.
+
+    Args:
+      training: The call's argument: None, a bool, a number or a scalar tensor.
+      mode: The layer's own mode, None for a layer without one. Any mode but "train"
+        switches training off.
+
+    Returns:
+      A bool, or a bool tensor where `training` is a tensor.
+    """
+    if mode is not None and mode != "train":
+        return False
+    if training is None:
+        return mode == "train"
+    if tf.is_tensor(training) or isinstance(training, tf.Variable):
+        return tf.cast(training, tf.bool)
+    return bool(training)
+
+
+def choose(
+    condition: Any, when_true: Callable[[], Any], when_false: Callable[[], Any]
+) -> Any:
+    """Calls one of two functions, in the graph where `condition` is a tensor."""
+    if tf.is_tensor(condition):
+        return tf.cond(condition, when_true, when_false)
+    return when_true() if condition else when_false()

@@ -1,0 +1,283 @@
+"""What the layers share that search for the embedding width of each feature."""
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from monolith_tf.layers import base
+from monolith_tf.layers import initializers
+from monolith_tf.layers import input_shapes
+
+_NEVER = -1e9  # a logit whose probability is exactly 0 and whose gradients are finite
+
+
+class NASLayer(base.Layer):
+    """Multiplies segments of its input by masks that are being learned.
+
+    A subclass says in `_masks` how much of each column is kept in a call, and in
+    `_kept` which columns would be kept for good.
+
+    Args:
+      segment_names: Name of each segment, all different.
+      widths: Width of each segment.
+      initializer: Initializer of `alpha`, the logits of the search.
+      regularizer: Penalty on `alpha`.
+      size_penalty: Factor of the loss that counts the columns expected to be kept.
+      **kwargs: Arguments of `tf_keras.layers.Layer`.
+    """
+
+    def __init__(
+        self,
+        segment_names: Sequence[str],
+        widths: Sequence[int],
+        initializer: Any,
+        regularizer: Any,
+        size_penalty: float,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.segment_names = _check_names(segment_names, len(widths))
+        self.widths = list(widths)
+        self.initializer = initializers.get(initializer, "zeros")
+        self.regularizer = tf_keras.regularizers.get(regularizer)
+        self.size_penalty = size_penalty
+
+    def _add_alpha(self, index: int, name: str, length: int) -> Any:
+        """Adds logits of the search, which a trainer may want to tell from weights."""
+        alpha = self.add_weight(
+            name,
+            [length],
+            dtype=tf.float32,
+            initializer=initializers.clone(self.initializer, index),
+            regularizer=self.regularizer,
+            experimental_autocast=False,
+        )
+        alpha.is_arch = True
+        return alpha
+
+    def build(self, input_shape: Any) -> None:
+        """Checks the widths."""
+        several = isinstance(input_shape, (list, tuple))
+        found = [shape[-1] for shape in input_shapes.as_list(input_shape)]
+        expected = list(self.widths)
+        if found not in (expected, [sum(expected)]):
+            kind = "a list of tensors" if several else "one tensor"
+            raise ValueError(
+                f"`inputs` must be one tensor of width {sum(expected)} or a list of "
+                f"tensors of widths {expected}, as `segment_sizes` says. Received: "
+                f"{kind} of width {found}."
+            )
+        super().build(input_shape)
+
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        """Returns the input with the columns scaled by their masks."""
+        base.require_floating("inputs", inputs)
+        mask = tf.cast(self._masks(training), self.compute_dtype)  # [sum of widths]
+        if self.size_penalty:
+            self.add_loss(self.size_penalty * self._expected_columns())
+        if not isinstance(inputs, (list, tuple)):
+            return inputs * mask
+        if len(inputs) == 1:
+            return [inputs[0] * mask]
+        parts = tf.split(mask, list(self.widths))
+        return [x * part for x, part in zip(inputs, parts, strict=True)]
+
+    def _segment_of_column(self) -> np.ndarray:
+        """Returns the index of every column's segment, `[sum of widths]`."""
+        return np.repeat(np.arange(len(self.widths)), self.widths)
+
+    def _masks(self, training: Any) -> tf.Tensor:
+        """Returns the factor of every column, `[sum of widths]`, float32."""
+        raise NotImplementedError(f"`{type(self).__name__}` defines no `_masks`.")
+
+    def _kept(self) -> tf.Tensor:
+        """Returns which columns the search has chosen, `[sum of widths]`."""
+        raise NotImplementedError(f"`{type(self).__name__}` defines no `_kept`.")
+
+    def _expected_columns(self) -> tf.Tensor:
+        """Returns the number of columns that are kept on average, a scalar."""
+        raise NotImplementedError(
+            f"`{type(self).__name__}` has no `_expected_columns`."
+        )
+
+    def probabilities(self) -> dict[str, list[float]]:
+        """Returns the probabilities of each segment's choices, without noise."""
+        raise NotImplementedError(f"`{type(self).__name__}` has no `probabilities`.")
+
+    def selected_dims(self) -> dict[str, list[int]]:
+        """Returns by segment which of its columns the search has chosen to keep."""
+        kept = np.split(np.asarray(self._kept()) > 0, np.cumsum(self.widths)[:-1])
+        return {
+            name: np.flatnonzero(segment).tolist()
+            for name, segment in zip(self.segment_names, kept, strict=True)
+        }
+
+    def selected_sizes(self) -> dict[str, int]:
+        """Returns by segment how many columns the search has chosen to keep."""
+        return {name: len(dims) for name, dims in self.selected_dims().items()}
+
+    def export_selection(self, path: str | os.PathLike[str]) -> None:
+        """Writes sizes, columns and probabilities to a JSON file.
+
+        Args:
+          path: The file; an existing one is replaced.
+        """
+        selection = {
+            "selected_sizes": self.selected_sizes(),
+            "selected_dims": self.selected_dims(),
+            "probabilities": self.probabilities(),
+        }
+        with tf.io.gfile.GFile(os.fspath(path), "w") as file:
+            file.write(json.dumps(selection, indent=1) + "\n")
+
+    def summary_line(self) -> str:
+        """Returns what is kept of each segment, as `user: 8/16 | item: 0/32`."""
+        sizes = self.selected_sizes()
+        return " | ".join(
+            f"{name}: {sizes[name]}/{width}"
+            for name, width in zip(self.segment_names, self.widths, strict=True)
+        )
+
+    def write_summaries(self, step: Any = None) -> None:
+        """Writes a TensorBoard histogram and the kept columns of every segment.
+
+        Args:
+          step: The global step; None takes that of `tf.summary`.
+        """
+        sizes = self.selected_sizes()
+        for name, values in self.probabilities().items():
+            tag = f"{self.name}/{name}"
+            tf.summary.histogram(f"{tag}/probabilities", values, step=step)
+            tf.summary.scalar(f"{tag}/selected_size", sizes[name], step=step)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the shape of the input."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that all these layers have."""
+        return super().get_config() | {
+            "segment_names": list(self.segment_names),
+            "initializer": initializers.serialize(self.initializer),
+            "regularizer": tf_keras.regularizers.serialize(self.regularizer),
+            "size_penalty": self.size_penalty,
+        }
+
+
+class ChoiceNASLayer(NASLayer):
+    """A search in which each segment has logits `alpha/<name>`, one per choice.
+
+    The logits of all segments are handled as one matrix `[segments, most choices]`.
+
+    Args:
+      segment_names: See `NASLayer`.
+      widths: See `NASLayer`.
+      choices: Number of choices of each segment.
+      temperature: Divides the logits, above 0.
+      initializer: See `NASLayer`.
+      regularizer: See `NASLayer`.
+      size_penalty: See `NASLayer`.
+      **kwargs: Arguments of `tf_keras.layers.Layer`.
+    """
+
+    def __init__(
+        self,
+        segment_names: Sequence[str],
+        widths: Sequence[int],
+        choices: Sequence[int],
+        temperature: float,
+        initializer: Any,
+        regularizer: Any,
+        size_penalty: float,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            segment_names, widths, initializer, regularizer, size_penalty, **kwargs
+        )
+        check_temperature(temperature)
+        self.temperature = temperature
+        self.choices = list(choices)
+
+    def build(self, input_shape: Any) -> None:
+        """Adds the logits."""
+        self.alphas = [
+            self._add_alpha(i, f"alpha/{name}", length)
+            for i, (name, length) in enumerate(
+                zip(self.segment_names, self.choices, strict=True)
+            )
+        ]
+        super().build(input_shape)
+
+    def _noise(self) -> tf.Tensor:
+        """Draws Gumbel noise for every logit."""
+        return self._matrix(self._gumbel([sum(self.choices)]))
+
+    def _logits(self) -> tf.Tensor:
+        """Returns `alpha`, `[segments, most choices]`, `_NEVER` behind a row's end."""
+        return self._matrix(tf.concat([tf.identity(a) for a in self.alphas], axis=0))
+
+    def _matrix(self, flat: tf.Tensor) -> tf.Tensor:
+        """Returns the values of all segments' choices with a row for each segment."""
+        lengths = np.asarray(self.choices)
+        places = np.arange(lengths.max())[np.newaxis, :]  # [1, most choices]
+        starts = np.cumsum(lengths) - lengths
+        index = np.where(
+            places < lengths[:, np.newaxis],
+            starts[:, np.newaxis] + places,
+            lengths.sum(),
+        )
+        return tf.gather(tf.concat([flat, [_NEVER]], axis=0), index)
+
+    def probabilities(self) -> dict[str, list[float]]:
+        """See base class."""
+        rows = tf.nn.softmax(self._logits() / self.temperature).numpy()
+        return {
+            name: row[:length].tolist()
+            for name, row, length in zip(
+                self.segment_names, rows, self.choices, strict=True
+            )
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """See base class."""
+        return super().get_config() | {"temperature": self.temperature}
+
+
+def _check_names(names: Sequence[str], count: int) -> list[str]:
+    """Returns the names; `ValueError` unless all are given and different."""
+    if isinstance(names, str) or not all(isinstance(n, str) and n for n in names):
+        raise ValueError(
+            "`segment_names` must be a list of non-empty strings. "
+            f"Received: segment_names={names!r}."
+        )
+    if not names or len(set(names)) != len(names) or len(names) != count:
+        raise ValueError(
+            "`segment_names` must be different from each other and as many as "
+            f"`segment_sizes`, at least one. Received: segment_names={list(names)}, "
+            f"{count} segment_sizes."
+        )
+    return list(names)
+
+
+def check_sizes(sizes: Sequence[int]) -> list[int]:
+    """Returns `segment_sizes` as a list; `ValueError` if one is below 1."""
+    if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+        raise ValueError(
+            f"`segment_sizes` must be a list of widths. Received: {sizes!r}."
+        )
+    for size in sizes:
+        base.require_positive("segment_sizes", size)
+    return [int(size) for size in sizes]
+
+
+def check_temperature(temperature: float) -> None:
+    """Raises `ValueError` unless the temperature is above 0."""
+    if temperature <= 0.0:
+        raise ValueError(
+            f"`temperature` must be above 0. Received: temperature={temperature}."
+        )

@@ -1,0 +1,114 @@
+"""Pooling of features: several embeddings of one shape into one."""
+
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from monolith_tf.layers import base
+
+
+class _Pooling(base.Layer):
+    """Reduces a list of tensors of one shape to one tensor of that shape."""
+
+    def call(self, inputs: Any) -> tf.Tensor:
+        _check_list(inputs)
+        base.require_floating("inputs", inputs)
+        if len(inputs) == 1:
+            return tf.identity(inputs[0])
+        return self._pool(list(inputs))
+
+    def _pool(self, inputs: list[tf.Tensor]) -> tf.Tensor:
+        raise NotImplementedError
+
+    def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
+        return tf.TensorShape(input_shape[0])
+
+    def get_config(self) -> dict[str, Any]:
+        # Keras' own refuses to work unless a layer with arguments overrides it.
+        return super().get_config()
+
+
+def _check_list(inputs: Any) -> None:
+    if not isinstance(inputs, (list, tuple)):
+        raise TypeError(
+            "`inputs` must be a list of tensors. "
+            f"Received: inputs of type {type(inputs).__name__}. Put it in a list."
+        )
+    if not inputs:
+        raise ValueError("`inputs` must hold at least one tensor. Received: inputs=[].")
+    shapes = [tensor.shape for tensor in inputs]
+    if any(not shape.is_compatible_with(shapes[0]) for shape in shapes):
+        raise ValueError(
+            "`inputs` must have one shape. "
+            f"Received: shapes {[str(shape) for shape in shapes]}."
+        )
+
+
+@tf_keras.utils.register_keras_serializable(package="monolith_tf")
+class SumPooling(_Pooling):
+    """The sum of several features, `y = x_0 + x_1 + ...`.
+
+    Args:
+      **kwargs: Arguments of `tf_keras.layers.Layer`.
+
+    Input shape: list of one or more tensors of one shape.
+    Output shape: that shape.
+
+    Raises:
+      TypeError: If the input is not a list.
+      ValueError: If it is empty or shapes differ.
+
+    Example:
+      >>> SumPooling()([tf.constant([[1.0, 5.0]]), tf.constant([[3.0, -1.0]])]).numpy()
+      array([[4., 4.]], dtype=float32)
+    """
+
+    def _pool(self, inputs: list[tf.Tensor]) -> tf.Tensor:
+        return tf.add_n(inputs)
+
+
+@tf_keras.utils.register_keras_serializable(package="monolith_tf")
+class AvgPooling(_Pooling):
+    """The mean of several features, `y = (x_0 + x_1 + ...) / features`.
+
+    Args:
+      **kwargs: Arguments of `tf_keras.layers.Layer`.
+
+    Input shape: list of one or more tensors of one shape.
+    Output shape: that shape.
+
+    Raises:
+      TypeError: If the input is not a list.
+      ValueError: If it is empty or shapes differ.
+
+    Example:
+      >>> AvgPooling()([tf.constant([[1.0, 5.0]]), tf.constant([[3.0, -1.0]])]).numpy()
+      array([[2., 2.]], dtype=float32)
+    """
+
+    def _pool(self, inputs: list[tf.Tensor]) -> tf.Tensor:
+        return tf.add_n(inputs) / len(inputs)
+
+
+@tf_keras.utils.register_keras_serializable(package="monolith_tf")
+class MaxPooling(_Pooling):
+    """The largest entry among several features, `y = max(x_0, x_1, ...)`.
+
+    Args:
+      **kwargs: Arguments of `tf_keras.layers.Layer`.
+
+    Input shape: list of one or more tensors of one shape.
+    Output shape: that shape.
+
+    Raises:
+      TypeError: If the input is not a list.
+      ValueError: If it is empty or shapes differ.
+
+    Example:
+      >>> MaxPooling()([tf.constant([[1.0, 5.0]]), tf.constant([[3.0, -1.0]])]).numpy()
+      array([[3., 5.]], dtype=float32)
+    """
+
+    def _pool(self, inputs: list[tf.Tensor]) -> tf.Tensor:
+        return tf.reduce_max(tf.stack(inputs), axis=0)

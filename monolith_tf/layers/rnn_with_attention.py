@@ -1,0 +1,133 @@
+"""Runs a cell that takes a score with every step over a sequence."""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from monolith_tf.layers import modes
+from monolith_tf.layers.agru_cell import AGRUCell
+
+
+def static_rnn_with_attention(
+    cell: AGRUCell, inputs: tf.Tensor, scores: tf.Tensor, init_state: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Runs an attention cell over a sequence, unrolled step by step.
+
+    Args:
+      cell: A cell of width `units`.
+      inputs: `[batch, time, dim]`, `time` known.
+      scores: `[batch, time]`.
+      init_state: `[batch, units]`.
+
+    Returns:
+      The states `[batch, time, units]`, and the last of them or, without a step,
+      `init_state`.
+
+    Raises:
+      ValueError: If `time` is unknown.
+
+    Example:
+      >>> outputs, state = static_rnn_with_attention(
+      ...     AGRUCell(3), tf.ones([8, 5, 4]), tf.ones([8, 5]), tf.zeros([8, 3]))
+      >>> outputs.shape
+      TensorShape([8, 5, 3])
+    """
+    time = inputs.shape[1]
+    if time is None:
+        raise ValueError(
+            "`inputs` must have a known number of steps to be unrolled. "
+            f"Received: inputs.shape={inputs.shape}. "
+            "Use `dynamic_rnn_with_attention`."
+        )
+    _build(cell, inputs)
+    projected = cell.project(inputs)  # [batch, time, 3 * units]
+    states = [init_state]
+    for t in range(time):
+        states.append(cell.step(projected[:, t], states[-1], scores[:, t : t + 1]))
+    batch, units = tf.shape(init_state)[0], init_state.shape[1]
+    outputs = tf.reshape(tf.stack(states, 1)[:, 1:], [batch, time, units])
+    return outputs, states[-1]
+
+
+def dynamic_rnn_with_attention(
+    cell: AGRUCell, inputs: tf.Tensor, scores: tf.Tensor, init_state: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Runs an attention cell over a sequence of any length, in a loop.
+
+    Args:
+      cell: A cell of width `units`.
+      inputs: `[batch, time, dim]`.
+      scores: `[batch, time]`.
+      init_state: `[batch, units]`.
+
+    Returns:
+      The states `[batch, time, units]`, and the last of them or, without a step,
+      `init_state`.
+
+    Example:
+      >>> outputs, state = dynamic_rnn_with_attention(
+      ...     AGRUCell(3), tf.ones([8, 5, 4]), tf.ones([8, 5]), tf.zeros([8, 3]))
+      >>> state.shape
+      TensorShape([8, 3])
+    """
+    _build(cell, inputs)
+    steps = (swap_batch_and_time(inputs), swap_batch_and_time(scores))
+    states = run_cell(cell, *steps, init_state)
+    return swap_batch_and_time(states), last_state(states, init_state)
+
+
+def run_cell(
+    cell: AGRUCell, inputs: tf.Tensor, scores: tf.Tensor, start: tf.Tensor
+) -> tf.Tensor:
+    """Returns the states of a built cell, `[time, batch, units]`.
+
+    Args:
+      cell: A built cell.
+      inputs: `[time, batch, dim]`.
+      scores: `[time, batch]`.
+      start: `[batch, units]`; its type is that of the states.
+    """
+    return scan(
+        lambda state, step: cell.step(step[0], state, step[1]),
+        (cell.project(inputs), scores[:, :, tf.newaxis]),
+        start,
+    )
+
+
+def last_state(states: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
+    """Returns the last of the states `[time, batch, units]`, or else `start`."""
+    return tf.concat([start[tf.newaxis], states], axis=0)[-1]
+
+
+def scan(
+    step: Callable[[tf.Tensor, Any], tf.Tensor], steps: Any, start: tf.Tensor
+) -> tf.Tensor:
+    """Returns the states that follow from a start, `[time, *start.shape]`.
+
+    Args:
+      step: Function of a state and one step's nest that returns the next state.
+      steps: Nest of tensors, time first.
+      start: The state before the first step.
+    """
+    first = tf.nest.flatten(steps)[0]
+    time = first.shape[0] if first.shape[0] is not None else tf.shape(first)[0]
+    # A loop over nothing cannot be compiled, and does not know the shape of a state.
+    return modes.choose(
+        time > 0,
+        lambda: tf.scan(step, steps, initializer=start),
+        lambda: tf.zeros([0, *tf.unstack(tf.shape(start))], start.dtype),
+    )
+
+
+def swap_batch_and_time(tensor: tf.Tensor) -> tf.Tensor:
+    """Swaps the first two axes."""
+    rank = tensor.shape.rank
+    return tf.transpose(tensor, [1, 0, *range(2, rank)])
+
+
+def _build(cell: AGRUCell, inputs: tf.Tensor) -> None:
+    """Builds the cell outside of a loop, whose body cannot make variables."""
+    if not cell.built:
+        state = tf.zeros([0, cell.units], inputs.dtype)
+        cell([tf.zeros([0, inputs.shape[-1]], inputs.dtype), state])

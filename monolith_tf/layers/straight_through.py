@@ -1,0 +1,14 @@
+"""Values that are not differentiable, with the gradient of something that is."""
+
+import tensorflow as tf
+
+
+def straight_through(value: tf.Tensor, surrogate: tf.Tensor) -> tf.Tensor:
+    """Returns exactly `value`, whose gradient is that of `surrogate`.
+
+    Args:
+      value: What the result is.
+      surrogate: Finite, of the shape of `value`.
+    """
+    # The difference is exactly zero.
+    return tf.stop_gradient(value) + (surrogate - tf.stop_gradient(surrogate))

@@ -1,0 +1,95 @@
+"""The standard test: what every layer must pass, whatever it computes."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+from monolith_tf.testing import nests
+from monolith_tf.testing.battery_steps import Steps
+
+_STEPS = (
+    "config",
+    "graph",
+    "gradients",
+    "jit",
+    "mixed_float16",
+    "mixed_bfloat16",
+    "empty_training",
+    "model",
+)
+_OPTIONS = ("rows", "input_gradient", "static_shape", "saved_model", "keras_file")
+
+
+def run(
+    test: Any,
+    layer: Any,
+    *,
+    output_shape: Any,
+    input_shape: Any = None,
+    inputs: Any = None,
+    call_kwargs: Mapping[str, Any] | None = None,
+    num_weights: int | None = None,
+    skip: Mapping[str, str] | None = None,
+    zero_gradients: Sequence[str] = (),
+    output_dtype: Any = None,
+    tolerance: float = 1e-5,
+) -> Any:
+    """Runs the standard test on a layer.
+
+    Checked are output shapes for the given, an unknown, an empty and a unit batch;
+    independence of the rows of a batch; equality of the layer with a twin made from its
+    config, of eager with graph mode and with XLA, gradients included; a finite gradient
+    that is not all zero for every trainable weight; different starts of weights of one
+    shape; mixed precision by argument and by global policy; a step of training on an
+    empty batch; `Model.fit`; and reloading from a `.keras` file and a SavedModel.
+
+    Args:
+      test: A `testing.TestCase`.
+      layer: A layer that has not been built. The test calls it and copies of it.
+      output_shape: Shape, or nest of shapes, of the output for the inputs below.
+      input_shape: Shape or nest of shapes, batch first; the inputs are then drawn from
+        a normal distribution. A tuple of shapes stands for positional arguments.
+      inputs: Arrays or ragged tensors in place of `input_shape`.
+      call_kwargs: Arrays that are passed by keyword, such as a mask.
+      num_weights: Number of weights, those that are not trainable included.
+      skip: Step -> why it does not apply: "config", "graph", "gradients", "jit",
+        "mixed_float16", "mixed_bfloat16", "empty_training", "model"; parts of a step:
+        "rows" (rows are not independent), "input_gradient", "static_shape",
+        "saved_model", "keras_file".
+      zero_gradients: Suffixes of the names of weights whose gradient may be all zero.
+      output_dtype: Output type under mixed precision, if not the compute type.
+      tolerance: Relative and absolute tolerance of the comparisons in float32.
+
+    Returns:
+      The layer, built.
+    """
+    for name in skip or {}:
+        if name not in _STEPS + _OPTIONS:
+            raise ValueError(
+                f"`skip` must name steps of {_STEPS + _OPTIONS}. Received: {name!r}."
+            )
+    if (input_shape is None) == (inputs is None):
+        raise ValueError("Give either `input_shape` or `inputs`.")
+    if inputs is None:
+        inputs = nests.map_shapes(
+            lambda shape: test.rng.normal(size=shape).astype("float32"), input_shape
+        )
+    args = inputs if isinstance(inputs, tuple) else (inputs,)
+    steps = Steps(test, layer, args, dict(call_kwargs or {}), skip or {})
+    steps.tolerance = {"rtol": tolerance, "atol": tolerance}
+    steps.start(output_shape, num_weights)
+    checks: dict[str, Callable[[], None]] = {
+        "config": steps.check_config,
+        "graph": steps.check_graph,
+        "gradients": lambda: steps.check_gradients(zero_gradients),
+        "jit": steps.check_jit,
+        "mixed_float16": lambda: steps.check_float16(output_dtype),
+        "mixed_bfloat16": lambda: steps.check_bfloat16(output_dtype),
+        "empty_training": steps.check_empty_training,
+        "model": steps.check_model,
+    }
+    for name in _STEPS:
+        if name not in steps.skip:
+            steps.step(name, checks[name])
+    return layer

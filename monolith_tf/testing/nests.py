@@ -1,0 +1,83 @@
+"""Nests of shapes and tensors, for `battery`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+
+def is_shape(value: Any) -> bool:
+    """Says whether a value is one shape rather than a nest of them."""
+    return isinstance(value, tuple) and all(isinstance(n, int) for n in value)
+
+
+def map_shapes(function: Callable[[Any], Any], nest: Any) -> Any:
+    """Applies a function to every shape of a nest of tuples, lists and dicts."""
+    if is_shape(nest):
+        return function(nest)
+    if isinstance(nest, dict):
+        return {key: map_shapes(function, value) for key, value in nest.items()}
+    return type(nest)(map_shapes(function, value) for value in nest)
+
+
+def flat_shapes(nest: Any) -> list[tuple[int, ...]]:
+    """Returns the shapes of a nest in order."""
+    found: list[tuple[int, ...]] = []
+    map_shapes(found.append, nest)
+    return found
+
+
+def tensor(value: Any) -> Any:
+    """Returns an array as a tensor, float64 as float32; ragged tensors stay."""
+    if isinstance(value, tf.RaggedTensor):
+        return value
+    if isinstance(value, np.ndarray) and value.dtype == np.float64:
+        value = value.astype(np.float32)
+    return tf.convert_to_tensor(value)
+
+
+def floating(tensor: Any) -> bool:
+    """Says whether a tensor has a gradient."""
+    return tensor.dtype.is_floating
+
+
+def spec(tensor: Any) -> Any:
+    """Returns the spec of a tensor with an unknown batch."""
+    shape = [None, *tensor.shape[1:]]
+    if isinstance(tensor, tf.RaggedTensor):
+        return tf.RaggedTensorSpec(
+            shape, tensor.dtype, tensor.ragged_rank, tensor.row_splits.dtype
+        )
+    return tf.TensorSpec(shape, tensor.dtype)
+
+
+def symbol(tensor: Any) -> Any:
+    """Returns a Keras input for tensors like this one."""
+    ragged = isinstance(tensor, tf.RaggedTensor)
+    return tf_keras.Input(tensor.shape[1:], dtype=tensor.dtype, ragged=ragged)
+
+
+def export(model: Any, inputs: list[Any], path: str) -> Any:
+    """Writes a SavedModel that serves the model in inference, and loads it again."""
+    archive = tf_keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(
+        "serve",
+        lambda nest: model(nest, training=False),
+        input_signature=[tf.nest.map_structure(spec, inputs)],
+    )
+    archive.write_out(path)
+    return tf.saved_model.load(path)
+
+
+def reverse(tensor: Any) -> Any:
+    """Returns a tensor with its batch in the opposite order."""
+    return tensor[::-1]
+
+
+def ramp(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns fixed factors that differ from one entry of a tensor to the next."""
+    size = tf.cast(tf.size(tensor), tf.float32)
+    return tf.reshape(tf.cos(tf.range(size)), tf.shape(tensor))

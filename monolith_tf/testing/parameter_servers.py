@@ -1,0 +1,67 @@
+"""Trains one layer under a parameter server strategy."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from monolith_tf.testing import nests
+from monolith_tf.testing.battery_steps import Steps
+
+
+def run(
+    test: Any,
+    layer: Any,
+    coordinator: Any,
+    *,
+    input_shape: Any = None,
+    inputs: Any = None,
+    num_steps: int = 2,
+) -> Any:
+    """Checks that a layer's variables can live on parameter servers and be trained.
+
+    Args:
+      test: A `testing.TestCase`.
+      layer: A layer; a copy of it is made under the strategy.
+      coordinator: A `tf.distribute.coordinator.ClusterCoordinator`.
+      input_shape: As for `battery.run`.
+      inputs: As for `battery.run`.
+      num_steps: Steps of gradient descent, each scheduled on a worker.
+
+    Returns:
+      The copy.
+    """
+    if inputs is None:
+        inputs = nests.map_shapes(
+            lambda shape: test.rng.normal(size=shape).astype("float32"), input_shape
+        )
+    args = inputs if isinstance(inputs, tuple) else (inputs,)
+    with coordinator.strategy.scope():
+        copy = type(layer).from_config(layer.get_config())
+        steps = Steps(test, copy, args, {}, {})
+        steps.call(copy, steps.nest)
+        optimizer = tf_keras.optimizers.SGD(0.1)
+        optimizer.build(copy.trainable_variables)
+    before = [np.array(w) for w in copy.get_weights()]
+
+    @tf.function
+    def step() -> None:
+        coordinator.strategy.run(replica_step)
+
+    def replica_step() -> None:
+        variables = copy.trainable_variables
+        _, gradients, _ = steps.gradients(steps.nest, training=True)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+    for _ in range(num_steps):
+        coordinator.schedule(step)
+    coordinator.join()
+    after = copy.get_weights()
+    steps.assert_finite(after)
+    for weight in copy.weights:
+        test.assertIn("/job:ps/", weight.device, weight.name)
+    if copy.trainable_weights:
+        same = [np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
+        test.assertFalse(all(same), "no weight was trained")
+    return copy

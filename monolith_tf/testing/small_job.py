@@ -1,0 +1,106 @@
+"""A small job over every kind of feature, for tests that need a whole one."""
+
+import pathlib
+
+import numpy as np
+
+from monolith_tf.embedding import checkpoint_files
+
+CONFIG = """\
+model_dir: {folder}/model
+seed: 3
+data:
+  train: {folder}/train.parquet
+  eval: {folder}/eval.parquet
+  test: {folder}/eval.parquet
+  batch_size: 64
+  shuffle_buffer: 512
+  weight: importance
+features:
+  - {{name: user, kind: id}}
+  - {{name: country, kind: id, table: place}}
+  - {{name: birthplace, kind: id, table: place}}
+  - {{name: history, kind: id_list, combiner: mean, max_length: 4, table: item}}
+  - {{name: item, kind: id, table: item}}
+  - {{name: price, kind: dense, transform: [log1p, zscore]}}
+labels: [click]
+default_table: {{dim: 4, optimizer: {{name: adagrad, learning_rate: 0.1}}}}
+tables:
+  - {{name: place, dim: 4, optimizer: {{name: adam, learning_rate: 0.01}}}}
+  - {{name: item, dim: 4, optimizer: {{name: adagrad, learning_rate: 0.1}}}}
+model:
+  name: dcn
+  params:
+    {{label: click, num_cross_layers: 1, hidden_units: [16], dropout: 0.1,
+     batch_norm: true}}
+trainer:
+  epochs: 2
+  steps_per_loop: 7
+  log_every_steps: 10
+  eval_every_epochs: 1
+  checkpoint_every_steps: 15
+  keep_checkpoints: 100
+  clip_norm: 10.0
+  deterministic: true
+  optimizer: {{name: adam, learning_rate: 0.01}}
+"""
+
+
+def write(folder: pathlib.Path, *, rows: int = 2000, seed: int = 0) -> pathlib.Path:
+    """Writes a config and its data below `folder`.
+
+    Clicks depend on user, item, history and price, so that a model can learn them.
+
+    Args:
+      folder: An empty folder.
+      rows: Rows of the train split; the eval split has a quarter of it.
+      seed: Of the data.
+
+    Returns:
+      The config's path.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for split, count in (("train", rows), ("eval", rows // 4)):
+        _write_split(folder / f"{split}.parquet", count, rng)
+    path = folder / "config.yaml"
+    path.write_text(CONFIG.format(folder=folder), encoding="utf-8")
+    return path
+
+
+def _write_split(path: pathlib.Path, rows: int, rng: np.random.Generator) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    user = rng.integers(0, 50, rows)
+    item = rng.integers(0, 40, rows)
+    history = [rng.integers(0, 40, rng.integers(0, 6)).tolist() for _ in range(rows)]
+    price = rng.lognormal(1.0, 1.0, rows)
+    places = np.array(["de", "fr", "jp", "br"])
+    logit = np.sin(user) + np.cos(item) + 0.3 * np.log(price)
+    logit += np.array([np.mean(np.sin(h)) if h else 0.0 for h in history])
+    columns = {
+        "user": user,
+        "item": item,
+        "history": history,
+        "country": places[rng.integers(0, 4, rows)],
+        "birthplace": places[rng.integers(0, 4, rows)],
+        "price": price.astype("float32"),
+        "importance": rng.integers(1, 3, rows).astype("float32"),
+        "click": (rng.random(rows) < 1 / (1 + np.exp(-2 * logit))).astype("int64"),
+    }
+    parquet.write_table(pa.table(columns), path, row_group_size=300)
+
+
+def rows(directory: str) -> dict[int, bytes]:
+    """Returns what an embedding checkpoint holds: id -> its row, with optimizer state.
+
+    The bytes of a row rather than its numbers, to be compared bit for bit.
+    """
+    manifest = checkpoint_files.read_manifest(directory)
+    return {
+        feature_id: row.tobytes()
+        for group in manifest["groups"]
+        for chunk in checkpoint_files.read_rows(directory, group)
+        for feature_id, row in zip(chunk.ids.tolist(), chunk.rows, strict=True)
+    }

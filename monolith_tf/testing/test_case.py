@@ -1,0 +1,96 @@
+"""The base class of this project's tests."""
+
+import inspect
+import json
+from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from absl.testing import parameterized
+
+from monolith_tf.testing import battery
+from monolith_tf.testing import golden
+from monolith_tf.testing import golden_run
+
+
+class TestCase(parameterized.TestCase, tf.test.TestCase):
+    """TensorFlow's test case with parameters, seeded numbers and layer tests.
+
+    Attributes:
+      rng: NumPy generator, the same at the start of every test.
+      golden_passed: Names of the golden cases that this test has passed.
+    """
+
+    # Inherited as a test that only ever reports itself as skipped.
+    test_session = None
+
+    def setUp(self) -> None:
+        """Seeds the generators."""
+        super().setUp()
+        self.rng = np.random.default_rng(0)
+        self.golden_passed: list[str] = []
+
+    def tearDown(self) -> None:
+        """Undoes what a test may have set for the whole process."""
+        tf_keras.mixed_precision.set_global_policy("float32")
+        super().tearDown()
+
+    def run_layer_test(self, layer: Any, **options: Any) -> Any:
+        """Runs what every layer must pass; see `battery.run`."""
+        return battery.run(self, layer, **options)
+
+    def run_golden_case(
+        self, case: golden.GoldenCase, make: Callable[..., Any], **options: Any
+    ) -> Any:
+        """Compares a layer with one golden case; see `golden_run.run`."""
+        return golden_run.run(self, case, make, **options)
+
+    def run_config_test(self, cls: type, *cases: Mapping[str, Any]) -> None:
+        """Checks that every constructor argument survives a trip through the config.
+
+        Args:
+          cls: A layer class.
+          *cases: Constructor arguments. Together they must set every argument of the
+            constructor to something that is not its default; more than one case is
+            needed only where arguments exclude each other.
+        """
+        parameters = [
+            p
+            for p in inspect.signature(cls).parameters.values()
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        ]
+        untested = {p.name for p in parameters}
+        for case in cases:
+            config = self._config_of(cls, case)
+            for parameter in parameters:
+                name, default = parameter.name, parameter.default
+                self.assertIn(name, config, f"get_config() lacks `{name}`")
+                if name in case and _differs(case[name], default):
+                    self._assert_kept(name, case[name], config[name])
+                    untested.discard(name)
+        self.assertEmpty(untested, "arguments never set off their default")
+
+    def _config_of(self, cls: Any, case: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns a layer's config after checking that a twin has an equal one."""
+        config = cls(**case).get_config()
+        text = json.dumps(config, sort_keys=True)
+        twin = cls.from_config(config)
+        self.assertEqual(text, json.dumps(config, sort_keys=True), "config was changed")
+        self.assertEqual(text, json.dumps(twin.get_config(), sort_keys=True))
+        return config
+
+    def _assert_kept(self, name: str, given: Any, kept: Any) -> None:
+        """Compares plain values; others must at least not have become None."""
+        plain = (bool, int, float, str)
+        if isinstance(given, plain) and isinstance(kept, plain):
+            self.assertEqual(given, kept, f"`{name}` changed in the config")
+        elif given is not None:
+            self.assertIsNotNone(kept, f"`{name}` was lost in the config")
+
+
+def _differs(value: Any, default: Any) -> bool:
+    """Says whether an argument was set off its default."""
+    return bool(default is inspect.Parameter.empty or value != default)

@@ -1,0 +1,48 @@
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from monolith_tf import layers
+from monolith_tf import testing
+
+_DEFINITIONS = (
+    ("sum", layers.SumPooling, np.sum),
+    ("avg", layers.AvgPooling, np.mean),
+    ("max", layers.MaxPooling, np.max),
+)
+
+
+class PoolingTest(testing.TestCase):
+    @parameterized.named_parameters(*_DEFINITIONS)
+    def test_standard_behaviour(self, cls, definition):
+        del definition
+        self.run_layer_test(
+            cls(), input_shape=[(4, 2)] * 3, output_shape=(4, 2), num_weights=0
+        )
+        self.run_config_test(cls, {})
+
+    @testing.golden_cases(__file__, "pooling")
+    def test_golden(self, case):
+        self.run_golden_case(case, getattr(layers, case.data["layer_class"]))
+
+    @parameterized.named_parameters(*_DEFINITIONS)
+    def test_matches_definition(self, cls, definition):
+        features = self.rng.normal(size=(4, 3, 2)).astype("float32")
+        expected = definition(features, axis=0)
+        self.assertAllClose(cls()(list(features)), expected)
+        self.assertAllClose(cls()(tuple(features)), expected)
+
+    def test_rejects_input(self):
+        x = tf.ones([2, 3])
+        with self.assertRaisesRegex(TypeError, "must be a list .*type EagerTensor"):
+            layers.SumPooling()(x)
+        with self.assertRaisesRegex(TypeError, "must be a list .*type NoneType"):
+            layers.MaxPooling()(None)
+        with self.assertRaisesRegex(
+            ValueError, r"at least one tensor\. Received: inputs=\[\]\."
+        ):
+            layers.AvgPooling()([])
+        with self.assertRaisesRegex(ValueError, r"one shape.*'\(2, 3\)', '\(2, 1\)'"):
+            layers.SumPooling()([x, x[:, :1]])
+        with self.assertRaisesRegex(TypeError, r"floating point.*dtype=int32\."):
+            layers.SumPooling()([tf.ones([2], tf.int32)])
