@@ -1,7 +1,8 @@
-"""Refuses graphs that a stock model server cannot run."""
+"""Brings a SavedModel's graph into a form that a stock model server can run."""
 
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 from tensorflow.core.framework import node_def_pb2
 from tensorflow.core.protobuf import saved_model_pb2
@@ -16,6 +17,21 @@ _REFUSED = {
     "ReadFile": "reads files",
     "WriteFile": "writes files",
 }
+
+
+def strip_devices(directory: pathlib.Path) -> None:
+    """Takes the devices of this process off all nodes of a SavedModel.
+
+    Lookup tables pin their nodes to the job they were made in; a server has none of
+    that name.
+    """
+    path = directory / "saved_model.pb"
+    saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    for _, node in _nodes(saved_model):
+        node.device = ""
+    path.write_bytes(saved_model.SerializeToString(deterministic=True))
+    # It is a hash of the graph as it was.
+    (directory / "fingerprint.pb").unlink(missing_ok=True)
 
 
 def check(directory: pathlib.Path) -> None:
@@ -47,11 +63,16 @@ def check(directory: pathlib.Path) -> None:
                 f"{where}: node `{node.name}` is pinned to {node.device}, which no "
                 "server has."
             )
-        if node.attr["_XlaMustCompile"].b if "_XlaMustCompile" in node.attr else False:
+        if _must_compile(node.attr):
             raise ExportError(
                 f"{where}: node `{node.name}` must be compiled by XLA, which is off in "
                 "a model server. Leave `jit_compile=True` out of the serving path."
             )
+
+
+def _must_compile(attributes: Any) -> bool:
+    # Asking a protocol buffer's map for a key that it lacks would add the key.
+    return "_XlaMustCompile" in attributes and attributes["_XlaMustCompile"].b
 
 
 def _nodes(
@@ -62,7 +83,7 @@ def _nodes(
             yield "graph", node
         for function in meta_graph.graph_def.library.function:
             name = function.signature.name
-            if function.attr["_XlaMustCompile"].b:
+            if _must_compile(function.attr):
                 raise ExportError(
                     f"Function `{name}` must be compiled by XLA, which is off in a "
                     "model server. Leave `jit_compile=True` out of the serving path."

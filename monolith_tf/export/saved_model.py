@@ -1,5 +1,6 @@
 """SavedModels that a stock TF Serving loads: raw features in, predictions out."""
 
+import json
 import pathlib
 import shutil
 import time
@@ -10,10 +11,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from monolith_tf.features.columns import ColumnType
 from monolith_tf.export import examples as examples_lib
-from monolith_tf.export import graph_check
+from monolith_tf.export import graph
 from monolith_tf.export import verify as verify_lib
+from monolith_tf.features.columns import ColumnType
 from monolith_tf.models import base
 from monolith_tf.models import network as network_lib
 from monolith_tf.types import Tensor
@@ -95,6 +96,7 @@ def export(
     *,
     sample: Mapping[str, Any] | None = None,
     keep_versions: int = 5,
+    description: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
     """Writes `<directory>/<version>/`; it appears whole, and only if it answers right.
 
@@ -106,6 +108,8 @@ def export(
       sample: Raw columns of real rows, numpy arrays or ragged tensors, on which the
         export must give the network's own answers; None publishes unseen.
       keep_versions: How many versions stay.
+      description: What tools may want to know of the model, JSON-able; it is written
+        beside the graph as `assets.extra/monolith_tf.json`.
 
     Returns:
       The version's folder.
@@ -122,7 +126,11 @@ def export(
     try:
         servable = Servable(network, columns)
         tf.saved_model.save(servable, str(temporary), signatures=servable.signatures())
-        graph_check.check(temporary)
+        graph.strip_devices(temporary)
+        graph.check(temporary)
+        extra = temporary / "assets.extra"
+        extra.mkdir()
+        (extra / "monolith_tf.json").write_text(json.dumps(description or {}))
         if sample is not None:
             expected = {
                 name: np.asarray(value)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from monolith_tf.features.columns import ColumnType
 from monolith_tf.export import examples as examples_lib
 from monolith_tf.export.errors import ExportError
+from monolith_tf.features.columns import ColumnType
 
 RTOL = 1e-5
 ATOL = 1e-6
@@ -34,7 +34,8 @@ with tf.Session(graph=tf.Graph()) as session:
     for key, signature in meta_graph.signature_def.items():
         if not signature.outputs or key.startswith("__"):
             continue
-        fed = {"examples": examples} if list(signature.inputs) == ["examples"] else named
+        takes_examples = list(signature.inputs) == ["examples"]
+        fed = {"examples": examples} if takes_examples else named
         answers = session.run(
             {name: info.name for name, info in signature.outputs.items()},
             {info.name: fed[name] for name, info in signature.inputs.items()},

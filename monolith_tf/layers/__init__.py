@@ -8,7 +8,7 @@ from typing import Any
 
 from monolith_tf import _lazy
 
-_NAMES = {
+NAMES = {
     "AGRUCell": "agru_cell",
     "AddBias": "add_bias",
     "AllInt": "all_int",
@@ -65,8 +65,9 @@ _NAMES = {
     "params_of": "params",
     "static_rnn_with_attention": "rnn_with_attention",
 }
+"""Our own names -> the modules that define them."""
 
-_own, _, _own_names = _lazy.attach(__name__, _NAMES)
+_own, _, _own_names = _lazy.attach(__name__, NAMES)
 
 
 def _keras_names() -> list[str]:
@@ -76,10 +77,10 @@ def _keras_names() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _NAMES:
+    if name in NAMES:
         return _own(name)
     if name == "__all__":
-        return [*_own_names, *(n for n in _keras_names() if n not in _NAMES)]
+        return [*_own_names, *(n for n in _keras_names() if n not in NAMES)]
     if not name.startswith("_"):
         import tf_keras
 
@@ -89,4 +90,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*_own_names, *(n for n in _keras_names() if n not in _NAMES)]
+    return [*_own_names, *(n for n in _keras_names() if n not in NAMES)]

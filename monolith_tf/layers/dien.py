@@ -25,7 +25,8 @@ class DIEN(base.Layer):
 
     A masked step leaves both states as they are and has the score 0; the softmax is
     over the valid steps. The first GRU is Keras', with its reset gate after the
-    product. The auxiliary loss of the paper is not part of the layer.
+    product. The auxiliary loss of the paper is not part of the layer. XLA compiles the
+    layer for a number of steps that is known when it is traced.
 
     Source: Zhou et al., "Deep Interest Evolution Network for Click-Through Rate
     Prediction", AAAI 2019 (arXiv:1809.03672).

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from monolith_tf.layers import base
 from monolith_tf.layers import initializers
 from monolith_tf.layers import input_shapes
 
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_./-]")  # of variables in a SavedModel
 _NEVER = -1e9  # a logit whose probability is exactly 0 and whose gradients are finite
 
 
@@ -50,7 +52,7 @@ class NASLayer(base.Layer):
     def _add_alpha(self, index: int, name: str, length: int) -> Any:
         """Adds logits of the search, which a trainer may want to tell from weights."""
         alpha = self.add_weight(
-            name,
+            _NOT_IN_NAMES.sub("_", name),
             [length],
             dtype=tf.float32,
             initializer=initializers.clone(self.initializer, index),
@@ -231,7 +233,8 @@ class ChoiceNASLayer(NASLayer):
             starts[:, np.newaxis] + places,
             lengths.sum(),
         )
-        return tf.gather(tf.concat([flat, [_NEVER]], axis=0), index)
+        # By `gather_nd`, whose gradient is dense.
+        return tf.gather_nd(tf.concat([flat, [_NEVER]], axis=0), index[..., np.newaxis])
 
     def probabilities(self) -> dict[str, list[float]]:
         """See base class."""

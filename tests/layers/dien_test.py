@@ -94,7 +94,9 @@ class DIENTest(testing.TestCase):
         values = [w + 0.1 for w in layer.gru_cell.get_weights()]
         gru.set_weights(values)
         layer.gru_cell.set_weights(values)
-        interests = tf.transpose(layer._interests(tf.constant(keys), tf.constant(mask)), [1, 0, 2])
+        interests = tf.transpose(
+            layer._interests(tf.constant(keys), tf.constant(mask)), [1, 0, 2]
+        )
         # A first step that is masked leaves the zero start.
         self.assertAllClose(interests, gru(keys, mask=tf.constant(mask)))
 

@@ -95,9 +95,9 @@ class SNRTest(testing.TestCase):
     def test_a_single_tensor_is_a_list_of_one(self):
         (x,) = self._inputs(count=1)
         layer = layers.SNR(2, 2, "aver")
-        y = layer(x)
+        y = layer(x, training=False)
         self.assertAllClose(y, [x / 2, x / 2])  # sigmoid(0) * 1.2 - 0.1
-        self.assertAllClose(layer([x]), y)
+        self.assertAllClose(layer([x], training=False), y)
 
     def test_loss_at_the_start(self):
         layer = layers.SNR(2, 2, "aver")
@@ -167,7 +167,9 @@ class SNRTest(testing.TestCase):
             layers.SNR(**{"num_out_subnet": 2, "out_subnet_dim": 3} | wrong)
 
     def test_rejects_inputs_of_different_widths(self):
-        with self.assertRaisesRegex(ValueError, r"of one width.*'\(2, 3\)', '\(2, 4\)'"):
+        with self.assertRaisesRegex(
+            ValueError, r"of one width.*'\(2, 3\)', '\(2, 4\)'"
+        ):
             layers.SNR(2, 3)([tf.ones([2, 3]), tf.ones([2, 4])])
 
     def test_rejects_another_width_of_aver(self):

@@ -1,0 +1,32 @@
+import pytest
+
+from monolith_tf.export import spec
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"every_steps": 0},
+            "`every_steps` must be at least 1. Received: every_steps=0. Leave it out "
+            "to export only when asked.",
+        ),
+        (
+            {"keep_versions": 0},
+            "`keep_versions` must be at least 1. Received: keep_versions=0.",
+        ),
+        (
+            {"verify_rows": -1},
+            "`verify_rows` must not be negative. Received: verify_rows=-1.",
+        ),
+    ],
+)
+def test_errors(values, message):
+    with pytest.raises(ValueError) as caught:
+        spec.ExportSpec(**values)
+    assert str(caught.value) == message
+
+
+def test_least_values():
+    made = spec.ExportSpec(every_steps=1, keep_versions=1, verify_rows=0)
+    assert made.verify_rows == 0
