@@ -55,6 +55,7 @@ class Job:
 
     def __init__(self, config: schema.ExperimentConfig) -> None:
         self.config = config
+        self._made: tuple[Fixed, step_lib.TrainStep] | None = None
         _settle_runtime(config)
 
     @functools.cached_property
@@ -95,31 +96,41 @@ class Job:
         found = statistics_lib.compute(self.config.features, self.source("train"))
         return Fixed(slots, found)
 
-    def network(self, fixed: Fixed, store: Any = None) -> network_lib.Network:
-        """Builds encoder, store and model, their variables not made yet.
+    def train_step(self, fixed: Fixed, *, anew: bool = False) -> step_lib.TrainStep:
+        """Returns the step function, with encoder, store and model behind it.
+
+        There is one at a time: whoever asks fills it from a checkpoint, so that a job
+        that trains, evaluates and exports in one process holds its tables once.
 
         Args:
           fixed: The job's slots and statistics.
-          store: A frozen store to use in place of a new one.
+          anew: Whether to make another even where there is one, with initial values.
         """
+        if not anew and self._made is not None and self._made[0] == fixed:
+            return self._made[1]
+        self._made = None  # Frees the former before another takes memory.
         config = self.config
-        if store is None:
-            store = self.store(fixed)
-        return network_lib.Network(
+        tf_keras.utils.set_random_seed(config.seed)
+        network = network_lib.Network(
             encode.FeatureEncoder(
                 config.features, fixed.slots.slots, statistics=fixed.statistics
             ),
-            store,
+            store_lib.EmbeddingStore(
+                self.tables(fixed), schema.columns(config), seed=config.seed
+            ),
             registry.create(config.model),
             labels=config.labels,
             weight=config.data.weight,
         )
-
-    def store(self, fixed: Fixed) -> store_lib.EmbeddingStore:
-        """Returns an empty embedding store."""
-        return store_lib.EmbeddingStore(
-            self.tables(fixed), schema.columns(self.config), seed=self.config.seed
+        step = step_lib.TrainStep(
+            network,
+            optimizers.build(config.trainer.optimizer),
+            clip_norm=config.trainer.clip_norm,
+            seed=config.seed,
         )
+        step.build(self.element_spec())
+        self._made = (fixed, step)
+        return step
 
     def tables(self, fixed: Fixed) -> list[Any]:
         """Returns the tables' specs with their slots filled in."""
@@ -127,18 +138,6 @@ class Job:
             dataclasses.replace(table, slot=fixed.slots.slots[table.name])
             for table in schema.resolved_tables(self.config)
         ]
-
-    def train_step(self, network: network_lib.Network) -> step_lib.TrainStep:
-        """Returns the step function with all variables made."""
-        trainer = self.config.trainer
-        step = step_lib.TrainStep(
-            network,
-            optimizers.build(trainer.optimizer),
-            clip_norm=trainer.clip_norm,
-            seed=self.config.seed,
-        )
-        step.build(self.element_spec())
-        return step
 
     def element_spec(self) -> dict[str, Any]:
         """Returns the type specs of a batch of raw columns."""
@@ -155,8 +154,7 @@ class Job:
 
 
 def _settle_runtime(config: schema.ExperimentConfig) -> None:
-    """Seeds everything that draws, and sets threads and determinism."""
-    tf_keras.utils.set_random_seed(config.seed)
+    """Sets what TensorFlow holds for the whole process: determinism and threads."""
     trainer = config.trainer
     if trainer.deterministic:
         tf.config.experimental.enable_op_determinism()

@@ -38,8 +38,8 @@ def explain(
     found = (
         f"Not finite in it: {', '.join(odd)}."
         if odd
-        else "Features, embeddings, labels and weights in it are finite, so the model's "
-        f"own variables are to blame. Its features: {', '.join(_features(encoded))}."
+        else "Features, embeddings, labels and weights in it are finite; the model's "
+        f"own variables are not. Its features: {', '.join(_features(encoded))}."
     )
     return f"Its batch is number {batch} of epoch {epoch}: {places}. {found}"
 

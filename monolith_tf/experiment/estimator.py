@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import pathlib
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from monolith_tf.experiment import diagnosis
 from monolith_tf.experiment import warm_start
 from monolith_tf.export import saved_model
 from monolith_tf.models import registry
+from monolith_tf.models.network import Network
 from monolith_tf.training import actions as actions_lib
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import evaluation
@@ -96,14 +98,17 @@ class Estimator:
         config, trainer = self.config, self.config.trainer
         checkpoint = self._checkpoints.latest()
         fixed = self._job.settle(checkpoint)
-        network = self._job.network(fixed)
-        step = self._job.train_step(network)
+        step = self._job.train_step(fixed, anew=True)
+        network = step.network
         source = self._job.source("train")
         progress = run_lib.Progress(batch_size=config.data.batch_size)
+        window = run_lib.Window()
         if checkpoint is not None:
             checkpoint_lib.restore_dense(checkpoint, step.state)
             network.store.restore(checkpoint.embedding_dir)
-            progress = run_lib.Progress(**checkpoint.manifest["state"]["progress"])
+            state = checkpoint.manifest["state"]
+            progress = run_lib.Progress(**state["progress"])
+            window = run_lib.Window(**state["window"])
             self._resume(progress)
             logging.info("Resuming from %s.", checkpoint.path)
         elif trainer.warm_start is not None:
@@ -118,7 +123,7 @@ class Estimator:
             model_dir=self._model_dir,
             step=step,
             progress=progress,
-            window=run_lib.Window(),
+            window=window,
             total_steps=_total_steps(trainer, per_epoch),
             steps_per_epoch=per_epoch,
             recorder=self._recorder,
@@ -182,15 +187,20 @@ class Estimator:
         Returns:
           The new version's folder.
         """
+        directory = directory or self._export_dir
+        network = self._restored(self._find(checkpoint))
+        return self._export(network, directory)
+
+    def _export(self, network: Network, directory: str | pathlib.Path) -> pathlib.Path:
+        """Exports the present values of a network."""
         spec = self.config.export
-        directory = directory or spec.directory or self._model_dir / "export"
-        network = self._restored(self._find(checkpoint), frozen=True)
         return saved_model.export(
-            network,
+            network.frozen(),
             self._job.feature_columns,
             directory,
             sample=self._sample(spec.verify_rows),
             keep_versions=spec.keep_versions,
+            description={"tables": {t.name: t.slot for t in network.store.tables}},
         )
 
     def _resume(self, progress: run_lib.Progress) -> None:
@@ -216,20 +226,18 @@ class Estimator:
             )
         return found
 
-    def _restored(
-        self, checkpoint: checkpoint_lib.Checkpoint, *, frozen: bool = False
-    ) -> Any:
-        """Returns a network with the values of a checkpoint."""
-        fixed = self._job.settle(checkpoint)
-        network = self._job.network(fixed)
-        step = self._job.train_step(network)
+    def _restored(self, checkpoint: checkpoint_lib.Checkpoint) -> Network:
+        """Returns the network with the values of a checkpoint."""
+        step = self._job.train_step(self._job.settle(checkpoint))
         checkpoint_lib.restore_dense(checkpoint, step.state)
-        network.store.restore(checkpoint.embedding_dir)
-        if frozen:
-            network.store = network.store.freeze()
-        return network
+        step.network.store.restore(checkpoint.embedding_dir)
+        return step.network
 
-    def _evaluator(self, network: Any) -> evaluation.Evaluator:
+    @property
+    def _export_dir(self) -> pathlib.Path:
+        return pathlib.Path(self.config.export.directory or self._model_dir / "export")
+
+    def _evaluator(self, network: Network) -> evaluation.Evaluator:
         return evaluation.Evaluator(
             network, self.config.metrics, group_by=self.config.group_by
         )
@@ -266,8 +274,11 @@ class Estimator:
             actions.append(actions_lib.Evaluate(every, self._judges()))
         for name in trainer.actions:
             actions.append(registry.load_name(name, "trainer.actions")())
-        if self.config.export.every_steps is not None:
-            actions.append(_Export(self.config.export.every_steps, self))
+        every = self.config.export.every_steps
+        if every is not None:
+            actions.append(
+                _Export(every, lambda network: self._export(network, self._export_dir))
+            )
         actions.append(
             actions_lib.SaveCheckpoint(
                 trainer.checkpoint_every_steps, trainer.checkpoint_every_secs
@@ -296,10 +307,12 @@ class Estimator:
         return judges
 
     def _metric(self, name: str) -> str:
-        """Completes a metric's name where there is one label."""
+        """Completes a metric's name where there is one head."""
         if "/" in name or name == "loss":
             return name
-        return f"{self.config.labels[0].name}/{name}"
+        heads = self.config.model.heads
+        head = heads[0].name or heads[0].label if heads else self.config.labels[0].name
+        return f"{head}/{name}"
 
 
 class _Tell(actions_lib.Judge):
@@ -314,17 +327,15 @@ class _Tell(actions_lib.Judge):
 
 
 class _Export(actions_lib.EverySteps):
-    """Exports the present weights while training goes on."""
+    """Exports the present values while training goes on."""
 
-    def __init__(self, every: int, estimator: Estimator) -> None:
+    def __init__(self, every: int, export: Callable[[Network], pathlib.Path]) -> None:
         super().__init__(every)
-        self._estimator = estimator
+        self._export = export
 
     def work(self, run: run_lib.Run) -> None:
         """See base class."""
-        saved = run.save_checkpoint()
-        path = self._estimator.export_saved_model(checkpoint=str(saved.path))
-        logging.info("Exported %s.", path)
+        logging.info("Exported %s.", self._export(run.step.network))
 
 
 @contextlib.contextmanager

@@ -57,6 +57,16 @@ class Network(tf.Module):
             return labels, None
         return labels, labels_lib.encode_weights(self._weight, columns)
 
+    def frozen(self) -> "Network":
+        """Returns the same network over a read-only copy of the tables."""
+        return Network(
+            self.encoder,
+            self.store.freeze(),
+            self.model,
+            labels=self._labels,
+            weight=self._weight,
+        )
+
     def lookup(
         self, columns: Mapping[str, Tensor], mode: base.Mode, **when: Any
     ) -> tuple[encode.FeatureBatch, Any]:

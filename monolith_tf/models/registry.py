@@ -14,12 +14,6 @@ import pydantic
 from monolith_tf.models import base
 from monolith_tf.models import spec as spec_lib
 
-BUILT_IN: Mapping[str, str] = {
-    "dcn": "monolith_tf.models.dcn:DCN",
-    "mmoe": "monolith_tf.models.mmoe:MMoE",
-}
-"""Name in a config -> class. Importing one imports nothing of the others."""
-
 
 def create(spec: spec_lib.ModelSpec) -> base.Model:
     """Returns the model that `spec` names or assembles.
@@ -33,13 +27,13 @@ def create(spec: spec_lib.ModelSpec) -> base.Model:
 
         return assembled.Assembled(spec)
     if spec.name is not None:
-        if spec.name not in BUILT_IN:
+        if spec.name not in spec_lib.BUILT_IN:
+            known = ", ".join(sorted(spec_lib.BUILT_IN))
             raise ValueError(
-                f"`model.name`: there is no model {spec.name!r}. "
-                f"Known: {', '.join(sorted(BUILT_IN))}. An own model is named by "
-                "`class: package.module:Class`."
+                f"`model.name`: there is no model {spec.name!r}. Known: {known}. An own "
+                "model is named by `class: package.module:Class`."
             )
-        class_ = load_name(BUILT_IN[spec.name], "model.name")
+        class_ = load_name(spec_lib.BUILT_IN[spec.name], "model.name")
     else:
         class_ = load_name(spec.class_ or "", "model.class")
     if not (isinstance(class_, type) and issubclass(class_, base.Model)):

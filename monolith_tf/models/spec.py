@@ -73,7 +73,7 @@ class BlockSpec:
       inputs: Features, groups of features, or earlier blocks. `block[0]`, in quotes
         inside brackets, or `block.0` is one tensor of a block that returns a list;
         `feature.slice` one slice of a feature's row; `feature.mask` the mask of a
-        `first_n` feature.
+        `first_n` feature; `group.slice` and `group.mask` those of all its features.
       join: How the inputs reach the layer: `concat`, side by side, `[batch, width]`;
         `stack`, inputs of one width on a new axis, `[batch, inputs, dim]`; `list`, as
         one list; `none`, each as an argument of its own, in order.

@@ -52,9 +52,9 @@ class Checkpoint:
         return int(self.manifest["step"])
 
     @property
-    def embedding_dir(self) -> pathlib.Path:
+    def embedding_dir(self) -> str:
         """Where the rows are."""
-        return self.path / "embedding"
+        return str(self.path / "embedding")
 
 
 def named_variables(root: tf.Module) -> dict[str, tf.Variable]:
@@ -192,7 +192,7 @@ class CheckpointDir:
         try:
             variables = named_variables(root)
             tf.train.Checkpoint(**_slots(variables)).write(str(temporary / "dense"))
-            embedding = store.save(temporary / "embedding")
+            embedding = store.save(str(temporary / "embedding"), step=step)
             (temporary / "config.yaml").write_text(config_yaml, encoding="utf-8")
             manifest = {
                 "format": FORMAT,

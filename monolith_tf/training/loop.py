@@ -74,7 +74,7 @@ def train(
             if interrupted():
                 progress.stop = "interrupted"
                 break
-            if store.maintain(progress.step, int(time.time())):
+            if store.maintain(progress.step, int(time.time())).retrace:
                 loop = tf.function(run.step.loop)  # The rows moved: trace anew.
             for action, step in due:
                 if step == progress.step and not progress.stop:

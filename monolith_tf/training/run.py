@@ -100,7 +100,11 @@ class Run:
             self.step.state,
             self.step.network.store,
             step=self.progress.step,
-            state={**self.static_state, "progress": dataclasses.asdict(self.progress)},
+            state={
+                **self.static_state,
+                "progress": dataclasses.asdict(self.progress),
+                "window": dataclasses.asdict(self.window),
+            },
             config_yaml=self.config_yaml,
         )
 

@@ -1,0 +1,41 @@
+"""Exports a checkpoint as a SavedModel that a stock TF Serving loads."""
+
+import argparse
+import sys
+
+from monolith_tf.cli import errors
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what the sub-command takes."""
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="replaces a value of CONFIG"
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="where versions live (default: the config's export.directory, or else "
+        "MODEL_DIR/export)",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        metavar="PATH",
+        help="a checkpoint's folder (default: the best one, or else the newest)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the sub-command and returns the exit code."""
+    from monolith_tf import config as config_lib
+
+    config = config_lib.load_config(arguments.config, arguments.overrides)
+    from monolith_tf.cli import quiet
+
+    quiet.import_tensorflow(verbose=arguments.verbose)
+    from monolith_tf.experiment import estimator
+
+    job = estimator.Estimator(config)
+    path = job.export_saved_model(arguments.output, checkpoint=arguments.checkpoint)
+    sys.stdout.write(f"SavedModel: {path}\n")
+    return errors.DONE

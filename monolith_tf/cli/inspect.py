@@ -1,0 +1,196 @@
+"""Describes a checkpoint or a SavedModel: tables, ids, bytes, signatures.
+
+PATH is a SavedModel, a folder of its versions, a checkpoint, or a model_dir, of which
+the newest checkpoint is described.
+"""
+
+import argparse
+import json
+import math
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from monolith_tf.cli import errors
+from monolith_tf.cli import saved_model
+from monolith_tf.cli import tables
+
+_MANIFEST = "manifest.json"
+_FLOAT_BYTES = 4
+_OPTIMIZERS = "optimizers/"
+_SLOT_SHIFT = 48
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what the sub-command takes."""
+    parser.add_argument("path", metavar="PATH", help="what to describe")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the sub-command and returns the exit code."""
+    path = pathlib.Path(arguments.path)
+    checkpoint = find_checkpoint(path)
+    if checkpoint is not None:
+        show_checkpoint(checkpoint)
+        return errors.DONE
+    try:
+        path = saved_model.find(path)
+    except errors.UsageError:
+        if not path.exists():
+            raise
+        raise errors.UsageError(
+            f"{path} is neither a SavedModel, nor a checkpoint, nor a model_dir with "
+            "checkpoints."
+        ) from None
+    from monolith_tf.cli import quiet
+
+    quiet.import_tensorflow(verbose=arguments.verbose)
+    show_saved_model(path)
+    return errors.DONE
+
+
+def find_checkpoint(path: pathlib.Path) -> pathlib.Path | None:
+    """Returns the folder of a checkpoint, the newest one of a model_dir, or None."""
+    if (path / _MANIFEST).exists():
+        return path
+    for folder in (path / "checkpoints", path):
+        found = sorted(
+            (manifest.parent for manifest in folder.glob(f"ckpt-*/{_MANIFEST}")),
+            key=lambda checkpoint: int(checkpoint.name.partition("-")[2]),
+        )
+        if found:
+            return found[-1]
+    return None
+
+
+def show_checkpoint(path: pathlib.Path) -> None:
+    """Prints what a checkpoint holds."""
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        step, size = manifest["step"], sum(manifest["files"].values())
+        held = _held_tables(manifest["embedding"])
+        variables = [
+            [name, str(shape), dtype]
+            for name, (shape, dtype) in sorted(manifest["variables"].items())
+            if not name.startswith(_OPTIMIZERS)
+        ]
+        num_hidden = len(manifest["variables"]) - len(variables)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path / _MANIFEST} is damaged: {type(error).__name__}: {error}."
+        ) from None
+    sys.stdout.write(f"Checkpoint {path}\nstep: {step}\nsize: {tables.size(size)}\n\n")
+    headers = ["table", "slot", "slices", "optimizer", "ids", "size"]
+    tables.show("Embedding tables", headers, held)
+    tables.show("Dense variables", ["variable", "shape", "type"], variables)
+    sys.stdout.write(f"Variables of dense optimizers, not listed: {num_hidden}.\n")
+
+
+def _held_tables(embedding: Any) -> list[list[object]]:
+    """Returns a line for each table of an embedding checkpoint's manifest."""
+    groups = {group["name"]: group for group in embedding["groups"]}
+    lines: list[list[object]] = []
+    for table in embedding["tables"]:
+        group = groups[table["group"]]
+        num_ids = table["counters"]["rows"]
+        slices = [f"{part['name']}: {part['dim']}" for part in group["slices"]]
+        optimizers = [part["optimizer"] for part in group["slices"]]
+        size = tables.size(num_ids * group["width"] * _FLOAT_BYTES)
+        lines.append([table["name"], table["slot"], slices, optimizers, num_ids, size])
+    return lines
+
+
+def show_saved_model(path: pathlib.Path) -> None:
+    """Prints what a SavedModel takes, answers and holds."""
+    import tensorflow as tf
+    from google.protobuf import message  # type: ignore[import-untyped]
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    proto = saved_model_pb2.SavedModel()
+    try:
+        proto.ParseFromString((path / saved_model.FILE).read_bytes())
+    except message.DecodeError:
+        raise ValueError(f"{path / saved_model.FILE} is damaged.") from None
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    sys.stdout.write(f"SavedModel {path}\nsize: {tables.size(size)}\n\n")
+    for graph in proto.meta_graphs:
+        signatures = graph.signature_def
+        for name in sorted(signatures):
+            if name.startswith("__"):
+                continue
+            rows: list[list[object]] = []
+            for kind in ("inputs", "outputs"):
+                tensors: Any = getattr(signatures[name], kind)
+                rows.extend(
+                    [
+                        kind.removesuffix("s"),
+                        key,
+                        _dtype(tensors[key]),
+                        _shape(tensors[key]),
+                    ]
+                    for key in sorted(tensors)
+                )
+            method = signatures[name].method_name.rpartition("/")[2]
+            tables.show(
+                f"Signature {name} ({method})", ["", "name", "type", "shape"], rows
+            )
+    prefix = path / "variables" / "variables"
+    if prefix.with_name("variables.index").exists():
+        description = path / "assets.extra" / "monolith_tf.json"
+        slots = (
+            json.loads(description.read_text(encoding="utf-8")).get("tables", {})
+            if description.exists()
+            else {}
+        )
+        names = {slot: name for name, slot in slots.items()}
+        _show_stored(tf.train.load_checkpoint(str(prefix)), names)
+
+
+def _show_stored(reader: Any, names: Mapping[int, str]) -> None:
+    """Prints the tensors of a SavedModel, and how many ids each table has.
+
+    Args:
+      reader: Of its variables.
+      names: Slot -> table.
+    """
+    import numpy as np
+
+    dtypes = reader.get_variable_to_dtype_map()
+    stored: list[list[object]] = []
+    ids: dict[int, int] = {}
+    for name, shape in sorted(reader.get_variable_to_shape_map().items()):
+        if name.startswith("_CHECKPOINTABLE"):
+            continue
+        size = math.prod(shape) * dtypes[name].size
+        short = name.replace("/.ATTRIBUTES/VARIABLE_VALUE", "")
+        short = short.replace("/.ATTRIBUTES/", "/")
+        stored.append([short, str(shape), dtypes[name].name, tables.size(size)])
+        if name.endswith("/table-keys") and dtypes[name].name == "int64":
+            slots, counts = np.unique(
+                reader.get_tensor(name) >> _SLOT_SHIFT, return_counts=True
+            )
+            for slot, count in zip(slots.tolist(), counts.tolist(), strict=True):
+                ids[slot] = ids.get(slot, 0) + count
+    if ids:
+        rows = [[names.get(slot), slot, ids[slot]] for slot in sorted(ids)]
+        tables.show("Embedding tables", ["table", "slot", "ids"], rows)
+    tables.show("Stored tensors", ["tensor", "shape", "type", "size"], stored)
+
+
+def _dtype(tensor: Any) -> str:
+    import tensorflow as tf
+
+    return tf.as_dtype(tensor.dtype).name
+
+
+def _shape(tensor: Any) -> str:
+    if tensor.tensor_shape.unknown_rank:
+        return "any"
+    sizes = [dim.size for dim in tensor.tensor_shape.dim]
+    return str(
+        [
+            "batch" if i == 0 and s < 0 else "?" if s < 0 else s
+            for i, s in enumerate(sizes)
+        ]
+    ).replace("'", "")

@@ -1,0 +1,141 @@
+"""The command line: sub-commands, exit codes, and errors in one line."""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from absl import app
+from absl import flags
+from absl import logging
+from absl.flags import argparse_flags
+
+import monolith_tf
+from monolith_tf.cli import check
+from monolith_tf.cli import errors
+from monolith_tf.cli import evaluate
+from monolith_tf.cli import export
+from monolith_tf.cli import inspect
+from monolith_tf.cli import predict
+from monolith_tf.cli import progress
+from monolith_tf.cli import train
+
+_COMMANDS = {
+    "train": train,
+    "evaluate": evaluate,
+    "export": export,
+    "predict": predict,
+    "check": check,
+    "inspect": inspect,
+}
+_EPILOG = """\
+CONFIG is a YAML file; `key.path=value` replaces one of its values:
+  monolith-tf train configs/census_mmoe.yaml trainer.max_steps=200 tables[0].dim=8
+
+Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.
+"""
+
+
+def run() -> None:
+    """Runs the command; what the console script `monolith-tf` calls."""
+    app.run(main, flags_parser=parse)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parses the command line.
+
+    Args:
+      argv: The program's name and its arguments.
+    """
+    parser = argparse_flags.ArgumentParser(
+        prog="monolith-tf",
+        description="Trains, evaluates, exports and inspects recommender models.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"monolith_tf {monolith_tf.__version__}"
+    )
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", title="commands"
+    )
+    for name, module in _COMMANDS.items():
+        summary = (module.__doc__ or "").partition("\n")[0]
+        sub_parser = commands.add_parser(
+            name,
+            help=summary,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.add_arguments(sub_parser)
+        sub_parser.add_argument(
+            "--verbose", action="store_true", help="show TensorFlow's own messages too"
+        )
+        sub_parser.add_argument(
+            "--debug", action="store_true", help="show the traceback of an error"
+        )
+    arguments, extra = parser.parse_known_args(argv[1:])
+    # Overrides may stand before and after options; argparse takes one run of them.
+    overrides = getattr(arguments, "overrides", None)
+    wrong = [x for x in extra if overrides is None or x.startswith("-") or "=" not in x]
+    if wrong:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    if overrides is not None:
+        overrides.extend(extra)
+    return arguments
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Runs a sub-command.
+
+    Args:
+      arguments: What `parse` returned.
+
+    Returns:
+      The exit code.
+    """
+    progress.attach_log(progress.Lines(sys.stderr), verbose=arguments.verbose)
+    if flags.FLAGS["verbosity"].using_default_value:
+        logging.set_verbosity(logging.INFO)
+    try:
+        return _COMMANDS[arguments.command].run(arguments)
+    except KeyboardInterrupt as error:
+        _complain(str(error) or "Interrupted.")
+        return errors.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter must not flush into it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return errors.FAILED
+    except Exception as error:
+        if arguments.debug:
+            traceback.print_exc()
+        return _failed(error, debug=arguments.debug)
+
+
+def _failed(error: Exception, *, debug: bool) -> int:
+    """Says what went wrong and returns the exit code for it."""
+    if isinstance(error, errors.UsageError):
+        _complain(f"error: {error}")
+        return errors.WRONG_USE
+    config_errors = sys.modules.get("monolith_tf.config.errors")
+    if config_errors is not None and isinstance(error, config_errors.ConfigError):
+        _complain(str(error))
+        return errors.WRONG_USE
+    if isinstance(error, OSError | ValueError | ArithmeticError):
+        _complain(f"error: {error}")
+    else:
+        # An error nobody foresaw: its message alone may not tell what it is about.
+        lines = str(error).strip().splitlines() or [""]
+        _complain(f"error: {type(error).__name__}: {lines[0]}")
+        if not debug:
+            _complain("Add --debug to see where it comes from.")
+    return errors.FAILED
+
+
+def _complain(message: str) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,141 @@
+"""What embedding tables take, told from the config alone."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from monolith_tf.cli import tables
+
+if TYPE_CHECKING:
+    from monolith_tf.config import schema
+    from monolith_tf.embedding import spec as embedding
+
+# Optimizer -> floats of state per row: so many per weight, and so many more.
+_STATE = {
+    "sgd": (0, 0),
+    "moving_average": (0, 0),
+    "adagrad": (1, 0),
+    "rmsprop": (1, 0),
+    "rmsprop_v2": (1, 0),
+    "rowwise_adagrad": (0, 1),
+    "group_adagrad": (0, 1),
+    "adadelta": (2, 0),
+    "adam": (2, 2),
+    "amsgrad": (3, 2),
+    "momentum": (1, 0),
+    "ftrl": (2, 0),
+    "group_ftrl": (2, 0),
+    "lion": (1, 0),
+    "batch_softmax": (0, 1),
+}
+# The id kept beside its row, and an entry of the hash table that finds the row: 16
+# bytes of key and value, and the room that the table keeps free.
+_INDEX_BYTES = 8 + 43
+
+
+@dataclasses.dataclass(frozen=True)
+class TablePlacement:
+    """Where a table lives and what it takes.
+
+    Attributes:
+      table: Its name.
+      slot: Its slot, or None where one is assigned when the job first runs.
+      dim: Weights of a row.
+      features: Those that read it.
+      row_bytes: Memory of a row: weights, optimizer state, bookkeeping, index.
+      max_bytes: Memory at the most, or None where the table has no limit.
+      device: Where its rows are.
+    """
+
+    table: str
+    slot: int | None
+    dim: int
+    features: tuple[str, ...]
+    row_bytes: int
+    max_bytes: int | None
+    device: str
+
+
+def placements(config: "schema.ExperimentConfig") -> Iterator[TablePlacement]:
+    """Yields the placement of each table of a job."""
+    from monolith_tf.config import schema
+
+    device = "this process, CPU"
+    if config.cluster is not None:
+        last = config.cluster.ps - 1
+        device = "ps 0" if last == 0 else f"ps 0 to {last}, by hash of the id"
+    used = schema.features_of_tables(config)
+    for table in schema.resolved_tables(config):
+        yield TablePlacement(
+            table=table.name,
+            slot=table.slot,
+            dim=table.row_dim,
+            features=used.get(table.name, ()),
+            row_bytes=row_bytes(table),
+            max_bytes=_max_bytes(table),
+            device=device,
+        )
+
+
+def row_bytes(table: "embedding.TableSpec") -> int:
+    """Returns the memory of one row, index included."""
+    return _stored_bytes(table) + _INDEX_BYTES
+
+
+def state_dim(optimizer: str, dim: int) -> int:
+    """Returns the floats of optimizer state beside `dim` weights."""
+    per_weight, per_row = _STATE[optimizer]
+    return per_weight * dim + per_row
+
+
+def show(config: "schema.ExperimentConfig") -> None:
+    """Prints features, tables, and what they take."""
+    rows = []
+    unlimited = False
+    for place in placements(config):
+        unlimited |= place.max_bytes is None
+        rows.append(
+            [
+                place.table,
+                "assigned" if place.slot is None else place.slot,
+                place.dim,
+                place.features,
+                place.row_bytes,
+                tables.size(place.row_bytes * 1_000_000),
+                "no limit" if place.max_bytes is None else tables.size(place.max_bytes),
+                place.device,
+            ]
+        )
+    headers = [
+        "table",
+        "slot",
+        "dim",
+        "features",
+        "bytes/row",
+        "per million rows",
+        "at most",
+        "device",
+    ]
+    tables.show("Embedding tables", headers, rows)
+
+
+def _stored_bytes(table: "embedding.TableSpec") -> int:
+    floats = sum(
+        part.dim + state_dim(part.optimizer.name, part.dim)
+        for part in table.row_slices()
+    )
+    keeps_step = table.expire_after_steps is not None
+    stamps = (keeps_step or table.when_full == "evict_oldest") + (
+        table.expire_after_days is not None
+    )
+    return 4 * floats + 8 * stamps
+
+
+def _max_bytes(table: "embedding.TableSpec") -> int | None:
+    limits = []
+    if table.max_rows is not None:
+        limits.append(table.max_rows)
+    if table.max_bytes is not None:
+        limits.append(math.ceil(table.max_bytes / _stored_bytes(table)))
+    return min(limits) * row_bytes(table) if limits else None

@@ -1,0 +1,70 @@
+"""Trains the model that a config describes, or goes on where it was stopped.
+
+Checkpoints, metrics.jsonl, TensorBoard summaries and the resolved config go to the
+config's model_dir. Ctrl-C writes a checkpoint and stops; the same command goes on.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+
+from monolith_tf.cli import check
+from monolith_tf.cli import errors
+from monolith_tf.cli import placement
+from monolith_tf.cli import progress
+from monolith_tf.cli import tables
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what the sub-command takes."""
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="replaces a value of CONFIG"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the sub-command and returns the exit code."""
+    from monolith_tf import config as config_lib
+
+    config = config_lib.load_config(arguments.config, arguments.overrides)
+    check.show_features(config)
+    placement.show(config)
+    from monolith_tf.cli import quiet
+
+    quiet.import_tensorflow(verbose=arguments.verbose)
+    from monolith_tf.cli import watcher
+    from monolith_tf.experiment import estimator
+
+    view = progress.create()
+    progress.attach_log(view, verbose=arguments.verbose)
+    training = watcher.TrainingView(view)
+    try:
+        metrics = estimator.Estimator(config, watcher=training).train()
+    finally:
+        view.end()
+        lines = progress.Lines(sys.stderr)
+        progress.attach_log(lines, verbose=arguments.verbose)
+    training.show_result()
+    if metrics:
+        show_metrics("Last evaluation", metrics)
+    sys.stdout.write(f"Trained; checkpoints and metrics are in {config.model_dir}.\n")
+    return errors.DONE
+
+
+def show_metrics(title: str, metrics: Mapping[str, float]) -> None:
+    """Prints metrics: a line per head, and below them those that have none."""
+    heads: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        head, _, metric = name.rpartition("/")
+        heads.setdefault(head, {})[metric] = value
+    alone = heads.pop("", {})
+    if heads:
+        names = list(dict.fromkeys(name for head in heads.values() for name in head))
+        rows = [
+            [head, *(values.get(name) for name in names)]
+            for head, values in heads.items()
+        ]
+        tables.show(title, ["task", *names], rows)
+    for name, value in alone.items():
+        sys.stdout.write(f"{name}: {value:.5f}\n")

@@ -1,0 +1,47 @@
+"""Shows what a running job tells."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from monolith_tf.cli import progress
+from monolith_tf.cli import tables as tables_lib
+from monolith_tf.experiment import estimator
+from monolith_tf.training import run as run_lib
+
+
+class TrainingView(estimator.Watcher):
+    """Feeds a progress bar, or plain lines, from a run."""
+
+    def __init__(self, view: progress.Lines | progress.Bar) -> None:
+        self._view = view
+        self._run: run_lib.Run | None = None
+
+    def job(self, tables: list[Any], run: run_lib.Run) -> None:
+        """See base class."""
+        self._run = run
+        if any(table.rows for table in tables):
+            show_tables("Embedding tables to go on with", tables)
+        self._view.begin(run.progress.step, run.total_steps)
+
+    def steps(self, run: run_lib.Run) -> None:
+        """See base class."""
+        self._view.advance(run.progress.step)
+
+    def line(self, run: run_lib.Run, values: Mapping[str, float]) -> None:
+        """See base class."""
+        self._view.report(run.progress.step, values)
+
+    def show_result(self) -> None:
+        """Prints what the tables hold at the end of the run."""
+        if self._run is not None:
+            store = self._run.step.network.store
+            show_tables("Embedding tables after training", store.describe())
+
+
+def show_tables(title: str, tables: list[Any]) -> None:
+    """Prints ids and memory of tables, as the store describes them."""
+    rows = [
+        [table.name, table.slot, table.dim, table.rows, tables_lib.size(table.bytes)]
+        for table in tables
+    ]
+    tables_lib.show(title, ["table", "slot", "dim", "ids", "memory"], rows)

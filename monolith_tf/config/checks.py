@@ -1,0 +1,200 @@
+"""Checks across specs: whether what one names is there in another."""
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Literal
+from typing import TypeAlias
+
+from monolith_tf.config import document
+from monolith_tf.config import errors
+from monolith_tf.config import model_checks
+from monolith_tf.config import schema
+from monolith_tf.training import spec as training
+
+Complaints: TypeAlias = Iterator[tuple[errors.Path, str]]
+
+DataCheck: TypeAlias = Literal["required", "present", "ignored"]
+"""Which data files are looked into: all that are named, those that are there, none."""
+
+
+def check_config(
+    config: schema.ExperimentConfig, *, data: DataCheck = "present"
+) -> None:
+    """Checks a config that was made in Python as a config file is checked.
+
+    Args:
+      config: The config.
+      data: As in `load_config`.
+
+    Raises:
+      ConfigError: If the config cannot be used.
+    """
+    check(config, document.Document("config", {}, {}), data=data)
+
+
+def check(
+    config: schema.ExperimentConfig, given: document.Document, *, data: DataCheck
+) -> None:
+    """Checks what no spec can check alone.
+
+    Args:
+      config: The config.
+      given: Where each of its values was given.
+      data: As in `load_config`.
+
+    Raises:
+      ConfigError: If something does not fit.
+    """
+    problems = [
+        given.problem(given.clip(path, keys=False), message)
+        for path, message in (
+            *_names(config),
+            *_tables(config),
+            *_metrics(config),
+            *_evaluations(config),
+            *model_checks.check(config),
+        )
+    ]
+    if data != "ignored" and not problems:
+        from monolith_tf.config import data_checks  # Imports pyarrow.
+
+        found = data_checks.check(config, must_exist=data == "required")
+        problems = [given.problem(path, message) for path, message in found]
+    if problems:
+        raise errors.ConfigError(problems)
+
+
+def _names(config: schema.ExperimentConfig) -> Complaints:
+    for key in ("features", "labels", "tables"):
+        yield from _duplicates(key, [entry.name for entry in getattr(config, key)])
+
+
+def _duplicates(key: str, names: Sequence[str]) -> Complaints:
+    for index, name in enumerate(names):
+        first = names.index(name)
+        if first < index:
+            path = (key, index, "name")
+            yield path, f"duplicate name `{name}`, first given as `{key}[{first}]`."
+
+
+def _tables(config: schema.ExperimentConfig) -> Complaints:
+    tables = schema.resolved_tables(config)
+    names = [table.name for table in tables]
+    missing = False
+    for index, feature in enumerate(config.features):
+        if feature.kind == "dense" or feature.table_name in names:
+            continue
+        missing = True
+        if feature.table is not None:
+            near = errors.did_you_mean(feature.table, names)
+            yield (
+                ("features", index, "table"),
+                f"there is no table `{feature.table}`.{near}",
+            )
+        else:
+            yield (
+                ("features", index),
+                f"feature `{feature.name}` names no table, and there is none of its "
+                "name. Set its `table`, or `default_table` for all such features.",
+            )
+    used = schema.features_of_tables(config)
+    for index, table in enumerate(config.tables):
+        # Where a feature names a missing table, it may well have meant this one.
+        if table.name not in used and not missing:
+            yield (
+                ("tables", index),
+                f"no feature uses the table `{table.name}`. Remove it.",
+            )
+    if config.default_table is not None and config.default_table.slot is not None:
+        yield (
+            ("default_table", "slot"),
+            "a slot belongs to one table. Remove it; each table gets its own.",
+        )
+    taken: dict[int, int] = {}
+    for index, table in enumerate(config.tables):
+        if table.slot is None:
+            continue
+        first = taken.setdefault(table.slot, index)
+        if first != index:
+            yield (
+                ("tables", index, "slot"),
+                f"slot {table.slot} belongs to `tables[{first}]` already.",
+            )
+
+
+def _metrics(config: schema.ExperimentConfig) -> Complaints:
+    from monolith_tf.metrics import registry
+
+    features = {feature.name: feature for feature in config.features}
+    for index, name in enumerate(config.metrics):
+        try:
+            needs_keys = registry.needs_keys(name)
+        except ValueError as error:
+            yield ("metrics", index), str(error)
+            continue
+        if name in config.metrics[:index]:
+            yield ("metrics", index), f"duplicate metric `{name}`."
+        if needs_keys and config.group_by is None:
+            yield (
+                ("metrics", index),
+                f"`{name}` compares rows of one group. Set `group_by` to the feature "
+                "that tells the groups apart, such as the user.",
+            )
+    if config.group_by is None:
+        return
+    if config.group_by not in features:
+        near = errors.did_you_mean(config.group_by, features)
+        yield ("group_by",), f"there is no feature `{config.group_by}`.{near}"
+    elif features[config.group_by].kind != "id":
+        kind = features[config.group_by].kind
+        yield ("group_by",), f"must name a feature of kind id. Received: kind {kind}."
+
+
+def _evaluations(config: schema.ExperimentConfig) -> Complaints:
+    trainer = config.trainer
+    if config.data.reader is None and not config.data.has("eval"):
+        for key in ("eval_every_steps", "eval_every_epochs"):
+            if getattr(trainer, key) is not None:
+                yield (
+                    ("trainer", key),
+                    "there are no rows to evaluate on. Set `data.eval` or "
+                    "`data.validation_fraction`.",
+                )
+    if trainer.early_stop is not None:
+        stop = trainer.early_stop
+        path: errors.Path = ("trainer", "early_stop", "metric")
+        yield from _watched(config, path, stop.metric, decided=stop.mode != "auto")
+    if trainer.keep_best is not None:
+        path = ("trainer", "keep_best")
+        yield from _watched(config, path, trainer.keep_best, decided=False)
+
+
+def _watched(
+    config: schema.ExperimentConfig, path: errors.Path, name: str, *, decided: bool
+) -> Complaints:
+    """Checks a metric that decides something; `decided` if its direction is given."""
+    known = list(watchable_metrics(config))
+    if name not in known:
+        near = errors.did_you_mean(name, known)
+        yield path, f"there is no metric `{name}` in evaluations.{near}"
+    elif not decided:
+        try:
+            training.rises(name)
+        except ValueError as error:
+            yield path, str(error)
+
+
+def watchable_metrics(config: schema.ExperimentConfig) -> Iterable[str]:
+    """Returns what a metric of the evaluations may be called.
+
+    These are `head/metric` for all heads and metrics, the metric alone where there is
+    one head, and `loss`. Heads are named after their labels unless the model says
+    otherwise.
+    """
+    heads = [head.name or head.label for head in config.model.heads]
+    heads = heads or [label.name for label in config.labels]
+    names = [f"{head}/{metric}" for head in heads for metric in config.metrics]
+    if len(heads) == 1:
+        names.extend(config.metrics)
+    return [*names, "loss"]

@@ -1,0 +1,81 @@
+"""Checks of a config against the columns of the data files."""
+
+import glob
+import os
+from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from monolith_tf import data
+from monolith_tf.config import errors
+from monolith_tf.config import schema
+from monolith_tf.data.spec import Split
+from monolith_tf.features import columns
+
+Complaints: TypeAlias = Iterator[tuple[errors.Path, str]]
+
+_SPLITS: tuple[Split, ...] = ("train", "eval", "test")
+
+
+def check(config: schema.ExperimentConfig, *, must_exist: bool) -> Complaints:
+    """Yields path and message of what does not fit the data.
+
+    Args:
+      config: The config.
+      must_exist: Whether a split without files is a complaint.
+    """
+    for split in _SPLITS:
+        if not config.data.has(split) or config.data.file_split(split) != split:
+            continue
+        patterns = config.data.patterns(split)
+        is_there = any(
+            any(glob.iglob(os.path.expanduser(pattern), recursive=True))
+            for pattern in patterns
+        )
+        if patterns and not is_there and not must_exist and not config.data.reader:
+            continue
+        try:
+            found = data.read_schema(config.data, split)
+        except (ImportError, OSError, ValueError) as error:
+            yield ("data", split), str(error)
+            continue
+        complaints = list(_columns(config, found))
+        yield from complaints
+        if complaints:
+            return
+
+
+def _columns(
+    config: schema.ExperimentConfig, found: Mapping[str, columns.ColumnType]
+) -> Complaints:
+    complaints = 0
+    uses: list[tuple[errors.Path, tuple, dict]] = [
+        *(
+            (
+                ("features", index, "column" if feature.column else "name"),
+                ([feature],),
+                {},
+            )
+            for index, feature in enumerate(config.features)
+        ),
+        *(
+            (("labels", index, "column" if label.column else "name"), ([], [label]), {})
+            for index, label in enumerate(config.labels)
+        ),
+    ]
+    if config.data.weight is not None:
+        uses.append((("data", "weight"), ([],), {"weight": config.data.weight}))
+    for path, arguments, more in uses:
+        try:
+            columns.required_columns(*arguments, **more, schema=found)
+        except ValueError as error:
+            complaints += 1
+            yield path, str(error)
+    if complaints:
+        return
+    try:
+        columns.required_columns(
+            config.features, config.labels, config.data.weight, schema=found
+        )
+    except ValueError as error:
+        yield ("features",), str(error)

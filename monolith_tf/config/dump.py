@@ -1,0 +1,77 @@
+"""Configs to YAML: what is written to `<model_dir>/config.yaml`."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from monolith_tf.config import schema
+from monolith_tf.config import shapes
+from monolith_tf.config import yaml_reader
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes each string that some YAML reader would take for something else."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        """Indents lists below their key."""
+        del indentless
+        super().increase_indent(flow, False)
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Spells equal values out instead of naming the first one."""
+        del data
+        return True
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # Only this style escapes what YAML takes for the end of a line.
+    style = None if text.isprintable() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _represent_text)
+# On top of YAML 1.1's own, which the base class has.
+yaml_reader.add_resolvers(_Dumper)
+
+
+def dump_config(config: schema.ExperimentConfig) -> str:
+    """Returns a config as YAML, defaults included.
+
+    What is None or empty by default, and is so here, is left out. Reading the text
+    gives an equal config.
+    """
+    return yaml.dump(
+        to_plain(config),
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=None,
+        width=88,
+    )
+
+
+def to_plain(value: Any) -> Any:
+    """Returns a spec as dictionaries, lists and scalars, as YAML has them."""
+    if dataclasses.is_dataclass(value):
+        keys = shapes.fields_of(type(value)) or {}
+        plain = {}
+        for key, field in zip(keys, dataclasses.fields(value), strict=True):
+            item = getattr(value, field.name)
+            if item in (None, (), {}) and item == _default(field):
+                continue
+            plain[key] = to_plain(item)
+        name = {"name": plain.pop("name")} if "name" in plain else {}
+        return name | plain
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def _default(field: dataclasses.Field) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default

@@ -1,0 +1,91 @@
+"""What is wrong with a config, and where."""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import TypeAlias
+
+Path: TypeAlias = tuple[str | int, ...]
+"""Keys and list indices that lead to a value."""
+
+COMMAND_LINE = "command line"
+"""The source of what an override gave."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """Where a value was given.
+
+    Attributes:
+      source: The file, or `COMMAND_LINE`.
+      line: Line in the file from 1, or None.
+    """
+
+    source: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.source if self.line is None else f"{self.source}:{self.line}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a config.
+
+    Attributes:
+      mark: Where.
+      path: The key path; empty for the config as a whole.
+      message: What is wrong, and what to type instead.
+    """
+
+    mark: Mark
+    path: Path
+    message: str
+
+    def __str__(self) -> str:
+        path = f"`{path_text(self.path)}`: " if self.path else ""
+        return f"{self.mark}: {path}{self.message.removeprefix(path)}"
+
+
+class ConfigError(ValueError):
+    """A config that cannot be used.
+
+    Attributes:
+      problems: All that is wrong with it, in the order of the file.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        def order(problem: Problem) -> tuple[bool, int]:
+            return problem.mark.source == COMMAND_LINE, problem.mark.line or 0
+
+        self.problems: Sequence[Problem] = sorted(dict.fromkeys(problems), key=order)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def path_text(path: Path) -> str:
+    """Returns a path as it is typed in an override, such as `tables[1].dim`."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += f".{part}" if text else part
+    return text
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns ` Did you mean ...?`, or else the known names, to end a message with."""
+    known = list(known)
+    plain = {re.sub(r"[^a-z0-9]", "", other.lower()): other for other in known}
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if not near:
+        key = re.sub(r"[^a-z0-9]", "", name.lower())
+        near = [plain[m] for m in difflib.get_close_matches(key, plain, 1, 0.6)]
+    if near:
+        return f" Did you mean `{near[0]}`?"
+    if not known:
+        return ""
+    listed = ", ".join(f"`{other}`" for other in known[:30])
+    return f" Known are {listed}{', ...' if len(known) > 30 else ''}."

@@ -1,0 +1,46 @@
+"""The JSON schema of configs, by which editors complete and check them."""
+
+import re
+from typing import Any
+
+from monolith_tf.config import validate
+
+
+def json_schema() -> dict[str, Any]:
+    """Returns the JSON schema (draft 2020-12) of a config file."""
+    schema = validate.adapter().json_schema(by_alias=True, mode="validation")
+    _accept_bare_names(schema)
+    for spec in (schema, *schema["$defs"].values()):
+        _describe(spec)
+    table = dict(schema["$defs"]["TableSpec"])
+    table["required"] = [key for key in table.get("required", []) if key != "name"]
+    schema["$defs"]["DefaultTable"] = table
+    default_table = schema["properties"]["default_table"]
+    for choice in default_table["anyOf"]:
+        if choice.get("$ref") == "#/$defs/TableSpec":
+            choice["$ref"] = "#/$defs/DefaultTable"
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _accept_bare_names(node: Any) -> None:
+    """Where a spec goes by its name, lets the name alone stand for it."""
+    if isinstance(node, list):
+        for item in node:
+            _accept_bare_names(item)
+    elif isinstance(node, dict):
+        for item in list(node.values()):
+            _accept_bare_names(item)
+        names = node.get("discriminator", {}).get("mapping")
+        if isinstance(names, dict) and "oneOf" in node:
+            node["oneOf"] = [{"enum": sorted(names)}, *node["oneOf"]]
+
+
+def _describe(spec: dict[str, Any]) -> None:
+    """Moves what a spec's docstring says of each value to that value."""
+    text, _, attributes = spec.get("description", "").partition("\nAttributes:\n")
+    spec["description"] = text.strip()
+    for name, said in re.findall(r"^  (\w+): ((?:.|\n(?!  \w))*)", attributes, re.M):
+        properties = spec.get("properties", {})
+        key = name if name in properties else name.removesuffix("_")
+        if key in properties:
+            properties[key]["description"] = " ".join(said.split())

@@ -1,0 +1,120 @@
+"""Checks of a model that is assembled from the config."""
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from monolith_tf import layers
+from monolith_tf.config import errors
+from monolith_tf.config import schema
+from monolith_tf.models import spec as models
+
+Complaints: TypeAlias = Iterator[tuple[errors.Path, str]]
+
+
+def check(config: schema.ExperimentConfig) -> Complaints:
+    """Yields path and message of what does not fit in `model`."""
+    name = config.model.name
+    if name is not None and name not in models.BUILT_IN:
+        near = errors.did_you_mean(name, models.BUILT_IN)
+        yield (
+            ("model", "name"),
+            f"there is no model `{name}`.{near} An own model is named by `class`.",
+        )
+    labels = [label.name for label in config.labels]
+    for index, head in enumerate(config.model.heads):
+        if head.label not in labels:
+            path = ("model", "heads", index, "label")
+            near = errors.did_you_mean(head.label, labels)
+            yield path, f"there is no label `{head.label}`.{near}"
+    yield from _groups(config)
+    yield from _blocks(config)
+
+
+def _groups(config: schema.ExperimentConfig) -> Complaints:
+    features = [feature.name for feature in config.features]
+    for group, members in config.model.groups.items():
+        for index, member in enumerate(members):
+            if member not in features:
+                path = ("model", "groups", group, index)
+                near = errors.did_you_mean(member, features)
+                yield path, f"there is no feature `{member}`.{near}"
+
+
+def _blocks(config: schema.ExperimentConfig) -> Complaints:
+    model = config.model
+    features = {feature.name: feature for feature in config.features}
+    known = {*features, *model.groups, *models.BUILT_IN_GROUPS}
+    own = {name.lower(): name for name in layers.NAMES}
+    for index, block in enumerate(model.blocks):
+        path: errors.Path = ("model", "blocks", index)
+        if block.name in features:
+            message = f"the feature `{block.name}` has this name already."
+            yield (*path, "name"), message
+        # Whether tf_keras has a layer is known only when TensorFlow is loaded.
+        meant = own.get((block.layer or "").lower(), block.layer)
+        if meant != block.layer:
+            message = f"there is no layer `{block.layer}`. Did you mean `{meant}`?"
+            yield (*path, "layer"), message
+        yield from _inputs(block.inputs, path, known, config)
+        known.add(block.name)
+    for index, head in enumerate(model.heads):
+        yield from _inputs(head.inputs, ("model", "heads", index), known, config)
+
+
+def _inputs(
+    inputs: tuple[str, ...],
+    path: errors.Path,
+    known: set[str],
+    config: schema.ExperimentConfig,
+) -> Complaints:
+    blocks = {block.name for block in config.model.blocks}
+    for index, entry in enumerate(inputs):
+        here = (*path, "inputs", index)
+        if entry in known:
+            continue
+        reference = models.parse_reference(entry)
+        name, number, part = reference.name, reference.index, reference.part
+        if name not in known:
+            if name in blocks:
+                yield here, f"the block `{name}` stands further down. Move it up."
+            else:
+                near = errors.did_you_mean(name, sorted(known | blocks))
+                yield here, f"there is no feature, group or block `{name}`.{near}"
+        elif number is not None and name not in blocks:
+            yield here, f"`{name}` is not a block, so it has no tensor {number}."
+        elif part is not None:
+            for feature in _members(name, config):
+                yield from _part(feature, part, here, config)
+
+
+def _members(name: str, config: schema.ExperimentConfig) -> Sequence[str]:
+    """Returns the features that a name stands for; itself where it is no group."""
+    groups = {
+        "all": tuple(f.name for f in config.features),
+        "embeddings": tuple(f.name for f in config.features if f.kind != "dense"),
+        "dense": tuple(f.name for f in config.features if f.kind == "dense"),
+        **config.model.groups,
+    }
+    return groups.get(name, (name,))
+
+
+def _part(
+    name: str, part: str, here: errors.Path, config: schema.ExperimentConfig
+) -> Complaints:
+    feature = next((f for f in config.features if f.name == name), None)
+    if feature is None or feature.kind == "dense":
+        yield here, f"`{name}` is not a feature with an embedding, so it has no parts."
+        return
+    tables = {table.name: table for table in schema.resolved_tables(config)}
+    table = tables.get(feature.table_name)
+    if table is None:
+        return  # Reported at the feature.
+    slices = [piece.name for piece in table.row_slices()]
+    if part == "mask":
+        if feature.combiner != "first_n":
+            message = f"`{name}` has no mask: its combiner is not `first_n`."
+            yield here, message
+    elif part not in slices:
+        near = errors.did_you_mean(part, slices)
+        yield here, f"the table `{table.name}` has no slice `{part}`.{near}"

@@ -1,0 +1,19 @@
+"""Readers of training data, and the batches made from them."""
+
+from monolith_tf import _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach(
+    __name__,
+    {
+        "BadRow": "reader",
+        "Block": "reader",
+        "DataSpec": "spec",
+        "Piece": "reader",
+        "Reader": "reader",
+        "RowRange": "source",
+        "Source": "source",
+        "check_columns": "formats",
+        "open_split": "source",
+        "read_schema": "formats",
+    },
+)

@@ -1,0 +1,248 @@
+"""Arrow columns brought to the few types that batches are made of.
+
+A clean column is one of: int64, float32, strings as `dictionary<int32, binary>`, or a
+`list` of one of these, or a `fixed_size_list` of numbers; without nulls and NaN.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from monolith_tf.features.columns import ColumnType
+from monolith_tf.features.columns import DType
+
+STRINGS = pa.dictionary(pa.int32(), pa.binary())
+_NUMBERS = {"int64": pa.int64(), "float32": pa.float32()}
+
+Problem = tuple[np.ndarray, str]
+"""Which rows are bad, bool [rows], and why."""
+
+
+def column_types(schema: pa.Schema) -> dict[str, ColumnType]:
+    """Returns the column types of an Arrow schema, leaving out what has none."""
+    types = {}
+    for field in schema:
+        element, is_list, length = field.type, False, None
+        if _is_list(element):
+            is_list = True
+            if pa.types.is_fixed_size_list(element):
+                length = element.list_size
+            element = element.value_type
+        dtype = dtype_of(element)
+        if dtype is not None:
+            types[field.name] = ColumnType(dtype=dtype, is_list=is_list, length=length)
+    return types
+
+
+def dtype_of(type_: pa.DataType) -> DType | None:
+    """Returns what values of an Arrow type are read as; None if they cannot be."""
+    if pa.types.is_dictionary(type_):
+        return dtype_of(type_.value_type)
+    if pa.types.is_integer(type_) or pa.types.is_boolean(type_):
+        return "int64"
+    if pa.types.is_temporal(type_) and not pa.types.is_interval(type_):
+        return "int64"  # counted in the unit of the file
+    if pa.types.is_floating(type_) or pa.types.is_decimal(type_):
+        return "float32"
+    if _is_string(type_) or _is_null(type_):
+        return "string"
+    return None
+
+
+def clean(
+    table: pa.Table, columns: Mapping[str, ColumnType]
+) -> tuple[pa.Table, list[Problem]]:
+    """Brings columns to their clean types.
+
+    Args:
+      table: At least these columns, each in a type of `column_types`.
+      columns: The wanted columns.
+
+    Returns:
+      The clean table, where a bad row holds a stand-in, and what is bad.
+
+    Raises:
+      ValueError: If a column's type cannot be read as the wanted one.
+    """
+    arrays = []
+    problems: list[Problem] = []
+    for name, type_ in columns.items():
+        array = _single(table.column(name))
+        check_type(name, array.type, type_)
+        if not type_.is_list:
+            array, bad = _values(array, type_.dtype, type_.default)
+            if bad is not None:
+                problems.append((bad, f"no value in column `{name}`, and no default"))
+        elif type_.length is None:
+            array, bad = _ragged(array, type_)
+            if bad is not None:
+                reason = f"an element of column `{name}` is missing, and no default"
+                problems.append((bad, reason))
+        else:
+            array, bad = _fixed(array, type_)
+            if bad is not None:
+                reason = f"column `{name}` does not hold {type_.length} numbers"
+                problems.append((bad, reason))
+        arrays.append(array)
+    if not columns:
+        return table.select([]), problems
+    return pa.table(arrays, names=list(columns)), problems
+
+
+def check_type(name: str, found: pa.DataType, wanted: ColumnType) -> None:
+    """Raises ValueError if a column's Arrow type cannot be read as wanted."""
+    is_list = _is_list(found)
+    dtype = dtype_of(found.value_type if is_list else found)
+    if _is_null(found) or (is_list and _is_null(found.value_type)):
+        return  # no values at all
+    if is_list == wanted.is_list and fits(dtype, wanted.dtype):
+        return
+    expected = f"lists of {wanted.dtype}" if wanted.is_list else wanted.dtype
+    raise ValueError(
+        f"column `{name}` is of type {found} and cannot be read as {expected}."
+    )
+
+
+def fits(found: DType | None, wanted: DType) -> bool:
+    """Returns whether values of one type can be read as another."""
+    return found == wanted or (found, wanted) == ("int64", "float32")
+
+
+def strings(array: pa.Array) -> pa.DictionaryArray:
+    """Returns a string-like array as `STRINGS`, nulls kept."""
+    if pa.types.is_dictionary(array.type):
+        if array.dictionary.null_count:
+            array = array.cast(array.type.value_type).dictionary_encode()
+    else:
+        array = array.dictionary_encode()
+    return pa.DictionaryArray.from_arrays(
+        array.indices.cast(pa.int32()), array.dictionary.cast(pa.binary())
+    )
+
+
+def _values(
+    array: pa.Array, dtype: DType, default: int | float | str | None
+) -> tuple[pa.Array, np.ndarray | None]:
+    """Returns clean values, and which were missing without a default, if any."""
+    if dtype == "string":
+        array = strings(array.cast(pa.binary()) if _is_null(array.type) else array)
+    else:
+        array = _numbers(array, dtype)
+        if dtype == "float32":
+            nan = pc.is_nan(array)
+            if pc.any(nan).as_py():
+                array = pc.if_else(nan, None, array)
+    if not array.null_count:
+        return array, None
+    missing = None if default is not None else _mask(array.is_null())
+    if dtype == "string":
+        return _fill_strings(array, default or ""), missing
+    return array.fill_null(pa.scalar(default or 0, _NUMBERS[dtype])), missing
+
+
+def _numbers(array: pa.Array, dtype: DType) -> pa.Array:
+    """Casts numbers; uint64 keeps its bits, since ids are often made that way."""
+    type_ = array.type
+    if pa.types.is_dictionary(type_):
+        array = array.cast(type_.value_type)
+        type_ = array.type
+    if dtype == "int64":
+        if pa.types.is_uint64(type_):
+            return array.view(pa.int64())
+        if pa.types.is_date32(type_) or pa.types.is_time32(type_):
+            array = array.view(pa.int32())
+        elif pa.types.is_temporal(type_):
+            return array.view(pa.int64())
+    return array.cast(_NUMBERS[dtype], safe=False)
+
+
+def _fill_strings(array: pa.DictionaryArray, default: object) -> pa.DictionaryArray:
+    """Replaces nulls by a string that is added to the dictionary."""
+    value = pa.array([str(default).encode()], pa.binary())
+    codes = array.indices.fill_null(len(array.dictionary))
+    return pa.DictionaryArray.from_arrays(
+        codes, pa.concat_arrays([array.dictionary, value])
+    )
+
+
+def _ragged(array: pa.Array, type_: ColumnType) -> tuple[pa.Array, np.ndarray | None]:
+    """Returns clean lists; a missing list becomes an empty one."""
+    lengths = _lengths(array)
+    splits = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    values, missing = _values(_elements(array), type_.dtype, type_.default)
+    bad = None
+    if missing is not None:
+        owner = np.repeat(np.arange(len(lengths)), lengths)
+        bad = np.zeros(len(lengths), bool)
+        bad[owner[missing]] = True
+    return pa.ListArray.from_arrays(pa.array(splits), values), bad
+
+
+def _fixed(array: pa.Array, type_: ColumnType) -> tuple[pa.Array, np.ndarray | None]:
+    """Returns lists of one length; a missing list is made of defaults."""
+    length = type_.length or 0
+    lengths = _lengths(array)
+    absent = _mask(array.is_null())
+    right = (lengths == length) & ~absent
+    values, missing = _values(_elements(array), type_.dtype, type_.default)
+    numbers = np.full(
+        (len(lengths), length), type_.default or 0, values.type.to_pandas_dtype()
+    )
+    flat_right = np.repeat(right, lengths)
+    numbers[right] = np.asarray(values)[flat_right].reshape(-1, length)
+    bad = ~right if type_.default is None else ~right & ~absent
+    if missing is not None:
+        owner = np.repeat(np.arange(len(lengths)), lengths)
+        bad[owner[missing]] = True
+    made = pa.FixedSizeListArray.from_arrays(pa.array(numbers.reshape(-1)), length)
+    return made, bad if bad.any() else None
+
+
+def _lengths(array: pa.Array) -> np.ndarray:
+    """Returns the elements in each list, 0 where it is missing, int64 [rows]."""
+    if _is_null(array.type):
+        return np.zeros(len(array), np.int64)
+    lengths = pc.list_value_length(array).fill_null(0)
+    return lengths.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _elements(array: pa.Array) -> pa.Array:
+    """Returns the elements of all lists, one after another."""
+    return pa.nulls(0) if _is_null(array.type) else array.flatten()
+
+
+def _single(column: pa.ChunkedArray) -> pa.Array:
+    """Returns a column as one array."""
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.table([column], ["x"]).unify_dictionaries()[0].combine_chunks()
+
+
+def _mask(array: pa.Array) -> np.ndarray:
+    return array.to_numpy(zero_copy_only=False)
+
+
+def _is_null(type_: pa.DataType) -> bool:
+    return pa.types.is_null(type_)
+
+
+def _is_list(type_: pa.DataType) -> bool:
+    return (
+        pa.types.is_list(type_)
+        or pa.types.is_large_list(type_)
+        or pa.types.is_fixed_size_list(type_)
+    )
+
+
+def _is_string(type_: pa.DataType) -> bool:
+    return (
+        pa.types.is_string(type_)
+        or pa.types.is_large_string(type_)
+        or pa.types.is_binary(type_)
+        or pa.types.is_large_binary(type_)
+        or pa.types.is_fixed_size_binary(type_)
+        or pa.types.is_string_view(type_)
+        or pa.types.is_binary_view(type_)
+    )

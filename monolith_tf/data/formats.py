@@ -1,0 +1,117 @@
+"""From the config's words to a reader, and what its files hold."""
+
+import importlib
+from collections.abc import Mapping
+
+from monolith_tf.data import arrow
+from monolith_tf.data.reader import Reader
+from monolith_tf.data.spec import DataSpec
+from monolith_tf.data.spec import Split
+from monolith_tf.features.columns import ColumnType
+from monolith_tf.features.columns import check_exists
+
+_READERS = {
+    "parquet": "monolith_tf.data.parquet:ParquetReader",
+    "csv": "monolith_tf.data.csv:CsvReader",
+    "tfrecord": "monolith_tf.data.tfrecord:TFRecordReader",
+    "synthetic": "monolith_tf.data.synthetic:SyntheticReader",
+}
+_ENDINGS = {
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".tfrecord": "tfrecord",
+    ".tfrecords": "tfrecord",
+}
+
+
+def make_reader(spec: DataSpec, split: Split) -> Reader:
+    """Returns the reader for a split.
+
+    Raises:
+      ValueError: If the format is `auto` and the files' names do not tell it, or if
+        there is no such reader.
+    """
+    if spec.reader is not None:
+        return _load(spec.reader)(spec)
+    name = spec.format
+    if name == "auto":
+        patterns = spec.patterns(spec.file_split(split))
+        endings = {_format_of(pattern) for pattern in patterns}
+        if len(endings) != 1 or None in endings:
+            raise ValueError(
+                f"`data.format` is auto, and the names of the {split} files do not "
+                f"tell the format. Received: {', '.join(patterns) or 'no files'}. Set "
+                "`data.format` to parquet, csv or tfrecord."
+            )
+        (name,) = endings  # type: ignore[assignment]
+    return _load(_READERS[name])(spec)
+
+
+def read_schema(spec: DataSpec, split: Split = "train") -> dict[str, ColumnType]:
+    """Returns the type of every column of the split's first file.
+
+    TensorFlow is not needed for it. CSV and TFRecord files only tell by their first
+    rows, and synthetic data has whatever columns are asked for: its schema is empty.
+    """
+    reader = make_reader(spec, split)
+    return reader.schema(reader.files(spec.file_split(split))[0])
+
+
+def check_columns(
+    spec: DataSpec, columns: Mapping[str, ColumnType], split: Split = "train"
+) -> None:
+    """Raises ValueError if the split's first file cannot give the columns."""
+    reader = make_reader(spec, split)
+    check_file(reader, reader.files(spec.file_split(split))[0], columns)
+
+
+def check_file(reader: Reader, file: str, columns: Mapping[str, ColumnType]) -> None:
+    """Raises ValueError if a file lacks a column or has it in another type."""
+    schema = reader.schema(file)
+    if not schema:
+        return
+    for name, wanted in columns.items():
+        check_exists(name, schema, f"`data` ({file})")
+        found = schema[name]
+        if reader.guesses_types or (
+            found.is_list == wanted.is_list
+            and found.length in (None, wanted.length)
+            and arrow.fits(found.dtype, wanted.dtype)
+        ):
+            continue
+        raise ValueError(
+            f"{file}: column `{name}` holds {_describe(found)} and cannot be read as "
+            f"{_describe(wanted)}. Change `dtype`, `kind` or `dim` of what uses it."
+        )
+
+
+def _describe(type_: ColumnType) -> str:
+    if not type_.is_list:
+        return type_.dtype
+    length = "" if type_.length is None else f"{type_.length} "
+    return f"lists of {length}{type_.dtype}"
+
+
+def _format_of(pattern: str) -> str | None:
+    """Returns the format that a file's name or pattern ends in."""
+    name = pattern.lower()
+    for ending in (".gz", ".zst"):
+        name = name.removesuffix(ending)
+    return next((f for ending, f in _ENDINGS.items() if name.endswith(ending)), None)
+
+
+def _load(path: str) -> type[Reader]:
+    """Imports a reader class."""
+    module, _, name = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"`data.reader`: {path!r} cannot be imported: {error}. It must be "
+            "`module:Name`, with the module's folder on PYTHONPATH."
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Reader)):
+        raise ValueError(
+            f"`data.reader`: {path!r} is not a class derived from `data.Reader`."
+        )
+    return found

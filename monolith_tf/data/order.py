@@ -1,0 +1,48 @@
+"""Reading order and held-out rows as pure functions of integers.
+
+Both come from splitmix64's mixing function and not from a generator, so that they are
+the same on every machine and with every version of NumPy.
+"""
+
+import numpy as np
+
+_GAMMA = 0x9E37_79B9_7F4A_7C15
+_MASK = (1 << 64) - 1
+
+PIECES = 1
+WINDOWS = 2
+HELD_OUT = 3
+
+
+def permutation(num: int, *key: int) -> np.ndarray:
+    """Returns the numbers below `num` in an order drawn by `key`, int64 [num]."""
+    # Distinct inputs have distinct hashes, so there are no ties to break.
+    return np.argsort(_mix(np.arange(num, dtype=np.uint64) + _state(key)))
+
+
+def held_out(rows: np.ndarray, fraction: float, *key: int) -> np.ndarray:
+    """Returns which rows are among a share drawn by `key`, bool [rows].
+
+    Args:
+      rows: Row numbers, not negative.
+      fraction: The share, in [0, 1).
+      *key: What the draw depends on beside the row number.
+    """
+    limit = np.uint64(int(fraction * 2.0**64))
+    return _mix(rows.astype(np.uint64) + _state(key)) < limit
+
+
+def _state(key: tuple[int, ...]) -> np.uint64:
+    """Folds integers into one 64-bit state."""
+    state = np.zeros(1, np.uint64)
+    for part in key:
+        state = _mix(state + np.uint64(part & _MASK))
+    return state[0]
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """Returns splitmix64 of each element of a uint64 array: a bijection."""
+    x = x + np.uint64(_GAMMA)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)
+    return x ^ (x >> np.uint64(31))

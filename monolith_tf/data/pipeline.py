@@ -1,0 +1,127 @@
+"""Windows of rows to `tf.data` batches.
+
+Python hands over one window at a time, as flat arrays; slicing it into batches is done
+by TensorFlow operations, so the cost in Python per batch is next to none.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+
+from monolith_tf.data.windows import Window
+from monolith_tf.features.columns import ColumnType
+from monolith_tf.types import Tensor
+
+_DTYPES = {"int64": tf.int64, "float32": tf.float32, "string": tf.string}
+
+Flat = tuple[Any, ...]
+"""Number of rows, first batch, then the arrays of each column."""
+
+
+def dataset(
+    windows: Callable[[], Iterator[tuple[Window, int]]],
+    columns: Mapping[str, ColumnType],
+    batch_size: int,
+) -> tf.data.Dataset:
+    """Returns batches of raw columns.
+
+    Args:
+      windows: Starts the windows, each with the number of its batches to leave out.
+      columns: The columns of the windows.
+      batch_size: Rows per batch; a window's last batch may have fewer.
+
+    Returns:
+      A dataset of dicts: `[batch]` tensors, `[batch, length]` tensors of lists of one
+      length, ragged tensors of other lists.
+    """
+    signature = [tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int64)]
+    for type_ in columns.values():
+        signature += _signature(type_)
+
+    def generate() -> Iterator[Flat]:
+        for window, first in windows():
+            yield _flatten(window, first, columns)
+
+    def batches(num_rows: Tensor, first: Tensor, *arrays: Tensor) -> tf.data.Dataset:
+        num_batches = (num_rows + batch_size - 1) // batch_size
+
+        def batch(index: Tensor) -> dict[str, Tensor]:
+            begin = index * batch_size
+            end = tf.minimum(begin + batch_size, num_rows)
+            return _slice(arrays, columns, begin, end)
+
+        return tf.data.Dataset.range(first, num_batches).map(batch)
+
+    made = tf.data.Dataset.from_generator(generate, output_signature=tuple(signature))
+    return made.prefetch(1).flat_map(batches)
+
+
+def _signature(type_: ColumnType) -> list[tf.TensorSpec]:
+    """Returns the specs of a column's flat arrays."""
+    if type_.length is not None:
+        return [tf.TensorSpec([None, type_.length], _DTYPES[type_.dtype])]
+    if type_.dtype == "string":
+        specs = [tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.string)]
+    else:
+        specs = [tf.TensorSpec([None], _DTYPES[type_.dtype])]
+    if type_.is_list:
+        specs.append(tf.TensorSpec([None], tf.int64))
+    return specs
+
+
+def _flatten(window: Window, first: int, columns: Mapping[str, ColumnType]) -> Flat:
+    """Returns a window as the flat arrays that `_signature` describes."""
+    flat: list[Any] = [np.int64(len(window.rows)), np.int64(first)]
+    for name, type_ in columns.items():
+        column = window.table.column(name)
+        array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+        if type_.length is not None:
+            flat.append(array.flatten().to_numpy().reshape(-1, type_.length))
+            continue
+        values = array.flatten() if type_.is_list else array
+        if type_.dtype == "string":
+            flat += [values.indices.to_numpy(), _objects(values.dictionary)]
+        else:
+            flat.append(values.to_numpy())
+        if type_.is_list:
+            offsets = array.offsets.to_numpy().astype(np.int64)
+            flat.append(offsets - offsets[0])
+    return tuple(flat)
+
+
+def _objects(strings: pa.Array) -> np.ndarray:
+    """Returns byte strings as an array of Python objects."""
+    return strings.to_numpy(zero_copy_only=False)
+
+
+def _slice(
+    arrays: tuple[Tensor, ...],
+    columns: Mapping[str, ColumnType],
+    begin: Tensor,
+    end: Tensor,
+) -> dict[str, Tensor]:
+    """Returns rows `begin` to `end` of a window's flat arrays, column by column."""
+    rest = iter(arrays)
+    batch = {}
+    for name, type_ in columns.items():
+        values = next(rest)
+        strings = type_.dtype == "string" and type_.length is None
+        dictionary = next(rest) if strings else None
+        if type_.is_list and type_.length is None:
+            splits = next(rest)[begin : end + 1]  # [batch + 1]
+            values = values[splits[0] : splits[-1]]
+            splits -= splits[0]
+        else:
+            splits = None
+            values = values[begin:end]
+        if dictionary is not None:
+            values = tf.gather(dictionary, values)
+        if splits is not None:
+            values = tf.RaggedTensor.from_row_splits(values, splits, validate=False)
+        batch[name] = values
+    return batch

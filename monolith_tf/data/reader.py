@@ -1,0 +1,157 @@
+"""What a reader of one file format gives: pieces of files, and their rows in blocks."""
+
+import abc
+import dataclasses
+import glob
+import os
+from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from monolith_tf.data.spec import DataSpec
+from monolith_tf.data.spec import Split
+from monolith_tf.features.columns import ColumnType
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A part of a file that can be read without what is before it.
+
+    Attributes:
+      file: Path of the file.
+      index: Place among the pieces of the file.
+      first_row: Number of its first row in the file, from 0.
+      num_rows: Its rows; None where only reading it tells.
+    """
+
+    file: str
+    index: int = 0
+    first_row: int = 0
+    num_rows: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class BadRow:
+    """A row that could not be read.
+
+    Attributes:
+      row: Its number in the file, from 0.
+      reason: What is wrong, for an error message.
+    """
+
+    row: int
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Some rows of a piece.
+
+    Attributes:
+      table: The columns asked for, in Arrow types that hold them.
+      rows: Number of each of the table's rows in the file, from 0, rising.
+      bad: Rows that are not in the table because they could not be read.
+    """
+
+    table: pa.Table
+    rows: np.ndarray
+    bad: tuple[BadRow, ...] = ()
+
+
+class Reader(abc.ABC):
+    """Reads one kind of files.
+
+    Rows come in the order of the file, the same at every reading. A job's own reader
+    derives from this class and is named in the config, `reader: my_module:MyReader`;
+    it is made with the `DataSpec` as its only argument.
+
+    Attributes:
+      spec: The description of the data.
+      guesses_types: Whether `schema` knows the types from a sample of rows only.
+    """
+
+    guesses_types = False
+
+    def __init__(self, spec: DataSpec) -> None:
+        self.spec = spec
+
+    def files(self, split: Split) -> list[str]:
+        """Returns the files of a split, in reading order.
+
+        Raises:
+          ValueError: If the config names no files, or a pattern matches none.
+        """
+        return expand(split, self.spec.patterns(split))
+
+    @abc.abstractmethod
+    def schema(self, file: str) -> dict[str, ColumnType]:
+        """Returns the type of every column of a file; empty if it does not say."""
+
+    def pieces(self, file: str) -> list[Piece]:
+        """Returns the pieces of a file, in the order of its rows."""
+        return [Piece(file)]
+
+    @abc.abstractmethod
+    def read(self, piece: Piece, columns: Mapping[str, ColumnType]) -> Iterator[Block]:
+        """Yields the rows of a piece.
+
+        Args:
+          piece: One of `pieces`.
+          columns: The columns to read, and the types they will be brought to.
+
+        Raises:
+          ValueError: If the file cannot be read at all, or lacks a column.
+        """
+
+    def count(self, piece: Piece) -> int:
+        """Returns how many rows a piece has, without decoding them where possible."""
+        if piece.num_rows is not None:
+            return piece.num_rows
+        return sum(len(block.rows) + len(block.bad) for block in self.read(piece, {}))
+
+    def may_have_bad_rows(
+        self, piece: Piece, columns: Mapping[str, ColumnType]
+    ) -> bool:
+        """Returns whether any row of a piece might be bad; True if in doubt."""
+        del piece, columns
+        return True
+
+
+def expand(split: Split, patterns: tuple[str, ...]) -> list[str]:
+    """Returns the files that glob patterns match, each once.
+
+    Raises:
+      ValueError: If there is no pattern, or one matches no file.
+    """
+    if not patterns:
+        raise ValueError(
+            f"The config names no files for the split `{split}`. Set `data.{split}`"
+            + (", or `data.validation_fraction`." if split == "eval" else ".")
+        )
+    files: dict[str, Any] = {}
+    for pattern in patterns:
+        matches = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
+        matches = [match for match in matches if os.path.isfile(match)]
+        if not matches:
+            raise ValueError(
+                f"`data.{split}`: no file matches {pattern!r}. Relative paths start "
+                f"from {os.getcwd()}."
+            )
+        files.update(dict.fromkeys(matches))
+    return list(files)
+
+
+def check_has_columns(
+    file: str, names: list[str], columns: Mapping[str, ColumnType]
+) -> None:
+    """Raises ValueError if a file lacks a column that is to be read."""
+    missing = [column for column in columns if column not in names]
+    if missing:
+        raise ValueError(
+            f"{file}: lacks the column `{missing[0]}`. It has: "
+            f"{', '.join(f'`{name}`' for name in names[:50])}. Files of one split must "
+            "have the same columns."
+        )

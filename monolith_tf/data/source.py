@@ -1,0 +1,286 @@
+"""One split of the data as the trainer sees it: batches from any position."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from typing import NoReturn
+
+import numpy as np
+
+from monolith_tf.data import formats
+from monolith_tf.data.reader import Reader
+from monolith_tf.data.rows import SplitRows
+from monolith_tf.data.spec import DataSpec
+from monolith_tf.data.spec import Split
+from monolith_tf.data.windows import Window
+from monolith_tf.data.windows import epoch_windows
+from monolith_tf.features.columns import ColumnType
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_MIN_WINDOW_ROWS = 16_384
+
+
+@dataclasses.dataclass(frozen=True)
+class RowRange:
+    """Rows of one file that a batch was made of.
+
+    Attributes:
+      file: Path of the file.
+      first_row: The least row number, from 0.
+      last_row: The greatest; a shuffled batch has only some of those between.
+      num_rows: How many rows of the file are in the batch.
+    """
+
+    file: str
+    first_row: int
+    last_row: int
+    num_rows: int
+
+
+class Source:
+    """The batches of one split, in an order fixed by seed, epoch and position.
+
+    Made by `open_split`. Positions are (epoch, batch within the epoch); a dataset begun
+    at a position gives what any other would give from there on. The only state is the
+    position, so it is all that a checkpoint needs to hold.
+
+    Attributes:
+      failure: The error that ended a dataset's iteration, None if there was none.
+        TensorFlow wraps it into one of its own, with its own text around it.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        reader: Reader,
+        split: Split,
+        columns: Mapping[str, ColumnType],
+        seed: int,
+    ) -> None:
+        self._spec = spec
+        self._reader = reader
+        self._split = split
+        self._seed = seed
+        self._rows = SplitRows(spec, reader, split, columns, seed)
+        self.failure: Exception | None = None
+
+    @property
+    def files(self) -> list[str]:
+        """The files of the split, in order."""
+        return list(self._rows.files)
+
+    @property
+    def columns(self) -> dict[str, ColumnType]:
+        """The columns that are read."""
+        return dict(self._rows.columns)
+
+    @property
+    def bad_rows(self) -> int:
+        """Bad rows met and left out so far, each counted once."""
+        return self._rows.num_bad_rows
+
+    def schema(self) -> dict[str, ColumnType]:
+        """Returns the type of every column of the first file."""
+        return self._reader.schema(self._rows.files[0])
+
+    def num_rows(self) -> int:
+        """Returns the good rows of the split.
+
+        Parquet tells by its metadata where bad rows are an error or cannot be; anything
+        else is read through once.
+        """
+        return sum(self._rows.count(index) for index in range(len(self._rows.pieces)))
+
+    def batches_per_epoch(self, batch_size: int | None = None) -> int:
+        """Returns the batches of one epoch, the last and smaller one included.
+
+        Raises:
+          ValueError: If the split has no rows.
+        """
+        num_rows = self.num_rows()
+        if not num_rows:
+            self._raise_empty()
+        return -(-num_rows // (batch_size or self._spec.batch_size))
+
+    def dataset(
+        self,
+        epoch_start: int = 0,
+        batch_start: int = 0,
+        num_epochs: int | None = 1,
+        *,
+        batch_size: int | None = None,
+        shuffle: bool | None = None,
+    ) -> "tf.data.Dataset":
+        """Returns the batches from a position on.
+
+        Args:
+          epoch_start: Epoch of the first batch, from 0.
+          batch_start: Place of the first batch in that epoch, from 0.
+          num_epochs: Epochs to give, that of the first batch included; None never ends.
+          batch_size: Rows per batch; None takes the config's.
+          shuffle: Whether to shuffle, if the config has a shuffle buffer; None shuffles
+            the train split only.
+
+        Returns:
+          A dataset of dicts of raw columns: `[batch]` tensors, ragged for lists.
+
+        Raises:
+          ValueError: If the source was opened without columns.
+        """
+        from monolith_tf.data import pipeline
+
+        if not self._rows.columns:
+            raise ValueError("`columns` must name at least one column. Received: none.")
+        batch_size = batch_size or self._spec.batch_size
+
+        def windows() -> Iterator[tuple[Window, int]]:
+            self.failure = None
+            try:
+                yield from self.windows(
+                    epoch_start,
+                    batch_start,
+                    num_epochs,
+                    batch_size=batch_size,
+                    shuffle=shuffle,
+                )
+            except Exception as error:
+                self.failure = error
+                raise
+
+        return pipeline.dataset(windows, self._rows.columns, batch_size)
+
+    def rows_of(
+        self,
+        epoch: int,
+        batch: int,
+        *,
+        batch_size: int | None = None,
+        shuffle: bool | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns where each row of a batch comes from, reading its window again.
+
+        Args:
+          epoch: Epoch of the batch, from 0.
+          batch: Place of the batch in the epoch, from 0.
+          batch_size: As given to `dataset`.
+          shuffle: As given to `dataset`.
+
+        Returns:
+          Place of the row's file in `files`, int32 [batch], and number of the row in
+          it, int64 [batch].
+
+        Raises:
+          ValueError: If the epoch has no such batch.
+        """
+        batch_size = batch_size or self._spec.batch_size
+        for window, first in self.windows(
+            epoch, batch, batch_size=batch_size, shuffle=shuffle
+        ):
+            rows = slice(first * batch_size, (first + 1) * batch_size)
+            if len(window.rows[rows]):
+                return window.files[rows], window.rows[rows]
+        raise ValueError(
+            f"`batch` must be one of the epoch's {self.batches_per_epoch(batch_size)}. "
+            f"Received: batch={batch}."
+        )
+
+    def locate(
+        self,
+        epoch: int,
+        batch: int,
+        *,
+        batch_size: int | None = None,
+        shuffle: bool | None = None,
+    ) -> list[RowRange]:
+        """Returns the files and the row ranges of a batch; arguments as `rows_of`."""
+        files, rows = self.rows_of(epoch, batch, batch_size=batch_size, shuffle=shuffle)
+        ranges = []
+        for number in np.unique(files).tolist():
+            own = rows[files == number]
+            low, high = int(own.min()), int(own.max())
+            ranges.append(RowRange(self._rows.files[number], low, high, len(own)))
+        return ranges
+
+    def windows(
+        self,
+        epoch_start: int = 0,
+        batch_start: int = 0,
+        num_epochs: int | None = 1,
+        *,
+        batch_size: int | None = None,
+        shuffle: bool | None = None,
+    ) -> Iterator[tuple[Window, int]]:
+        """Yields whole windows of rows, as Arrow tables, without TensorFlow.
+
+        Args:
+          epoch_start: As `dataset` takes it, and so all other arguments.
+          batch_start: Place of the first batch in the epoch.
+          num_epochs: Epochs to give.
+          batch_size: Rows per batch.
+          shuffle: Whether to shuffle.
+
+        Yields:
+          A window, and how many of its batches come before the position asked for.
+
+        Raises:
+          ValueError: If a row cannot be read, or an epoch has no rows.
+        """
+        batch_size = batch_size or self._spec.batch_size
+        if shuffle is None:
+            shuffle = self._split == "train"
+        buffer = self._spec.shuffle_buffer if shuffle else 0
+        batches = max(1, -(-(buffer or _MIN_WINDOW_ROWS) // batch_size))
+        epochs: Iterable[int] = itertools.count(epoch_start)
+        if num_epochs is not None:
+            epochs = range(epoch_start, epoch_start + num_epochs)
+        for epoch in epochs:
+            first = batch_start // batches
+            empty = batch_start == 0
+            for window in epoch_windows(
+                self._rows,
+                epoch=epoch,
+                first=first,
+                size=batches * batch_size,
+                seed=self._seed,
+                shuffle=bool(buffer),
+            ):
+                empty = False
+                yield window, batch_start - first * batches
+                batch_start, first = 0, 0
+            if empty:
+                self._raise_empty()
+            batch_start = 0
+
+    def _raise_empty(self) -> NoReturn:
+        raise ValueError(
+            f"The split `{self._split}` has no rows. Its files: "
+            f"{', '.join(self._rows.files[:5])}."
+        )
+
+
+def open_split(
+    spec: DataSpec,
+    split: Split,
+    columns: Mapping[str, ColumnType],
+    seed: int = 0,
+) -> Source:
+    """Opens one split of the data.
+
+    Args:
+      spec: The description of the data.
+      split: Which split.
+      columns: The columns to read, as `features.required_columns` gives them.
+      seed: Seed of the shuffling and of the held-out rows.
+
+    Raises:
+      ValueError: If a file or a column is missing, or if a column's type does not do.
+    """
+    reader = formats.make_reader(spec, split)
+    source = Source(spec, reader, split, columns, seed)
+    formats.check_file(reader, source.files[0], columns)
+    return source

@@ -1,0 +1,118 @@
+"""Where the rows come from, as data."""
+
+import dataclasses
+from typing import Annotated
+from typing import Literal
+
+from monolith_tf.features.shorthand import OneOrMany
+
+Split = Literal["train", "eval", "test"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """Files, their format, and how their rows become batches.
+
+    The order in which rows are read is a function of seed, epoch and position alone.
+    With a shuffle buffer, files and Parquet row groups are read in an order drawn per
+    epoch, and rows are shuffled within windows of `shuffle_buffer` rows.
+
+    Attributes:
+      format: Format of the files; `auto` goes by the ending of their names: `.parquet`,
+        `.csv`, `.tfrecord` or `.tfrecords`, the last three also with `.gz` or `.zst`.
+        `synthetic` needs no files: it makes random rows that fit the config.
+      train: File or glob patterns of the train split, `**` for any folders; files are
+        taken in the order of the patterns, and by name within one.
+      eval: The same for the split that is evaluated while training.
+      test: The same for the split that is scored once, at the end.
+      validation_fraction: Share of the train rows, in [0, 1), that is held out as the
+        eval split and never trained on; only where `eval` is empty. Which rows these
+        are depends on the seed, the order of the files and the rows' numbers in them.
+      batch_size: Examples per batch; the last batch of an epoch may have fewer.
+      shuffle_buffer: Rows shuffled together, brought to a multiple of the batch size; 0
+        reads the train split in the order of the files. The other splits always are.
+      on_bad_row: A row that cannot be read, or lacks a value that has no default, is an
+        `error`, or is left out and counted (`skip`).
+      weight: Column of per-example weights; None weighs every example 1.
+      delimiter: Between the cells of a CSV row, one character.
+      column_names: Names of the columns of CSV files that have no header row.
+      null_values: CSV cells that stand for a missing value, beside empty ones. A string
+        column without a default takes them, and empty cells, as they are.
+      list_delimiter: Between the elements of a CSV cell that holds a list.
+      num_rows: Rows of each split of the `synthetic` format.
+      reader: A reader of your own in place of `format`, as `module:Name`; see
+        `data.Reader`.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    format: Literal["auto", "parquet", "csv", "tfrecord", "synthetic"] = "auto"
+    train: Annotated[tuple[str, ...], OneOrMany()] = ()
+    eval: Annotated[tuple[str, ...], OneOrMany()] = ()
+    test: Annotated[tuple[str, ...], OneOrMany()] = ()
+    validation_fraction: float = 0.0
+    batch_size: int = 1024
+    shuffle_buffer: int = 100_000
+    on_bad_row: Literal["error", "skip"] = "error"
+    weight: str | None = None
+    delimiter: str = ","
+    column_names: tuple[str, ...] = ()
+    null_values: tuple[str, ...] = ()
+    list_delimiter: str = "|"
+    num_rows: int = 10_000
+    reader: str | None = None
+
+    def __post_init__(self) -> None:
+        for split in ("train", "eval", "test"):
+            object.__setattr__(self, split, _patterns(getattr(self, split)))
+        for name in ("column_names", "null_values"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check_numbers()
+        if self.eval and self.validation_fraction:
+            raise ValueError(
+                "`validation_fraction` holds out train rows in place of `eval` files; "
+                f"give one of the two. Received: eval={self.eval}, "
+                f"validation_fraction={self.validation_fraction}."
+            )
+        for name in ("delimiter", "list_delimiter"):
+            if len(getattr(self, name)) != 1:
+                raise ValueError(
+                    f"`{name}` must be one character. "
+                    f"Received: {name}={getattr(self, name)!r}."
+                )
+        if self.reader is not None and ":" not in self.reader:
+            raise ValueError(
+                "`reader` must be of the form `module:Name`. "
+                f"Received: reader={self.reader!r}."
+            )
+
+    def _check_numbers(self) -> None:
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(
+                "`validation_fraction` must be in [0, 1). "
+                f"Received: validation_fraction={self.validation_fraction}."
+            )
+        if self.batch_size < 1 or self.shuffle_buffer < 0 or self.num_rows < 1:
+            raise ValueError(
+                "`batch_size` and `num_rows` must be at least 1 and `shuffle_buffer` "
+                f"at least 0. Received: batch_size={self.batch_size}, "
+                f"num_rows={self.num_rows}, shuffle_buffer={self.shuffle_buffer}."
+            )
+
+    def patterns(self, split: Split) -> tuple[str, ...]:
+        """Returns the patterns of a split's own files."""
+        return {"train": self.train, "eval": self.eval, "test": self.test}[split]
+
+    def file_split(self, split: Split) -> Split:
+        """Returns the split whose files hold the rows of a split."""
+        return "train" if split == "eval" and self.validation_fraction else split
+
+    def has(self, split: Split) -> bool:
+        """Returns whether there is such a split."""
+        return self.format == "synthetic" or bool(self.patterns(self.file_split(split)))
+
+
+def _patterns(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Returns patterns as a tuple without empty ones."""
+    patterns = (value,) if isinstance(value, str) else tuple(value)
+    return tuple(pattern for pattern in patterns if pattern)

@@ -1,0 +1,85 @@
+"""Made-up rows that fit the columns asked for, to try a config without data."""
+
+import zlib
+from collections.abc import Iterator
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from monolith_tf.data.reader import Block
+from monolith_tf.data.reader import Piece
+from monolith_tf.data.reader import Reader
+from monolith_tf.data.spec import Split
+from monolith_tf.features.columns import ColumnType
+
+_PIECE_ROWS = 4096
+_NUM_VALUES = 1000
+_MAX_LENGTH = 10
+
+
+class SyntheticReader(Reader):
+    """Draws each column on its own, from a seed made of split, piece and column."""
+
+    guesses_types = True
+
+    def files(self, split: Split) -> list[str]:
+        """Returns the one name that stands for a split's rows."""
+        return [f"synthetic:{split}"]
+
+    def schema(self, file: str) -> dict[str, ColumnType]:
+        """Returns nothing: there is any column one asks for."""
+        return {}
+
+    def pieces(self, file: str) -> list[Piece]:
+        """See `Reader.pieces`."""
+        starts = range(0, self.spec.num_rows, _PIECE_ROWS)
+        return [
+            Piece(file, index, start, min(_PIECE_ROWS, self.spec.num_rows - start))
+            for index, start in enumerate(starts)
+        ]
+
+    def read(self, piece: Piece, columns: Mapping[str, ColumnType]) -> Iterator[Block]:
+        """See `Reader.read`."""
+        num_rows = piece.num_rows or 0
+        arrays = []
+        for name, type_ in columns.items():
+            key = [zlib.crc32(text.encode()) for text in (piece.file, name)]
+            rng = np.random.default_rng([*key, piece.index])
+            arrays.append(_column(rng, num_rows, type_))
+        rows = np.arange(piece.first_row, piece.first_row + num_rows)
+        yield Block(pa.table(arrays, names=list(columns)), rows)
+
+    def may_have_bad_rows(
+        self, piece: Piece, columns: Mapping[str, ColumnType]
+    ) -> bool:
+        """See `Reader.may_have_bad_rows`."""
+        return False
+
+
+def _column(rng: np.random.Generator, num_rows: int, type_: ColumnType) -> pa.Array:
+    """Draws one column."""
+    if not type_.is_list:
+        return _values(rng, num_rows, type_)
+    if type_.length is not None:
+        values = _values(rng, num_rows * type_.length, type_)
+        return pa.FixedSizeListArray.from_arrays(values, type_.length)
+    lengths = rng.integers(0, _MAX_LENGTH, num_rows)
+    splits = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(splits, _values(rng, int(splits[-1]), type_))
+
+
+def _values(rng: np.random.Generator, num: int, type_: ColumnType) -> pa.Array:
+    """Draws values: of the choices, small integers or their names, or normal."""
+    if type_.choices:
+        return pa.array(
+            [type_.choices[i] for i in rng.integers(0, len(type_.choices), num)]
+        )
+    if type_.dtype == "float32":
+        return pa.array(rng.normal(size=num).astype(np.float32))
+    drawn = rng.integers(0, _NUM_VALUES, num)
+    if type_.dtype == "int64":
+        return pa.array(drawn)
+    return pa.DictionaryArray.from_arrays(
+        pa.array(drawn.astype(np.int32)), [f"value-{i}" for i in range(_NUM_VALUES)]
+    )

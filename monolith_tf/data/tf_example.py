@@ -1,0 +1,112 @@
+"""TFRecord framing and the wire form of tf.Example, without TensorFlow.
+
+Enough to tell which features records hold and of what type, and to read records of
+files that TensorFlow's own reader does not decompress.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from monolith_tf.features.columns import DType
+
+# Field of `Feature` -> type: bytes_list, float_list, int64_list.
+_DTYPES: dict[int, DType] = {1: "string", 2: "float32", 3: "int64"}
+
+
+def frames(stream: Any, file: str) -> Iterator[bytes]:
+    """Yields the records of a TFRecord stream; its checksums are not looked at.
+
+    Args:
+      stream: A binary file that has been decompressed.
+      file: Its name, for errors.
+
+    Raises:
+      ValueError: If the stream ends within a record.
+    """
+    row = 0
+    while header := stream.read(12):
+        length = struct.unpack("<Q", header[:8])[0] if len(header) == 12 else 0
+        record = stream.read(length) if length < 1 << 31 else b""
+        footer = stream.read(4)
+        if len(header) < 12 or len(record) < length or len(footer) < 4:
+            raise ValueError(f"{file}: row {row} (counting from 0): truncated record.")
+        yield record
+        row += 1
+
+
+def feature_types(record: bytes) -> dict[str, tuple[DType, bool]]:
+    """Returns the type of each feature of a tf.Example, and whether it is a list.
+
+    A feature without a kind, which says nothing of its type, is left out.
+
+    Raises:
+      ValueError: If the record is not a tf.Example.
+    """
+    types = {}
+    for _, features in _fields(record, 1):
+        for _, entry in _fields(features, 1):
+            names = [value for _, value in _fields(entry, 1)]
+            for _, feature in _fields(entry, 2):
+                for kind, values in _fields(feature, *_DTYPES):
+                    dtype = _DTYPES[kind]
+                    types[names[0].decode()] = (dtype, _length(values, dtype) != 1)
+    return types
+
+
+def _length(values: bytes, dtype: DType) -> int:
+    """Returns how many values a bytes_list, float_list or int64_list holds."""
+    if dtype == "string":
+        return sum(1 for _ in _fields(values, 1))
+    total = 0
+    for number, packed in _fields(values, 1, packed=True):
+        if number == 0:  # not packed: one value to a field
+            total += 1
+        elif dtype == "float32":
+            total += len(packed) // 4
+        else:
+            total += sum(byte < 128 for byte in packed)
+    return total
+
+
+def _fields(
+    message: bytes, *numbers: int, packed: bool = False
+) -> Iterator[tuple[int, bytes]]:
+    """Yields the length-delimited fields of a message with these numbers.
+
+    With `packed`, any other field is yielded too, as number 0.
+    """
+    place = 0
+    while place < len(message):
+        tag, place = _varint(message, place)
+        wire = tag & 7
+        if wire == 2:
+            length, place = _varint(message, place)
+            if place + length > len(message):
+                raise ValueError("a field reaches beyond its message")
+            if tag >> 3 in numbers:
+                yield tag >> 3, message[place : place + length]
+            place += length
+            continue
+        if wire == 0:
+            _, place = _varint(message, place)
+        elif wire in (1, 5):
+            place += 8 if wire == 1 else 4
+        else:
+            raise ValueError(f"a field has the unknown wire type {wire}")
+        if packed:
+            yield 0, b""
+
+
+def _varint(message: bytes, place: int) -> tuple[int, int]:
+    """Returns a variable-length integer and the place after it."""
+    value = shift = 0
+    while True:
+        if place >= len(message) or shift > 63:
+            raise ValueError("an integer reaches beyond its message")
+        byte = message[place]
+        value |= (byte & 127) << shift
+        place += 1
+        shift += 7
+        if byte < 128:
+            return value, place

@@ -1,0 +1,106 @@
+"""Rows in reading order, cut into windows that are shuffled one by one."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from monolith_tf.data import order
+from monolith_tf.data.rows import SplitRows
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Consecutive rows of an epoch, in the order in which they are batched.
+
+    Attributes:
+      index: Place of the window in its epoch.
+      table: The clean columns, each in one chunk.
+      files: Place of each row's file among the split's files, int32 [rows].
+      rows: Number of each row in its file, int64 [rows].
+    """
+
+    index: int
+    table: pa.Table
+    files: np.ndarray
+    rows: np.ndarray
+
+
+def epoch_windows(
+    split: SplitRows, *, epoch: int, first: int, size: int, seed: int, shuffle: bool
+) -> Iterator[Window]:
+    """Yields the windows of one epoch.
+
+    A window is a function of the seed, the epoch and its index; nothing depends on
+    which window the reading starts at.
+
+    Args:
+      split: The rows.
+      epoch: Number of the epoch, from 0.
+      first: Index of the first window to yield.
+      size: Rows per window; the last one of the epoch may have fewer.
+      seed: The job's seed.
+      shuffle: Whether to permute pieces, and rows within windows.
+    """
+    num_pieces = len(split.pieces)
+    pieces = np.arange(num_pieces)
+    if shuffle:
+        pieces = order.permutation(num_pieces, seed, order.PIECES, epoch)
+    skip = first * size
+    index = first
+    held = _Held(split)
+    for piece in pieces.tolist():
+        known = split.known_count(piece)
+        if known is not None and known <= skip:
+            skip -= known
+            continue
+        for table, rows in split.read(piece):
+            dropped = min(skip, len(rows))
+            skip -= dropped
+            held.add(piece, table.slice(dropped), rows[dropped:])
+            while held.num_rows >= size:
+                yield held.cut(index, size, _draw(shuffle, seed, epoch, index))
+                index += 1
+    if held.num_rows:
+        yield held.cut(index, held.num_rows, _draw(shuffle, seed, epoch, index))
+
+
+def _draw(shuffle: bool, *key: int) -> tuple[int, ...] | None:
+    """Returns what a window's order depends on; None keeps the order of the files."""
+    seed, epoch, index = key
+    return (seed, order.WINDOWS, epoch, index) if shuffle else None
+
+
+class _Held:
+    """Rows read and not yet given out."""
+
+    def __init__(self, split: SplitRows) -> None:
+        self._split = split
+        self._tables: list[pa.Table] = []
+        self._files: list[np.ndarray] = []
+        self._rows: list[np.ndarray] = []
+        self.num_rows = 0
+
+    def add(self, piece: int, table: pa.Table, rows: np.ndarray) -> None:
+        """Takes in rows of one piece."""
+        number, _ = self._split.pieces[piece]
+        self._tables.append(table)
+        self._files.append(np.full(len(rows), number, np.int32))
+        self._rows.append(rows)
+        self.num_rows += len(rows)
+
+    def cut(self, index: int, size: int, key: tuple[int, ...] | None) -> Window:
+        """Takes out the first `size` rows, in the order drawn by `key`."""
+        table = pa.concat_tables(self._tables)
+        files = np.concatenate(self._files)
+        rows = np.concatenate(self._rows)
+        self._tables = [table.slice(size)]
+        self._files, self._rows = [files[size:]], [rows[size:]]
+        self.num_rows -= size
+        table = table.slice(0, size).unify_dictionaries().combine_chunks()
+        files, rows = files[:size], rows[:size]
+        if key is not None:
+            drawn = order.permutation(size, *key)
+            table, files, rows = table.take(drawn), files[drawn], rows[drawn]
+        return Window(index, table, files, rows)

@@ -1,0 +1,208 @@
+"""Raw columns: their types, and which of them features and labels need."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Literal
+
+from monolith_tf.features.spec import FeatureSpec
+from monolith_tf.features.spec import LabelSpec
+
+DType = Literal["int64", "float32", "string"]
+
+_DTYPES: dict[str, DType] = {"int": "int64", "float": "float32", "string": "string"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ColumnType:
+    """What one raw column holds, as the readers give it and an export asks for it.
+
+    Attributes:
+      dtype: Type of the values.
+      is_list: Whether each row holds a list of values.
+      length: Values in every row's list; None where lists differ in length.
+      default: What stands for a missing value (for a missing element, in a list column
+        of varying length); None makes a row without a value a bad row.
+    """
+
+    dtype: DType
+    is_list: bool = False
+    length: int | None = None
+    default: int | float | str | None = None
+    choices: tuple[int | float | str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Use:
+    """One feature's or label's demand on a column; dtype None takes the file's."""
+
+    who: str
+    column: str
+    dtype: DType | None
+    otherwise: DType  # where the file does not say
+    is_list: bool = False
+    length: int | None = None
+    default: int | float | str | None = None
+    choices: tuple[int | float | str, ...] = ()
+
+
+def required_columns(
+    features: Sequence[FeatureSpec],
+    labels: Sequence[LabelSpec] = (),
+    weight: str | None = None,
+    keys: Iterable[str] = (),
+    *,
+    schema: Mapping[str, ColumnType],
+) -> dict[str, ColumnType]:
+    """Returns the columns to read and the type of each.
+
+    Args:
+      features: The features, in config order.
+      labels: The labels; none when only predictions are made.
+      weight: Column of per-example weights.
+      keys: Further scalar columns wanted as they are, keys of a metric for example.
+      schema: Type of every column of the files, as `data.read_schema` gives it. Where
+        it is empty, ids without a `dtype` are integers.
+
+    Raises:
+      ValueError: If a column is not in the files, if its type does not do for its use,
+        or if two uses of one column disagree.
+    """
+    uses = [*map(_feature_use, features), *map(_label_use, labels)]
+    if weight is not None:
+        uses.append(_Use("the weights", weight, None, "float32", choices=(1, 2)))
+    uses += [_Use("a key", key, None, "int64") for key in keys]
+    columns: dict[str, ColumnType] = {}
+    first: dict[str, _Use] = {}
+    for use in uses:
+        made = _resolve(use, schema)
+        before = columns.setdefault(use.column, made)
+        other = first.setdefault(use.column, use)
+        merged = _merge(before, made)
+        if merged is None:
+            raise ValueError(
+                f"Column `{use.column}` is used by {other.who} as {before} and by "
+                f"{use.who} as {made}. Give both the same `dtype` and `default`, and "
+                "the same of list or no list."
+            )
+        columns[use.column] = merged
+    for feature in features:
+        _check_feature(feature, columns[feature.source_column])
+    for label in labels:
+        _check_label(label, columns[label.source_column])
+    if weight is not None and columns[weight].dtype == "string":
+        raise ValueError(
+            f"The weights must be numbers. Received: column `{weight}` of strings."
+        )
+    return columns
+
+
+def check_exists(column: str, known: Iterable[str], who: str) -> None:
+    """Raises ValueError, with the nearest name, if a column is not among the known."""
+    names = list(known)
+    if column in names:
+        return
+    near = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
+    hint = (
+        f"Did you mean `{near[0]}`?"
+        if near
+        else f"The data has: {', '.join(f'`{name}`' for name in names[:50])}."
+    )
+    raise ValueError(f"The data has no column `{column}` for {who}. {hint}")
+
+
+def _feature_use(feature: FeatureSpec) -> _Use:
+    dense = feature.kind == "dense"
+    numeric = dense or bool(feature.transform)
+    return _Use(
+        f"feature `{feature.name}`",
+        feature.source_column,
+        _DTYPES.get(feature.dtype),
+        "float32" if numeric else "int64",
+        is_list=feature.kind == "id_list" or feature.dim > 1,
+        length=feature.dim if feature.dim > 1 else None,
+        default=feature.default,
+    )
+
+
+def _label_use(label: LabelSpec) -> _Use:
+    strings = any(isinstance(value, str) for value in label.equals)
+    others = ("",) if strings else (max((0, *label.equals)) + 1,)  # type: ignore[operator]
+    return _Use(
+        f"label `{label.name}`",
+        label.source_column,
+        None,
+        "string" if strings else "float32",
+        default=label.default,
+        choices=(*label.equals, *others) if label.equals else (0, 1),
+    )
+
+
+def _resolve(use: _Use, schema: Mapping[str, ColumnType]) -> ColumnType:
+    """Returns the type to read a column with for one use."""
+    if schema:
+        check_exists(use.column, schema, use.who)
+    dtype = use.dtype
+    if dtype is None:
+        dtype = schema[use.column].dtype if schema else use.otherwise
+    return ColumnType(
+        dtype=dtype,
+        is_list=use.is_list,
+        length=use.length,
+        default=use.default,
+        choices=use.choices,
+    )
+
+
+def _merge(a: ColumnType, b: ColumnType) -> ColumnType | None:
+    """Returns the type that serves two uses, or None if none does."""
+    if (a.dtype, a.is_list, a.length) != (b.dtype, b.is_list, b.length):
+        return None
+    if None not in (a.default, b.default) and a.default != b.default:
+        return None
+    return dataclasses.replace(
+        a,
+        default=a.default if b.default is None else b.default,
+        choices=a.choices or b.choices,
+    )
+
+
+def _check_feature(feature: FeatureSpec, column: ColumnType) -> None:
+    """Raises ValueError if a column's type does not do for a feature."""
+    numeric = feature.kind == "dense" or bool(feature.transform)
+    if numeric and column.dtype == "string":
+        raise ValueError(
+            f"Feature `{feature.name}` needs numbers. Received: column "
+            f"`{feature.source_column}` of strings. Use kind id without transforms."
+        )
+    if not numeric and column.dtype == "float32":
+        raise ValueError(
+            f"Feature `{feature.name}` of kind {feature.kind} needs integers or "
+            f"strings. Received: column `{feature.source_column}` of floats. Add a "
+            "`bucketize` transform, or set kind dense."
+        )
+    if column.default is not None and (column.dtype == "string") != isinstance(
+        column.default, str
+    ):
+        raise ValueError(
+            f"`default` of feature `{feature.name}` must be like its column, "
+            f"{column.dtype}. Received: default={column.default!r}."
+        )
+
+
+def _check_label(label: LabelSpec, column: ColumnType) -> None:
+    """Raises ValueError if a column's type does not do for a label."""
+    strings = any(isinstance(value, str) for value in label.equals)
+    if column.dtype == "string" and not strings:
+        raise ValueError(
+            f"Label `{label.name}` needs numbers. Received: column "
+            f"`{label.source_column}` of strings. Set `equals` to the string that "
+            "makes the label 1."
+        )
+    if column.dtype != "string" and strings:
+        raise ValueError(
+            f"`equals` of label `{label.name}` holds strings. Received: column "
+            f"`{label.source_column}` of {column.dtype}. Set `equals` to numbers."
+        )

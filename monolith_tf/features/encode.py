@@ -1,0 +1,177 @@
+"""Raw columns to feature ids and dense features, the same in training and serving."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from monolith_tf import ids as ids_lib
+from monolith_tf.features import transforms
+from monolith_tf.features.spec import FeatureSpec
+from monolith_tf.types import RaggedTensor
+from monolith_tf.types import Tensor
+
+
+class FeatureBatch(NamedTuple):
+    """One batch of encoded features, in config order.
+
+    Attributes:
+      ids: Feature -> feature ids, int64: `[batch]` of kind `id`, ragged `[batch, None]`
+        of kind `id_list`.
+      dense: Feature -> numbers, float32 `[batch, width]`.
+    """
+
+    ids: dict[str, Tensor | RaggedTensor]
+    dense: dict[str, Tensor]
+
+
+class FeatureEncoder(tf.Module):
+    """Encodes raw columns.
+
+    It has no variables: slots, boundaries and statistics become constants of the graph,
+    so that an exported model encodes as the trained one did.
+
+    Args:
+      features: The features, in config order.
+      slots: Table -> slot, for every table that the features use.
+      statistics: What `statistics.compute` found in the training data.
+
+    Raises:
+      ValueError: If a table has no slot, or a `zscore` has no statistics.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[FeatureSpec],
+        slots: Mapping[str, int],
+        *,
+        statistics: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(name="feature_encoder")
+        self._features = tuple(features)
+        self._slots = dict(slots)
+        self._statistics = dict(statistics or {})
+        for feature in self._features:
+            self._check(feature)
+
+    def encode(self, columns: Mapping[str, Tensor | RaggedTensor]) -> FeatureBatch:
+        """Encodes a batch.
+
+        Args:
+          columns: Column -> raw values: `[batch]`, or ragged `[batch, None]` where an
+            `id_list` or a dense feature of several numbers reads them; the latter may
+            be `[batch, dim]` too. More columns than needed may be there.
+
+        Raises:
+          ValueError: If a column is missing.
+        """
+        dense: dict[str, Tensor] = {}
+        strings: dict[str, Tensor] = {}
+        integers: dict[str, Tensor] = {}
+        with tf.device("CPU:0"):
+            for feature in self._features:
+                values = self._column(feature, columns)
+                if feature.kind == "dense":
+                    dense[feature.name] = self._dense(feature, values)
+                    continue
+                flat = values.flat_values if _is_ragged(values) else values
+                if flat.dtype == tf.string:
+                    strings[feature.name] = ids_lib.from_strings(flat)
+                elif feature.transform:
+                    integers[feature.name] = self._numbers(feature, flat)
+                else:
+                    integers[feature.name] = tf.cast(flat, tf.int64)
+            hashed = strings | _at_once(ids_lib.from_integers, integers)
+            ids = {
+                feature.name: self._ids(feature, hashed[feature.name], columns)
+                for feature in self._features
+                if feature.name in hashed
+            }
+        return FeatureBatch(ids, dense)
+
+    def _ids(
+        self, feature: FeatureSpec, hashed: Tensor, columns: Mapping[str, Tensor]
+    ) -> Tensor | RaggedTensor:
+        """Puts the slot before hashed values, in the shape they came in."""
+        flat = ids_lib.with_slot(self._slots[feature.table_name], hashed)
+        values = columns[feature.source_column]
+        return values.with_flat_values(flat) if _is_ragged(values) else flat
+
+    def _dense(self, feature: FeatureSpec, values: Tensor) -> Tensor:
+        """Returns a dense feature, `[batch, width]`."""
+        if _is_ragged(values):
+            values = tf.ensure_shape(values.to_tensor(), [None, feature.dim])
+        values = self._numbers(feature, tf.reshape(values, [-1, feature.dim]))
+        if values.dtype == tf.int64:
+            depth = feature.width // feature.dim
+            values = tf.reshape(tf.one_hot(values, depth), [-1, feature.width])
+        return values  # [batch, width]
+
+    def _numbers(self, feature: FeatureSpec, values: Tensor) -> Tensor:
+        """Returns transformed numbers; float32, or int64 buckets."""
+        values = raw_numbers(feature, values)
+        found = self._statistics.get(feature.name, {})
+        return transforms.apply(values, feature.transform, found)
+
+    def _column(
+        self, feature: FeatureSpec, columns: Mapping[str, Tensor]
+    ) -> Tensor | RaggedTensor:
+        """Returns the column of a feature."""
+        name = feature.source_column
+        if name not in columns:
+            raise ValueError(
+                f"Feature `{feature.name}` needs the column `{name}`. "
+                f"Received: columns {', '.join(f'`{key}`' for key in columns)}."
+            )
+        values = columns[name]
+        return values if _is_ragged(values) else tf.convert_to_tensor(values)
+
+    def _check(self, feature: FeatureSpec) -> None:
+        """Raises ValueError if what a feature needs is not there."""
+        if feature.kind != "dense":
+            if feature.table_name not in self._slots:
+                raise ValueError(
+                    f"`slots` must have the table `{feature.table_name}` of feature "
+                    f"`{feature.name}`. Received: slots={self._slots}."
+                )
+            ids_lib.check_slot(self._slots[feature.table_name])
+        needs = transforms.needs_statistics(feature.transform) is not None
+        if needs and feature.name not in self._statistics:
+            raise ValueError(
+                f"`statistics` must have mean and std of feature `{feature.name}`, "
+                "whose `zscore` takes them from the data. Received: statistics of "
+                f"{sorted(self._statistics)}. Compute them from the train split, or "
+                "give `mean` and `std` in the config."
+            )
+
+
+def raw_numbers(feature: FeatureSpec, values: Tensor) -> Tensor:
+    """Returns numbers as float32, with the default in place of NaN."""
+    values = tf.cast(values, tf.float32)
+    if feature.default is not None:
+        default = tf.constant(float(feature.default), tf.float32)
+        values = tf.where(tf.math.is_nan(values), default, values)
+    return values
+
+
+def _at_once(
+    function: Callable[[Tensor], Tensor], tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Applies an elementwise function to all of some vectors in one call."""
+    if len(tensors) < 2:
+        return {name: function(tensor) for name, tensor in tensors.items()}
+    sizes = tf.stack([tf.size(tensor) for tensor in tensors.values()])
+    results = tf.split(
+        function(tf.concat(list(tensors.values()), axis=0)), sizes, num=len(tensors)
+    )
+    return {
+        name: tf.ensure_shape(result, tensor.shape)
+        for (name, tensor), result in zip(tensors.items(), results, strict=True)
+    }
+
+
+def _is_ragged(values: Any) -> bool:
+    return isinstance(values, tf.RaggedTensor)

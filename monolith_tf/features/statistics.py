@@ -1,0 +1,112 @@
+"""Mean and standard deviation of numbers in the training data, in one pass."""
+
+from collections.abc import Sequence
+from typing import Any
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from monolith_tf.features import encode
+from monolith_tf.features import transforms
+from monolith_tf.features.spec import FeatureSpec
+from monolith_tf.types import Tensor
+
+_BATCH_SIZE = 8192
+
+
+class Batches(Protocol):
+    """What is asked of the source of the training data."""
+
+    failure: Exception | None
+
+    def dataset(self, *, batch_size: int, shuffle: bool) -> tf.data.Dataset:
+        """Returns one epoch of batches of raw columns."""
+
+
+class _Moments:
+    """Count, mean and sum of squared deviations, merged batch by batch in float64.
+
+    Source: Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for
+    Computing Sample Variances", 1979.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = np.zeros(1)
+        self.squares = np.zeros(1)
+
+    def add(self, values: np.ndarray) -> None:
+        """Adds rows of numbers, [rows, dim]."""
+        count = len(values)
+        if not count:
+            return
+        values = values.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # infinity is reported at the end
+            mean = values.mean(axis=0)
+            squares = ((values - mean) ** 2).sum(axis=0)
+            total = self.count + count
+            shift = mean - self.mean
+            self.mean = self.mean + shift * count / total
+            squares += shift**2 * self.count * count / total
+        self.squares = self.squares + squares
+        self.count = total
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the moments; a constant's deviation is 1, so that it becomes 0."""
+        std = np.sqrt(self.squares / self.count)
+        std = np.where(std > 0, std, 1.0)
+        return {"count": self.count, "mean": self.mean.tolist(), "std": std.tolist()}
+
+
+def compute(features: Sequence[FeatureSpec], source: Batches) -> dict[str, Any]:
+    """Returns what transforms need to know of the training data.
+
+    Args:
+      features: The features; those with a `zscore` without a mean of its own are
+        looked at, as the steps before it leave them.
+      source: The train split. It is read once, in the order of the files, and only if
+        there is such a feature.
+
+    Returns:
+      Feature -> `count`, and `mean` and `std` (over all rows, of the population), one
+      for each of the feature's numbers. Plain data that JSON can hold.
+
+    Raises:
+      ValueError: If a feature has no value in the data, or one that is not finite.
+    """
+    wanted = {
+        feature.name: (feature, place)
+        for feature in features
+        if (place := transforms.needs_statistics(feature.transform)) is not None
+    }
+    if not wanted:
+        return {}
+    moments = {name: _Moments() for name in wanted}
+    try:
+        for columns in source.dataset(batch_size=_BATCH_SIZE, shuffle=False):
+            for name, (feature, place) in wanted.items():
+                values = _values(feature, columns[feature.source_column], place)
+                moments[name].add(values)
+    except tf.errors.OpError as error:
+        if source.failure is None:
+            raise
+        raise source.failure from error
+    for name, found in moments.items():
+        if not found.count or not np.isfinite(found.squares).all():
+            what = "is not finite" if found.count else "is missing"
+            raise ValueError(
+                f"Feature `{name}` cannot be standardised: a value of the train data "
+                f"{what} where `zscore` comes. Put `clip` before it, or take it out."
+            )
+        logging.info("statistics of `%s`: %s", name, found.to_json())
+    return {name: found.to_json() for name, found in moments.items()}
+
+
+def _values(feature: FeatureSpec, values: Tensor, place: int) -> np.ndarray:
+    """Returns a feature's numbers before one of its transforms, [rows, dim]."""
+    if isinstance(values, tf.RaggedTensor):
+        values = values.flat_values
+    values = tf.reshape(encode.raw_numbers(feature, values), [-1, feature.dim])
+    return transforms.apply(values, feature.transform[:place], {}).numpy()

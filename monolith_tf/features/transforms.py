@@ -1,0 +1,60 @@
+"""The transforms of numbers, as TensorFlow operations."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from monolith_tf.features.spec import TransformSpec
+from monolith_tf.types import Tensor
+
+
+def apply(
+    values: Tensor, steps: Sequence[TransformSpec], found: Mapping[str, Any]
+) -> Tensor:
+    """Applies transforms one after another.
+
+    Args:
+      values: Numbers, float32, `[batch, dim]` or `[total]`.
+      steps: The transforms, as `TransformSpec` defines them.
+      found: What the training data gave for a `zscore` without a mean of its own:
+        `mean` and `std`, a number for each of the last axis, or one for all.
+
+    Returns:
+      Of the shape of `values`: float32, or int64 buckets if the last step is
+      `bucketize`.
+    """
+    for step in steps:
+        if step.name == "log1p":
+            values = tf.sign(values) * tf.math.log1p(tf.abs(values))
+        elif step.name == "zscore":
+            mean = found["mean"] if step.mean is None else step.mean
+            std = found["std"] if step.std is None else step.std
+            values = (values - tf.constant(mean, tf.float32)) / tf.constant(
+                std, tf.float32
+            )
+        elif step.name == "clip":
+            if step.min is not None:
+                values = tf.maximum(values, tf.constant(step.min, tf.float32))
+            if step.max is not None:
+                values = tf.minimum(values, tf.constant(step.max, tf.float32))
+        else:
+            values = _bucketize(values, step.boundaries)
+    return values
+
+
+def needs_statistics(steps: Sequence[TransformSpec]) -> int | None:
+    """Returns the place of the step that takes mean and deviation from the data."""
+    for index, step in enumerate(steps):
+        if step.name == "zscore" and step.mean is None:
+            return index
+    return None
+
+
+def _bucketize(values: Tensor, boundaries: Sequence[float]) -> Tensor:
+    """Returns how many boundaries each value reaches, int64."""
+    reached = tf.searchsorted(
+        tf.constant(boundaries, tf.float32), tf.reshape(values, [-1]), side="right"
+    )
+    return tf.cast(tf.reshape(reached, tf.shape(values)), tf.int64)

@@ -1,0 +1,128 @@
+"""Training from files against the same step fed with batches held in memory.
+
+    scripts/bench training [--rounds 7] [--steps 200] [CONFIG]
+
+The two sides take turns in one process on one model; the medians and their ratio are
+printed. Also prints what importing the package adds to importing TensorFlow, and how
+long `monolith-tf check` takes.
+"""
+
+import argparse
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import tensorflow as tf
+
+from monolith_tf import config as config_lib
+from monolith_tf.experiment import build
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config", nargs="?", default="configs/census_mmoe.yaml")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=200)
+    arguments = parser.parse_args()
+    print(
+        f"machine: {platform.processor() or platform.machine()}, "
+        f"{os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"TensorFlow {tf.__version__}"
+    )
+    with tempfile.TemporaryDirectory() as model_dir:
+        config = config_lib.load_config(arguments.config, [f"model_dir={model_dir}"])
+        files, memory = rates(config, arguments.steps, arguments.rounds)
+    print(
+        f"{arguments.config}, batch size {config.data.batch_size}, "
+        f"median of {arguments.rounds} rounds of {arguments.steps} steps in turn"
+    )
+    print(f"  from files    {files:12,.0f} examples/s")
+    print(f"  from memory   {memory:12,.0f} examples/s")
+    print(f"  files/memory  {files / memory:12.2f}")
+    added, check = import_and_check(arguments.config)
+    print(
+        f"import monolith_tf adds {added:.2f} s to import tensorflow; "
+        f"`monolith-tf check` takes {check:.2f} s (medians of 5 processes)"
+    )
+
+
+def rates(config, steps: int, rounds: int) -> tuple[float, float]:
+    """Returns the examples per second of both sides."""
+    job = build.Job(config)
+    network = job.network(job.settle(None))
+    step = job.train_step(network)
+    loop = tf.function(step.loop)
+    source = job.source("train")
+
+    def from_files() -> tf.data.Dataset:
+        return source.dataset(0, 0, num_epochs=None)
+
+    held = [
+        tf.nest.map_structure(tf.identity, batch)
+        for batch in from_files().take(min(50, source.batches_per_epoch() - 1))
+    ]
+    # Whole batches behind one index: handing one out costs a look-up and no copy.
+    in_memory = iter(_cycle(held))
+    sides = {"files": iter(from_files()), "memory": in_memory}
+    now = tf.constant(0, tf.int64)
+    count = tf.constant(steps, tf.int64)
+    for iterator in sides.values():
+        loop(iterator, count, now)
+    found = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, iterator in sides.items():
+            begin = time.perf_counter()
+            examples = int(loop(iterator, count, now).examples)
+            found[name].append(examples / (time.perf_counter() - begin))
+    return statistics.median(found["files"]), statistics.median(found["memory"])
+
+
+def _cycle(batches: list) -> tf.data.Dataset:
+    one = [tf.data.Dataset.from_tensors(batch) for batch in batches]
+    dataset = one[0]
+    for other in one[1:]:
+        dataset = dataset.concatenate(other)
+    return dataset.repeat().prefetch(1)
+
+
+def import_and_check(config: str) -> tuple[float, float]:
+    """Returns seconds: what our import adds to TensorFlow's, and a `check`."""
+    program = (
+        "import time; import tensorflow, tf_keras; tensorflow.keras.layers; "
+        "begin = time.perf_counter(); import monolith_tf; "
+        "monolith_tf.layers, monolith_tf.Model, monolith_tf.embedding; "
+        "print(time.perf_counter() - begin)"
+    )
+    environment = os.environ | {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    added, checks = [], []
+    for _ in range(5):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        added.append(float(done.stdout))
+        begin = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "monolith_tf", "check", config],
+            capture_output=True,
+            check=True,
+            timeout=120,
+        )
+        checks.append(time.perf_counter() - begin)
+    return statistics.median(added), statistics.median(checks)
+
+
+if __name__ == "__main__":
+    main()

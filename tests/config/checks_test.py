@@ -1,0 +1,338 @@
+import dataclasses
+import pathlib
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from monolith_tf import config as config_lib
+
+DATA = pathlib.Path(__file__).parent / "testdata"
+GOOD = (DATA / "dcn.yaml").read_text()
+ASSEMBLED = (DATA / "assembled.yaml").read_text()
+SOURCE = "configs/x.yaml"
+
+
+def errors_of(text, *overrides, data="ignored"):
+    with pytest.raises(config_lib.ConfigError) as caught:
+        config_lib.parse_config(text, SOURCE, overrides, data=data)
+    return str(caught.value).splitlines()
+
+
+def changed(old, new, text=GOOD):
+    assert text.count(old) == 1, old
+    return text.replace(old, new)
+
+
+_ERRORS = {
+    "missing_table": (
+        "kind: id, table: user}",
+        "kind: id, table: usr}",
+        "5: `features[0].table`: there is no table `usr`. Did you mean `user`?",
+    ),
+    "no_table_at_all": (
+        ", kind: id, table: user}",
+        ", kind: id}",
+        "5: `features[0]`: feature `user_id` names no table, and there is none of its "
+        "name. Set its `table`, or `default_table` for all such features.",
+    ),
+    "unused_table": (
+        "tables:\n",
+        "tables:\n  - {name: more, dim: 2}\n",
+        "11: `tables[0]`: no feature uses the table `more`. Remove it.",
+    ),
+    "one_slot_for_two_tables": (
+        "admit_after: 2",
+        "slot: 3",
+        "15: `tables[1].slot`: slot 3 belongs to `tables[0]` already.",
+    ),
+    "slot_of_the_default_table": (
+        "seed: 7",
+        "default_table: {dim: 4, slot: 9}",
+        "2: `default_table.slot`: a slot belongs to one table. Remove it; each table "
+        "gets its own.",
+    ),
+    "duplicate_feature": (
+        "name: item_id",
+        "name: user_id",
+        "7: `features[2].name`: duplicate name `user_id`, first given as "
+        "`features[0]`.",
+    ),
+    "duplicate_label": (
+        "[click]",
+        "[click, {name: click, column: b}]",
+        "9: `labels[1].name`: duplicate name `click`, first given as `labels[0]`.",
+    ),
+    "duplicate_table": (
+        "name: item, dim: 16, optimizer",
+        "name: user, dim: 16, optimizer",
+        "15: `tables[1].name`: duplicate name `user`, first given as `tables[0]`.",
+    ),
+    "duplicate_metric": (
+        "[auc, gauc]",
+        "[auc, auc]",
+        "21: `metrics[1]`: duplicate metric `auc`.",
+    ),
+    "metric_that_groups": (
+        "group_by: user_id\n",
+        "",
+        "21: `metrics[1]`: `gauc` compares rows of one group. Set `group_by` to the "
+        "feature that tells the groups apart, such as the user.",
+    ),
+    "group_by": (
+        "group_by: user_id",
+        "group_by: userid",
+        "22: `group_by`: there is no feature `userid`. Did you mean `user_id`?",
+    ),
+    "group_by_a_list": (
+        "group_by: user_id",
+        "group_by: history",
+        "22: `group_by`: must name a feature of kind id. Received: kind id_list.",
+    ),
+    "evaluation_without_rows": (
+        ", eval: eval/*.parquet",
+        "",
+        "19: `trainer.eval_every_steps`: there are no rows to evaluate on. Set "
+        "`data.eval` or `data.validation_fraction`.",
+    ),
+    "early_stop": (
+        "keep_checkpoints: 5",
+        "early_stop: {metric: click/acu}",
+        "20: `trainer.early_stop.metric`: there is no metric `click/acu` in "
+        "evaluations. Did you mean `click/auc`?",
+    ),
+    "keep_best": (
+        "keep_checkpoints: 5",
+        "keep_best: buy/auc",
+        "20: `trainer.keep_best`: there is no metric `buy/auc` in evaluations. Did you "
+        "mean `auc`?",
+    ),
+    "model_name": (
+        "{name: dcn,",
+        "{name: dnc,",
+        "16: `model.name`: there is no model `dnc`. Did you mean `dcn`? An own model "
+        "is named by `class`.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "message"), _ERRORS.values(), ids=list(_ERRORS))
+def test_errors(old, new, message):
+    lines = errors_of(changed(old, new))
+    assert f"{SOURCE}:{message}" in lines
+    if not message.split(" ")[0].startswith("15"):
+        assert len(lines) == 1 or "duplicate" in message
+
+
+def test_unknown_metric():
+    (line,) = errors_of(changed("[auc, gauc]", "[aucc, gauc]"))
+    assert line.startswith(f"{SOURCE}:21: `metrics[0]`: A metric is one of accuracy, ")
+    assert line.endswith("Received: name='aucc'. Did you mean `auc`?")
+
+
+def test_metric_without_a_direction():
+    text = changed("keep_checkpoints: 5", "keep_best: calibration")
+    (line,) = errors_of(changed("[auc, gauc]", "[auc, calibration]", text))
+    assert line.startswith(f"{SOURCE}:20: `trainer.keep_best`: ")
+    assert "best at 1" in line
+    text = changed(
+        "keep_checkpoints: 5", "early_stop: {metric: calibration, mode: min}"
+    )
+    text = changed("[auc, gauc]", "[auc, calibration]", text)
+    config_lib.parse_config(text, data="ignored")
+
+
+@pytest.mark.parametrize("name", ["loss", "auc", "click/auc", "click/gauc"])
+def test_names_of_metrics(name):
+    config_lib.parse_config(GOOD, "x", [f"trainer.keep_best={name}"], data="ignored")
+
+
+_MODEL_ERRORS = {
+    "head_label": (
+        "{label: buy,",
+        "{label: by,",
+        "`model.heads[1].label`: there is no label `by`. Did you mean `buy`?",
+    ),
+    "group_member": (
+        "ids: [user, item]",
+        "ids: [user, itm]",
+        "`model.groups.ids[1]`: there is no feature `itm`. Did you mean `item`?",
+    ),
+    "block_named_as_a_feature": (
+        "{name: pair,",
+        "{name: price,",
+        "`model.blocks[2].name`: the feature `price` has this name already.",
+    ),
+    "layer": (
+        "layer: MMoE",
+        "layer: mmoe",
+        "`model.blocks[1].layer`: there is no layer `mmoe`. Did you mean `MMoE`?",
+    ),
+    "input": (
+        "inputs: [all]",
+        "inputs: [al]",
+        "`model.blocks[0].inputs[0]`: there is no feature, group or block `al`. Did "
+        "you mean `all`?",
+    ),
+    "later_block": (
+        "inputs: [all]",
+        "inputs: [all, pooled]",
+        "`model.blocks[0].inputs[1]`: the block `pooled` stands further down. Move it "
+        "up.",
+    ),
+    "itself": (
+        "inputs: [all]",
+        "inputs: x",
+        "`model.blocks[0].inputs`: the block `x` stands further down. Move it up.",
+    ),
+    "head_input": (
+        '["moe[1]", pair]',
+        '["mo[1]", pair]',
+        "`model.heads[1].inputs[0]`: there is no feature, group or block `mo`. Did you "
+        "mean `moe`?",
+    ),
+    "index_of_a_feature": (
+        '["moe[1]", pair]',
+        '["user[1]", pair]',
+        "`model.heads[1].inputs[0]`: `user` is not a block, so it has no tensor 1.",
+    ),
+    "slice": (
+        "item.bias",
+        "item.bia",
+        "`model.heads[0].inputs[1]`: the table `sliced` has no slice `bia`. Did you "
+        "mean `bias`?",
+    ),
+    "slice_of_a_group": (
+        "item.bias",
+        "ids.bias",
+        "`model.heads[0].inputs[1]`: the table `user` has no slice `bias`. Known are "
+        "`vec`.",
+    ),
+    "mask_of_a_built_in_group": (
+        "item.bias",
+        "dense.mask",
+        "`model.heads[0].inputs[1]`: `price` is not a feature with an embedding, so it "
+        "has no parts.",
+    ),
+    "slice_of_a_dense_feature": (
+        "item.bias",
+        "price.bias",
+        "`model.heads[0].inputs[1]`: `price` is not a feature with an embedding, so it "
+        "has no parts.",
+    ),
+    "mask_of_a_pooled_feature": (
+        "history.mask",
+        "user.mask",
+        "`model.blocks[3].inputs[1]`: `user` has no mask: its combiner is not "
+        "`first_n`.",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"), _MODEL_ERRORS.values(), ids=list(_MODEL_ERRORS)
+)
+def test_model_errors(old, new, message):
+    lines = errors_of(changed(old, new, ASSEMBLED))
+    assert [line.partition(": ")[2] for line in lines][:1] == [message]
+
+
+@pytest.mark.parametrize("entry", ["embeddings.vec", "ids.vec", "history.vec"])
+def test_slices_of_groups(entry):
+    text = changed("item.bias", entry, ASSEMBLED)
+    config_lib.parse_config(text, data="ignored")
+
+
+def test_a_config_made_in_python_is_checked_too():
+    good = config_lib.parse_config(GOOD, data="ignored")
+    config_lib.check_config(good)
+    wrong = dataclasses.replace(good, group_by="userid")
+    with pytest.raises(config_lib.ConfigError) as caught:
+        config_lib.check_config(wrong)
+    assert str(caught.value) == (
+        "config: `group_by`: there is no feature `userid`. Did you mean `user_id`?"
+    )
+    wrong = dataclasses.replace(good, tables=good.tables[:1])
+    with pytest.raises(config_lib.ConfigError) as caught:
+        config_lib.check_config(wrong)
+    assert [str(problem) for problem in caught.value.problems] == [
+        f"config: `features[{index}].table`: there is no table `item`. "
+        "Known are `user`."
+        for index in (1, 2)
+    ]
+
+
+class TestData:
+    @pytest.fixture
+    def text(self, tmp_path):
+        for split in ("train", "eval"):
+            (tmp_path / split).mkdir()
+            table = pa.table(
+                {
+                    "user_id": [1, 2],
+                    "history": [[1], [2, 3]],
+                    "item_id": ["a", "b"],
+                    "price": [0.5, 1.5],
+                    "click": [0, 1],
+                }
+            )
+            parquet.write_table(table, tmp_path / split / "0.parquet")
+        text = changed("train: train/", f"train: {tmp_path}/train/")
+        return changed("eval: eval/", f"eval: {tmp_path}/eval/", text)
+
+    def test_fitting(self, text):
+        config_lib.parse_config(text, data="required")
+
+    def test_label_missing_from_the_data(self, text):
+        lines = errors_of(changed("[click]", "[clik]", text), data="present")
+        assert lines == [
+            f"{SOURCE}:9: `labels[0].name`: The data has no column `clik` for label "
+            "`clik`. Did you mean `click`?"
+        ]
+
+    def test_feature_missing_from_the_data(self, text):
+        text = changed("name: price,", "name: price, column: prize,", text)
+        text = changed("[click]", "[{name: click, column: clik}]", text)
+        assert errors_of(text, data="required") == [
+            f"{SOURCE}:8: `features[3].column`: The data has no column `prize` for "
+            "feature `price`. Did you mean `price`?",
+            f"{SOURCE}:9: `labels[0].column`: The data has no column `clik` for label "
+            "`click`. Did you mean `click`?",
+        ]
+
+    def test_weight_missing_from_the_data(self, text):
+        (line,) = errors_of(text, "data.weight=prize", data="present")
+        assert line == (
+            "command line: `data.weight`: The data has no column `prize` for the "
+            "weights. Did you mean `price`?"
+        )
+
+    def test_uses_that_disagree(self, text):
+        text = changed(
+            "{name: price,",
+            "{name: rate, column: history, kind: dense}\n  - {name: price,",
+            text,
+        )
+        (line,) = errors_of(text, data="present")
+        assert line.startswith(f"{SOURCE}:4: `features`: Column `history` is used by ")
+
+    def test_column_missing_from_one_split(self, text, tmp_path):
+        path = tmp_path / "eval" / "0.parquet"
+        parquet.write_table(parquet.read_table(path).drop(["price"]), path)
+        (line,) = errors_of(text, data="present")
+        assert line.startswith(
+            f"{SOURCE}:8: `features[3].name`: The data has no column `price` for "
+        )
+
+    def test_files_that_are_not_there(self, text, tmp_path):
+        (tmp_path / "eval" / "0.parquet").unlink()
+        config_lib.parse_config(text, data="present")
+        (line,) = errors_of(text, data="required")
+        assert line.startswith(
+            f"{SOURCE}:3: `data.eval`: no file matches '{tmp_path}/eval/*.parquet'. "
+        )
+
+    def test_a_file_of_another_format(self, text, tmp_path):
+        (tmp_path / "train" / "0.parquet").write_text("no parquet")
+        (line,) = errors_of(text, data="present")
+        assert line.startswith(f"{SOURCE}:3: `data.train`: ")

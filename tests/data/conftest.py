@@ -1,0 +1,131 @@
+"""Small files of rows that can be told apart, in every format."""
+
+import csv
+import gzip
+import io
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from monolith_tf.features.columns import ColumnType
+
+COLUMNS = {
+    "id": ColumnType(dtype="int64"),
+    "price": ColumnType(dtype="float32"),
+    "name": ColumnType(dtype="string"),
+    "tags": ColumnType(dtype="int64", is_list=True),
+}
+
+FORMATS = ["parquet", "csv", "csv.gz", "csv.zst"]
+FORMATS += ["tfrecord", "tfrecord.gz", "tfrecord.zst"]
+
+
+def row(number):
+    """The row with a number: every value follows from it."""
+    return {
+        "id": number,
+        "price": number / 4,
+        "name": f"name-{number % 7}" if number % 5 else 'é, "quoted"\nline',
+        "tags": [number * 10 + place for place in range(number % 4)],
+    }
+
+
+def _compressed(path, content):
+    if path.name.endswith(".gz"):
+        path.write_bytes(gzip.compress(content))
+    elif path.name.endswith(".zst"):
+        path.write_bytes(pa.Codec("zstd").compress(content, asbytes=True))
+    else:
+        path.write_bytes(content)
+
+
+def _write_parquet(path, rows, bad):
+    rows = [dict(r, price=None) if r["id"] in bad else r for r in rows]
+    schema = pa.schema(
+        [
+            ("id", pa.int64()),
+            ("price", pa.float64()),
+            ("name", pa.string()),
+            ("tags", pa.list_(pa.int32())),
+            ("unused", pa.struct([("x", pa.int8())])),
+        ]
+    )
+    pq.write_table(pa.Table.from_pylist(rows, schema), path, row_group_size=16)
+
+
+def _write_csv(path, rows, bad):
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["unused", "id", "price", "name", "tags"])
+    for r in rows:
+        tags = "|".join(map(str, r["tags"]))
+        cells = ["u", r["id"], r["price"], r["name"], tags]
+        if r["id"] in bad:
+            # Two ways of being wrong: a cell that is no number, a cell too few.
+            cells = ["u", r["id"], "cheap", "x", tags] if r["id"] % 2 else ["u"]
+        writer.writerow(cells)
+    _compressed(path, text.getvalue().encode())
+
+
+def _write_tfrecord(path, rows, bad):
+    import tensorflow as tf
+
+    def feature(kind, values):
+        lists = {
+            "int64": lambda v: tf.train.Feature(int64_list=tf.train.Int64List(value=v)),
+            "float": lambda v: tf.train.Feature(float_list=tf.train.FloatList(value=v)),
+            "bytes": lambda v: tf.train.Feature(bytes_list=tf.train.BytesList(value=v)),
+        }
+        return lists[kind](values)
+
+    records = []
+    for r in rows:
+        features = {
+            "id": feature("int64", [r["id"]]),
+            "price": feature("float", [r["price"]]),
+            "name": feature("bytes", [r["name"].encode()]),
+            "tags": feature("int64", r["tags"]),
+        }
+        if r["id"] in bad and r["id"] % 2:
+            del features["price"]
+        record = tf.train.Example(features=tf.train.Features(feature=features))
+        record = record.SerializeToString()
+        records.append(record[:-3] if r["id"] in bad and not r["id"] % 2 else record)
+    plain = path.with_name("plain")
+    with tf.io.TFRecordWriter(str(plain)) as writer:
+        for record in records:
+            writer.write(record)
+    content = plain.read_bytes()
+    plain.unlink()
+    _compressed(path, content)
+
+
+@pytest.fixture
+def write_rows(tmp_path):
+    """Writes rows with the given numbers to a file; bad ones cannot be read."""
+
+    def write(name, numbers, bad=()):
+        path = tmp_path / name
+        rows = [row(number) for number in numbers]
+        kind = path.name.split(".")[1]
+        writers = {"parquet": _write_parquet, "csv": _write_csv}
+        writers.get(kind, _write_tfrecord)(path, rows, set(bad))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def row_of():
+    return row
+
+
+@pytest.fixture
+def columns():
+    return dict(COLUMNS)
+
+
+@pytest.fixture(params=FORMATS)
+def file_format(request):
+    return request.param

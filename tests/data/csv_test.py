@@ -1,0 +1,197 @@
+"""Tests of what is particular to CSV."""
+
+import gzip
+import random
+
+import pytest
+
+from monolith_tf import data
+from monolith_tf.data.csv import CsvReader
+from monolith_tf.features.columns import ColumnType
+
+INT = ColumnType(dtype="int64")
+FLOAT = ColumnType(dtype="float32")
+STRING = ColumnType(dtype="string")
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Reads text as a CSV file: the clean rows, and the bad ones."""
+
+    def read_(text, columns, name="x.csv", **arguments):
+        path = tmp_path / name
+        content = text if isinstance(text, bytes) else text.encode()
+        path.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+        spec = data.DataSpec(train=str(path), on_bad_row="skip", **arguments)
+        rows, numbers = [], []
+        source = data.open_split(spec, "train", columns)
+        for window, _ in source.windows(shuffle=False):
+            rows += window.table.to_pylist()
+            numbers += window.rows.tolist()
+        bad = []
+        (piece,) = CsvReader(spec).pieces(str(path))
+        for block in CsvReader(spec).read(piece, columns):
+            bad += [(row.row, row.reason) for row in block.bad]
+        return rows, numbers, bad
+
+    return read_
+
+
+def test_numbers_may_have_spaces_around_and_strings_keep_theirs(read):
+    rows, *_ = read("a,b,c\n 1 , 2.5, x \n", {"a": INT, "b": FLOAT, "c": STRING})
+    assert rows == [{"a": 1, "b": 2.5, "c": b" x "}]
+
+
+def test_columns_are_found_by_name_in_any_order(read):
+    rows, *_ = read("c,b,a\n3,2,1\n", {"a": INT, "c": INT})
+    assert rows == [{"a": 1, "c": 3}]
+
+
+def test_files_without_a_header(read):
+    rows, numbers, bad = read(
+        "1\t2\nx\t3\n", {"q": INT}, delimiter="\t", column_names=("p", "q")
+    )
+    assert (rows, numbers, bad) == ([{"q": 2}, {"q": 3}], [0, 1], [])
+
+
+def test_bad_cells_and_bad_widths_are_told_apart_and_numbered(read):
+    text = 'a,b\n1,2\n\n3,4,5\nx,6\n"7\n","8"\n9\n1_0,y\n11,12\n\n13\n14\n'
+    rows, numbers, bad = read(text, {"a": INT, "b": INT})
+    assert [row["a"] for row in rows] == [1, 7, 11]
+    assert numbers == [0, 3, 6]
+    assert bad == [
+        (1, "3 cells where 2 are expected"),
+        (2, "column `a`: 'x' is not an integer"),
+        (4, "1 cells where 2 are expected"),
+        (5, "column `a`: '1_0' is not an integer"),
+        (7, "1 cells where 2 are expected"),
+        (8, "1 cells where 2 are expected"),
+    ]
+
+
+def test_rows_are_numbered_over_many_blocks(read):
+    # Blocks are of a megabyte.
+    lines = [f"{i},{'x' * 90}" if i % 1000 else "bad" for i in range(40_000)]
+    rows, numbers, bad = read("i,text\n" + "\n".join(lines), {"i": INT})
+    assert numbers == [i for i in range(40_000) if i % 1000]
+    assert [row["i"] for row in rows] == numbers
+    assert [row for row, _ in bad] == list(range(0, 40_000, 1000))
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.csv.gz"])
+def test_quoted_newlines_across_blocks(read, name):
+    cell = '"' + "line\n" * 100 + '"'
+    text = "i,text\n" + "".join(f"{i},{cell}\n" for i in range(5000))
+    rows, _, bad = read(text, {"i": INT, "text": STRING}, name=name)
+    assert [row["i"] for row in rows] == list(range(5000)) and not bad
+    assert {row["text"] for row in rows} == {b"line\n" * 100}
+
+
+def test_missing_values(read):
+    text = "i,f,s\n,1,a\n2,,\nNA,3,NA\n4,nan,c\n5,6,d\n"
+    columns = {"i": INT, "f": FLOAT, "s": STRING}
+    rows, numbers, _ = read(text, columns, null_values=("NA",))
+    # Without a default an empty string is a string, an empty number is missing.
+    assert numbers == [4]
+    defaults = {
+        name: ColumnType(dtype=type_.dtype, default=default)
+        for (name, type_), default in zip(columns.items(), (-1, -2, "-"), strict=True)
+    }
+    rows, *_ = read(text, defaults, null_values=("NA",))
+    assert [tuple(row.values()) for row in rows] == [
+        (-1, 1, b"a"),
+        (2, -2, b"-"),
+        (-1, 3, b"-"),
+        (4, -2, b"c"),
+        (5, 6, b"d"),
+    ]
+
+
+def test_strings_without_a_default_are_taken_as_they_are(read):
+    rows, *_ = read("s,t\n,1\nNA,2\n", {"s": STRING}, null_values=("NA",))
+    assert [row["s"] for row in rows] == [b"", b"NA"]
+
+
+def test_truth_values_are_numbers(read):
+    rows, *_ = read("a,b\ntrue,False\n1,TRUE\n", {"a": INT, "b": FLOAT})
+    assert rows == [{"a": 1, "b": 0}, {"a": 1, "b": 1}]
+
+
+def test_lists(read):
+    lists = {
+        "i": ColumnType(dtype="int64", is_list=True),
+        "s": ColumnType(dtype="string", is_list=True),
+        "v": ColumnType(dtype="float32", is_list=True, length=2),
+    }
+    text = "i,s,v\n1| 2,a|b,1|2\n,,3|4\n5,c||d,5|x\n6|y,e,7|8\n"
+    rows, numbers, bad = read(text, lists)
+    assert numbers == [0, 1]
+    assert rows[0] == {"i": [1, 2], "s": [b"a", b"b"], "v": [1, 2]}
+    assert rows[1] == {"i": [], "s": [], "v": [3, 4]}
+    assert bad == [
+        (2, "column `v`: 'x' is not a number"),
+        (3, "column `i`: 'y' is not an integer"),
+    ]
+    rows, *_ = read("s\na;b\n", {"s": lists["s"]}, list_delimiter=";")
+    assert rows == [{"s": [b"a", b"b"]}]
+
+
+def test_integers_that_are_too_large_or_no_integers_are_bad(read):
+    *_, bad = read(f"a\n1\n{2**70}\n1.0\n", {"a": INT})
+    assert [row for row, _ in bad] == [1, 2]
+
+
+def test_bytes_that_are_no_text(read):
+    rows, _, bad = read(b"a,s\n1,\xff\n\xff,x\n", {"a": INT, "s": STRING})
+    assert rows == [{"a": 1, "s": b"\xff"}]
+    assert [row for row, _ in bad] == [1]
+
+
+def test_types_are_guessed_and_may_be_declared_otherwise(read, tmp_path):
+    rows, *_ = read("zip\n01234\n", {"zip": STRING})
+    assert rows == [{"zip": b"01234"}]
+    spec = data.DataSpec(train=str(tmp_path / "x.csv"))
+    assert data.read_schema(spec) == {"zip": INT}
+
+
+def test_guesses(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("i,f,s,b,d,e\n1,1.5,x,true,2020-01-01,\n")
+    schema = data.read_schema(data.DataSpec(train=str(path)))
+    assert {name: type_.dtype for name, type_ in schema.items()} == {
+        "i": "int64",
+        "f": "float32",
+        "s": "string",
+        "b": "int64",
+        "d": "string",
+        "e": "string",
+    }
+
+
+def test_rows_are_counted_without_converting_them(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text('a,b\n"x\n1",y\nz,w\n')
+    source = data.open_split(data.DataSpec(train=str(path)), "train", {"b": INT})
+    assert source.num_rows() == 2
+
+
+def test_an_empty_file_and_a_twice_used_name(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("")
+    with pytest.raises(ValueError, match=r"x\.csv: not a readable CSV file: Empty"):
+        data.read_schema(data.DataSpec(train=str(path)))
+    path.write_text("a,b,a\n1,2,3\n")
+    source = data.open_split(data.DataSpec(train=str(path)), "train", {"b": INT})
+    with pytest.raises(ValueError, match=r"x\.csv: two columns are named `a`"):
+        list(source.windows())
+
+
+def test_a_truncated_archive(tmp_path):
+    path = tmp_path / "x.csv.gz"
+    draw = random.Random(1)
+    lines = "".join(f"{draw.getrandbits(60)},{i}\n" for i in range(100_000))
+    content = gzip.compress(("a,b\n" + lines).encode(), 1)
+    path.write_bytes(content[: len(content) * 3 // 4])
+    source = data.open_split(data.DataSpec(train=str(path)), "train", {"a": INT})
+    with pytest.raises(ValueError, match=r"x\.csv\.gz: .*Truncated compressed stream"):
+        list(source.windows())

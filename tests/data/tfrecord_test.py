@@ -1,0 +1,136 @@
+"""Tests of what is particular to TFRecord files of tf.Example."""
+
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+
+from monolith_tf import data
+from monolith_tf.data import tf_example
+from monolith_tf.features.columns import ColumnType
+
+INT = ColumnType(dtype="int64")
+FLOAT = ColumnType(dtype="float32")
+
+
+def example(**features):
+    """Serializes features: ints, floats or bytes, one or a list of them."""
+    made = {}
+    for name, values in features.items():
+        values = values if isinstance(values, list) else [values]
+        if values and isinstance(values[0], bytes):
+            made[name] = tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+        elif values and isinstance(values[0], float):
+            made[name] = tf.train.Feature(float_list=tf.train.FloatList(value=values))
+        else:
+            made[name] = tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+    message = tf.train.Example(features=tf.train.Features(feature=made))
+    return message.SerializeToString()
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_(records):
+        path = tmp_path / "x.tfrecord"
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for record in records:
+                writer.write(record)
+        return path
+
+    return write_
+
+
+def read(path, columns, **arguments):
+    spec = data.DataSpec(train=str(path), **arguments)
+    source = data.open_split(spec, "train", columns)
+    rows = []
+    for window, _ in source.windows(shuffle=False):
+        rows += window.table.to_pylist()
+    return rows
+
+
+def test_integers_may_be_read_as_floats_and_missing_ones_by_default(write):
+    path = write([example(a=3, b=1.5), example(b=2.5), example(a=[], b=3.5)])
+    columns = {"a": ColumnType(dtype="float32", default=9), "b": FLOAT}
+    assert read(path, columns) == [
+        {"a": 3, "b": 1.5},
+        {"a": 9, "b": 2.5},
+        {"a": 9, "b": 3.5},
+    ]
+
+
+def test_lists_of_one_length(write):
+    path = write([example(v=[1.0, 2.0]), example(x=1), example(v=[3.0])])
+    type_ = ColumnType(dtype="float32", is_list=True, length=2, default=0)
+    with pytest.raises(ValueError, match=r"row 2 .* `v` does not hold 2 numbers"):
+        read(path, {"v": type_})
+    assert read(path, {"v": type_}, on_bad_row="skip") == [{"v": [1, 2]}, {"v": [0, 0]}]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (example(a=[1, 2]), "feature `a` has 2 values, not one"),
+        (example(a=b"x"), "feature `a` is of type string, not int64"),
+        (example(b=1), "no value in column `a`, and no default"),
+        (b"\x0a\xff\xff\xff", "not a tf.Example: an integer reaches beyond"),
+        (example(a=1)[:-1], "not a tf.Example: a field reaches beyond its message"),
+    ],
+)
+def test_bad_records_are_named_or_skipped(write, bad, reason):
+    path = write([example(a=5), bad, example(a=6)])
+    with pytest.raises(ValueError, match=rf"x\.tfrecord: row 1 .*: {reason}"):
+        read(path, {"a": INT})
+    assert read(path, {"a": INT}, on_bad_row="skip") == [{"a": 5}, {"a": 6}]
+
+
+def test_a_damaged_record_ends_the_reading_even_where_bad_rows_are_skipped(write):
+    path = write([example(a=i) for i in range(20)])
+    content = bytearray(path.read_bytes())
+    size = len(content) // 20
+    content[size * 7 + 14] ^= 1
+    path.write_bytes(content)
+    for how in ("error", "skip"):
+        with pytest.raises(ValueError, match=r"x\.tfrecord: row 7 .* is damaged"):
+            read(path, {"a": INT}, on_bad_row=how)
+
+
+def test_a_truncated_archive(write, tmp_path):
+    content = write([example(a=i) for i in range(20)]).read_bytes()[:-5]
+    path = tmp_path / "y.tfrecord.zst"
+    path.write_bytes(pa.Codec("zstd").compress(content, asbytes=True))
+    with pytest.raises(ValueError, match=r"y\.tfrecord\.zst: row 19 .* truncated"):
+        read(path, {"a": INT})
+
+
+def test_schema_is_told_by_the_first_records(write):
+    path = write([example(a=1, s=[]), example(s=[b"x", b"y"], f=0.5), b"\xff"])
+    assert data.read_schema(data.DataSpec(train=str(path))) == {
+        "a": INT,
+        "s": ColumnType(dtype="string", is_list=True),
+        "f": FLOAT,
+    }
+
+
+def test_feature_types_of_packed_and_unpacked_lists():
+    assert tf_example.feature_types(example(a=300, b=[1, 2], c=[0.5, 1.5])) == {
+        "a": ("int64", False),
+        "b": ("int64", True),
+        "c": ("float32", True),
+    }
+
+    def message(number, content):
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    # Two unpacked numbers: field 1 as a varint, twice.
+    numbers = message(3, b"\x08\x05\x08\x06")
+    entry = message(1, b"a") + message(2, numbers)
+    record = message(1, message(1, entry))
+    parsed = tf.io.parse_single_example(record, {"a": tf.io.VarLenFeature(tf.int64)})
+    assert parsed["a"].values.numpy().tolist() == [5, 6]
+    assert tf_example.feature_types(record) == {"a": ("int64", True)}
+
+
+@pytest.mark.parametrize("record", [b"\x0a", b"\x0a\x05\x01", b"\x0b", b"\x80" * 12])
+def test_records_that_are_no_examples(record):
+    with pytest.raises(ValueError, match=r"beyond|wire type"):
+        tf_example.feature_types(record)

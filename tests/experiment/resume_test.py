@@ -1,0 +1,115 @@
+"""Kills real training processes and compares what comes after with a calm run."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from monolith_tf.testing import small_job
+from monolith_tf.training import checkpoint
+
+_TIMEOUT_SECS = 240
+
+
+def _start(config, *overrides):
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "monolith_tf", "train", str(config), *overrides],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _finish(process):
+    output, _ = process.communicate(timeout=_TIMEOUT_SECS)
+    assert process.returncode == 0, output
+    return output
+
+
+def _kill_when(process, condition):
+    """Sends SIGKILL as soon as a condition holds; the process must not be done."""
+    deadline = time.monotonic() + _TIMEOUT_SECS
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "the job did not get that far"
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+
+
+def _last(model_dir):
+    return checkpoint.CheckpointDir(model_dir / "checkpoints").latest()
+
+
+def _dense(found):
+    reader = tf.train.load_checkpoint(str(found.path / "dense"))
+    return {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if "OBJECT_GRAPH" not in name and "save_counter" not in name
+    }
+
+
+def _lines(model_dir):
+    """The log without what a clock decides."""
+    lines = (model_dir / "metrics.jsonl").read_text().splitlines()
+    return [
+        {k: v for k, v in json.loads(line).items() if k != "examples_per_sec"}
+        for line in lines
+    ]
+
+
+@pytest.mark.timeout(600)
+def test_a_job_killed_twice_ends_as_an_undisturbed_one_bit_for_bit(tmp_path):
+    config = small_job.write(tmp_path)
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    undisturbed = _start(config, f"model_dir={calm}")
+    process = _start(config, f"model_dir={killed}")
+    folder = killed / "checkpoints"
+    # Once while a checkpoint is being written, once between two of them.
+    _kill_when(process, lambda: (folder / ".tmp-ckpt-00000030").exists())
+    process = _start(config, f"model_dir={killed}")
+    _kill_when(process, lambda: (folder / "ckpt-00000045").exists())
+    resumed = _finish(_start(config, f"model_dir={killed}"))
+    _finish(undisturbed)
+    assert "Resuming from" in resumed
+    assert _last(killed).step == _last(calm).step == 2 * 32
+    expected, found = _dense(_last(calm)), _dense(_last(killed))
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    rows = small_job.rows(_last(calm).embedding_dir)
+    assert rows == small_job.rows(_last(killed).embedding_dir)
+    assert len(rows) > 50
+    assert _lines(killed) == _lines(calm)
+
+
+@pytest.mark.timeout(600)
+def test_interrupt_leaves_a_checkpoint_and_exit_code_130(tmp_path):
+    config = small_job.write(tmp_path)
+    process = _start(
+        config, "trainer.epochs=1000", "trainer.checkpoint_every_steps=null"
+    )
+    model_dir = tmp_path / "model"
+    log = model_dir / "metrics.jsonl"
+    deadline = time.monotonic() + _TIMEOUT_SECS
+    while not (log.exists() and log.stat().st_size):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "checkpoint was written" in output
+    found = _last(model_dir)
+    assert found.step > 0
+    assert isinstance(found.path, pathlib.Path)

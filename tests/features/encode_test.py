@@ -1,0 +1,234 @@
+"""Tests of encoding: ids, dense features, and the same inside a SavedModel."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from monolith_tf import ids
+from monolith_tf.features import FeatureEncoder
+from monolith_tf.features import FeatureSpec
+from monolith_tf.features import TransformSpec
+
+BUCKETS = TransformSpec(name="bucketize", boundaries=(0.0, 10.0))
+
+FEATURES = (
+    FeatureSpec(name="user", kind="id"),
+    FeatureSpec(name="item", kind="id", table="item"),
+    FeatureSpec(name="history", kind="id_list", table="item", max_length=3),
+    FeatureSpec(name="country", kind="id", table="place"),
+    FeatureSpec(name="visited", kind="id_list", table="place"),
+    FeatureSpec(name="price_id", kind="id", column="price", transform=BUCKETS),
+    FeatureSpec(name="prices_id", kind="id_list", column="prices", transform=BUCKETS),
+    FeatureSpec(name="price", kind="dense", transform=("log1p", "zscore")),
+    FeatureSpec(name="vector", kind="dense", dim=2),
+    FeatureSpec(name="steps", kind="dense", column="vector", dim=2, transform=BUCKETS),
+    FeatureSpec(name="count", kind="dense", column="user", default=3),
+)
+SLOTS = {"user": 5, "item": 1, "place": 32767, "price_id": 2, "prices_id": 3}
+STATISTICS = {"price": {"count": 9, "mean": [0.5], "std": [2.0]}}
+
+
+@pytest.fixture
+def encoder():
+    return FeatureEncoder(FEATURES, SLOTS, statistics=STATISTICS)
+
+
+@pytest.fixture
+def columns():
+    return {
+        "user": tf.constant([0, 2**47 + 3, -1], tf.int64),
+        "item": tf.constant([7, 8, 9], tf.int64),
+        "history": tf.ragged.constant([[7, 9, 7, 8], [], [2**60]], dtype=tf.int64),
+        "country": tf.constant(["fr", "", "日本"]),
+        "visited": tf.ragged.constant([["fr"], ["de", "fr"], []]),
+        "price": tf.constant([-3.0, 0.0, 12.0]),
+        "prices": tf.ragged.constant([[1.0, 11.0], [], [-1.0]]),
+        "vector": tf.constant([[0.0, 10.0], [-1.0, 1e9], [5.0, 9.999]]),
+    }
+
+
+def id_of(slot, value):
+    return (slot << 48) + ids.hash_integer(value)
+
+
+def test_ids_of_integers(encoder, columns):
+    found = encoder.encode(columns).ids
+    assert found["user"].numpy().tolist() == [
+        id_of(5, 0),
+        id_of(5, 2**47 + 3),
+        id_of(5, -1),
+    ]
+    assert found["history"].to_list() == [
+        [id_of(1, value) for value in values] for values in ([7, 9, 7, 8], [], [2**60])
+    ]
+
+
+def test_ids_of_strings(encoder, columns):
+    found = encoder.encode(columns).ids
+    hashed = tf.strings.to_hash_bucket_fast(["fr", "", "日本", "de"], 2**48).numpy()
+    fr, empty, nippon, de = (32767 * 2**48 + hashed).tolist()
+    assert found["country"].numpy().tolist() == [fr, empty, nippon]
+    assert found["visited"].to_list() == [[fr], [de, fr], []]
+
+
+def test_features_of_one_table_have_the_same_ids(encoder, columns):
+    found = encoder.encode(columns).ids
+    assert found["item"][0] == found["history"][0, 0]
+    assert found["item"][2] == found["history"][0, 1]
+    assert found["country"][0] == found["visited"][0, 0]
+    assert found["user"].numpy()[0] >> 48 == 5
+
+
+def test_buckets_as_ids(encoder, columns):
+    found = encoder.encode(columns).ids
+    assert found["price_id"].numpy().tolist() == [id_of(2, b) for b in (0, 1, 2)]
+    assert found["prices_id"].to_list() == [
+        [id_of(3, 1), id_of(3, 2)],
+        [],
+        [id_of(3, 0)],
+    ]
+
+
+def test_dense_features(encoder, columns):
+    dense = encoder.encode(columns).dense
+    prices = np.array([-np.log(4.0), 0.0, np.log(13.0)])
+    np.testing.assert_allclose(dense["price"][:, 0], (prices - 0.5) / 2, rtol=1e-6)
+    np.testing.assert_array_equal(dense["vector"], columns["vector"])
+    np.testing.assert_array_equal(
+        dense["steps"],
+        [[0, 1, 0, 0, 0, 1], [1, 0, 0, 0, 0, 1], [0, 1, 0, 0, 1, 0]],
+    )
+    assert dense["count"].dtype == tf.float32
+    assert {name: value.shape for name, value in dense.items()} == {
+        f.name: (3, f.width) for f in FEATURES if f.kind == "dense"
+    }
+
+
+def test_order_is_that_of_the_config(encoder, columns):
+    found = encoder.encode(columns)
+    assert list(found.ids) == [f.name for f in FEATURES if f.kind != "dense"]
+    assert list(found.dense) == [f.name for f in FEATURES if f.kind == "dense"]
+
+
+def test_vectors_may_come_as_ragged_lists(encoder, columns):
+    ragged = tf.RaggedTensor.from_tensor(columns["vector"], ragged_rank=1)
+    found = encoder.encode(columns | {"vector": ragged})
+    np.testing.assert_array_equal(found.dense["vector"], columns["vector"])
+    short = tf.ragged.constant([[1.0], [2.0], [3.0]])
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
+        encoder.encode(columns | {"vector": short})
+
+
+def test_nan_is_a_missing_value():
+    feature = FeatureSpec(name="x", kind="dense", default=3, transform="log1p")
+    found = FeatureEncoder([feature], {}).encode({"x": [float("nan"), 0.0]})
+    np.testing.assert_allclose(found.dense["x"], [[np.log(4.0)], [0.0]], rtol=1e-6)
+
+
+def test_graph_with_an_unknown_batch_gives_the_same(encoder, columns):
+    specs = {
+        name: tf.RaggedTensorSpec([None, None], value.dtype, 1)
+        if isinstance(value, tf.RaggedTensor)
+        else tf.TensorSpec([None, *value.shape[1:]], value.dtype)
+        for name, value in columns.items()
+    }
+    encode = tf.function(encoder.encode, input_signature=[specs])
+    eager, graph = encoder.encode(columns), encode(columns)
+    assert graph.ids["user"].shape == [3]
+    for one, other in zip(
+        tf.nest.flatten(eager, expand_composites=True),
+        tf.nest.flatten(graph, expand_composites=True),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_empty_batch(encoder, columns):
+    empty = {name: value[:0] for name, value in columns.items()}
+    found = encoder.encode(empty)
+    assert found.ids["user"].shape == [0]
+    assert found.ids["history"].nrows() == 0
+    assert found.dense["steps"].shape == [0, 6]
+
+
+def test_a_saved_model_in_another_process_encodes_the_same(encoder, columns, tmp_path):
+    def flat(**columns):
+        columns["history"] = tf.RaggedTensor.from_row_splits(
+            columns.pop("history_values"), columns.pop("history_splits")
+        )
+        columns["visited"] = tf.ragged.constant([["fr"], ["de", "fr"], []])
+        columns["prices"] = tf.ragged.constant([[1.0, 11.0], [], [-1.0]])
+        found = encoder.encode(columns)
+        outputs = {f"dense_{name}": value for name, value in found.dense.items()}
+        for name, value in found.ids.items():
+            ragged = isinstance(value, tf.RaggedTensor)
+            outputs[f"id_{name}"] = value.flat_values if ragged else value
+        return outputs
+
+    history = columns["history"]
+    given = {name: columns[name] for name in ("user", "item", "country", "price")}
+    given |= {"vector": columns["vector"]}
+    given |= {"history_values": history.values, "history_splits": history.row_splits}
+    module = tf.Module()
+    module.encoder = encoder
+    module.serve = tf.function(flat)
+    specs = {
+        name: tf.TensorSpec([None, *value.shape[1:]], value.dtype, name)
+        for name, value in given.items()
+    }
+    signature = module.serve.get_concrete_function(**specs)
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures=signature)
+    np.savez(
+        tmp_path / "given.npz",
+        **{
+            name: value.numpy().astype("S") if value.dtype == tf.string else value
+            for name, value in given.items()
+        },
+    )
+    program = f"""
+import sys
+sys.modules["monolith_tf"] = None
+import numpy as np
+import tensorflow as tf
+given = dict(np.load("{tmp_path}/given.npz"))
+model = tf.saved_model.load("{tmp_path}/model")
+found = model.signatures["serving_default"](
+    **{{name: tf.constant(value) for name, value in given.items()}})
+np.savez("{tmp_path}/found.npz", **{{k: v.numpy() for k, v in found.items()}})
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    expected = flat(**given)
+    with np.load(tmp_path / "found.npz") as found:
+        assert set(found) == set(expected)
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[name], value)
+
+
+@pytest.mark.parametrize(
+    ("slots", "statistics", "text"),
+    [
+        (
+            {"item": 1},
+            STATISTICS,
+            "`slots` must have the table `user` of feature `user`. Received: slots=",
+        ),
+        (SLOTS | {"item": 2**15}, STATISTICS, r"`slot` must be in \[0, 32768\)"),
+        (
+            SLOTS,
+            {"other": {}},
+            r"`statistics` must have mean and std of feature `price`.*\['other'\]",
+        ),
+    ],
+)
+def test_errors(slots, statistics, text):
+    with pytest.raises(ValueError, match=text):
+        FeatureEncoder(FEATURES, slots, statistics=statistics)
+
+
+def test_a_missing_column(encoder, columns):
+    del columns["country"]
+    with pytest.raises(ValueError, match=r"`country` needs the column `country`\. Rec"):
+        encoder.encode(columns)

@@ -1,0 +1,157 @@
+import pytest
+
+from monolith_tf import schedules
+from monolith_tf.training import optimizers
+from monolith_tf.training import spec
+
+NAMES = ["adam", "adamw", "adagrad", "sgd", "momentum", "rmsprop", "ftrl", "lion"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_defaults_are_those_of_keras(name):
+    given = spec.DenseOptimizerSpec(name=name)
+    ours = optimizers.build(given).get_config()
+    keras = type(optimizers.build(given))().get_config()
+    keras["learning_rate"] = ours["learning_rate"]
+    if name == "momentum":
+        keras["momentum"] = 0.9
+    if name == "lion":  # Its defaults in Keras are the paper's, ours too.
+        assert (ours["beta_1"], ours["beta_2"]) == (0.9, 0.99)
+    for key in ("name", "is_legacy_optimizer", "jit_compile"):
+        ours.pop(key, None)
+        keras.pop(key, None)
+    assert ours == pytest.approx(keras)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_argument_is_either_filled_or_refused(name):
+    filled = spec.DenseOptimizerSpec(name=name)
+    for key in ("beta_1", "momentum", "rho", "l1", "weight_decay", "epsilon"):
+        if getattr(filled, key) is None:
+            with pytest.raises(ValueError, match=f"^`{key}` means nothing to the "):
+                spec.DenseOptimizerSpec(name=name, **{key: 0.5})
+        else:
+            made = spec.DenseOptimizerSpec(name=name, **{key: 0.5})
+            assert getattr(made, key) == 0.5
+
+
+def test_a_filled_spec_can_be_made_again():
+    filled = spec.DenseOptimizerSpec(name="ftrl", l1=0.1)
+    again = spec.DenseOptimizerSpec(**vars(filled))
+    assert again == filled
+
+
+_OPTIMIZER_ERRORS = {
+    "name": (
+        {"name": "adamx"},
+        "`name` must be one of adam, adamw, adagrad, sgd, momentum, rmsprop, ftrl, "
+        "lion. Received: name='adamx'.",
+    ),
+    "meaningless": (
+        {"name": "sgd", "l1": 0.1},
+        "`l1` means nothing to the optimizer sgd. Received: l1=0.1. It takes "
+        "`learning_rate`.",
+    ),
+    "negative": (
+        {"epsilon": -1e-7},
+        "`epsilon` must not be negative. Received: epsilon=-1e-07.",
+    ),
+    "fraction": ({"beta_1": 1.0}, "`beta_1` must be below 1. Received: beta_1=1.0."),
+    "rate": (
+        {"learning_rate": -1.0},
+        "`learning_rate` must not be negative. Received: learning_rate=-1.0.",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"), _OPTIMIZER_ERRORS.values(), ids=list(_OPTIMIZER_ERRORS)
+)
+def test_errors_of_optimizers(values, message):
+    with pytest.raises(ValueError) as caught:
+        spec.DenseOptimizerSpec(**values)
+    assert str(caught.value) == message
+
+
+def test_a_schedule_as_learning_rate():
+    schedule = schedules.ScheduleSpec(name="cosine", decay_steps=10)
+    assert spec.DenseOptimizerSpec(learning_rate=schedule).learning_rate is schedule
+
+
+def test_one_epoch_where_nothing_is_said():
+    assert spec.TrainerSpec().epochs == 1
+    assert spec.TrainerSpec(max_steps=5).epochs is None
+    assert spec.TrainerSpec(max_steps=5, epochs=2).epochs == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "max_steps",
+        "epochs",
+        "steps_per_loop",
+        "log_every_steps",
+        "eval_every_steps",
+        "eval_every_epochs",
+        "checkpoint_every_steps",
+        "keep_checkpoints",
+        "threads",
+    ],
+)
+def test_counts_are_at_least_one(name):
+    with pytest.raises(ValueError) as caught:
+        spec.TrainerSpec(**{name: 0})
+    assert str(caught.value) == f"`{name}` must be at least 1. Received: {name}=0."
+
+
+@pytest.mark.parametrize("name", ["checkpoint_every_secs", "clip_norm"])
+def test_amounts_are_greater_than_zero(name):
+    with pytest.raises(ValueError) as caught:
+        spec.TrainerSpec(**{name: 0.0})
+    assert str(caught.value) == (
+        f"`{name}` must be greater than 0. Received: {name}=0.0. "
+        "Leave it out to switch it off."
+    )
+
+
+def test_actions_are_names_of_classes():
+    spec.TrainerSpec(actions=("my_pkg.actions:Action",))
+    with pytest.raises(ValueError, match=r"`package\.module:Name`\. Received: 'a\.b'"):
+        spec.TrainerSpec(actions=("a.b",))
+
+
+@pytest.mark.parametrize(
+    "watch", [{"keep_best": "auc"}, {"early_stop": spec.EarlyStopSpec(metric="auc")}]
+)
+def test_what_watches_evaluations_needs_them(watch):
+    spec.TrainerSpec(**watch, eval_every_steps=10)
+    spec.TrainerSpec(**watch, eval_every_epochs=1)
+    with pytest.raises(ValueError, match=r"^`early_stop` and `keep_best` need evalua"):
+        spec.TrainerSpec(**watch)
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode", "expected"),
+    [
+        ("click/auc", "auto", True),
+        ("ndcg@5", "auto", True),
+        ("click/log_loss", "auto", False),
+        ("loss", "auto", False),
+        ("click/auc", "min", False),
+        ("calibration", "max", True),
+    ],
+)
+def test_what_is_better(metric, mode, expected):
+    assert spec.EarlyStopSpec(metric=metric, mode=mode).rises is expected
+
+
+def test_a_metric_whose_name_does_not_tell():
+    with pytest.raises(ValueError, match="best at 1"):
+        spec.rises("click/calibration")
+
+
+def test_errors_of_early_stopping():
+    with pytest.raises(ValueError, match=r"at least 1\. Received: patience=0\."):
+        spec.EarlyStopSpec(metric="auc", patience=0)
+    with pytest.raises(ValueError, match=r"negative\. Received: min_delta=-0\.1\."):
+        spec.EarlyStopSpec(metric="auc", min_delta=-0.1)
