@@ -1,0 +1,71 @@
+"""What all row optimizer specs share."""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import pydantic
+
+from monolith_tf import schedules
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RowOptimizer:
+    """What every row optimizer has, and the checks of every number it is given.
+
+    Attributes:
+      learning_rate: A constant, or a schedule over the global step.
+      weight_decay: Decoupled decay: `w -= lr * weight_decay * w` before a row's update.
+        Rows that the step does not touch are not decayed.
+    """
+
+    __pydantic_config__: ClassVar[pydantic.ConfigDict] = {"extra": "forbid"}
+    _fractions: ClassVar[frozenset[str]] = frozenset(
+        {"beta_1", "beta_2", "rho", "momentum"}
+    )
+
+    learning_rate: float | schedules.ScheduleSpec = 0.01
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                continue
+            if field.name in self._fractions and not 0 <= value < 1:
+                raise ValueError(
+                    f"`{field.name}` must be in [0, 1). Received: {field.name}={value}."
+                )
+            if not 0 <= value < math.inf:
+                raise ValueError(
+                    f"`{field.name}` must be finite and not negative. "
+                    f"Received: {field.name}={value}."
+                )
+
+    def check_some_positive(self, *names: str) -> None:
+        """An update divides by the sum of these, and a first gradient may be zero."""
+        if not any(getattr(self, name) for name in names):
+            listed = " or ".join(f"`{name}`" for name in names)
+            given = ", ".join(f"{name}={getattr(self, name)}" for name in names)
+            raise ValueError(
+                f"{listed} must be above 0, or a first gradient of 0 divides 0 by 0. "
+                f"Received: {given}."
+            )
+
+    def check_rate_stays_positive(self) -> None:
+        """FTRL divides by the learning rate."""
+        rate = self.learning_rate
+        if not isinstance(rate, schedules.ScheduleSpec):
+            lowest = rate
+        elif rate.name == "piecewise":
+            lowest = min(rate.values)
+        elif rate.name in ("polynomial", "cosine"):
+            lowest = min(rate.learning_rate, rate.end_learning_rate)
+        else:
+            lowest = rate.learning_rate
+        if lowest <= 0:
+            raise ValueError(
+                "`learning_rate` of FTRL, which divides by it, must stay above 0. "
+                f"Received: learning_rate={rate}. Give a schedule a positive end, or "
+                "use another optimizer."
+            )

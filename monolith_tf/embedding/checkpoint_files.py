@@ -1,0 +1,177 @@
+"""The files of an embedding checkpoint, read and written without TensorFlow.
+
+A directory holds one rows file per physical group and shard, and `manifest.json`,
+which is written last and says what the others hold, their sizes and checksums. A rows
+file is a sequence of NumPy arrays as `numpy.save` writes them, chunk after chunk: ids,
+rows, then one array for each of the group's `stamps`. A counts file holds the ids that
+wait for admission, and their counts, in the same form. Rows are keyed by feature id and
+stand in no order, so that any number of shards can read them.
+"""
+
+import dataclasses
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from typing import Any
+from typing import BinaryIO
+
+import numpy as np
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+
+@dataclasses.dataclass
+class Chunk:
+    """Some rows of a group.
+
+    Attributes:
+      ids: Feature ids, `[n]`, int64.
+      rows: Weights and optimizer state, `[n, width]`, float32.
+      stamps: Stamp name -> when each row was last updated, `[n]`, int64.
+    """
+
+    ids: np.ndarray
+    rows: np.ndarray
+    stamps: dict[str, np.ndarray]
+
+    def take(self, mask: np.ndarray) -> "Chunk":
+        """Those of the rows for which `mask`, `[n]`, is true."""
+        stamps = {name: stamp[mask] for name, stamp in self.stamps.items()}
+        return Chunk(self.ids[mask], self.rows[mask], stamps)
+
+
+class ArrayWriter:
+    """Writes arrays one after the other, keeping count of bytes and checksum.
+
+    Args:
+      directory: Where to write.
+      name: Of the file.
+    """
+
+    def __init__(self, directory: str, name: str) -> None:
+        self._name = name
+        self._file: BinaryIO = open(os.path.join(directory, name), "xb")  # noqa: SIM115
+        self._bytes = 0
+        self._crc = 0
+
+    def write(self, data: bytes) -> int:
+        """Takes the place of a file for `numpy.save`."""
+        self._crc = zlib.crc32(data, self._crc)
+        self._bytes += len(data)
+        return self._file.write(data)
+
+    def save(self, array: np.ndarray) -> None:
+        """Adds one array."""
+        np.lib.format.write_array(self, array, allow_pickle=False)
+
+    def close(self) -> dict[str, Any]:
+        """Makes sure that the data is on disk, and returns its manifest entry."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return {"name": self._name, "bytes": self._bytes, "crc32": self._crc}
+
+
+def write_manifest(directory: str, manifest: dict[str, Any]) -> None:
+    """Writes the manifest, by which a directory counts as complete."""
+    path = os.path.join(directory, MANIFEST)
+    with open(path + ".part", "w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(path + ".part", path)
+
+
+def read_manifest(directory: str) -> dict[str, Any]:
+    """Reads the manifest of a directory, and checks that its files have their sizes.
+
+    Raises:
+      ValueError: If there is no manifest, it is of another format, or a file is
+        missing or has another size.
+    """
+    path = os.path.join(directory, MANIFEST)
+    try:
+        with open(path, encoding="utf-8") as file:
+            manifest = json.load(file)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(
+            f"`directory` must hold a complete embedding checkpoint. Received: "
+            f"directory={directory!r}, which has no {MANIFEST}."
+        ) from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}.") from None
+    if manifest.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} must be of format {FORMAT}. "
+            f"Received: format={manifest.get('format')}."
+        )
+    for entry in all_files(manifest):
+        file_path = os.path.join(directory, entry["name"])
+        size = os.path.getsize(file_path) if os.path.exists(file_path) else None
+        if size != entry["bytes"]:
+            found = "is missing" if size is None else f"has {size} bytes"
+            raise ValueError(
+                f"Embedding checkpoint file {file_path} {found}; the manifest says "
+                f"{entry['bytes']} bytes. The checkpoint is damaged; use another one."
+            )
+    return manifest
+
+
+def verify(directory: str, manifest: dict[str, Any]) -> None:
+    """Compares every file with its checksum.
+
+    Raises:
+      ValueError: If one differs.
+    """
+    for entry in all_files(manifest):
+        path = os.path.join(directory, entry["name"])
+        crc = 0
+        with open(path, "rb") as file:
+            while block := file.read(1 << 22):
+                crc = zlib.crc32(block, crc)
+        if crc != entry["crc32"]:
+            raise ValueError(
+                f"Embedding checkpoint file {path} differs from its checksum. The "
+                "checkpoint is damaged; use another one."
+            )
+
+
+def all_files(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The manifest entries of all files."""
+    for group in manifest["groups"]:
+        yield from group["rows_files"]
+        yield from group["counts_files"]
+
+
+def read_rows(directory: str, group: dict[str, Any]) -> Iterator[Chunk]:
+    """Reads a group's rows, chunk by chunk.
+
+    Args:
+      directory: Of the checkpoint.
+      group: The group's entry in the manifest.
+    """
+    for entry in group["rows_files"]:
+        for arrays in _records(directory, entry, 2 + len(group["stamps"])):
+            stamps = dict(zip(group["stamps"], arrays[2:], strict=True))
+            yield Chunk(arrays[0], arrays[1], stamps)
+
+
+def read_counts(
+    directory: str, group: dict[str, Any]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Reads the ids of a group that wait for admission, and their counts."""
+    for entry in group["counts_files"]:
+        for ids, counts in _records(directory, entry, 2):
+            yield ids, counts
+
+
+def _records(
+    directory: str, entry: dict[str, Any], size: int
+) -> Iterator[list[np.ndarray]]:
+    with open(os.path.join(directory, entry["name"]), "rb") as file:
+        while file.tell() < entry["bytes"]:
+            yield [
+                np.lib.format.read_array(file, allow_pickle=False) for _ in range(size)
+            ]

@@ -1,0 +1,137 @@
+"""From the rows of an example's ids to its embedding.
+
+The rows of a batch come as one tensor, `[total, dim]`, list after list; list `i` is
+`values[row_splits[i]:row_splits[i + 1]]`.
+"""
+
+import typing
+from typing import Any
+
+import tensorflow as tf
+
+from monolith_tf.embedding.spec import Combiner
+from monolith_tf.types import RaggedTensor
+from monolith_tf.types import Tensor
+
+
+def combine(
+    values: Tensor,
+    row_splits: Tensor,
+    combiner: Combiner = "sum",
+    max_length: int | None = None,
+) -> Tensor | tuple[Tensor, Tensor] | RaggedTensor:
+    """Turns lists of rows into one embedding each.
+
+    Args:
+      values: Rows, `[total, dim]`.
+      row_splits: Where the lists begin and end, `[batch + 1]`, int64.
+      combiner: "sum", "mean", "sqrtn" (the sum over the square root of the length) or
+        "max"; "first_n", the first `max_length` rows, padded with zeros; or "none". An
+        empty list reads zeros.
+      max_length: Rows that "first_n" keeps of a list, at least 1. The other combiners
+        take whole lists; cut them with `truncate` beforehand.
+
+    Returns:
+      `[batch, dim]`; of "first_n", `[batch, max_length, dim]` and a mask, `[batch,
+      max_length]`, that is true where there was a row; of "none", a ragged tensor of
+      shape `[batch, None, dim]`.
+
+    Raises:
+      ValueError: If there is no such combiner, or "first_n" has no `max_length`.
+    """
+    if combiner not in typing.get_args(Combiner):
+        raise ValueError(
+            f"`combiner` must be one of {list(typing.get_args(Combiner))}. "
+            f"Received: combiner={combiner!r}."
+        )
+    if combiner == "none":
+        return tf.RaggedTensor.from_row_splits(values, row_splits, validate=False)
+    if combiner == "first_n":
+        if max_length is None or max_length < 1:
+            raise ValueError(
+                "`max_length` must be at least 1 with combiner='first_n'. "
+                f"Received: max_length={max_length}."
+            )
+        return _first_n(values, row_splits, max_length)
+    ids = _list_numbers(row_splits)
+    if combiner == "max":
+        return _to_batch(tf.math.segment_max(values, ids), row_splits)
+    sums = _to_batch(tf.math.segment_sum(values, ids), row_splits)
+    if combiner == "sum":
+        return sums
+    counts = tf.cast(tf.maximum(_lengths(row_splits), 1), sums.dtype)[:, tf.newaxis]
+    return sums / (counts if combiner == "mean" else tf.sqrt(counts))
+
+
+def truncate(
+    values: Tensor, row_splits: Tensor, max_length: int
+) -> tuple[Tensor, Tensor]:
+    """Drops what lies beyond the first `max_length` items of each list.
+
+    Args:
+      values: Items, `[total, ...]`, such as the ids of a batch before their lookup.
+      row_splits: `[batch + 1]`, int64.
+      max_length: Items of a list that stay.
+
+    Returns:
+      The items that stay, and their `row_splits`.
+    """
+    lists = tf.RaggedTensor.from_row_splits(values, row_splits, validate=False)
+    lists = lists[:, :max_length]
+    return lists.values, lists.row_splits
+
+
+def _lengths(row_splits: Tensor) -> Tensor:
+    return row_splits[1:] - row_splits[:-1]  # [batch]
+
+
+def _list_numbers(row_splits: Tensor) -> Tensor:
+    """The list that each row belongs to, `[total]`, int32, rising.
+
+    Counts the lists that begin at each row and sums the counts up: a third of the time
+    of `tf.repeat`, whose memory grows with the longest list besides.
+    """
+    begins = row_splits[1:-1]
+    total = row_splits[-1]
+    counts = tf.math.unsorted_segment_sum(
+        tf.ones_like(begins, tf.int32), begins, total + 1
+    )
+    return tf.cumsum(counts[:-1])
+
+
+def _places(row_splits: Tensor) -> Tensor:
+    """Each row's place in its list, from 0, `[total]`, int64."""
+    begins = tf.gather(row_splits, _list_numbers(row_splits))
+    return tf.range(row_splits[-1]) - begins
+
+
+def _to_batch(sums: Tensor, row_splits: Tensor) -> Tensor:
+    """Adds the empty lists that end a batch, which segment operations do not see."""
+    batch = tf.shape(row_splits)[0] - 1
+    sums = tf.pad(sums, [[0, batch - tf.shape(sums)[0]], [0, 0]])
+    if row_splits.shape[0] is not None:
+        sums = tf.ensure_shape(sums, [row_splits.shape[0] - 1, sums.shape[1]])
+    return sums  # [batch, dim]
+
+
+def _first_n(
+    values: Tensor, row_splits: Tensor, max_length: int
+) -> tuple[Tensor, Tensor]:
+    dim = values.shape[1]
+
+    @tf.custom_gradient
+    def pad(values: Tensor) -> tuple[Tensor, Any]:
+        ragged = tf.RaggedTensor.from_row_splits(values, row_splits, validate=False)
+
+        def gradient(upstream: Tensor) -> Tensor:
+            places = _places(row_splits)
+            lists = tf.cast(_list_numbers(row_splits), places.dtype)
+            indices = lists * max_length + tf.minimum(places, max_length - 1)
+            rows = tf.gather(tf.reshape(upstream, [-1, dim]), indices)  # [total, dim]
+            kept = (places < max_length)[:, tf.newaxis]
+            return tf.where(kept, rows, tf.zeros([], rows.dtype))
+
+        return ragged.to_tensor(shape=[None, max_length, dim]), gradient
+
+    mask = tf.sequence_mask(_lengths(row_splits), max_length)
+    return pad(values), mask

@@ -1,0 +1,207 @@
+"""Merging logical tables into physical groups.
+
+Tables whose rows have the same slices, trained by the same update rules, live in one
+group: one index and one row variable per shard. A step then takes a fixed number of
+operations per group, however many features and tables there are. What differs from
+table to table, a learning rate for instance, is looked up by the id's slot.
+
+A group's row is `[weights of all slices | state of slice 0 | state of slice 1 | ...]`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from monolith_tf.embedding import optimizers
+from monolith_tf.embedding.spec import SliceSpec
+from monolith_tf.embedding.spec import TableSpec
+from monolith_tf.types import Tensor
+
+SLOT_SHIFT = 48
+"""The slot stands above the lowest 48 bits of a feature id."""
+
+_INDEX_BYTES = 43
+_SLOT_MASK = 2**15 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A slice's place in a group's rows.
+
+    Attributes:
+      name: The slice's name.
+      dim: Its width.
+      kind: Its update rule, as `optimizers.kind` names it.
+      start: Its first column among a row's weights.
+      state_start: First column of its optimizer state in a row.
+      state_dims: Widths of the parts of that state.
+    """
+
+    name: str
+    dim: int
+    kind: str
+    start: int
+    state_start: int
+    state_dims: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Tables that share an index and a row variable.
+
+    Attributes:
+      name: Unique among a store's groups.
+      tables: The tables in it, in the store's order.
+      parts: The slices of a row.
+    """
+
+    name: str
+    tables: tuple[TableSpec, ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def dim(self) -> int:
+        """Weights per row."""
+        return sum(part.dim for part in self.parts)
+
+    @property
+    def width(self) -> int:
+        """Columns per row: weights and optimizer state."""
+        return self.dim + sum(sum(part.state_dims) for part in self.parts)
+
+    @property
+    def counts_occurrences(self) -> bool:
+        """Whether any table admits an id only after some occurrences."""
+        return any(table.admit_after > 1 for table in self.tables)
+
+    @property
+    def keeps_step(self) -> bool:
+        """Whether any table asks for the step of a row's last update."""
+        return any(
+            table.expire_after_steps is not None or table.when_full == "evict_oldest"
+            for table in self.tables
+        )
+
+    @property
+    def keeps_secs(self) -> bool:
+        """Whether any table asks for the time of a row's last update."""
+        return any(table.expire_after_days is not None for table in self.tables)
+
+    def table_of(self, ids: Tensor) -> Tensor:
+        """Each id's table as a place in `tables`, int32; 0 where there is one table."""
+        if len(self.tables) == 1:
+            return tf.zeros_like(ids, tf.int32)
+        slots = [table.slot or 0 for table in self.tables]
+        places = [0] * (max(slots) + 1)
+        for place, slot in enumerate(slots):
+            places[slot] = place
+        # An id of a foreign slot counts as the first table's, and is read in bounds.
+        slots_of_ids = tf.minimum(slot_of(ids), max(slots))
+        return tf.gather(tf.constant(places, tf.int32), slots_of_ids)
+
+    def per_row(self, values: Sequence[Any], ids: Tensor, dtype: tf.DType) -> Any:
+        """One value per table as one per id, `[n, 1]`, or as it is if all are equal."""
+        if all(value is values[0] or value == values[0] for value in values):
+            return values[0]
+        return tf.gather(tf.constant(values, dtype), self.table_of(ids))[:, tf.newaxis]
+
+
+def bytes_per_row(group: Group) -> int:
+    """Bytes of a row's variables when it has been used and freed, without its index."""
+    return 4 * group.width + 16 + 8 * (group.keeps_step + group.keeps_secs)
+
+
+def bytes_per_id(group: Group) -> int:
+    """Bytes of a row with its index entry, a node and a bucket of a hash map."""
+    return bytes_per_row(group) - 8 + _INDEX_BYTES
+
+
+def slot_of(ids: Tensor) -> Tensor:
+    """The slot in the high bits of each id, as int64."""
+    shifted = tf.bitwise.right_shift(ids, tf.constant(SLOT_SHIFT, tf.int64))
+    return tf.bitwise.bitwise_and(shifted, tf.constant(_SLOT_MASK, tf.int64))
+
+
+def shard_of(ids: Tensor, num_shards: int) -> Tensor:
+    """The shard of each id, int32; ids that differ little fall far apart."""
+    odd = tf.constant(0x9E37_79B9_7F4A_7C15, tf.uint64)
+    mixed = tf.bitcast(ids, tf.uint64) * odd
+    high = tf.bitwise.right_shift(mixed, tf.constant(33, tf.uint64))
+    return tf.cast(tf.cast(high, tf.int64) % num_shards, tf.int32)
+
+
+def merge_tables(
+    tables: Sequence[TableSpec], key: Callable[[SliceSpec], tuple] | None = None
+) -> tuple[Group, ...]:
+    """Groups tables by the layout of their rows.
+
+    Args:
+      tables: All of a store's tables, each with a slot.
+      key: What slices must share to live in one group, besides name and width; the
+        update rule by default.
+
+    Raises:
+      ValueError: If two tables have one name or one slot, or one has none.
+    """
+    _check_distinct(tables)
+    merged: dict[tuple, list[TableSpec]] = {}
+    for table in tables:
+        layout = tuple(
+            (
+                part.name,
+                part.dim,
+                *(key(part) if key else (optimizers.kind(part.optimizer),)),
+            )
+            for part in table.row_slices()
+        )
+        merged.setdefault(layout, []).append(table)
+    names: set[str] = set()
+    groups = []
+    for layout, members in merged.items():
+        name = "-".join(".".join(map(str, part)) for part in layout)
+        while name in names:
+            name += "_"
+        names.add(name)
+        parts = _place(members[0].row_slices(), with_state=key is None)
+        groups.append(Group(name, tuple(members), parts))
+    return tuple(groups)
+
+
+def _place(slices: Sequence[SliceSpec], with_state: bool) -> tuple[Part, ...]:
+    parts = []
+    start = 0
+    state_start = sum(part.dim for part in slices)
+    for part in slices:
+        kind = optimizers.kind(part.optimizer)
+        state = optimizers.part_dims(kind, part.dim)[1:] if with_state else []
+        parts.append(Part(part.name, part.dim, kind, start, state_start, tuple(state)))
+        start += part.dim
+        state_start += sum(state)
+    return tuple(parts)
+
+
+def _check_distinct(tables: Sequence[TableSpec]) -> None:
+    if not tables:
+        raise ValueError("`tables` must not be empty. Received: tables=().")
+    by_name: dict[str, TableSpec] = {}
+    by_slot: dict[int, TableSpec] = {}
+    for table in tables:
+        if table.slot is None:
+            raise ValueError(
+                "Every table must have a `slot`. Received: "
+                f"name={table.name!r}, slot=None. Give it one of its own in the spec."
+            )
+        if table.name in by_name:
+            raise ValueError(
+                f"`tables` must differ in name. Received: name={table.name!r} twice."
+            )
+        if table.slot in by_slot:
+            raise ValueError(
+                f"`tables` must differ in slot. Received: slot={table.slot} for "
+                f"{by_slot[table.slot].name!r} and {table.name!r}."
+            )
+        by_name[table.name] = table
+        by_slot[table.slot] = table

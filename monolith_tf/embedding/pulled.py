@@ -1,0 +1,45 @@
+"""What a lookup hands to `combine` and to `apply_gradients`."""
+
+from typing import Any
+from typing import NamedTuple
+
+from monolith_tf.types import Tensor
+
+
+class PulledShard(NamedTuple):
+    """What a lookup found in one shard.
+
+    Attributes:
+      places: Which of the group's distinct ids it holds, int32; `()` for all of them.
+      ids: Those ids, `[n]`.
+      counts: Their occurrences, `[n]`, or `()`.
+      numbers: Their row numbers, 0 for none, `[n]`.
+      generation: Says whether the numbers still hold when gradients arrive.
+    """
+
+    places: Tensor
+    ids: Tensor
+    counts: Tensor
+    numbers: Tensor
+    generation: Tensor
+
+
+class Pulled(NamedTuple):
+    """A batch's rows, and all that is needed to push their gradients.
+
+    A structure of tensors: it goes through `tf.nest`, functions and loops.
+
+    Attributes:
+      rows: Group name -> weights of its distinct ids, `[unique, dim]`, for a
+        `tf.GradientTape` to watch.
+      inverses: Group name -> place of every occurrence among the distinct ids.
+      splits: Feature -> row splits, `()` where it has one id per example.
+      shards: Group name -> what each shard found.
+      secs: When, in seconds, int64.
+    """
+
+    rows: dict[str, Tensor]
+    inverses: dict[str, Tensor]
+    splits: dict[str, Any]
+    shards: dict[str, tuple[PulledShard, ...]]
+    secs: Tensor

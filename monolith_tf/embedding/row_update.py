@@ -1,0 +1,135 @@
+"""A group's rows as values: how they start, and what a gradient makes of them."""
+
+import math
+
+import tensorflow as tf
+
+from monolith_tf import schedules
+from monolith_tf.embedding import initializers
+from monolith_tf.embedding import optimizers
+from monolith_tf.embedding.layout import Group
+from monolith_tf.types import Tensor
+
+
+def initial_rows(group: Group, ids: Tensor, seed: int) -> Tensor:
+    """Rows of new ids, `[n, group.width]`, by seed, table, slice and id only."""
+    columns = []
+    for place in range(len(group.parts)):
+        columns.append(_initial_weights(group, place, ids, seed))
+    for place, part in enumerate(group.parts):
+        if part.state_dims:
+            columns.append(_initial_state(group, place, part.dim, ids))
+    return tf.concat(columns, axis=1) if len(columns) > 1 else columns[0]
+
+
+def _initial_weights(group: Group, place: int, ids: Tensor, seed: int) -> Tensor:
+    """`[n, dim]` of one slice."""
+    name, dim = group.parts[place].name, group.parts[place].dim
+    specs = [table.row_slices()[place].initializer for table in group.tables]
+    slice_keys = [
+        initializers.slice_key(seed, table.name, name) for table in group.tables
+    ]
+    keys = slice_keys[0]
+    if len(slice_keys) > 1:
+        keys = tf.gather(tf.constant(slice_keys, tf.int64), group.table_of(ids))
+    by_table = [initializers.parameters(spec) for spec in specs]
+    parameters = {
+        name: group.per_row([values[name] for values in by_table], ids, tf.float32)
+        for name in by_table[0]
+    }
+    kinds = [initializers.kind(spec) for spec in specs]
+    values = initializers.draw(kinds[0], parameters, dim, ids, keys)
+    for kind in dict.fromkeys(kinds[1:]):
+        if kind != kinds[0]:
+            is_kind = group.per_row([other == kind for other in kinds], ids, tf.bool)
+            drawn = initializers.draw(kind, parameters, dim, ids, keys)
+            values = tf.where(is_kind, drawn, values)
+    return values
+
+
+def _initial_state(group: Group, place: int, dim: int, ids: Tensor) -> Tensor:
+    """`[n, state_dim]` of one slice."""
+    states = [
+        optimizers.initial_state(table.row_slices()[place].optimizer, dim)
+        for table in group.tables
+    ]
+    if all(state == states[0] for state in states):
+        return tf.broadcast_to(
+            tf.constant(states[0], tf.float32), [tf.size(ids), len(states[0])]
+        )
+    return tf.gather(tf.constant(states, tf.float32), group.table_of(ids))
+
+
+def updated_rows(
+    group: Group, rows: Tensor, ids: Tensor, gradients: Tensor, step: Tensor
+) -> Tensor:
+    """Applies every slice's optimizer to whole rows.
+
+    Args:
+      group: Says which columns are what.
+      rows: `[n, group.width]`.
+      ids: Their ids, which choose the rates where tables differ.
+      gradients: `[n, group.dim]`, summed over the batch.
+      step: The global step, an integer scalar.
+
+    Returns:
+      The new rows.
+    """
+    dims = [part.dim for part in group.parts]
+    states = [dim for part in group.parts for dim in part.state_dims]
+    columns = tf.split(rows, dims + states, axis=1) if states else [rows]
+    if not states and len(dims) > 1:
+        columns = tf.split(rows, dims, axis=1)
+    by_slice = tf.split(gradients, dims, axis=1) if len(dims) > 1 else [gradients]
+    new_weights = []
+    new_states = []
+    state = len(dims)
+    for place, part in enumerate(group.parts):
+        num_states = len(part.state_dims)
+        new = optimizers.update(
+            part.kind,
+            [columns[place], *columns[state : state + num_states]],
+            _clipped(group, place, by_slice[place], ids),
+            _learning_rate(group, place, ids, step),
+            _hyperparameters(group, place, ids),
+            step,
+        )
+        state += num_states
+        new_weights.append(new[0])
+        new_states += new[1:]
+    columns = new_weights + new_states
+    return tf.concat(columns, axis=1) if len(columns) > 1 else columns[0]
+
+
+def _clipped(group: Group, place: int, gradients: Tensor, ids: Tensor) -> Tensor:
+    norms = [table.row_slices()[place].clip_norm for table in group.tables]
+    if all(norm is None for norm in norms):
+        return gradients
+    limit = group.per_row(
+        [math.inf if norm is None else norm for norm in norms], ids, tf.float32
+    )
+    norm = tf.sqrt(tf.reduce_sum(tf.square(gradients), axis=1, keepdims=True))
+    return gradients * tf.where(norm > limit, limit / norm, 1.0)
+
+
+def _learning_rate(group: Group, place: int, ids: Tensor, step: Tensor) -> Tensor:
+    specs = [
+        table.row_slices()[place].optimizer.learning_rate for table in group.tables
+    ]
+    if all(spec == specs[0] for spec in specs):
+        return schedules.rate_at(specs[0], step)
+    distinct = list(dict.fromkeys(specs))
+    rates = tf.stack([schedules.rate_at(spec, step) for spec in distinct])
+    of_table = tf.constant([distinct.index(spec) for spec in specs], tf.int32)
+    return tf.gather(rates, tf.gather(of_table, group.table_of(ids)))[:, tf.newaxis]
+
+
+def _hyperparameters(group: Group, place: int, ids: Tensor) -> dict[str, float]:
+    by_table = [
+        optimizers.hyperparameters(table.row_slices()[place].optimizer)
+        for table in group.tables
+    ]
+    return {
+        name: group.per_row([hyper[name] for hyper in by_table], ids, tf.float32)
+        for name in by_table[0]
+    }

@@ -1,0 +1,240 @@
+"""The variables of one shard of one group, and what is done to them between steps."""
+
+import math
+import uuid
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from monolith_tf.embedding import admission
+from monolith_tf.embedding.checkpoint_files import Chunk
+from monolith_tf.embedding.layout import Group
+from monolith_tf.types import Tensor
+
+COUNTERS = ("rows", "inserted", "refused", "overflow", "dropped", "expired", "evicted")
+"""What a shard counts for each of its tables; the meaning is in `EmbeddingStore`."""
+
+STAMPS = ("step", "secs")
+"""Names of the times of a row's last update, in the order of `Clock`."""
+
+
+class Clock(NamedTuple):
+    """Step and time, int64 scalars; or one variable of each per row.
+
+    A part is `()` where no table asks for it.
+    """
+
+    step: Tensor
+    secs: Tensor
+
+
+class ShardRows:
+    """A shard's index, rows and bookkeeping.
+
+    Row 0 belongs to no id and stays zero: an id without a row has number 0, so rows
+    are gathered without asking whether they are there.
+
+    Not tracked by `tf.Module`: a checkpoint writes the rows in use, in chunks, and not
+    the variables.
+
+    Args:
+      group: The layout of the rows.
+      device: Where everything lives.
+      capacity: Rows there is room for; memory is taken only as rows are written.
+    """
+
+    def __init__(self, group: Group, *, device: str, capacity: int) -> None:
+        self.group = group
+        self.device = device
+        with tf.device(device):
+            self.index = tf.lookup.experimental.MutableHashTable(
+                tf.int64, tf.int64, default_value=0
+            )
+            # In eager mode sections of one name are one lock.
+            self.lock = tf.CriticalSection(shared_name=f"shard_{uuid.uuid4().hex}")
+            self.next_row = _scalar(1)
+            self.num_free = _scalar(0)
+            self.generation = _scalar(0)
+            self.counters = tf.Variable(
+                tf.zeros([len(group.tables), len(COUNTERS)], tf.int64), trainable=False
+            )
+            self.admission = admission.make(group)
+        self._make_rows(capacity)
+
+    def _make_rows(self, capacity: int) -> None:
+        """Makes the variables that have one entry per row."""
+        group = self.group
+        with tf.device(self.device):
+            self.rows = lazy_variable([capacity, group.width], tf.float32)
+            self.row_ids = lazy_variable([capacity], tf.int64)
+            self.free = lazy_variable([capacity], tf.int64)
+            self.stamps = Clock(
+                lazy_variable([capacity], tf.int64) if group.keeps_step else (),
+                lazy_variable([capacity], tf.int64) if group.keeps_secs else (),
+            )
+            self.capacity = _scalar(capacity)
+            scatter(self.rows, [0], tf.zeros([1, group.width]))
+            scatter(self.row_ids, [0], [-1])
+
+    def find(self, ids: Tensor) -> Tensor:
+        """Row numbers of ids, 0 for an id that has no row."""
+        return tf.ensure_shape(self.index.lookup(ids), [None])
+
+    def stamp_names(self) -> tuple[str, ...]:
+        """Names of the stamps that are kept."""
+        return tuple(
+            name
+            for name, stamp in zip(STAMPS, self.stamps, strict=True)
+            if isinstance(stamp, tf.Variable)
+        )
+
+    def chunks(self, size: int, *, with_rows: bool = True) -> Iterator[Chunk]:
+        """The rows in use, at most `size` at a time.
+
+        Args:
+          size: Row numbers to look at together.
+          with_rows: Whether weights and state are read, or only ids and stamps.
+        """
+        end = int(self.next_row.numpy())
+        for start in range(1, end, size):
+            with tf.device(self.device):
+                numbers = tf.range(start, min(start + size, end), dtype=tf.int64)
+                ids = self.row_ids.sparse_read(numbers)
+                numbers = tf.boolean_mask(numbers, ids >= 0)
+                ids = tf.boolean_mask(ids, ids >= 0)
+                rows = self.rows.sparse_read(numbers) if with_rows else ids[:, None]
+                stamps = {
+                    name: getattr(self.stamps, name).sparse_read(numbers).numpy()
+                    for name in self.stamp_names()
+                }
+            if tf.size(ids):
+                yield Chunk(ids.numpy(), rows.numpy(), stamps)
+
+    def load(self, chunk: Chunk) -> None:
+        """Adds rows of ids that have none, with a stamp for each that is kept."""
+        start = int(self.next_row.numpy())
+        end = start + len(chunk.ids)
+        self.reserve(end)
+        with tf.device(self.device):
+            numbers = tf.range(start, end, dtype=tf.int64)
+            scatter(self.rows, numbers, chunk.rows)
+            scatter(self.row_ids, numbers, chunk.ids)
+            for name in self.stamp_names():
+                scatter(getattr(self.stamps, name), numbers, chunk.stamps[name])
+            self.next_row.assign(end)
+            self.count(COUNTERS.index("rows"), tf.constant(chunk.ids))
+            self.index.insert(tf.constant(chunk.ids), numbers)
+
+    def remove(self, ids: np.ndarray, counter: int) -> None:
+        """Frees the rows of ids, for other ids to use.
+
+        Args:
+          ids: Ids that have a row.
+          counter: Where they are counted.
+        """
+        if not len(ids):
+            return
+        with tf.device(self.device):
+            keys = tf.constant(ids, tf.int64)
+            numbers = self.find(keys)
+            self.index.remove(keys)
+            start = self.num_free.read_value()
+            scatter(
+                self.row_ids, numbers, tf.fill([len(ids)], tf.constant(-1, tf.int64))
+            )
+            scatter(self.free, tf.range(start, start + len(ids)), numbers)
+            self.num_free.assign_add(len(ids))
+            self.generation.assign_add(1)
+            self.count(counter, keys)
+            self.count(COUNTERS.index("rows"), keys, sign=-1)
+
+    def clear(self) -> None:
+        """Forgets all ids, counts and counters."""
+        with tf.device(self.device):
+            ids, _ = self.index.export()
+            self.index.remove(ids)
+            self.next_row.assign(1)
+            self.num_free.assign(0)
+            self.generation.assign_add(1)
+            self.counters.assign(tf.zeros_like(self.counters))
+        if self.admission is not None:
+            self.admission.clear()
+
+    def num_rows_used(self) -> int:
+        """Rows that hold an id, or did and are free now, and row 0."""
+        return int(self.next_row.numpy())
+
+    def reserve(self, num_rows: int) -> bool:
+        """Makes room for so many row numbers; says whether variables were replaced.
+
+        Functions traced before hold the former variables and must be traced again:
+        they fail at their next call.
+        """
+        capacity = int(self.capacity.numpy())
+        if num_rows <= capacity:
+            return False
+        old = [self.rows, self.row_ids, self.free, *self.stamps]
+        self._make_rows(2 ** math.ceil(math.log2(num_rows)))
+        new = [self.rows, self.row_ids, self.free, *self.stamps]
+        size = max(1, (1 << 26) // (4 * self.group.width))
+        with tf.device(self.device):
+            for before, after in zip(old, new, strict=True):
+                if not isinstance(before, tf.Variable):
+                    continue
+                used = self.num_free if before is old[2] else self.next_row
+                end = int(used.numpy())
+                for start in range(0, end, size):
+                    numbers = tf.range(start, min(start + size, end), dtype=tf.int64)
+                    scatter(after, numbers, before.sparse_read(numbers))
+                _empty(before)
+        return True
+
+    def count(self, counter: int, ids: Tensor, sign: int = 1) -> tf.Operation:
+        """Adds the number of ids of each table to a counter."""
+        num_tables = len(self.group.tables)
+        if num_tables == 1:
+            counts = tf.size(ids, tf.int64)[tf.newaxis]
+        else:
+            counts = tf.math.unsorted_segment_sum(
+                tf.ones_like(ids), self.group.table_of(ids), num_tables
+            )
+        column = tf.one_hot(counter, len(COUNTERS), dtype=tf.int64)
+        return self.counters.assign_add(sign * counts[:, tf.newaxis] * column)
+
+
+def scatter(variable: tf.Variable, numbers: Tensor, values: Tensor) -> tf.Operation:
+    """Writes rows of a variable."""
+    return tf.raw_ops.ResourceScatterUpdate(
+        resource=variable.handle,
+        indices=tf.convert_to_tensor(numbers, tf.int64),
+        updates=tf.convert_to_tensor(values, variable.dtype),
+    )
+
+
+def lazy_variable(shape: list[int], dtype: tf.DType) -> tf.Variable:
+    """A variable whose memory is taken as it is first written, and not before.
+
+    Its values are undefined until then. It must never be read whole: that would take,
+    and copy, all of it.
+    """
+    return tf.Variable(
+        lambda: tf.raw_ops.Empty(shape=shape, dtype=dtype, init=False),
+        shape=shape,
+        dtype=dtype,
+        trainable=False,
+    )
+
+
+def _empty(variable: tf.Variable) -> None:
+    """Gives a variable's memory back; what still reads it fails."""
+    tf.raw_ops.AssignVariableOp(
+        resource=variable.handle,
+        value=tf.zeros([0, *variable.shape[1:]], variable.dtype),
+        validate_shape=False,
+    )
+
+
+def _scalar(value: int) -> tf.Variable:
+    return tf.Variable(value, dtype=tf.int64, trainable=False)

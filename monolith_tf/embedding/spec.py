@@ -1,0 +1,253 @@
+"""Embedding tables and the columns that read them, as data, free of TensorFlow."""
+
+import dataclasses
+import math
+import re
+import typing
+from typing import Any
+from typing import ClassVar
+from typing import Literal
+from typing import TypeAlias
+
+import pydantic
+
+from monolith_tf import ids
+from monolith_tf.embedding.initializer_spec import InitializerSpec
+from monolith_tf.embedding.initializer_spec import UniformSpec
+from monolith_tf.embedding.optimizer_spec import AdagradSpec
+from monolith_tf.embedding.optimizer_spec import RowOptimizerSpec
+
+Compressor: TypeAlias = Literal["fp32", "fp16", "int8"]
+Combiner: TypeAlias = Literal["sum", "mean", "sqrtn", "max", "first_n", "none"]
+
+DEFAULT_SLICE = "vec"
+"""Name of the only slice of a table that gives none."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SliceSpec:
+    """A named part of a table's rows, trained by its own rules.
+
+    Attributes:
+      name: What models ask for; letters, digits, `_`, `-` and `.`.
+      dim: Number of values, at least 1.
+      initializer: How a new row's values are drawn.
+      optimizer: How a row's gradient changes it.
+      clip_norm: Largest L2 norm of one row's gradient, summed over the batch; longer
+        ones are scaled down to it. None does not clip.
+      compressor: How the served copy is stored: full floats, half floats, or 8-bit
+        integers. Training rows are full floats.
+      int8_range: `int8` holds values from `-int8_range` to `int8_range`, above 0.
+    """
+
+    __pydantic_config__: ClassVar[pydantic.ConfigDict] = {"extra": "forbid"}
+
+    name: str
+    dim: int
+    initializer: InitializerSpec = dataclasses.field(default_factory=UniformSpec)
+    optimizer: RowOptimizerSpec = dataclasses.field(default_factory=AdagradSpec)
+    clip_norm: float | None = None
+    compressor: Compressor = "fp32"
+    int8_range: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_name("name", self.name)
+        _check_count("dim", self.dim)
+        _check_spec("initializer", self.initializer, InitializerSpec)
+        _check_spec("optimizer", self.optimizer, RowOptimizerSpec)
+        _check_positive("clip_norm", self.clip_norm)
+        _check_choice("compressor", self.compressor, Compressor)
+        _check_positive("int8_range", self.int8_range)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TableSpec:
+    """An embedding table: the layout of its rows, and how ids get and lose them.
+
+    A table of one vector per id gives `dim`, and with it `initializer`, `optimizer`,
+    `clip_norm`, `compressor` and `int8_range`, which mean what they mean in a
+    `SliceSpec`. A table whose rows have several parts gives `slices`.
+
+    Attributes:
+      name: What features name; letters, digits, `_`, `-` and `.`.
+      dim: Values per row, where there is one slice; it is called "vec".
+      slices: The parts of a row, in order.
+      initializer: Of the one slice; uniform in [-0.05, 0.05) when not given.
+      optimizer: Of the one slice; Adagrad when not given.
+      clip_norm: Of the one slice.
+      compressor: Of the one slice; "fp32" when not given.
+      int8_range: Of the one slice; 1 when not given.
+      slot: The namespace in the high bits of the table's ids, below 32768. None leaves
+        the choice to the store.
+      unknown: What training does with an id that has no row: "insert" makes one at the
+        lookup, "zeros" reads zeros and makes one at the first gradient.
+      admit_after: Occurrences of an id in training before it gets a row, at least 1.
+      admission: How occurrences are counted: "exact" (memory grows with the ids),
+        "sketch" (bounded memory, may admit early), or "probabilistic" (no memory, a
+        chance of `1 / admit_after` at each occurrence).
+      expire_after_days: Days after its last update when a row is dropped.
+      expire_after_steps: Steps after its last update when a row is dropped.
+      max_rows: Most rows of the table, over all its shards.
+      max_bytes: Most bytes of its rows with optimizer state, over all its shards.
+      when_full: At that limit, raise an error or drop the rows not updated for longest.
+    """
+
+    __pydantic_config__: ClassVar[pydantic.ConfigDict] = {"extra": "forbid"}
+
+    name: str
+    dim: int | None = None
+    slices: tuple[SliceSpec, ...] = ()
+    initializer: InitializerSpec | None = None
+    optimizer: RowOptimizerSpec | None = None
+    clip_norm: float | None = None
+    compressor: Compressor | None = None
+    int8_range: float | None = None
+    slot: int | None = None
+    unknown: Literal["insert", "zeros"] = "insert"
+    admit_after: int = 1
+    admission: Literal["exact", "sketch", "probabilistic"] = "exact"
+    expire_after_days: float | None = None
+    expire_after_steps: int | None = None
+    max_rows: int | None = None
+    max_bytes: int | None = None
+    when_full: Literal["error", "evict_oldest"] = "error"
+
+    def __post_init__(self) -> None:
+        _check_name("name", self.name)
+        self._check_layout()
+        if self.slot is not None:
+            ids.check_slot(self.slot)
+        for field in dataclasses.fields(self):
+            if typing.get_origin(field.type) is Literal:
+                _check_choice(field.name, getattr(self, field.name), field.type)
+        _check_count("admit_after", self.admit_after)
+        _check_positive("expire_after_days", self.expire_after_days)
+        _check_count("expire_after_steps", self.expire_after_steps)
+        _check_count("max_rows", self.max_rows)
+        _check_count("max_bytes", self.max_bytes)
+
+    def _check_layout(self) -> None:
+        if not self.slices:
+            if self.dim is None:
+                raise ValueError(
+                    f"`dim` or `slices` must be given. Received: name={self.name!r}, "
+                    "dim=None, slices=()."
+                )
+            self.row_slices()
+            return
+        shorthand = _SHORTHAND & {
+            field.name
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) is not None
+        }
+        if shorthand:
+            given = ", ".join(
+                f"{key}={getattr(self, key)}" for key in sorted(shorthand)
+            )
+            raise ValueError(
+                "`slices` must not be given together with what describes a single "
+                f"slice. Received: name={self.name!r}, {given}. Move it into the "
+                "slices."
+            )
+        names = [part.name for part in self.slices]
+        if len(set(names)) < len(names):
+            raise ValueError(f"`slices` must differ in name. Received: names={names}.")
+
+    def row_slices(self) -> tuple[SliceSpec, ...]:
+        """The parts of a row in order, also where there is one and no `slices`."""
+        if self.slices:
+            return self.slices
+        given = {key: getattr(self, key) for key in _SHORTHAND}
+        given = {key: value for key, value in given.items() if value is not None}
+        return (SliceSpec(name=DEFAULT_SLICE, **given),)
+
+    @property
+    def row_dim(self) -> int:
+        """Values of one row, without optimizer state."""
+        return sum(part.dim for part in self.row_slices())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ColumnSpec:
+    """A feature's use of a table.
+
+    Attributes:
+      feature: Name of the feature whose ids are looked up.
+      table: Name of the table; features that name the same one share its rows.
+      combiner: What becomes of the rows of one example's ids: their "sum", "mean",
+        "sqrtn" (sum over the square root of their number) or "max", the "first_n" of
+        them padded with zeros, or "none", a ragged list of them.
+      max_length: Ids of an example beyond the first `max_length` are dropped before the
+        lookup. `first_n` needs it.
+    """
+
+    __pydantic_config__: ClassVar[pydantic.ConfigDict] = {"extra": "forbid"}
+
+    feature: str
+    table: str
+    combiner: Combiner = "sum"
+    max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("feature", "table"):
+            if not getattr(self, field):
+                raise ValueError(f"`{field}` must not be empty. Received: {field}=''.")
+        _check_choice("combiner", self.combiner, Combiner)
+        _check_count("max_length", self.max_length)
+        if self.combiner == "first_n" and self.max_length is None:
+            raise ValueError(
+                "`max_length` must be given with combiner='first_n'. "
+                f"Received: feature={self.feature!r}, max_length=None."
+            )
+
+
+_SHORTHAND = frozenset(
+    {"dim", "initializer", "optimizer", "clip_norm", "compressor", "int8_range"}
+)
+
+_FACTORIES = {
+    "initializer": "initializer_spec.initializer",
+    "optimizer": "optimizer_spec.row_optimizer",
+}
+
+
+def _check_name(argument: str, value: str) -> None:
+    if not re.fullmatch(r"\w[\w.-]*", value):
+        raise ValueError(
+            f"`{argument}` must be of letters, digits, `_`, `-` and `.`, and not start "
+            f"with the last two. Received: {argument}={value!r}."
+        )
+
+
+def _check_count(argument: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ValueError(
+            f"`{argument}` must be at least 1. Received: {argument}={value}."
+        )
+
+
+def _check_positive(argument: str, value: float | None) -> None:
+    if value is not None and not 0 < value < math.inf:
+        raise ValueError(
+            f"`{argument}` must be finite and above 0. Received: {argument}={value}."
+        )
+
+
+def _check_choice(argument: str, value: str, choices: Any) -> None:
+    if value not in typing.get_args(choices):
+        raise ValueError(
+            f"`{argument}` must be one of {list(typing.get_args(choices))}. "
+            f"Received: {argument}={value!r}."
+        )
+
+
+def _check_spec(argument: str, value: Any, kinds: Any) -> None:
+    """`kinds` is an annotated union of spec classes."""
+    union = typing.get_args(kinds)[0]
+    if not isinstance(value, typing.get_args(union)):
+        raise TypeError(
+            f"`{argument}` must be a spec, such as "
+            f"`{typing.get_args(union)[0].__name__}()`. "
+            f"Received: {argument}={value!r}. To name one, call "
+            f"`{_FACTORIES[argument]}({value!r})`."
+        )
