@@ -47,13 +47,7 @@ class Watcher:
 
 
 class Estimator:
-    """One job: everything that `monolith-tf` does, from Python.
-
-    Example:
-      >>> estimator = mt.Estimator("configs/census_mmoe.yaml")  # doctest: +SKIP
-      >>> estimator.train()  # doctest: +SKIP
-      >>> estimator.evaluate("test")["income/auc"]  # doctest: +SKIP
-    """
+    """One job: everything that `monolith-tf` does, from Python."""
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ Adam and `binary_crossentropy`, and fed four sampled negatives with each positiv
 Source: He et al., "Neural Collaborative Filtering", WWW 2017 (arXiv:1708.05031).
 
 Example:
-  >>> model = ncf.neumf(num_users=100, num_items=50)
+  >>> model = neumf(num_users=100, num_items=50)
   >>> model.compile("adam", "binary_crossentropy")
   >>> model([tf.zeros([4, 1], tf.int32), tf.zeros([4, 1], tf.int32)]).shape
   TensorShape([4, 1])

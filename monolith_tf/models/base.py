@@ -109,7 +109,7 @@ class Model(tf_keras.Model):
       ...         logit = self._logit(inputs.concat())[:, 0]
       ...         return EstimatorSpec(mode=mode, predictions=tf.sigmoid(logit))
       >>> spec = Wide(None).run(Inputs(embeddings={"a": tf.ones([3, 2])}), Mode.PREDICT)
-      >>> spec.predictions.shape
+      >>> spec.predictions["prediction"].shape
       TensorShape([3])
     """
 

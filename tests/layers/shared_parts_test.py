@@ -175,7 +175,7 @@ class LayersPackageTest(testing.TestCase):
 
     def test_own_names_come_first_and_can_be_imported(self):
         names = layers.__dir__()
-        own = list(layers._NAMES)
+        own = list(layers.NAMES)
         self.assertSameElements(names[: len(own)], own)
         self.assertLen(set(names), len(names))
         for name in own:

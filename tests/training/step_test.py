@@ -1,0 +1,147 @@
+"""Tests of one training step."""
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from monolith_tf import layers
+from monolith_tf import testing
+from monolith_tf.embedding.initializer_spec import ZerosSpec
+from monolith_tf.embedding.optimizer_spec import SgdSpec
+from monolith_tf.embedding.spec import ColumnSpec
+from monolith_tf.embedding.spec import TableSpec
+from monolith_tf.embedding.store import EmbeddingStore
+from monolith_tf.features.encode import FeatureEncoder
+from monolith_tf.features.spec import FeatureSpec
+from monolith_tf.features.spec import LabelSpec
+from monolith_tf.models import base
+from monolith_tf.models import network as network_lib
+from monolith_tf.training import step as step_lib
+
+_FEATURES = (FeatureSpec(name="user", kind="id"), FeatureSpec(name="x", kind="dense"))
+_COLUMNS = {
+    "user": tf.TensorSpec([None], tf.int64),
+    "x": tf.TensorSpec([None], tf.float32),
+    "y": tf.TensorSpec([None], tf.float32),
+}
+
+
+class _Sum(base.Model):
+    """Predicts the sum of the user's embedding and of w x; squared error."""
+
+    def __init__(self, optimizer=None):
+        super().__init__()
+        self.dense = layers.Dense(
+            1, use_bias=False, kernel_initializer="ones", optimizer=optimizer
+        )
+
+    def model_fn(self, inputs, mode):
+        predictions = (
+            tf.reduce_sum(inputs.embeddings["user"], axis=-1)
+            + self.dense(inputs.dense["x"])[:, 0]
+        )
+        loss = tf.reduce_sum((predictions - inputs.labels["y"]) ** 2)
+        return base.EstimatorSpec(
+            mode=mode,
+            predictions=predictions,
+            loss=loss,
+            auxiliary_losses={"half": 0.5 * loss},
+        )
+
+
+def _step(model, **kwargs):
+    table = TableSpec(
+        name="user",
+        dim=2,
+        slot=1,
+        initializer=ZerosSpec(),
+        optimizer=SgdSpec(learning_rate=0.1),
+    )
+    store = EmbeddingStore(
+        [table], [ColumnSpec(feature="user", table="user")], capacity=1000
+    )
+    network = network_lib.Network(
+        FeatureEncoder(_FEATURES, {"user": 1}),
+        store,
+        model,
+        labels=[LabelSpec(name="y")],
+    )
+    step = step_lib.TrainStep(network, tf_keras.optimizers.SGD(0.1), **kwargs)
+    step.build(_COLUMNS)
+    return step
+
+
+def _batch(x=(1.0, 2.0), y=(0.0, 0.0)):
+    return {
+        "user": tf.constant([7, 8], tf.int64),
+        "x": tf.constant(x, tf.float32),
+        "y": tf.constant(y, tf.float32),
+    }
+
+
+def _run(step, *batches):
+    dataset = tf.data.Dataset.from_tensor_slices(
+        {key: tf.stack([b[key] for b in batches]) for key in batches[0]}
+    )
+    # The second dimension of every column is unknown to the step, as in real data.
+    dataset = dataset.map(
+        lambda b: {k: tf.ensure_shape(v, [None]) for k, v in b.items()}
+    )
+    loop = tf.function(step.loop)
+    now = tf.constant(0, tf.int64)
+    return loop(iter(dataset), tf.constant(100, tf.int64), now)
+
+
+def _rows(step):
+    """The users' embeddings, as an evaluation reads them."""
+    _, pulled = step.network.lookup(_batch(), base.Mode.EVALUATE)
+    return step.network.store.combine(pulled)["user"]["vec"].numpy()
+
+
+class TrainStepTest(testing.TestCase):
+    def test_updates_dense_variables_and_rows(self):
+        step = _step(_Sum())
+        result = _run(step, _batch())
+        # Predictions w x = (1, 2), error (1, 2), loss 5 and half of it once more. The
+        # gradient is 3 * error: for w 3 * (1 * 1 + 2 * 2) = 15, for a row 3 * error.
+        self.assertAllClose(result.loss_sum, 7.5)
+        self.assertAllClose(result.auxiliary["half"], 2.5)
+        self.assertAllClose(step.network.model.dense.kernel, [[1 - 0.1 * 15]])
+        self.assertAllClose(_rows(step), [[-0.3, -0.3], [-0.6, -0.6]])
+        self.assertAllEqual(step.step, 1)
+        self.assertAllEqual(result.examples, 2)
+
+    def test_clips_the_norm_over_dense_gradients_and_rows_together(self):
+        step = _step(_Sum(), clip_norm=1.0)
+        result = _run(step, _batch())
+        # 15^2 for w, and per row two columns of 3 and of 6.
+        norm = np.sqrt(15**2 + 2 * 3**2 + 2 * 6**2)
+        self.assertAllClose(result.norm, norm)
+        self.assertAllClose(step.network.model.dense.kernel, [[1 - 0.1 * 15 / norm]])
+        self.assertAllClose(_rows(step)[0], [-0.1 * 3 / norm] * 2)
+
+    def test_a_variable_follows_its_own_optimizer(self):
+        step = _step(_Sum(optimizer=tf_keras.optimizers.SGD(0.01)))
+        _run(step, _batch())
+        self.assertAllClose(step.network.model.dense.kernel, [[1 - 0.01 * 15]])
+
+    def test_a_step_whose_loss_is_not_finite_changes_nothing_and_ends_the_loop(self):
+        step = _step(_Sum())
+        result = _run(step, _batch(), _batch(x=(1.0, np.nan)), _batch())
+        self.assertFalse(result.finite)
+        self.assertAllEqual(result.steps, 1)
+        self.assertAllEqual(step.step, 1)
+        self.assertAllClose(step.network.model.dense.kernel, [[1 - 0.1 * 15]])
+        self.assertAllClose(_rows(step), [[-0.3, -0.3], [-0.6, -0.6]])
+
+    def test_the_loop_ends_with_the_data(self):
+        step = _step(_Sum())
+        result = _run(step, _batch(), _batch())
+        self.assertAllEqual(result.steps, 2)
+        self.assertTrue(result.finite)
+
+    def test_building_trains_nothing(self):
+        step = _step(_Sum())
+        self.assertAllEqual(step.step, 0)
+        self.assertAllEqual(step.network.model.dense.kernel, [[1.0]])
+        self.assertAllEqual(step.network.store.counters()["rows"], [0])
