@@ -96,7 +96,8 @@ def _held_tables(embedding: Any) -> list[list[object]]:
         num_ids = table["counters"]["rows"]
         slices = [f"{part['name']}: {part['dim']}" for part in group["slices"]]
         optimizers = [part["optimizer"] for part in group["slices"]]
-        size = tables.size(num_ids * group["width"] * _FLOAT_BYTES)
+        width = sum(part["dim"] + part["state_dim"] for part in group["slices"])
+        size = tables.size(num_ids * width * _FLOAT_BYTES)
         lines.append([table["name"], table["slot"], slices, optimizers, num_ids, size])
     return lines
 

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "BadRow": "reader",
         "Block": "reader",
         "DataSpec": "spec",
+        "InputFn": "input_fn",
         "Piece": "reader",
         "Reader": "reader",
         "RowRange": "source",

@@ -22,6 +22,7 @@ from monolith_tf.features.columns import ColumnType
 from monolith_tf.features.columns import DType
 
 _BLOCK_BYTES = 1 << 20
+_MAX_SCAN_BYTES = 1 << 30
 _NUMBERS = {"int64": pa.int64(), "float32": pa.float32()}
 _NOUNS = {"int64": "an integer", "float32": "a number"}
 _COMPRESSED = (".gz", ".zst", ".bz2")
@@ -46,7 +47,7 @@ class CsvReader(Reader):
             null_values=["", *self.spec.null_values], strings_can_be_null=True
         )
         types: dict[str, ColumnType] = {}
-        for field in self._open(file, options, []).schema:
+        for field in self._open(file, options).schema:
             types[field.name] = ColumnType(dtype=_guess(field.type))
         return types
 
@@ -61,7 +62,8 @@ class CsvReader(Reader):
         )
         numbers = _Numbers(malformed, first=1 if self.spec.column_names else 2)
         try:
-            for batch in self._open(piece.file, options, malformed):
+            quoted = self._may_be_quoted(piece.file)
+            for batch in self._open(piece.file, options, malformed, quoted):
                 rows, bad = numbers.take(batch.num_rows)
                 yield self._convert(batch, rows, bad, columns)
             yield self._convert(None, *numbers.take(0, rest=True), columns)
@@ -73,19 +75,24 @@ class CsvReader(Reader):
     def _names(self, file: str) -> list[str]:
         """Returns the names of a file's columns."""
         options = pyarrow.csv.ConvertOptions()
-        names = self._open(file, options, []).schema.names
+        names = self._open(file, options).schema.names
         twice = [name for name, num in collections.Counter(names).items() if num > 1]
         if twice:
             raise ValueError(f"{file}: two columns are named `{twice[0]}`.")
         return names
 
     def _open(
-        self, file: str, options: pyarrow.csv.ConvertOptions, malformed: list[Any]
+        self,
+        file: str,
+        options: pyarrow.csv.ConvertOptions,
+        malformed: list[Any] | None = None,
+        quoted: bool = True,
     ) -> Any:
         """Opens a file; rows with a wrong number of cells go to `malformed`."""
 
         def put_aside(row: Any) -> str:
-            malformed.append(row)
+            if malformed is not None:
+                malformed.append(row)
             return "skip"
 
         try:
@@ -99,7 +106,7 @@ class CsvReader(Reader):
                 ),
                 parse_options=pyarrow.csv.ParseOptions(
                     delimiter=self.spec.delimiter,
-                    newlines_in_values=self._may_be_quoted(file),
+                    newlines_in_values=quoted,
                     invalid_row_handler=put_aside,
                 ),
                 convert_options=options,
@@ -110,10 +117,9 @@ class CsvReader(Reader):
     def _may_be_quoted(self, file: str) -> bool:
         """Returns whether a file may have quotes; parsing without them is faster."""
         if file not in self._quoted:
-            if file.endswith(_COMPRESSED):
+            size = os.path.getsize(file)
+            if file.endswith(_COMPRESSED) or not 0 < size < _MAX_SCAN_BYTES:
                 self._quoted[file] = True
-            elif os.path.getsize(file) == 0:
-                self._quoted[file] = False
             else:
                 with (
                     open(file, "rb") as opened,

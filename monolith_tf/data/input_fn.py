@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from monolith_tf.data.source import RowRange
 from monolith_tf.data.spec import Split
 from monolith_tf.features.columns import ColumnType
+from monolith_tf.features.columns import DType
 
 
 class InputFn:
@@ -63,24 +65,24 @@ class InputFn:
         *,
         batch_size: int | None = None,
         shuffle: bool | None = None,
+        string_codes: bool = False,
     ) -> tf.data.Dataset:
         """Returns the batches from a position on; arguments as `Source.dataset`.
 
-        `batch_size` and `shuffle` have no effect: both are the function's own.
+        The keyword arguments have no effect: these are the function's own. Where
+        the batches of an epoch are not known, `batch_start` may count those of earlier
+        epochs too.
         """
-        del batch_size, shuffle
-        repeats = None if num_epochs is None else num_epochs - 1
-        first = self._make(self._split).skip(batch_start)
-        del epoch_start
-        return first.concatenate(self._make(self._split).repeat(repeats)).prefetch(2)
+        del epoch_start, batch_size, shuffle, string_codes
+        return self._make(self._split).repeat(num_epochs).skip(batch_start).prefetch(2)
 
-    def locate(self, epoch: int, batch: int) -> list[str]:
+    def locate(self, epoch: int, batch: int) -> list[RowRange]:
         """Returns nothing: only the function knows where its rows come from."""
         del epoch, batch
         return []
 
 
-def _dtype(dtype: tf.DType) -> str:
+def _dtype(dtype: tf.DType) -> DType:
     if dtype.is_integer:
         return "int64"
     return "string" if dtype == tf.string else "float32"

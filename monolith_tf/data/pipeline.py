@@ -4,6 +4,7 @@ Python hands over one window at a time, as flat arrays; slicing it into batches 
 by TensorFlow operations, so the cost in Python per batch is next to none.
 """
 
+import dataclasses
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -14,7 +15,9 @@ import pyarrow as pa
 import tensorflow as tf
 
 from monolith_tf.data.windows import Window
+from monolith_tf.features import strings
 from monolith_tf.features.columns import ColumnType
+from monolith_tf.features.strings import StringCodes
 from monolith_tf.types import Tensor
 
 _DTYPES = {"int64": tf.int64, "float32": tf.float32, "string": tf.string}
@@ -27,6 +30,7 @@ def dataset(
     windows: Callable[[], Iterator[tuple[Window, int]]],
     columns: Mapping[str, ColumnType],
     batch_size: int,
+    string_codes: bool = False,
 ) -> tf.data.Dataset:
     """Returns batches of raw columns.
 
@@ -34,6 +38,7 @@ def dataset(
       windows: Starts the windows, each with the number of its batches to leave out.
       columns: The columns of the windows.
       batch_size: Rows per batch; a window's last batch may have fewer.
+      string_codes: Whether strings come as `StringCodes`, hashed once per window.
 
     Returns:
       A dataset of dicts: `[batch]` tensors, `[batch, length]` tensors of lists of one
@@ -49,11 +54,16 @@ def dataset(
 
     def batches(num_rows: Tensor, first: Tensor, *arrays: Tensor) -> tf.data.Dataset:
         num_batches = (num_rows + batch_size - 1) // batch_size
+        rest = iter(arrays)
+        whole = {
+            name: _assemble(type_, rest, string_codes)
+            for name, type_ in columns.items()
+        }
 
-        def batch(index: Tensor) -> dict[str, Tensor]:
+        def batch(index: Tensor) -> dict[str, Any]:
             begin = index * batch_size
             end = tf.minimum(begin + batch_size, num_rows)
-            return _slice(arrays, columns, begin, end)
+            return {name: _rows(column, begin, end) for name, column in whole.items()}
 
         return tf.data.Dataset.range(first, num_batches).map(batch)
 
@@ -94,34 +104,46 @@ def _flatten(window: Window, first: int, columns: Mapping[str, ColumnType]) -> F
     return tuple(flat)
 
 
-def _objects(strings: pa.Array) -> np.ndarray:
+def _objects(words: pa.Array) -> np.ndarray:
     """Returns byte strings as an array of Python objects."""
-    return strings.to_numpy(zero_copy_only=False)
+    return words.to_numpy(zero_copy_only=False)
 
 
-def _slice(
-    arrays: tuple[Tensor, ...],
-    columns: Mapping[str, ColumnType],
-    begin: Tensor,
-    end: Tensor,
-) -> dict[str, Tensor]:
-    """Returns rows `begin` to `end` of a window's flat arrays, column by column."""
-    rest = iter(arrays)
-    batch = {}
-    for name, type_ in columns.items():
-        values = next(rest)
-        strings = type_.dtype == "string" and type_.length is None
-        dictionary = next(rest) if strings else None
-        if type_.is_list and type_.length is None:
-            splits = next(rest)[begin : end + 1]  # [batch + 1]
-            values = values[splits[0] : splits[-1]]
-            splits -= splits[0]
-        else:
-            splits = None
-            values = values[begin:end]
-        if dictionary is not None:
-            values = tf.gather(dictionary, values)
-        if splits is not None:
-            values = tf.RaggedTensor.from_row_splits(values, splits, validate=False)
-        batch[name] = values
-    return batch
+@dataclasses.dataclass(frozen=True)
+class _Strings:
+    """Strings of a whole window, to be copied into batches."""
+
+    codes: Tensor
+    dictionary: Tensor
+
+
+def _assemble(type_: ColumnType, arrays: Iterator[Tensor], string_codes: bool) -> Any:
+    """Takes a window's column from its flat arrays."""
+    column = next(arrays)
+    dictionary = next(arrays) if type_.dtype == "string" else None
+    if type_.is_list and type_.length is None:
+        column = tf.RaggedTensor.from_row_splits(column, next(arrays), validate=False)
+    if dictionary is None:
+        return column
+    if string_codes:
+        return strings.string_codes(column, dictionary)
+    return _Strings(column, dictionary)
+
+
+def _rows(column: Any, begin: Tensor, end: Tensor) -> Any:
+    """Returns rows `begin` to `end` of a window's column."""
+    if isinstance(column, StringCodes):
+        codes = _rows(column.codes, begin, end)
+        return StringCodes(codes, column.dictionary, column.hashed)
+    if isinstance(column, _Strings):
+        codes = _rows(column.codes, begin, end)
+        if isinstance(codes, tf.RaggedTensor):
+            flat = tf.gather(column.dictionary, codes.values)
+            return codes.with_values(flat)
+        return tf.gather(column.dictionary, codes)
+    if isinstance(column, tf.RaggedTensor):
+        splits = column.row_splits[begin : end + 1]  # [batch + 1]
+        values = column.values[splits[0] : splits[-1]]
+        splits -= splits[0]
+        return tf.RaggedTensor.from_row_splits(values, splits, validate=False)
+    return column[begin:end]

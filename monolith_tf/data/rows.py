@@ -8,6 +8,7 @@ import pyarrow as pa
 from absl import logging
 
 from monolith_tf.data import arrow
+from monolith_tf.data import exiting
 from monolith_tf.data import order
 from monolith_tf.data.reader import Block
 from monolith_tf.data.reader import Piece
@@ -88,6 +89,7 @@ class SplitRows:
         num_rows = num_bad = 0
         first = ""
         for block in self._reader.read(piece, self.columns):
+            exiting.check()
             table, rows, bad = self._clean(number, block)
             if bad and not self._skips:
                 raise ValueError(

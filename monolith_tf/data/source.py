@@ -115,6 +115,7 @@ class Source:
         *,
         batch_size: int | None = None,
         shuffle: bool | None = None,
+        string_codes: bool = False,
     ) -> "tf.data.Dataset":
         """Returns the batches from a position on.
 
@@ -125,6 +126,8 @@ class Source:
           batch_size: Rows per batch; None takes the config's.
           shuffle: Whether to shuffle, if the config has a shuffle buffer; None shuffles
             the train split only.
+          string_codes: Whether strings come as `features.StringCodes`, which spares
+            copying and hashing them batch by batch.
 
         Returns:
           A dataset of dicts of raw columns: `[batch]` tensors, ragged for lists.
@@ -152,7 +155,8 @@ class Source:
                 self.failure = error
                 raise
 
-        return pipeline.dataset(windows, self._rows.columns, batch_size)
+        columns = self._rows.columns
+        return pipeline.dataset(windows, columns, batch_size, string_codes)
 
     def rows_of(
         self,

@@ -42,6 +42,9 @@ class DataSpec:
       num_rows: Rows of each split of the `synthetic` format.
       reader: A reader of your own in place of `format`, as `module:Name`; see
         `data.Reader`.
+      input_fn: A function of your own in place of files, as `module:name`. It is
+        called with a split's name and returns one epoch of it, a `tf.data.Dataset` of
+        dicts of batched raw columns, the same at every call; see `data.InputFn`.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -61,6 +64,7 @@ class DataSpec:
     list_delimiter: str = "|"
     num_rows: int = 10_000
     reader: str | None = None
+    input_fn: str | None = None
 
     def __post_init__(self) -> None:
         for split in ("train", "eval", "test"):
@@ -80,10 +84,20 @@ class DataSpec:
                     f"`{name}` must be one character. "
                     f"Received: {name}={getattr(self, name)!r}."
                 )
-        if self.reader is not None and ":" not in self.reader:
+        for name in ("reader", "input_fn"):
+            value = getattr(self, name)
+            if value is not None and ":" not in value:
+                raise ValueError(
+                    f"`{name}` must be of the form `module:Name`. "
+                    f"Received: {name}={value!r}."
+                )
+        if self.input_fn is not None and (
+            self.reader or self.train or self.eval or self.test
+        ):
             raise ValueError(
-                "`reader` must be of the form `module:Name`. "
-                f"Received: reader={self.reader!r}."
+                "`input_fn` takes the place of files and a reader; give one of them. "
+                f"Received: input_fn={self.input_fn!r}, reader={self.reader!r}, "
+                f"train={self.train}, eval={self.eval}, test={self.test}."
             )
 
     def _check_numbers(self) -> None:
@@ -109,6 +123,8 @@ class DataSpec:
 
     def has(self, split: Split) -> bool:
         """Returns whether there is such a split."""
+        if self.input_fn is not None:
+            return True
         return self.format == "synthetic" or bool(self.patterns(self.file_split(split)))
 
 

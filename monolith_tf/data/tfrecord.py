@@ -106,25 +106,16 @@ def _parse(
     dtypes: Mapping[str, DType],
 ) -> Block:
     """Parses examples, putting aside those that do not parse."""
-    import tensorflow as tf
-
-    # TensorFlow quotes the record in its error, and may fail in reading that as text.
-    failures = (tf.errors.InvalidArgumentError, UnicodeDecodeError)
     rows = np.arange(first_row, first_row + len(records))
     bad: list[BadRow] = []
-    try:
-        parsed = _parse_batch(records, dtypes)
-    except failures:
+    parsed = _parse_batch(records, dtypes)
+    if parsed is None:
         fine = np.ones(len(records), bool)
-        for index in range(len(records)):
-            try:
-                _parse_batch(records[index : index + 1], dtypes)
-            except failures:
-                fine[index] = False
-                reason = _why_bad(records[index], dtypes)
-                bad.append(BadRow(int(rows[index]), reason))
+        for index in _find_unreadable(records, dtypes):
+            fine[index] = False
+            bad.append(BadRow(int(rows[index]), _why_bad(records[index], dtypes)))
         records, rows = records[fine], rows[fine]
-        parsed = _parse_batch(records, dtypes)
+        parsed = _parse_batch(records, dtypes) or {}
     fine = np.ones(len(records), bool)
     arrays = []
     for name, type_ in columns.items():
@@ -142,6 +133,20 @@ def _parse(
     return Block(table, rows, tuple(sorted(bad, key=lambda row: row.row)))
 
 
+def _find_unreadable(
+    records: np.ndarray, dtypes: Mapping[str, DType], first: int = 0
+) -> list[int]:
+    """Returns the places of records that do not parse, by halving; some do not."""
+    if len(records) == 1:
+        return [first]
+    half = len(records) // 2
+    found = []
+    for start, part in ((0, records[:half]), (half, records[half:])):
+        if _parse_batch(part, dtypes) is None:
+            found += _find_unreadable(part, dtypes, first + start)
+    return found
+
+
 def _why_bad(record: bytes, dtypes: Mapping[str, DType]) -> str:
     """Returns why TensorFlow does not parse a record."""
     try:
@@ -156,8 +161,8 @@ def _why_bad(record: bytes, dtypes: Mapping[str, DType]) -> str:
 
 def _parse_batch(
     records: np.ndarray, dtypes: Mapping[str, DType]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns values and row splits of each feature."""
+) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
+    """Returns values and row splits of each feature; None if a record is malformed."""
     import tensorflow as tf
 
     features: dict[str, Any] = {
@@ -166,8 +171,12 @@ def _parse_batch(
     }
     if not features:
         return {}
-    with tf.device("CPU:0"):
-        parsed = tf.io.parse_example(tf.constant(records, tf.string), features)
+    try:
+        with tf.device("CPU:0"):
+            parsed = tf.io.parse_example(tf.constant(records, tf.string), features)
+    except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
+        # TensorFlow quotes the record in its error, and may fail to read that as text.
+        return None
     return {
         name: (ragged.values.numpy(), ragged.row_splits.numpy())
         for name, ragged in parsed.items()

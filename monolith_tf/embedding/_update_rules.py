@@ -61,6 +61,15 @@ def is_zero(value: float | Tensor) -> bool:
     return isinstance(value, (int, float)) and value == 0
 
 
+def _over_root(x: Tensor, n: Tensor, epsilon: float | Tensor) -> Tensor:
+    """`x / (sqrt(n) + epsilon)`.
+
+    TensorFlow's graph optimizer turns the plain quotient by a root into a product with
+    `rsqrt`; it leaves this one alone.
+    """
+    return tf.math.divide_no_nan(x, _plus(tf.sqrt(n), epsilon))
+
+
 def _plus(x: Tensor, value: float | Tensor) -> Tensor:
     return x if is_zero(value) else x + value
 
@@ -75,21 +84,21 @@ def _sgd(rows: Rows) -> list[Tensor]:
 
 def _adagrad(rows: Rows) -> list[Tensor]:
     n = rows.state[0] + tf.square(rows.gradients)
-    root = _plus(tf.sqrt(n), rows.hyper["epsilon"])
-    return [rows.weights - rows.learning_rate * rows.gradients / root, n]
+    step = _over_root(rows.learning_rate * rows.gradients, n, rows.hyper["epsilon"])
+    return [rows.weights - step, n]
 
 
 def _rowwise_adagrad(rows: Rows) -> list[Tensor]:
     squares = tf.square(rows.gradients)
     n = rows.state[0] + tf.reduce_mean(squares, axis=1, keepdims=True)  # [n, 1]
-    rate = rows.learning_rate / _plus(tf.sqrt(n), rows.hyper["epsilon"])
+    rate = _over_root(rows.learning_rate, n, rows.hyper["epsilon"])
     return [rows.weights - rate * rows.gradients, n]
 
 
 def _group_adagrad(rows: Rows) -> list[Tensor]:
     squares = tf.square(rows.gradients)
     n = rows.state[0] + tf.reduce_max(squares, axis=1, keepdims=True)  # [n, 1]
-    rate = rows.learning_rate / _plus(tf.sqrt(n), rows.hyper["beta"])
+    rate = _over_root(rows.learning_rate, n, rows.hyper["beta"])
     z = rows.weights - rate * rows.gradients
     l2 = rows.hyper["l2"]
     if not is_zero(l2):

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import os
 import time
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -13,20 +12,14 @@ import numpy as np
 import tensorflow as tf
 
 from monolith_tf.embedding import checkpoint_files
-from monolith_tf.embedding import row_update
-from monolith_tf.embedding.checkpoint_files import Chunk
-from monolith_tf.embedding.layout import SLOT_SHIFT
 from monolith_tf.embedding.layout import Group
 from monolith_tf.embedding.layout import shard_of
+from monolith_tf.embedding.restoring import Restoring
 from monolith_tf.embedding.shard_rows import COUNTERS
-from monolith_tf.embedding.shard_rows import STAMPS
 from monolith_tf.embedding.shard_rows import ShardRows
-from monolith_tf.embedding.spec import TableSpec
 
 CHUNK_BYTES = 1 << 26
 """About how much of a shard is in flight while it is written or read."""
-
-_VALUE_MASK = (1 << SLOT_SHIFT) - 1
 
 
 def _group_entry(group: Group, stamps: Sequence[str]) -> dict[str, Any]:
@@ -44,186 +37,11 @@ def _group_entry(group: Group, stamps: Sequence[str]) -> dict[str, Any]:
             }
             for part in group.parts
         ],
-        "width": group.width,
         "stamps": list(stamps),
         "tables": [{"name": table.name, "slot": table.slot} for table in group.tables],
         "rows_files": [],
         "counts_files": [],
     }
-
-
-@dataclasses.dataclass(frozen=True)
-class _Route:
-    """Where the rows of a saved table go.
-
-    Attributes:
-      table: The table they become part of.
-      group: Its group.
-      copies: (saved columns, columns) that are copied; the rest starts anew.
-    """
-
-    table: TableSpec
-    group: Group
-    copies: tuple[tuple[slice, slice], ...]
-
-
-class Restoring:
-    """Reads a checkpoint as rows of other, or the same, groups.
-
-    Args:
-      directory: Of the checkpoint.
-      groups: The groups to fill.
-      seed: Of the values of slices that the checkpoint lacks.
-      aliases: Saved table name -> table name; by default they are the same.
-      with_optimizer_state: Whether optimizer state is read too.
-
-    Raises:
-      ValueError: If the checkpoint is damaged or does not fit the tables.
-    """
-
-    def __init__(
-        self,
-        directory: str,
-        groups: Sequence[Group],
-        *,
-        seed: int,
-        aliases: Mapping[str, str] | None = None,
-        with_optimizer_state: bool = True,
-    ) -> None:
-        self.directory = directory
-        self.manifest = checkpoint_files.read_manifest(directory)
-        checkpoint_files.verify(directory, self.manifest)
-        self._seed = seed
-        self._with_state = with_optimizer_state
-        self._tables = {t.name: (t, group) for group in groups for t in group.tables}
-        self._names = self._renamed(aliases or {})
-
-    def rows(self) -> Iterator[tuple[Group, Chunk]]:
-        """All rows of known tables, chunk by chunk, in the columns of their group."""
-        for saved in self.manifest["groups"]:
-            routes = self._routes(saved)
-            for chunk in checkpoint_files.read_rows(self.directory, saved):
-                slots = chunk.ids >> SLOT_SHIFT
-                for slot, route in routes.items():
-                    mine = slots == slot
-                    if mine.any():
-                        yield route.group, self._converted(chunk, mine, route)
-
-    def counts(self) -> Iterator[tuple[Group, np.ndarray, np.ndarray]]:
-        """Ids of known tables that wait for admission, and their counts."""
-        for saved in self.manifest["groups"]:
-            routes = self._routes(saved)
-            for ids, counts in checkpoint_files.read_counts(self.directory, saved):
-                for slot, route in routes.items():
-                    mine = ids >> SLOT_SHIFT == slot
-                    if mine.any():
-                        yield route.group, _with_slot(ids[mine], route), counts[mine]
-
-    def counters(self) -> dict[str, dict[str, int]]:
-        """Table name -> what happened to it before the checkpoint."""
-        return {
-            self._names[saved["name"]]: saved["counters"]
-            for saved in self.manifest["tables"]
-            if saved["name"] in self._names
-        }
-
-    def num_rows(self) -> dict[str, int]:
-        """Table name -> rows that `rows` brings."""
-        return {name: counters["rows"] for name, counters in self.counters().items()}
-
-    def new_tables(self) -> tuple[str, ...]:
-        """Tables that the checkpoint lacks."""
-        return tuple(set(self._tables) - set(self._names.values()))
-
-    def dropped_tables(self) -> tuple[str, ...]:
-        """Tables of the checkpoint that are left out."""
-        saved = [table["name"] for table in self.manifest["tables"]]
-        return tuple(name for name in saved if name not in self._names)
-
-    def _renamed(self, aliases: Mapping[str, str]) -> dict[str, str]:
-        """Saved name -> name, of tables that are still there."""
-        saved = [table["name"] for table in self.manifest["tables"]]
-        for old, new in aliases.items():
-            if old not in saved or new not in self._tables:
-                raise ValueError(
-                    "`aliases` must map a table of the checkpoint to one of the store. "
-                    f"Received: aliases={{{old!r}: {new!r}}}; the checkpoint holds "
-                    f"{saved}, the store {list(self._tables)}."
-                )
-        names: dict[str, str] = {}
-        for old in saved:
-            new = aliases.get(old, old)
-            if new not in self._tables:
-                continue
-            if new in names.values():
-                raise ValueError(
-                    "`aliases` must not merge tables. "
-                    f"Received: aliases={dict(aliases)}, two of which fill {new!r}."
-                )
-            names[old] = new
-        return names
-
-    def _routes(self, saved: Mapping[str, Any]) -> dict[int, _Route]:
-        """Slot in the checkpoint -> where its rows go."""
-        routes = {}
-        for entry in saved["tables"]:
-            if entry["name"] in self._names:
-                table, group = self._tables[self._names[entry["name"]]]
-                copies = self._copies(saved["slices"], table, group)
-                routes[entry["slot"]] = _Route(table, group, copies)
-        return routes
-
-    def _copies(
-        self, saved: Sequence[Mapping[str, Any]], table: TableSpec, group: Group
-    ) -> tuple[tuple[slice, slice], ...]:
-        by_name = {part["name"]: part for part in saved}
-        copies = []
-        for part in group.parts:
-            old = by_name.get(part.name)
-            if old is None:
-                continue
-            if old["dim"] != part.dim:
-                raise ValueError(
-                    f"Checkpoint {self.directory} holds table `{table.name}`, slice "
-                    f"`{part.name}`, with dim={old['dim']}; the spec says "
-                    f"dim={part.dim}."
-                )
-            copies.append(
-                (_columns(old["start"], part.dim), _columns(part.start, part.dim))
-            )
-            if not self._with_state:
-                continue
-            if old["optimizer"] != part.kind:
-                raise ValueError(
-                    f"Checkpoint {self.directory} holds table `{table.name}`, slice "
-                    f"`{part.name}`, with optimizer={old['optimizer']!r}; the spec says "
-                    f"{part.kind!r}. Restore without optimizer state to start its state "
-                    "anew."
-                )
-            size = sum(part.state_dims)
-            copies.append(
-                (_columns(old["state_start"], size), _columns(part.state_start, size))
-            )
-        return tuple(copies)
-
-    def _converted(self, chunk: Chunk, mine: np.ndarray, route: _Route) -> Chunk:
-        ids = _with_slot(chunk.ids[mine], route)
-        saved = chunk.rows[mine]
-        copied = sum(columns.stop - columns.start for _, columns in route.copies)
-        if copied == route.group.width:
-            rows = np.empty([len(ids), copied], np.float32)
-        else:
-            rows = _initial(route.group, ids, self._seed)
-        for old, new in route.copies:
-            rows[:, new] = saved[:, old]
-        # A row whose last update is not known counts as updated at the checkpoint.
-        stamps = {
-            name: chunk.stamps[name][mine]
-            if name in chunk.stamps
-            else np.full(len(ids), self.manifest[name] or 0)
-            for name in STAMPS
-        }
-        return Chunk(ids, rows, stamps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,7 +88,8 @@ def save(
             name = f"group-{number}-shard-{place}-of-{len(group_shards)}"
             entry["rows_files"].append(_save_rows(directory, name + ".rows", shard))
             if shard.admission is not None:
-                file = _save_counts(directory, name + ".counts", shard)
+                ids, counts = shard.admission.export()
+                file = _save_counts(directory, name + ".counts", ids, counts)
                 entry["counts_files"].append(file)
             counters += shard.counters.numpy()
         manifest["groups"].append(entry)
@@ -288,7 +107,7 @@ def save(
 
 
 def restore(
-    restoring: "Restoring", shards: Mapping[str, Sequence[ShardRows]]
+    restoring: Restoring, shards: Mapping[str, Sequence[ShardRows]]
 ) -> RestoreReport:
     """Fills shards from a checkpoint; see `EmbeddingStore.restore`."""
     for shard in itertools.chain(*shards.values()):
@@ -341,38 +160,27 @@ def _save_rows(directory: str, name: str, shard: ShardRows) -> dict[str, Any]:
     num_rows = 0
     for chunk in shard.chunks(chunk_rows(shard.group)):
         writer.save(chunk.ids)
-        writer.save(chunk.rows)
+        writer.save(chunk.weights)
+        writer.save(chunk.state)
         for stamp in shard.stamp_names():
             writer.save(chunk.stamps[stamp])
         num_rows += len(chunk.ids)
     return {**writer.close(), "rows": num_rows}
 
 
-def _save_counts(directory: str, name: str, shard: ShardRows) -> dict[str, Any]:
+def _save_counts(
+    directory: str, name: str, ids: np.ndarray, counts: np.ndarray
+) -> dict[str, Any]:
     writer = checkpoint_files.ArrayWriter(directory, name)
-    ids, counts = shard.admission.export()
     if len(ids):
         writer.save(ids)
         writer.save(counts)
     return writer.close()
 
 
-def _initial(group: Group, ids: np.ndarray, seed: int) -> np.ndarray:
-    return np.array(row_update.initial_rows(group, tf.constant(ids), seed))
-
-
-def _columns(start: int, size: int) -> slice:
-    return slice(start, start + size)
-
-
-def _with_slot(ids: np.ndarray, route: _Route) -> np.ndarray:
-    slot = route.table.slot or 0
-    return (ids & _VALUE_MASK) | (np.int64(slot) << SLOT_SHIFT)
-
-
 def chunk_rows(group: Group) -> int:
     """Rows of a group that make a chunk."""
-    return max(1, CHUNK_BYTES // (4 * group.width + 16))
+    return max(1, CHUNK_BYTES // group.row_bytes)
 
 
 def _make_directory(directory: str) -> None:

@@ -3,9 +3,9 @@
 A directory holds one rows file per physical group and shard, and `manifest.json`,
 which is written last and says what the others hold, their sizes and checksums. A rows
 file is a sequence of NumPy arrays as `numpy.save` writes them, chunk after chunk: ids,
-rows, then one array for each of the group's `stamps`. A counts file holds the ids that
-wait for admission, and their counts, in the same form. Rows are keyed by feature id and
-stand in no order, so that any number of shards can read them.
+weights, optimizer state, then one array for each of the group's `stamps`. A counts file
+holds the ids that wait for admission, and their counts, in the same form. Rows are
+keyed by feature id and stand in no order, so that any number of shards can read them.
 """
 
 import dataclasses
@@ -28,18 +28,25 @@ class Chunk:
 
     Attributes:
       ids: Feature ids, `[n]`, int64.
-      rows: Weights and optimizer state, `[n, width]`, float32.
+      weights: `[n, dim]`, float32.
+      state: Optimizer state, `[n, state_dim]`, float32.
       stamps: Stamp name -> when each row was last updated, `[n]`, int64.
     """
 
     ids: np.ndarray
-    rows: np.ndarray
+    weights: np.ndarray
+    state: np.ndarray
     stamps: dict[str, np.ndarray]
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Weights and optimizer state side by side."""
+        return np.concatenate([self.weights, self.state], axis=1)
 
     def take(self, mask: np.ndarray) -> "Chunk":
         """Those of the rows for which `mask`, `[n]`, is true."""
         stamps = {name: stamp[mask] for name, stamp in self.stamps.items()}
-        return Chunk(self.ids[mask], self.rows[mask], stamps)
+        return Chunk(self.ids[mask], self.weights[mask], self.state[mask], stamps)
 
 
 class ArrayWriter:
@@ -153,9 +160,9 @@ def read_rows(directory: str, group: dict[str, Any]) -> Iterator[Chunk]:
       group: The group's entry in the manifest.
     """
     for entry in group["rows_files"]:
-        for arrays in _records(directory, entry, 2 + len(group["stamps"])):
-            stamps = dict(zip(group["stamps"], arrays[2:], strict=True))
-            yield Chunk(arrays[0], arrays[1], stamps)
+        for arrays in _records(directory, entry, 3 + len(group["stamps"])):
+            stamps = dict(zip(group["stamps"], arrays[3:], strict=True))
+            yield Chunk(arrays[0], arrays[1], arrays[2], stamps)
 
 
 def read_counts(
@@ -163,8 +170,8 @@ def read_counts(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Reads the ids of a group that wait for admission, and their counts."""
     for entry in group["counts_files"]:
-        for ids, counts in _records(directory, entry, 2):
-            yield ids, counts
+        for arrays in _records(directory, entry, 2):
+            yield arrays[0], arrays[1]
 
 
 def _records(

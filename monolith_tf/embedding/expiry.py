@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from monolith_tf.embedding.layout import SLOT_SHIFT
 from monolith_tf.embedding.layout import Group
 from monolith_tf.embedding.spec import TableSpec
+from monolith_tf.ids import HASH_BITS
+from monolith_tf.ids import NUM_SLOTS
 
 _SECS_PER_DAY = 86_400
 
@@ -15,49 +16,69 @@ class TableFullError(RuntimeError):
     """A table has more rows than it may have, or than there is memory for."""
 
 
-def expired(
-    group: Group,
-    ids: np.ndarray,
-    stamps: Mapping[str, np.ndarray],
-    step: int | None,
-    now_secs: float,
-) -> np.ndarray:
-    """Which rows have not been updated for as long as their table lets them live.
+class Ages:
+    """How old the rows of a group's tables may get.
 
     Args:
       group: The tables.
-      ids: Feature ids, `[n]`.
-      stamps: "step" and "secs" of each row's last update, `[n]` each, where kept.
-      step: The global step.
-      now_secs: Seconds since 1970.
-
-    Returns:
-      `[n]`, bool.
     """
-    dead = np.zeros(len(ids), bool)
-    slots = ids >> SLOT_SHIFT
-    for table in group.tables:
-        old = np.zeros(len(ids), bool)
-        if table.expire_after_steps is not None:
-            if step is None:
-                raise ValueError(
-                    "`step` must be given, as a table expires by steps. "
-                    f"Received: step=None, table={table.name!r}."
-                )
-            old |= step - stamps["step"] >= table.expire_after_steps
-        if table.expire_after_days is not None:
-            age_secs = now_secs - stamps["secs"]
-            old |= age_secs >= table.expire_after_days * _SECS_PER_DAY
-        dead |= old & (slots == table.slot)
-    return dead
 
+    def __init__(self, group: Group) -> None:
+        self._max_age: dict[str, np.ndarray] = {}  # Stamp -> age, by slot.
+        for stamp, field, unit in (
+            ("step", "expire_after_steps", 1),
+            ("secs", "expire_after_days", _SECS_PER_DAY),
+        ):
+            limits = np.full(NUM_SLOTS, np.inf)
+            for table in group.tables:
+                limit = getattr(table, field)
+                if limit is not None:
+                    limits[table.slot] = limit * unit
+            if np.isfinite(limits).any():
+                self._max_age[stamp] = limits
 
-def expires(group: Group) -> bool:
-    """Whether any table of a group has rows expire."""
-    return any(
-        table.expire_after_steps is not None or table.expire_after_days is not None
-        for table in group.tables
-    )
+    def expired(
+        self,
+        ids: np.ndarray,
+        stamps: Mapping[str, np.ndarray],
+        now: Mapping[str, float],
+    ) -> np.ndarray:
+        """Which rows have not been updated for as long as their table lets them live.
+
+        Args:
+          ids: Feature ids, `[n]`.
+          stamps: "step" and "secs" of each row's last update, `[n]` each.
+          now: The same of this moment.
+
+        Returns:
+          `[n]`, bool.
+        """
+        dead = np.zeros(len(ids), bool)
+        for stamp, limits in self._max_age.items():
+            dead |= now[stamp] - stamps[stamp] >= limits[ids >> HASH_BITS]
+        return dead
+
+    def never_looked(self) -> dict[str, float]:
+        """What `next_expiry` is of rows that nobody has looked at."""
+        return dict.fromkeys(self._max_age, -np.inf)
+
+    def shortest(self, now: Mapping[str, float]) -> dict[str, float]:
+        """The earliest moment at which a row updated now may expire."""
+        return {
+            stamp: now[stamp] + float(limits.min())
+            for stamp, limits in self._max_age.items()
+        }
+
+    def next_expiry(
+        self, ids: np.ndarray, stamps: Mapping[str, np.ndarray]
+    ) -> dict[str, float]:
+        """The earliest moment at which any of the rows may expire."""
+        return {
+            stamp: float(
+                np.min(stamps[stamp] + limits[ids >> HASH_BITS], initial=np.inf)
+            )
+            for stamp, limits in self._max_age.items()
+        }
 
 
 def row_limit(table: TableSpec, row_bytes: int) -> int | None:

@@ -10,14 +10,15 @@ import tensorflow as tf
 
 from monolith_tf.embedding import layout
 from monolith_tf.embedding import routing
-from monolith_tf.embedding.checkpoint import Restoring
-from monolith_tf.embedding.layout import SLOT_SHIFT
 from monolith_tf.embedding.layout import Group
 from monolith_tf.embedding.pulled import Pulled
+from monolith_tf.embedding.restoring import Restoring
 from monolith_tf.embedding.shard_rows import scatter
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import SliceSpec
 from monolith_tf.embedding.spec import TableSpec
+from monolith_tf.ids import HASH_BITS
+from monolith_tf.ids import NUM_SLOTS
 from monolith_tf.types import Tensor
 
 _DTYPES = {"fp32": tf.float32, "fp16": tf.float16, "int8": tf.int8}
@@ -54,16 +55,17 @@ class FrozenStore(tf.Module):
         """Adds rows.
 
         Args:
-          chunks: Ids that have no row yet, `[n]`, and rows whose first columns are the
-            weights, `[n, at least dim]`; all of one chunk of tables with equal slices.
+          chunks: Ids that have no row yet, `[n]`, and their weights, `[n, dim]`; those
+            of one chunk are of tables with equal slices.
         """
-        place = np.full(2**15, -1)
+        place = np.full(NUM_SLOTS, -1)
         for i, frozen in enumerate(self._groups):
-            place[[table.slot for table in frozen.group.tables]] = i
-        for ids, rows in chunks:
-            places = place[ids >> SLOT_SHIFT]
+            for table in frozen.group.tables:
+                place[table.slot or 0] = i
+        for ids, weights in chunks:
+            places = place[ids >> HASH_BITS]
             for i in np.unique(places):
-                self._groups[i].add(ids[places == i], rows[places == i])
+                self._groups[i].add(ids[places == i], weights[places == i])
 
     @tf.autograph.experimental.do_not_convert
     def lookup(
@@ -126,12 +128,12 @@ class _FrozenGroup(tf.Module):
             )
             self._slices.append(variable)
 
-    def add(self, ids: np.ndarray, rows: np.ndarray) -> None:
+    def add(self, ids: np.ndarray, weights: np.ndarray) -> None:
         numbers = tf.range(self._next, self._next + len(ids), dtype=tf.int64)
         for part, spec, variable in zip(
             self.group.parts, self._specs, self._slices, strict=True
         ):
-            values = rows[:, part.start : part.start + part.dim]
+            values = weights[:, part.start : part.start + part.dim]
             scatter(variable, numbers, _compressed(values, spec))
         self._index.insert(tf.constant(ids), numbers)
         self._next += len(ids)
@@ -184,7 +186,7 @@ def frozen_store(
         with_optimizer_state=False,
     )
     store = FrozenStore(tables, columns, restoring.num_rows())
-    store.fill((chunk.ids, chunk.rows) for _, chunk in restoring.rows())
+    store.fill((chunk.ids, chunk.weights) for _, chunk in restoring.rows())
     return store
 
 

@@ -5,7 +5,7 @@ group: one index and one row variable per shard. A step then takes a fixed numbe
 operations per group, however many features and tables there are. What differs from
 table to table, a learning rate for instance, is looked up by the id's slot.
 
-A group's row is `[weights of all slices | state of slice 0 | state of slice 1 | ...]`.
+A group's row has weights, slice after slice, and optimizer state, in the same order.
 """
 
 import dataclasses
@@ -18,13 +18,9 @@ import tensorflow as tf
 from monolith_tf.embedding import optimizers
 from monolith_tf.embedding.spec import SliceSpec
 from monolith_tf.embedding.spec import TableSpec
+from monolith_tf.ids import HASH_BITS
+from monolith_tf.ids import NUM_SLOTS
 from monolith_tf.types import Tensor
-
-SLOT_SHIFT = 48
-"""The slot stands above the lowest 48 bits of a feature id."""
-
-_INDEX_BYTES = 43
-_SLOT_MASK = 2**15 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +32,7 @@ class Part:
       dim: Its width.
       kind: Its update rule, as `optimizers.kind` names it.
       start: Its first column among a row's weights.
-      state_start: First column of its optimizer state in a row.
+      state_start: First column of its optimizer state in a row's state.
       state_dims: Widths of the parts of that state.
     """
 
@@ -68,9 +64,19 @@ class Group:
         return sum(part.dim for part in self.parts)
 
     @property
-    def width(self) -> int:
-        """Columns per row: weights and optimizer state."""
-        return self.dim + sum(sum(part.state_dims) for part in self.parts)
+    def state_dim(self) -> int:
+        """Floats of optimizer state per row."""
+        return sum(sum(part.state_dims) for part in self.parts)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row's weights and optimizer state."""
+        return 4 * (self.dim + self.state_dim)
+
+    @property
+    def inserts_at_push(self) -> bool:
+        """Whether any table gives an id its row at the first gradient."""
+        return any(table.unknown == "zeros" for table in self.tables)
 
     @property
     def counts_occurrences(self) -> bool:
@@ -109,20 +115,10 @@ class Group:
         return tf.gather(tf.constant(values, dtype), self.table_of(ids))[:, tf.newaxis]
 
 
-def bytes_per_row(group: Group) -> int:
-    """Bytes of a row's variables when it has been used and freed, without its index."""
-    return 4 * group.width + 16 + 8 * (group.keeps_step + group.keeps_secs)
-
-
-def bytes_per_id(group: Group) -> int:
-    """Bytes of a row with its index entry, a node and a bucket of a hash map."""
-    return bytes_per_row(group) - 8 + _INDEX_BYTES
-
-
 def slot_of(ids: Tensor) -> Tensor:
     """The slot in the high bits of each id, as int64."""
-    shifted = tf.bitwise.right_shift(ids, tf.constant(SLOT_SHIFT, tf.int64))
-    return tf.bitwise.bitwise_and(shifted, tf.constant(_SLOT_MASK, tf.int64))
+    shifted = tf.bitwise.right_shift(ids, tf.constant(HASH_BITS, tf.int64))
+    return tf.bitwise.bitwise_and(shifted, tf.constant(NUM_SLOTS - 1, tf.int64))
 
 
 def shard_of(ids: Tensor, num_shards: int) -> Tensor:
@@ -173,7 +169,7 @@ def merge_tables(
 def _place(slices: Sequence[SliceSpec], with_state: bool) -> tuple[Part, ...]:
     parts = []
     start = 0
-    state_start = sum(part.dim for part in slices)
+    state_start = 0
     for part in slices:
         kind = optimizers.kind(part.optimizer)
         state = optimizers.part_dims(kind, part.dim)[1:] if with_state else []

@@ -1,6 +1,8 @@
 """What is done to a store between steps: expiry, limits, growth."""
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,11 +10,11 @@ import tensorflow as tf
 
 from monolith_tf.embedding import expiry
 from monolith_tf.embedding import layout
-from monolith_tf.embedding.layout import SLOT_SHIFT
-from monolith_tf.embedding.layout import Group
+from monolith_tf.embedding import sizing
 from monolith_tf.embedding.shard_rows import COUNTERS
 from monolith_tf.embedding.shard_rows import ShardRows
 from monolith_tf.embedding.spec import TableSpec
+from monolith_tf.ids import HASH_BITS
 
 _CHUNK_ROWS = 1 << 20
 _MIN_ROOM = 0.25
@@ -35,13 +37,13 @@ class MaintenanceReport:
 
 
 def maintain(
-    shards: dict[str, Sequence[ShardRows]], step: int | None, now_secs: float
+    shards: Mapping[str, Sequence[ShardRows]], step: int | None, now_secs: float
 ) -> MaintenanceReport:
     """See `EmbeddingStore.maintain`."""
     before = {name: _totals(of_group) for name, of_group in shards.items()}
     for of_group in shards.values():
-        if expiry.expires(of_group[0].group):
-            _expire(of_group, step, now_secs)
+        for shard in of_group:
+            _expire(shard, step, now_secs)
         _evict(of_group)
     retrace = False
     for of_group in shards.values():
@@ -57,20 +59,30 @@ def maintain(
     return MaintenanceReport(dropped["expired"], dropped["evicted"], retrace)
 
 
-def row_bytes(group: Group) -> int:
-    """Bytes of one row's weights and optimizer state."""
-    return 4 * group.width
-
-
 def _totals(shards: Sequence[ShardRows]) -> np.ndarray:
     return sum(shard.counters.numpy() for shard in shards)  # [tables, counters]
 
 
-def _expire(shards: Sequence[ShardRows], step: int | None, now_secs: float) -> None:
-    for shard in shards:
-        for chunk in shard.chunks(_CHUNK_ROWS, with_rows=False):
-            dead = expiry.expired(shard.group, chunk.ids, chunk.stamps, step, now_secs)
-            shard.remove(chunk.ids[dead], COUNTERS.index("expired"))
+def _expire(shard: ShardRows, step: int | None, now_secs: float) -> None:
+    """Drops the rows that are too old, if any can be since the last look at them."""
+    if step is None and "step" in shard.next_expiry:
+        names = [table.name for table in shard.group.tables]
+        raise ValueError(
+            "`step` must be given where a table expires by steps. "
+            f"Received: step=None, tables={names}."
+        )
+    now = {"step": math.inf if step is None else step, "secs": now_secs}
+    if all(now[stamp] < moment for stamp, moment in shard.next_expiry.items()):
+        return
+    # Rows that come from now on live as long as the shortest-lived table lets them.
+    earliest = shard.ages.shortest(now)
+    for _, ids, stamps in shard.ids_in_use(_CHUNK_ROWS):
+        dead = shard.ages.expired(ids, stamps, now)
+        shard.remove(ids[dead], COUNTERS.index("expired"))
+        alive = {name: stamp[~dead] for name, stamp in stamps.items()}
+        for stamp, moment in shard.ages.next_expiry(ids[~dead], alive).items():
+            earliest[stamp] = min(earliest[stamp], moment)
+    shard.next_expiry = earliest
 
 
 def _evict(shards: Sequence[ShardRows]) -> None:
@@ -78,7 +90,7 @@ def _evict(shards: Sequence[ShardRows]) -> None:
     group = shards[0].group
     num_rows = _totals(shards)[:, COUNTERS.index("rows")].tolist()
     for table, rows in zip(group.tables, num_rows, strict=True):
-        count = expiry.check_limit(table, rows, row_bytes(group))
+        count = expiry.check_limit(table, rows, group.row_bytes)
         if count:
             ids = expiry.oldest(*_ids_and_steps(shards, table), count)
             of_ids = layout.shard_of(tf.constant(ids), len(shards)).numpy()
@@ -92,10 +104,10 @@ def _ids_and_steps(
     """All ids of a table, and the steps of their last updates."""
     ids, steps = [], []
     for shard in shards:
-        for chunk in shard.chunks(_CHUNK_ROWS, with_rows=False):
-            mine = chunk.ids >> SLOT_SHIFT == table.slot
-            ids.append(chunk.ids[mine])
-            steps.append(chunk.stamps["step"][mine])
+        for _, in_use, stamps in shard.ids_in_use(_CHUNK_ROWS):
+            mine = in_use >> HASH_BITS == table.slot
+            ids.append(in_use[mine])
+            steps.append(stamps["step"][mine])
     return np.concatenate(ids), np.concatenate(steps)
 
 
@@ -106,14 +118,15 @@ def _make_room(shard: ShardRows) -> bool:
     if capacity - used > _MIN_ROOM * capacity:
         return False
     try:
-        return shard.reserve(2 * capacity)
+        shard.reserve(2 * capacity)
     except tf.errors.ResourceExhaustedError:
         group = shard.group
         names = ", ".join(f"`{table.name}`" for table in group.tables)
         raise expiry.TableFullError(
             f"There is no memory on {shard.device} for more rows of {names}: they hold "
-            f"{used} ids there, {used * layout.bytes_per_row(group)} bytes, and need "
+            f"{used} ids there, {used * sizing.bytes_per_id(group)} bytes, and need "
             "room for twice as many. Give them limits by `max_rows` or `max_bytes` "
             "with `when_full` 'evict_oldest', let rows expire, or add shards on other "
             "machines."
         ) from None
+    return True

@@ -15,13 +15,17 @@ class PulledShard(NamedTuple):
       counts: Their occurrences, `[n]`, or `()`.
       numbers: Their row numbers, 0 for none, `[n]`.
       generation: Says whether the numbers still hold when gradients arrive.
+      weights: Their weights, where gradients come back to the same machine, else `()`.
+      version: Says whether the weights still hold.
     """
 
     places: Tensor
     ids: Tensor
     counts: Tensor
-    numbers: Tensor
-    generation: Tensor
+    numbers: Tensor = ()
+    generation: Tensor = ()
+    weights: Tensor = ()
+    version: Tensor = ()
 
 
 class Pulled(NamedTuple):

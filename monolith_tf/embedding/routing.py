@@ -8,13 +8,12 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from monolith_tf.embedding import combiners
+from monolith_tf.embedding import expansion
+from monolith_tf.embedding import layout
 from monolith_tf.embedding.layout import Group
+from monolith_tf.embedding.pulled import PulledShard
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.types import Tensor
-
-# Below this width a product with a sparse matrix of ones adds rows up faster than
-# `unsorted_segment_sum` does, in the same order and so with the same result.
-_MATMUL_DIMS = 32
 
 
 class Distinct(NamedTuple):
@@ -35,7 +34,11 @@ class Router:
     """Knows which features read which group, and in which order.
 
     The occurrences of a group's ids stand in this order: features with one id per
-    example, then features with lists of ids, each in column order.
+    example, then features with lists of ids, each in the order of `columns`.
+
+    Attributes:
+      groups: Group name -> group.
+      columns: Group name -> its columns; those that combine alike stand together.
 
     Args:
       groups: All groups.
@@ -53,8 +56,9 @@ class Router:
         for column in columns:
             if column.table not in group_of:
                 raise ValueError(
-                    f"Feature {column.feature!r} must name one of the tables. Received: "
-                    f"table={column.table!r}; the tables are {sorted(group_of)}."
+                    "`table` of every column must be one of the tables. Received: "
+                    f"feature={column.feature!r}, table={column.table!r}; the tables "
+                    f"are {sorted(group_of)}."
                 )
             if column.feature in features:
                 raise ValueError(
@@ -63,6 +67,8 @@ class Router:
                 )
             features.add(column.feature)
             self.columns[group_of[column.table].name].append(column)
+        for of_group in self.columns.values():
+            of_group.sort(key=expansion.manner)
 
     def distinct(
         self, ids: Mapping[str, Any]
@@ -79,15 +85,18 @@ class Router:
         """
         self._check_features(ids)
         splits: dict[str, Any] = {}
+        sizes: dict[str, int | None] = {}
         distinct = {}
         for name, columns in self.columns.items():
-            singles, lists = [], []
+            singles: list[Tensor] = []
+            lists: list[Tensor] = []
             for column in columns:
                 if column.feature not in ids:
                     continue
                 values, row_splits = _flat(ids[column.feature], column)
                 splits[column.feature] = row_splits
-                (singles if isinstance(row_splits, tuple) else lists).append(values)
+                sizes[column.feature] = _batch_size(values, row_splits)
+                (singles if expansion.is_single(row_splits) else lists).append(values)
             if not singles and not lists:
                 continue
             pieces = singles + lists
@@ -99,6 +108,7 @@ class Router:
             else:
                 unique, inverse = tf.unique(occurrences)
             distinct[name] = Distinct(unique, inverse, counts)
+        _check_batch(sizes)
         return distinct, splits
 
     def combine(
@@ -126,7 +136,9 @@ class Router:
                 tf.split(group_rows, dims, axis=1) if len(dims) > 1 else [group_rows]
             )
             for part, slice_rows in zip(group.parts, slices, strict=True):
-                combined = _combine_slice(columns, splits, slice_rows, inverses[name])
+                combined = expansion.combine(
+                    columns, splits, slice_rows, inverses[name]
+                )
                 for feature, embedding in combined.items():
                     embeddings[feature][part.name] = embedding
         return embeddings
@@ -153,42 +165,43 @@ class Router:
             )
 
 
-def expand(rows: Tensor, inverse: Tensor) -> Tensor:
-    """Gathers rows of distinct ids for every occurrence; its gradient is dense."""
+def partition(batch: Distinct, num_shards: int) -> list[PulledShard]:
+    """Splits distinct ids by shard."""
+    if num_shards == 1:
+        return [PulledShard((), batch.ids, batch.counts)]
+    of_ids = layout.shard_of(batch.ids, num_shards)
+    numbers = tf.range(tf.size(batch.ids))
+    parts = []
+    for places in tf.dynamic_partition(numbers, of_ids, num_shards):
+        counts = batch.counts
+        if not isinstance(counts, tuple):
+            counts = tf.gather(counts, places)
+        parts.append(PulledShard(places, tf.gather(batch.ids, places), counts))
+    return parts
 
-    @tf.custom_gradient
-    def gather(rows: Tensor) -> Any:
-        def sum_of(gradients: Tensor) -> Tensor:
-            return sum_by_row(gradients, inverse, tf.shape(rows)[0])
 
-        return tf.gather(rows, inverse), sum_of
-
-    return gather(rows)
+def _batch_size(values: Tensor, row_splits: Any) -> int | None:
+    """The batch size where it is known while tracing."""
+    if expansion.is_single(row_splits):
+        return values.shape[0]
+    return None if row_splits.shape[0] is None else row_splits.shape[0] - 1
 
 
-def sum_by_row(values: Tensor, places: Tensor, num_rows: Tensor) -> Tensor:
-    """Adds `values[i]` to row `places[i]` of `[num_rows, dim]`, in the order of `i`."""
-    if values.shape[1] is None or values.shape[1] >= _MATMUL_DIMS:
-        return tf.math.unsorted_segment_sum(values, places, num_rows)
-    num_values = tf.shape(values, tf.int64)[0]
-    coordinates = tf.stack(
-        [tf.cast(places, tf.int64), tf.range(num_values)], axis=1
-    )  # [n, 2]
-    total = tf.raw_ops.SparseTensorDenseMatMul(
-        a_indices=coordinates,
-        a_values=tf.ones([num_values], values.dtype),
-        a_shape=tf.stack([tf.cast(num_rows, tf.int64), num_values]),
-        b=values,
-    )
-    return tf.ensure_shape(total, [None, values.shape[1]])
+def _check_batch(sizes: Mapping[str, int | None]) -> None:
+    if len({size for size in sizes.values() if size is not None}) > 1:
+        raise ValueError(
+            "`ids` must have one batch size; look features of another one up by "
+            f"themselves. Received: batch sizes {dict(sizes)}."
+        )
 
 
 def _flat(ids: Any, column: ColumnSpec) -> tuple[Tensor, Any]:
     """The ids in one list, and their row splits, `()` for one id per example."""
     if isinstance(ids, tf.RaggedTensor):
+        values, row_splits = ids.values, tf.cast(ids.row_splits, tf.int64)
         if column.max_length is None:
-            return ids.values, ids.row_splits
-        return combiners.truncate(ids.values, ids.row_splits, column.max_length)
+            return values, row_splits
+        return combiners.truncate(values, row_splits, column.max_length)
     ids = tf.convert_to_tensor(ids, tf.int64)
     if ids.shape.rank != 1:
         raise ValueError(
@@ -198,38 +211,3 @@ def _flat(ids: Any, column: ColumnSpec) -> tuple[Tensor, Any]:
     if column.combiner in ("first_n", "none"):
         return ids, tf.range(tf.size(ids, tf.int64) + 1)
     return ids, ()
-
-
-def _combine_slice(
-    columns: Sequence[ColumnSpec],
-    splits: Mapping[str, Any],
-    rows: Tensor,
-    inverse: Tensor,
-) -> dict[str, Any]:
-    singles = [c for c in columns if isinstance(splits[c.feature], tuple)]
-    lists = [c for c in columns if not isinstance(splits[c.feature], tuple)]
-    expanded = expand(rows, inverse)  # [occurrences, dim]
-    embeddings = {}
-    if singles and lists:
-        num_listed = tf.add_n([splits[c.feature][-1] for c in lists])
-        num_single = tf.size(inverse, num_listed.dtype) - num_listed
-        of_singles, expanded = tf.split(expanded, [num_single, num_listed])
-    else:
-        of_singles = expanded
-    if singles:
-        # One id per example: every combiner of one row is that row.
-        for column, embedding in zip(
-            singles, tf.split(of_singles, len(singles)), strict=True
-        ):
-            embeddings[column.feature] = embedding
-    if lists:
-        sizes = [splits[c.feature][-1] for c in lists]
-        pieces = tf.split(expanded, tf.stack(sizes)) if len(lists) > 1 else [expanded]
-        for column, values in zip(lists, pieces, strict=True):
-            embedding = combiners.combine(
-                values, splits[column.feature], column.combiner, column.max_length
-            )
-            if column.combiner == "first_n":
-                embedding, _ = embedding
-            embeddings[column.feature] = embedding
-    return embeddings

@@ -1,6 +1,7 @@
 """A group's rows as values: how they start, and what a gradient makes of them."""
 
 import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -11,15 +12,19 @@ from monolith_tf.embedding.layout import Group
 from monolith_tf.types import Tensor
 
 
-def initial_rows(group: Group, ids: Tensor, seed: int) -> Tensor:
-    """Rows of new ids, `[n, group.width]`, by seed, table, slice and id only."""
-    columns = []
-    for place in range(len(group.parts)):
-        columns.append(_initial_weights(group, place, ids, seed))
-    for place, part in enumerate(group.parts):
-        if part.state_dims:
-            columns.append(_initial_state(group, place, part.dim, ids))
-    return tf.concat(columns, axis=1) if len(columns) > 1 else columns[0]
+def initial_rows(group: Group, ids: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows of new ids, by seed, table, slice and id only.
+
+    Returns:
+      Weights, `[n, group.dim]`, and optimizer state, `[n, group.state_dim]`.
+    """
+    weights = [_initial_weights(group, p, ids, seed) for p in range(len(group.parts))]
+    state = [
+        _initial_state(group, place, part.dim, ids)
+        for place, part in enumerate(group.parts)
+        if part.state_dims
+    ]
+    return _joined(weights), _joined(state) if state else tf.zeros([tf.size(ids), 0])
 
 
 def _initial_weights(group: Group, place: int, ids: Tensor, seed: int) -> Tensor:
@@ -61,43 +66,53 @@ def _initial_state(group: Group, place: int, dim: int, ids: Tensor) -> Tensor:
 
 
 def updated_rows(
-    group: Group, rows: Tensor, ids: Tensor, gradients: Tensor, step: Tensor
-) -> Tensor:
-    """Applies every slice's optimizer to whole rows.
+    group: Group,
+    weights: Tensor,
+    state: Tensor | None,
+    ids: Tensor,
+    gradients: Tensor,
+    step: Tensor,
+) -> tuple[Tensor, Tensor | None]:
+    """Applies every slice's optimizer to rows.
 
     Args:
       group: Says which columns are what.
-      rows: `[n, group.width]`.
-      ids: Their ids, which choose the rates where tables differ.
+      weights: `[n, group.dim]`.
+      state: `[n, group.state_dim]`; None where there is none.
+      ids: The rows' ids, which choose the rates where tables differ.
       gradients: `[n, group.dim]`, summed over the batch.
       step: The global step, an integer scalar.
 
     Returns:
-      The new rows.
+      New weights and state.
     """
     dims = [part.dim for part in group.parts]
-    states = [dim for part in group.parts for dim in part.state_dims]
-    columns = tf.split(rows, dims + states, axis=1) if states else [rows]
-    if not states and len(dims) > 1:
-        columns = tf.split(rows, dims, axis=1)
-    by_slice = tf.split(gradients, dims, axis=1) if len(dims) > 1 else [gradients]
-    new_weights = []
-    new_states = []
-    state = len(dims)
+    state_dims = [dim for part in group.parts for dim in part.state_dims]
+    weights_of = _split(weights, dims)
+    gradients_of = _split(gradients, dims)
+    states = _split(state, state_dims) if state_dims else []
+    new_weights: list[Tensor] = []
+    new_states: list[Tensor] = []
     for place, part in enumerate(group.parts):
-        num_states = len(part.state_dims)
+        start = len(new_states)
         new = optimizers.update(
             part.kind,
-            [columns[place], *columns[state : state + num_states]],
-            _clipped(group, place, by_slice[place], ids),
+            [weights_of[place], *states[start : start + len(part.state_dims)]],
+            _clipped(group, place, gradients_of[place], ids),
             _learning_rate(group, place, ids, step),
             _hyperparameters(group, place, ids),
             step,
         )
-        state += num_states
         new_weights.append(new[0])
         new_states += new[1:]
-    columns = new_weights + new_states
+    return _joined(new_weights), _joined(new_states) if new_states else None
+
+
+def _split(columns: Tensor, dims: Sequence[int]) -> list[Tensor]:
+    return tf.split(columns, dims, axis=1) if len(dims) > 1 else [columns]
+
+
+def _joined(columns: Sequence[Tensor]) -> Tensor:
     return tf.concat(columns, axis=1) if len(columns) > 1 else columns[0]
 
 

@@ -6,11 +6,13 @@ shard's lock.
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from monolith_tf.embedding import row_update
 from monolith_tf.embedding.layout import Group
+from monolith_tf.embedding.pulled import PulledShard
 from monolith_tf.embedding.shard_rows import Clock
 from monolith_tf.embedding.shard_rows import ShardRows
 from monolith_tf.embedding.shard_rows import scatter
@@ -43,131 +45,144 @@ class Shard(ShardRows):
         self._seed = seed
         self._is_exact = is_exact
 
-    def find_or_insert(self, ids: Tensor, counts: Tensor, clock: Clock) -> Tensor:
-        """Row numbers, after new ids of tables that insert at lookup got their rows.
+    def lookup(
+        self, batch: PulledShard, clock: Clock | None
+    ) -> tuple[PulledShard, Tensor]:
+        """Finds rows.
 
         Args:
-          ids: Distinct feature ids, `[n]`.
-          counts: How often each occurs in the batch, `[n]`, or `()`.
-          clock: When.
-        """
-        numbers = self.find(ids)
-        inserts = [table.unknown == "insert" for table in self.group.tables]
-        if not any(inserts):
-            return numbers
-        return tf.cond(
-            tf.reduce_min(numbers) > 0,
-            lambda: numbers,
-            lambda: self._locked(
-                lambda: self._insert_missing(numbers, ids, counts, clock, inserts),
-                after=[numbers],
-            ),
-        )
+          batch: Distinct ids and their counts.
+          clock: When; None outside of training, when nothing is inserted.
 
-    def read(self, numbers: Tensor) -> Tensor:
-        """Weights of rows, `[n, group.dim]`."""
-        return self.rows.sparse_read(numbers)[:, : self.group.dim]
+        Returns:
+          The batch with row numbers, and the weights, `[n, group.dim]`.
+        """
+        inserts = [table.unknown == "insert" for table in self.group.tables]
+        changes = self.changes.read_value()
+        with tf.control_dependencies([changes]):
+            numbers = self.find(batch.ids)
+        if clock is not None and any(inserts):
+            found = batch._replace(numbers=numbers)
+            numbers = tf.cond(
+                tf.reduce_min(numbers) > 0,
+                lambda: numbers,
+                lambda: self._locked(
+                    lambda: self._insert_missing(found, changes, clock, inserts),
+                    after=[numbers],
+                ),
+            )
+        generation = self.generation.read_value()
+        version = self.version.read_value()
+        # Weights that are newer than their version are read again, never older ones.
+        with tf.control_dependencies([version]):
+            weights = self.weights.sparse_read(numbers)
+        batch = batch._replace(numbers=numbers, generation=generation, version=version)
+        return batch, weights
 
     def apply_gradients(
-        self,
-        numbers: Tensor,
-        generation: Tensor,
-        ids: Tensor,
-        counts: Tensor,
-        gradients: Tensor,
-        clock: Clock,
-    ) -> tf.Operation:
+        self, batch: PulledShard, gradients: Tensor, clock: Clock
+    ) -> None:
         """Updates rows.
 
         Args:
-          numbers: What the lookup of `ids` gave, `[n]`.
-          generation: The shard's `generation` at that lookup.
-          ids: Distinct feature ids, `[n]`.
-          counts: How often each occurred, `[n]`, or `()`.
+          batch: What the lookup gave.
           gradients: `[n, group.dim]`.
           clock: When.
         """
         inserts = [table.unknown == "zeros" for table in self.group.tables]
+        after = [batch.numbers, gradients]
 
-        def current_numbers() -> Tensor:
-            # Rows freed since the lookup may be another id's by now.
-            current = tf.cond(
-                tf.equal(generation, self.generation),
-                lambda: numbers,
-                lambda: self.find(ids),
-            )
-            if not any(inserts):
-                return current
-            return tf.cond(
-                tf.reduce_min(current) > 0,
-                lambda: current,
-                lambda: self._insert_missing(current, ids, counts, clock, inserts),
-            )
-
-        def update() -> Tensor:
-            return self._update(current_numbers(), ids, gradients, clock)
+        def current() -> Tensor:
+            return self._current_numbers(batch, clock, inserts)
 
         if self._is_exact:
-            return self._locked(update, after=[numbers, gradients])
-        if any(inserts):
-            current = self._locked(current_numbers, after=[numbers, gradients])
+            self._locked(
+                lambda: self._update(batch, current(), gradients, clock), after
+            )
         else:
-            current = current_numbers()
-        return self._update(current, ids, gradients, clock)
+            numbers = self._locked(current, after) if any(inserts) else current()
+            self._update(batch, numbers, gradients, clock)
 
-    def _locked(
-        self, function: Callable[[], Tensor], after: Sequence[Tensor]
-    ) -> Tensor:
-        """Runs a function alone; the lock is taken when `after` is there, not before."""
+    def _locked(self, function: Callable[[], Any], after: Sequence[Tensor]) -> Any:
+        """Runs a function alone; takes the lock when `after` is there, not before."""
         with tf.control_dependencies(after):
             return self.lock.execute(function)
 
-    def _update(
-        self, numbers: Tensor, ids: Tensor, gradients: Tensor, clock: Clock
+    def _current_numbers(
+        self, batch: PulledShard, clock: Clock, inserts: list[bool]
     ) -> Tensor:
+        """Row numbers as they are now, after new ids got their rows."""
+        # Rows freed since the lookup may be another id's by now.
+        numbers = tf.cond(
+            tf.equal(batch.generation, self.generation),
+            lambda: batch.numbers,
+            lambda: self.find(batch.ids),
+        )
+        if not any(inserts):
+            return numbers
+        found = batch._replace(numbers=numbers)
+        never = tf.constant(-1, tf.int64)
+        return tf.cond(
+            tf.reduce_min(numbers) > 0,
+            lambda: numbers,
+            lambda: self._insert_missing(found, never, clock, inserts),
+        )
+
+    def _update(
+        self, batch: PulledShard, numbers: Tensor, gradients: Tensor, clock: Clock
+    ) -> Tensor:
+        if isinstance(batch.weights, tuple):
+            weights = self.weights.sparse_read(numbers)
+        else:
+            weights = tf.cond(
+                tf.equal(batch.version, self.version),
+                lambda: batch.weights,
+                lambda: self.weights.sparse_read(numbers),
+            )
+
         def with_rows() -> list[Tensor]:
             where = tf.where(numbers > 0)[:, 0]
-            without = tf.boolean_mask(ids, tf.equal(numbers, 0))
-            with tf.control_dependencies([self.count(_DROPPED, without)]):
-                return [tf.gather(value, where) for value in (numbers, ids, gradients)]
+            self.count(_DROPPED, tf.boolean_mask(batch.ids, tf.equal(numbers, 0)))
+            values = numbers, batch.ids, gradients, weights
+            return [tf.gather(value, where) for value in values]
 
-        numbers, ids, gradients = tf.cond(
+        numbers, ids, gradients, weights = tf.cond(
             tf.reduce_min(numbers) > 0,
-            lambda: [numbers, ids, gradients],
+            lambda: [numbers, batch.ids, gradients, weights],
             with_rows,
         )
         gradients = tf.ensure_shape(gradients, [None, self.group.dim])
-        rows = self.rows.sparse_read(numbers)
-        new_rows = row_update.updated_rows(self.group, rows, ids, gradients, clock.step)
-        writes = [scatter(self.rows, numbers, new_rows)]
-        writes += self._stamp(numbers, clock)
-        with tf.control_dependencies(writes):
+        weights = tf.ensure_shape(weights, [None, self.group.dim])
+        state = None if self.state is None else self.state.sparse_read(numbers)
+        weights, state = row_update.updated_rows(
+            self.group, weights, state, ids, gradients, clock.step
+        )
+        writes = self.write(numbers, weights, state) + self._stamp(numbers, clock)
+        with tf.control_dependencies([*writes, self.version.assign_add(1)]):
             return tf.size(numbers)
 
     def _insert_missing(
-        self,
-        numbers: Tensor,
-        ids: Tensor,
-        counts: Tensor,
-        clock: Clock,
-        inserts: list[bool],
+        self, batch: PulledShard, changes: Tensor, clock: Clock, inserts: list[bool]
     ) -> Tensor:
         """Gives rows to admitted ids that have none; the lock is held.
 
         Args:
-          numbers: Row numbers of `ids`, as found before the lock was taken.
-          ids: Distinct feature ids.
-          counts: How often each occurs, or `()`.
+          batch: Ids, and the row numbers found before the lock was taken.
+          changes: The count of changes of the index before that.
           clock: When.
           inserts: For each table whether it inserts now.
 
         Returns:
           The row numbers, 0 where there is still none.
         """
-        missing = tf.where(tf.equal(numbers, 0))  # [missing, 1]
-        new_ids = tf.gather(ids, missing[:, 0])
-        # Another worker may have inserted it while this one waited for the lock.
-        found = self.find(new_ids)
+        missing = tf.where(tf.equal(batch.numbers, 0))  # [missing, 1]
+        new_ids = tf.gather(batch.ids, missing[:, 0])
+        # Another worker may have inserted them while this one waited for the lock.
+        found = tf.cond(
+            tf.equal(changes, self.changes),
+            lambda: tf.zeros_like(new_ids),
+            lambda: self.find(new_ids),
+        )
         wanted = tf.equal(found, 0)
         if not all(inserts):
             tables = self.group.table_of(new_ids)
@@ -175,7 +190,7 @@ class Shard(ShardRows):
         places = tf.where(wanted)  # [wanted, 1]
         new_ids = tf.gather(new_ids, places[:, 0])
         if self.admission is not None:
-            new_counts = tf.gather(tf.gather(counts, missing[:, 0]), places[:, 0])
+            new_counts = tf.gather(tf.gather(batch.counts, missing[:, 0]), places[:, 0])
             admitted = self.admission.admit(new_ids, new_counts)
             self.count(_REFUSED, tf.boolean_mask(new_ids, ~admitted))
             places = tf.boolean_mask(places, admitted)
@@ -183,10 +198,10 @@ class Shard(ShardRows):
         new_numbers = self._allot(new_ids, clock)
         places = places[: tf.size(new_numbers)]
         found = tf.tensor_scatter_nd_update(found, places, new_numbers)
-        return tf.tensor_scatter_nd_update(numbers, missing, found)
+        return tf.tensor_scatter_nd_update(batch.numbers, missing, found)
 
     def _allot(self, ids: Tensor, clock: Clock) -> Tensor:
-        """Makes rows for new ids, for as many as there is room; returns their numbers."""
+        """Makes rows for new ids, as many as there is room for; their numbers."""
         num_ids = tf.size(ids, tf.int64)
         num_free, next_row = self.num_free.read_value(), self.next_row.read_value()
         reused = tf.minimum(num_ids, num_free)
@@ -199,13 +214,14 @@ class Shard(ShardRows):
             axis=0,
         )
         kept = ids[: reused + fresh]
-        values = row_update.initial_rows(self.group, kept, self._seed)
+        weights, state = row_update.initial_rows(self.group, kept, self._seed)
         writes = [
-            scatter(self.rows, numbers, values),
+            *self.write(numbers, weights, state),
             scatter(self.row_ids, numbers, kept),
             *self._stamp(numbers, clock),
             self.num_free.assign_sub(reused),
             self.next_row.assign_add(fresh),
+            self.changes.assign_add(1),
             self.count(_ROWS, kept),
             self.count(_INSERTED, kept),
             self.count(_OVERFLOW, ids[reused + fresh :]),

@@ -3,12 +3,14 @@
 import math
 import uuid
 from collections.abc import Iterator
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from monolith_tf.embedding import admission
+from monolith_tf.embedding import expiry
 from monolith_tf.embedding.checkpoint_files import Chunk
 from monolith_tf.embedding.layout import Group
 from monolith_tf.types import Tensor
@@ -18,6 +20,9 @@ COUNTERS = ("rows", "inserted", "refused", "overflow", "dropped", "expired", "ev
 
 STAMPS = ("step", "secs")
 """Names of the times of a row's last update, in the order of `Clock`."""
+
+
+_CHUNK_BYTES = 1 << 26
 
 
 class Clock(NamedTuple):
@@ -56,27 +61,36 @@ class ShardRows:
             self.lock = tf.CriticalSection(shared_name=f"shard_{uuid.uuid4().hex}")
             self.next_row = _scalar(1)
             self.num_free = _scalar(0)
-            self.generation = _scalar(0)
+            self.generation = _scalar(0)  # Counts times at which rows were freed,
+            self.changes = _scalar(0)  # of the index, and
+            self.version = _scalar(0)  # of rows that had been there before.
             self.counters = tf.Variable(
                 tf.zeros([len(group.tables), len(COUNTERS)], tf.int64), trainable=False
             )
             self.admission = admission.make(group)
+        self.ages = expiry.Ages(group)
+        self.next_expiry = self.ages.never_looked()
         self._make_rows(capacity)
 
     def _make_rows(self, capacity: int) -> None:
-        """Makes the variables that have one entry per row."""
+        """Makes the variables that have one entry per row, all of them or none."""
         group = self.group
+
+        def column(exists: bool) -> Any:
+            return lazy_variable([capacity], tf.int64) if exists else ()
+
         with tf.device(self.device):
-            self.rows = lazy_variable([capacity, group.width], tf.float32)
-            self.row_ids = lazy_variable([capacity], tf.int64)
-            self.free = lazy_variable([capacity], tf.int64)
-            self.stamps = Clock(
-                lazy_variable([capacity], tf.int64) if group.keeps_step else (),
-                lazy_variable([capacity], tf.int64) if group.keeps_secs else (),
-            )
+            weights = lazy_variable([capacity, group.dim], tf.float32)
+            state = None
+            if group.state_dim:
+                state = lazy_variable([capacity, group.state_dim], tf.float32)
+            row_ids, free = column(True), column(True)
+            stamps = Clock(column(group.keeps_step), column(group.keeps_secs))
+            scatter(weights, [0], tf.zeros([1, group.dim]))
+            scatter(row_ids, [0], [-1])
             self.capacity = _scalar(capacity)
-            scatter(self.rows, [0], tf.zeros([1, group.width]))
-            scatter(self.row_ids, [0], [-1])
+        self.weights, self.state = weights, state
+        self.row_ids, self.free, self.stamps = row_ids, free, stamps
 
     def find(self, ids: Tensor) -> Tensor:
         """Row numbers of ids, 0 for an id that has no row."""
@@ -90,40 +104,48 @@ class ShardRows:
             if isinstance(stamp, tf.Variable)
         )
 
-    def chunks(self, size: int, *, with_rows: bool = True) -> Iterator[Chunk]:
-        """The rows in use, at most `size` at a time.
-
-        Args:
-          size: Row numbers to look at together.
-          with_rows: Whether weights and state are read, or only ids and stamps.
-        """
-        end = int(self.next_row.numpy())
+    def ids_in_use(
+        self, size: int
+    ) -> Iterator[tuple[Tensor, np.ndarray, dict[str, np.ndarray]]]:
+        """Row numbers, ids and stamps of the rows in use, at most `size` at a time."""
+        end = int(self.next_row)
         for start in range(1, end, size):
             with tf.device(self.device):
                 numbers = tf.range(start, min(start + size, end), dtype=tf.int64)
                 ids = self.row_ids.sparse_read(numbers)
                 numbers = tf.boolean_mask(numbers, ids >= 0)
                 ids = tf.boolean_mask(ids, ids >= 0)
-                rows = self.rows.sparse_read(numbers) if with_rows else ids[:, None]
                 stamps = {
                     name: getattr(self.stamps, name).sparse_read(numbers).numpy()
                     for name in self.stamp_names()
                 }
             if tf.size(ids):
-                yield Chunk(ids.numpy(), rows.numpy(), stamps)
+                yield numbers, ids.numpy(), stamps
+
+    def chunks(self, size: int, *, with_state: bool = True) -> Iterator[Chunk]:
+        """The rows in use, at most `size` at a time, with or without state."""
+        for numbers, ids, stamps in self.ids_in_use(size):
+            with tf.device(self.device):
+                weights = self.weights.sparse_read(numbers).numpy()
+                if self.state is None or not with_state:
+                    state = np.zeros([len(ids), 0], np.float32)
+                else:
+                    state = self.state.sparse_read(numbers).numpy()
+            yield Chunk(ids, weights, state, stamps)
 
     def load(self, chunk: Chunk) -> None:
         """Adds rows of ids that have none, with a stamp for each that is kept."""
-        start = int(self.next_row.numpy())
+        start = int(self.next_row)
         end = start + len(chunk.ids)
         self.reserve(end)
         with tf.device(self.device):
             numbers = tf.range(start, end, dtype=tf.int64)
-            scatter(self.rows, numbers, chunk.rows)
+            self.write(numbers, chunk.weights, chunk.state)
             scatter(self.row_ids, numbers, chunk.ids)
             for name in self.stamp_names():
                 scatter(getattr(self.stamps, name), numbers, chunk.stamps[name])
             self.next_row.assign(end)
+            self._bump()
             self.count(COUNTERS.index("rows"), tf.constant(chunk.ids))
             self.index.insert(tf.constant(chunk.ids), numbers)
 
@@ -146,7 +168,7 @@ class ShardRows:
             )
             scatter(self.free, tf.range(start, start + len(ids)), numbers)
             self.num_free.assign_add(len(ids))
-            self.generation.assign_add(1)
+            self._bump()
             self.count(counter, keys)
             self.count(COUNTERS.index("rows"), keys, sign=-1)
 
@@ -157,39 +179,50 @@ class ShardRows:
             self.index.remove(ids)
             self.next_row.assign(1)
             self.num_free.assign(0)
-            self.generation.assign_add(1)
+            self._bump()
             self.counters.assign(tf.zeros_like(self.counters))
+        self.next_expiry = self.ages.never_looked()
         if self.admission is not None:
             self.admission.clear()
 
-    def num_rows_used(self) -> int:
-        """Rows that hold an id, or did and are free now, and row 0."""
-        return int(self.next_row.numpy())
+    def reserve(self, num_rows: int) -> None:
+        """Makes room for so many row numbers.
 
-    def reserve(self, num_rows: int) -> bool:
-        """Makes room for so many row numbers; says whether variables were replaced.
-
-        Functions traced before hold the former variables and must be traced again:
-        they fail at their next call.
+        When that replaces variables, `capacity` changes. Functions traced before hold
+        the former variables and must be traced again: they fail at their next call.
         """
-        capacity = int(self.capacity.numpy())
-        if num_rows <= capacity:
-            return False
-        old = [self.rows, self.row_ids, self.free, *self.stamps]
+        if num_rows <= int(self.capacity):
+            return
+        old = self._by_row()
         self._make_rows(2 ** math.ceil(math.log2(num_rows)))
-        new = [self.rows, self.row_ids, self.free, *self.stamps]
-        size = max(1, (1 << 26) // (4 * self.group.width))
+        size = max(1, _CHUNK_BYTES // self.group.row_bytes)
         with tf.device(self.device):
-            for before, after in zip(old, new, strict=True):
-                if not isinstance(before, tf.Variable):
-                    continue
-                used = self.num_free if before is old[2] else self.next_row
-                end = int(used.numpy())
+            for (before, used), (after, _) in zip(old, self._by_row(), strict=True):
+                end = int(used)
                 for start in range(0, end, size):
                     numbers = tf.range(start, min(start + size, end), dtype=tf.int64)
                     scatter(after, numbers, before.sparse_read(numbers))
                 _empty(before)
-        return True
+
+    def _by_row(self) -> list[tuple[tf.Variable, tf.Variable]]:
+        """The variables that have one entry per row, and how many are in use."""
+        by_row = [self.weights, self.state, self.row_ids, *self.stamps]
+        used = [(v, self.next_row) for v in by_row if isinstance(v, tf.Variable)]
+        return [*used, (self.free, self.num_free)]
+
+    def write(
+        self, numbers: Tensor, weights: Tensor, state: Tensor | None
+    ) -> list[tf.Operation]:
+        """Writes whole rows."""
+        writes = [scatter(self.weights, numbers, weights)]
+        if self.state is not None:
+            writes.append(scatter(self.state, numbers, state))
+        return writes
+
+    def _bump(self) -> None:
+        """Makes what was looked up before be looked up again."""
+        for count in (self.generation, self.changes, self.version):
+            count.assign_add(1)
 
     def count(self, counter: int, ids: Tensor, sign: int = 1) -> tf.Operation:
         """Adds the number of ids of each table to a counter."""

@@ -1,7 +1,5 @@
 """The partitioned embedding store."""
 
-import dataclasses
-import os
 import time
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -11,46 +9,22 @@ from typing import Literal
 import tensorflow as tf
 
 from monolith_tf.embedding import checkpoint
+from monolith_tf.embedding import expansion
 from monolith_tf.embedding import layout
 from monolith_tf.embedding import maintenance
 from monolith_tf.embedding import routing
-from monolith_tf.embedding.checkpoint import RestoreReport
+from monolith_tf.embedding import sizing
 from monolith_tf.embedding.frozen import FrozenStore
 from monolith_tf.embedding.placement import Placement
 from monolith_tf.embedding.pulled import Pulled
 from monolith_tf.embedding.pulled import PulledShard
+from monolith_tf.embedding.restoring import Restoring
 from monolith_tf.embedding.shard import Shard
 from monolith_tf.embedding.shard_rows import COUNTERS
 from monolith_tf.embedding.shard_rows import Clock
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.types import Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class TableInfo:
-    """What `EmbeddingStore.describe` says of a table.
-
-    Attributes:
-      name: Its name.
-      slot: Its slot.
-      dim: Weights per row.
-      rows: Ids that have a row.
-      bytes: Memory of those rows, with optimizer state, bookkeeping and about what the
-        index takes.
-      devices: Where its shards live.
-    """
-
-    name: str
-    slot: int
-    dim: int
-    rows: int
-    bytes: int
-    devices: tuple[str, ...]
-
-
-_MIN_CAPACITY = 1 << 12
-_MAX_CAPACITY = 1 << 25
 
 
 class EmbeddingStore(tf.Module):
@@ -63,17 +37,23 @@ class EmbeddingStore(tf.Module):
     Rows are not variables that `tf.train.Checkpoint` sees: `save` and `restore` write
     and read them by id.
 
+    Attributes:
+      tables: The tables, in the order of all counters.
+      columns: The features that read them.
+      placement: Number of shards and their devices.
+      groups: The tables as they are merged physically.
+
     Args:
       tables: The tables, each with a slot.
       columns: The features that read them.
       seed: Of initial values.
-      placement: Number of shards and their devices.
+      placement: Number of shards and their devices; one in this process by default.
       mode: "exact": updates of one shard wait for each other, so that no update of a
         row is lost. "hogwild": they do not, and when several workers update one row
         at the same moment some of those updates may be lost.
       capacity: Rows that each shard of a group of tables has room for at first.
-        `maintain` makes more room before it is used up. By default as many as an
-        eighth of this machine's memory holds; memory is taken as rows are written.
+        `maintain` makes more room before it is used up. By default as many as a 32nd
+        of this machine's memory holds; memory is taken as rows are written.
 
     Raises:
       ValueError: If names or slots repeat, a table has no slot, or a column names a
@@ -98,9 +78,9 @@ class EmbeddingStore(tf.Module):
         self._setattr_tracking = False  # Checkpoints must not see the rows.
         self.tables = tuple(tables)
         self.columns = tuple(columns)
-        self.seed = seed
         self.placement = placement or Placement()
         self.groups = layout.merge_tables(self.tables)
+        self._seed = seed
         self._router = routing.Router(self.groups, self.columns)
         self._shards = {
             group.name: tuple(
@@ -110,7 +90,7 @@ class EmbeddingStore(tf.Module):
                     seed=seed,
                     is_exact=mode == "exact",
                     capacity=capacity
-                    or _capacity(group, len(self.groups), self.placement),
+                    or sizing.capacity(group, self.groups, self.placement),
                 )
                 for number in range(self.placement.num_shards)
             )
@@ -129,12 +109,13 @@ class EmbeddingStore(tf.Module):
         """Finds the rows of a batch's ids.
 
         Args:
-          ids: Feature -> ids, `[batch]` or ragged `[batch, None]`, int64.
+          ids: Feature -> ids, `[batch]` or ragged `[batch, None]`, int64, with one
+            batch size; features of another batch size take a lookup of their own.
           training: Whether ids without a row are counted and given one. Otherwise
             nothing changes, and they read zeros.
           step: The global step; needed in training by tables that ask for it.
-          now_secs: Seconds since 1970, for tables that expire by days; the clock of
-            the shard's machine when not given.
+          now_secs: Seconds since 1970, for tables that expire by days; by default the
+            clock of the machine that runs the step.
 
         Returns:
           The rows, with what `combine` and `apply_gradients` need.
@@ -144,19 +125,14 @@ class EmbeddingStore(tf.Module):
         if training and any(group.keeps_secs for group in self.groups):
             secs = tf.timestamp() if now_secs is None else now_secs
             secs = tf.cast(secs, tf.int64)
-        rows, found = {}, {}
+        rows, shards = {}, {}
         for name, batch in distinct.items():
-            group = self._router.groups[name]
-            clock = _clock(group, step, secs) if training else None
-            found[name] = tuple(
-                self._pull(shard, part, clock)
-                for shard, part in zip(
-                    self._shards[name], self._partition(batch), strict=True
-                )
-            )
-            rows[name] = self._read(name, found[name])
+            clock = None
+            if training:
+                clock = _clock(self._router.groups[name], step, secs)
+            rows[name], shards[name] = self._pull(name, batch, clock)
         inverses = {name: batch.inverse for name, batch in distinct.items()}
-        return Pulled(rows, inverses, splits, found, secs)
+        return Pulled(rows, inverses, splits, shards, secs)
 
     @tf.autograph.experimental.do_not_convert
     def combine(self, pulled: Pulled) -> dict[str, dict[str, Any]]:
@@ -168,7 +144,7 @@ class EmbeddingStore(tf.Module):
 
     @tf.autograph.experimental.do_not_convert
     def masks(self, pulled: Pulled) -> dict[str, Tensor]:
-        """For each "first_n" feature `[batch, max_length]`, true where there is an id."""
+        """For each "first_n" feature `[batch, max_length]`, true where an id stands."""
         return self._router.masks(pulled.splits)
 
     @tf.autograph.experimental.do_not_convert
@@ -183,25 +159,21 @@ class EmbeddingStore(tf.Module):
             the group's rows alone.
           step: The global step, 0 at the first update.
         """
-        for name, shards in pulled.shards.items():
+        clock = Clock(tf.cast(step, tf.int64), pulled.secs)
+        for name, parts in pulled.shards.items():
             gradient = gradients.get(name)
             if gradient is None:
                 continue
-            gradient = tf.convert_to_tensor(gradient)
-            clock = Clock(tf.cast(step, tf.int64), pulled.secs)
-            for shard, part in zip(self._shards[name], shards, strict=True):
+            if isinstance(gradient, tf.IndexedSlices):
+                num_rows = tf.shape(pulled.rows[name])[0]
+                places = tf.cast(gradient.indices, tf.int32)
+                gradient = expansion.sum_by_row(gradient.values, places, num_rows)
+            for shard, part in zip(self._shards[name], parts, strict=True):
                 of_shard = gradient
                 if not isinstance(part.places, tuple):
                     of_shard = tf.gather(gradient, part.places)
                 with tf.device(shard.device):
-                    shard.apply_gradients(
-                        part.numbers,
-                        part.generation,
-                        part.ids,
-                        part.counts,
-                        of_shard,
-                        clock,
-                    )
+                    shard.apply_gradients(part, of_shard, clock)
 
     @tf.autograph.experimental.do_not_convert
     def counters(self) -> dict[str, Tensor]:
@@ -215,12 +187,10 @@ class EmbeddingStore(tf.Module):
         order, totals = [], []
         for group in self.groups:
             order += [place[table.name] for table in group.tables]
-            totals.append(
-                tf.add_n([s.counters.read_value() for s in self._shards[group.name]])
-            )
+            of_shards = [s.counters.read_value() for s in self._shards[group.name]]
+            totals.append(tf.add_n(of_shards))
         by_table = tf.gather(tf.concat(totals, axis=0), tf.argsort(order))
-        columns = tf.unstack(by_table, axis=1)
-        return dict(zip(COUNTERS, columns, strict=True))
+        return dict(zip(COUNTERS, tf.unstack(by_table, axis=1), strict=True))
 
     def maintain(
         self, step: int | None = None, now_secs: float | None = None
@@ -229,8 +199,7 @@ class EmbeddingStore(tf.Module):
 
         To be called between steps, and often enough that new ids do not use up a
         quarter of the room in between; ids that find no room read zeros until the next
-        call. A limit may be passed until the next call. Looks at all rows of tables
-        that expire.
+        call. Limits hold from call to call, so a table may pass one in between.
 
         Args:
           step: The global step; needed by tables that expire by steps.
@@ -245,22 +214,20 @@ class EmbeddingStore(tf.Module):
             self._shards, None if step is None else int(step), now_secs
         )
 
-    def describe(self) -> list[TableInfo]:
+    def describe(self) -> list[sizing.TableInfo]:
         """Size and place of every table, in the order of `tables`."""
         rows = self.counters()["rows"].numpy().tolist()
-        devices = tuple(
-            self.placement.device(number) for number in range(self.placement.num_shards)
-        )
+        devices = tuple(map(self.placement.device, range(self.placement.num_shards)))
         group_of = {
             table.name: group for group in self.groups for table in group.tables
         }
         return [
-            TableInfo(
+            sizing.TableInfo(
                 name=table.name,
                 slot=table.slot or 0,
                 dim=table.row_dim,
                 rows=num_rows,
-                bytes=num_rows * layout.bytes_per_id(group_of[table.name]),
+                bytes=num_rows * sizing.bytes_per_id(group_of[table.name]),
                 devices=devices,
             )
             for table, num_rows in zip(self.tables, rows, strict=True)
@@ -286,8 +253,7 @@ class EmbeddingStore(tf.Module):
         Returns:
           The manifest.
         """
-        shards = {name: list(shards) for name, shards in self._shards.items()}
-        return checkpoint.save(directory, shards, step=step, now_secs=now_secs)
+        return checkpoint.save(directory, self._shards, step=step, now_secs=now_secs)
 
     def restore(
         self,
@@ -295,7 +261,7 @@ class EmbeddingStore(tf.Module):
         *,
         aliases: Mapping[str, str] | None = None,
         with_optimizer_state: bool = True,
-    ) -> RestoreReport:
+    ) -> checkpoint.RestoreReport:
         """Replaces everything by what `save` wrote, whatever its number of shards.
 
         Tables and slices that the checkpoint lacks start anew; those that the store
@@ -307,12 +273,13 @@ class EmbeddingStore(tf.Module):
           with_optimizer_state: Whether optimizer state is read too.
 
         Raises:
-          ValueError: If the checkpoint is damaged or does not fit the tables.
+          ValueError: If the checkpoint is damaged or does not fit the tables; nothing
+            has changed then.
         """
-        restoring = checkpoint.Restoring(
+        restoring = Restoring(
             directory,
             self.groups,
-            seed=self.seed,
+            seed=self._seed,
             aliases=aliases,
             with_optimizer_state=with_optimizer_state,
         )
@@ -322,80 +289,45 @@ class EmbeddingStore(tf.Module):
         """A read-only copy of exact size, for export."""
         rows = self.counters()["rows"].numpy()
         names = [table.name for table in self.tables]
-        frozen = FrozenStore(
-            self.tables, self.columns, dict(zip(names, rows, strict=True))
-        )
+        num_rows = dict(zip(names, rows, strict=True))
+        frozen = FrozenStore(self.tables, self.columns, num_rows)
         for shards in self._shards.values():
             for shard in shards:
-                chunks = shard.chunks(checkpoint.chunk_rows(shard.group))
-                frozen.fill((chunk.ids, chunk.rows) for chunk in chunks)
+                size = checkpoint.chunk_rows(shard.group)
+                chunks = shard.chunks(size, with_state=False)
+                frozen.fill((chunk.ids, chunk.weights) for chunk in chunks)
         return frozen
 
     def _pull(
-        self, shard: Shard, batch: PulledShard, clock: Clock | None
-    ) -> PulledShard:
-        with tf.device(shard.device):
-            if clock is None:
-                numbers = shard.find(batch.ids)
-            else:
-                numbers = shard.find_or_insert(batch.ids, batch.counts, clock)
-            generation = shard.generation.read_value()
-        return batch._replace(numbers=numbers, generation=generation)
-
-    def _read(self, name: str, found: Sequence[PulledShard]) -> Tensor:
-        """Weights of a group's distinct ids, from all its shards."""
-        rows = []
-        for shard, part in zip(self._shards[name], found, strict=True):
+        self, name: str, batch: routing.Distinct, clock: Clock | None
+    ) -> tuple[Tensor, tuple[PulledShard, ...]]:
+        """Weights of a group's distinct ids, and what each of its shards found."""
+        found, rows = [], []
+        parts = routing.partition(batch, self.placement.num_shards)
+        for shard, part in zip(self._shards[name], parts, strict=True):
             with tf.device(shard.device):
-                rows.append(shard.read(part.numbers))
-        if len(rows) == 1:
-            return rows[0]
-        return tf.dynamic_stitch([part.places for part in found], rows)
-
-    def _partition(self, batch: routing.Distinct) -> list[PulledShard]:
-        """Splits distinct ids by shard; numbers and generation are still missing."""
-        num_shards = self.placement.num_shards
-        if num_shards == 1:
-            return [PulledShard((), batch.ids, batch.counts, (), ())]
-        places = tf.dynamic_partition(
-            tf.range(tf.size(batch.ids)),
-            layout.shard_of(batch.ids, num_shards),
-            num_shards,
-        )
-        return [
-            PulledShard(
-                here,
-                tf.gather(batch.ids, here),
-                ()
-                if isinstance(batch.counts, tuple)
-                else tf.gather(batch.counts, here),
-                (),
-                (),
+                part, weights = shard.lookup(part, clock)
+            # Spares a push reading them again; of rows that are there, and only where
+            # they need not travel back to another machine.
+            is_kept = (
+                clock is not None
+                and self.placement.devices is None
+                and not shard.group.inserts_at_push
             )
-            for here in places
-        ]
+            found.append(part._replace(weights=weights) if is_kept else part)
+            rows.append(weights)
+        if len(rows) == 1:
+            return rows[0], tuple(found)
+        return tf.dynamic_stitch([part.places for part in found], rows), tuple(found)
 
 
 def _clock(group: layout.Group, step: Tensor | None, secs: Any) -> Clock:
-    if step is None:
-        if group.keeps_step:
-            names = [table.name for table in group.tables]
-            raise ValueError(
-                "`step` must be given in training where a table expires by steps or "
-                f"evicts its oldest rows. Received: step=None, tables={names}."
-            )
-        return Clock((), secs)
-    return Clock(tf.cast(step, tf.int64), secs)
-
-
-def _capacity(group: layout.Group, num_groups: int, placement: Placement) -> int:
-    """Rows of a shard that fit its part of a 32nd of a machine's memory.
-
-    More is not better: TensorFlow's allocator counts reserved memory as taken, and
-    growing is cheap and rare.
-    """
-    machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    devices = [placement.device(number) for number in range(placement.num_shards)]
-    parts = num_groups * max(devices.count(device) for device in devices)
-    rows = machine_bytes // (32 * parts * layout.bytes_per_row(group))
-    return max(_MIN_CAPACITY, min(_MAX_CAPACITY, rows))
+    if step is not None:
+        return Clock(tf.cast(step, tf.int64), secs)
+    if group.keeps_step:
+        names = [table.name for table in group.tables]
+        raise ValueError(
+            "`step` must be given in training where a table expires by steps or evicts "
+            f"its oldest rows. Received: step=None, tables={names}."
+        )
+    return Clock((), secs)

@@ -5,13 +5,16 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 from typing import Literal
+from typing import TypeAlias
 
 import tensorflow as tf
 import tf_keras
 from absl import logging
 
-from monolith_tf import data as data_lib
 from monolith_tf.config import schema
+from monolith_tf.data import formats
+from monolith_tf.data import input_fn
+from monolith_tf.data import source as source_lib
 from monolith_tf.embedding import store as store_lib
 from monolith_tf.features import columns as columns_lib
 from monolith_tf.features import encode
@@ -24,6 +27,7 @@ from monolith_tf.training import optimizers
 from monolith_tf.training import step as step_lib
 
 Split = Literal["train", "eval", "test"]
+Source: TypeAlias = source_lib.Source | input_fn.InputFn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,16 +79,23 @@ class Job:
 
     @functools.cached_property
     def _schema(self) -> Mapping[str, columns_lib.ColumnType]:
-        split = next(
-            (s for s in ("train", "eval", "test") if self.config.data.has(s)), "train"
-        )
-        return data_lib.read_schema(self.config.data, split)
+        if self.config.data.input_fn is not None:
+            return self._input_fn("train").schema()
+        splits: tuple[Split, ...] = ("train", "eval", "test")
+        split = next((s for s in splits if self.config.data.has(s)), splits[0])
+        return formats.read_schema(self.config.data, split)
 
-    def source(self, split: Split) -> data_lib.Source:
+    def source(self, split: Split) -> Source:
         """Opens a split of the data."""
-        return data_lib.open_split(
+        if self.config.data.input_fn is not None:
+            return self._input_fn(split)
+        return source_lib.open_split(
             self.config.data, split, self.columns, seed=self.config.seed
         )
+
+    def _input_fn(self, split: Split) -> input_fn.InputFn:
+        function = registry.load_name(self.config.data.input_fn or "", "data.input_fn")
+        return input_fn.InputFn(function, split)
 
     def settle(self, checkpoint: checkpoint_lib.Checkpoint | None) -> Fixed:
         """Takes slots and statistics from a checkpoint, or works them out anew."""

@@ -3,20 +3,19 @@
 import numpy as np
 import tensorflow as tf
 
-from monolith_tf import data as data_lib
+from monolith_tf.experiment import build
 from monolith_tf.models import base
 from monolith_tf.models import network as network_lib
 
 
-def explain(
-    network: network_lib.Network, source: data_lib.Source, position: int
-) -> str:
+def explain(network: network_lib.Network, source: build.Source, position: int) -> str:
     """Describes the batch at `position`, counted from the first epoch's first.
 
     Reading order is a function of seed, epoch and position, so the batch is read once
     more rather than kept while training.
     """
-    epoch, batch = divmod(position, source.batches_per_epoch())
+    per_epoch = source.batches_per_epoch()
+    epoch, batch = (0, position) if per_epoch is None else divmod(position, per_epoch)
     places = "; ".join(
         f"{place.file} rows {place.first_row} to {place.last_row}"
         for place in source.locate(epoch, batch)
@@ -41,7 +40,8 @@ def explain(
         else "Features, embeddings, labels and weights in it are finite; the model's "
         f"own variables are not. Its features: {', '.join(_features(encoded))}."
     )
-    return f"Its batch is number {batch} of epoch {epoch}: {places}. {found}"
+    place = f": {places}" if places else ""
+    return f"Its batch is number {batch} of epoch {epoch}{place}. {found}"
 
 
 def _features(encoded: object) -> list[str]:

@@ -13,7 +13,6 @@ import tensorflow as tf
 from absl import logging
 
 from monolith_tf import config as config_lib
-from monolith_tf import data as data_lib
 from monolith_tf.config import schema
 from monolith_tf.experiment import build
 from monolith_tf.experiment import diagnosis
@@ -127,8 +126,11 @@ class Estimator:
             static_state=fixed.to_json(),
         )
         self._watcher.job(network.store.describe(), run)
-        epoch, batch = divmod(progress.batch, per_epoch)
-        dataset = source.dataset(epoch, batch, num_epochs=None)
+        if per_epoch is None:
+            dataset = source.dataset(0, progress.batch, num_epochs=trainer.epochs)
+        else:
+            epoch, batch = divmod(progress.batch, per_epoch)
+            dataset = source.dataset(epoch, batch, num_epochs=None, string_codes=True)
         with _plain_errors(source):
             loop.train(
                 run,
@@ -241,7 +243,7 @@ class Estimator:
     ) -> dict[str, float]:
         source = self._job.source(split)
         with _plain_errors(source):
-            return evaluator.evaluate(source.dataset(shuffle=False))
+            return evaluator.evaluate(source.dataset(shuffle=False, string_codes=True))
 
     def _sample(self, rows: int) -> dict[str, Any] | None:
         """Returns the first rows of the data, as a server would be asked with."""
@@ -262,7 +264,13 @@ class Estimator:
             actions_lib.Log(trainer.log_every_steps, self._watcher.line)
         ]
         every = trainer.eval_every_steps
-        if trainer.eval_every_epochs is not None and run.steps_per_epoch:
+        if trainer.eval_every_epochs is not None:
+            if run.steps_per_epoch is None:
+                raise ValueError(
+                    "`trainer.eval_every_epochs` needs to know an epoch's batches, "
+                    "and the dataset of `data.input_fn` does not tell. Use "
+                    "`eval_every_steps`, or `tf.data.experimental.assert_cardinality`."
+                )
             every = trainer.eval_every_epochs * run.steps_per_epoch
         if every is not None:
             actions.append(actions_lib.Evaluate(every, self._judges()))
@@ -333,7 +341,7 @@ class _Export(actions_lib.EverySteps):
 
 
 @contextlib.contextmanager
-def _plain_errors(source: data_lib.Source) -> Iterator[None]:
+def _plain_errors(source: build.Source) -> Iterator[None]:
     """Raises a reader's own error in place of the one TensorFlow wraps it into."""
     try:
         yield

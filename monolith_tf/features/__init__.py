@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "FeatureSpec": "spec",
         "LabelSpec": "spec",
         "SlotRegistry": "slots",
+        "StringCodes": "strings",
         "TransformSpec": "spec",
         "assign": "slots",
         "compute": "statistics",

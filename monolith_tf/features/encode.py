@@ -11,6 +11,7 @@ import tensorflow as tf
 from monolith_tf import ids as ids_lib
 from monolith_tf.features import transforms
 from monolith_tf.features.spec import FeatureSpec
+from monolith_tf.features.strings import StringCodes
 from monolith_tf.types import RaggedTensor
 from monolith_tf.types import Tensor
 
@@ -63,7 +64,8 @@ class FeatureEncoder(tf.Module):
         Args:
           columns: Column -> raw values: `[batch]`, or ragged `[batch, None]` where an
             `id_list` or a dense feature of several numbers reads them; the latter may
-            be `[batch, dim]` too. More columns than needed may be there.
+            be `[batch, dim]` too. Strings may come as `StringCodes`. More columns than
+            needed may be there.
 
         Raises:
           ValueError: If a column is missing.
@@ -77,7 +79,10 @@ class FeatureEncoder(tf.Module):
                 if feature.kind == "dense":
                     dense[feature.name] = self._dense(feature, values)
                     continue
-                flat = values.flat_values if _is_ragged(values) else values
+                if isinstance(values, StringCodes):
+                    strings[feature.name] = _flat(values.hashes())
+                    continue
+                flat = _flat(values)
                 if flat.dtype == tf.string:
                     strings[feature.name] = ids_lib.from_strings(flat)
                 elif feature.transform:
@@ -98,6 +103,8 @@ class FeatureEncoder(tf.Module):
         """Puts the slot before hashed values, in the shape they came in."""
         flat = ids_lib.with_slot(self._slots[feature.table_name], hashed)
         values = columns[feature.source_column]
+        if isinstance(values, StringCodes):
+            values = values.codes
         return values.with_flat_values(flat) if _is_ragged(values) else flat
 
     def _dense(self, feature: FeatureSpec, values: Tensor) -> Tensor:
@@ -127,7 +134,9 @@ class FeatureEncoder(tf.Module):
                 f"Received: columns {', '.join(f'`{key}`' for key in columns)}."
             )
         values = columns[name]
-        return values if _is_ragged(values) else tf.convert_to_tensor(values)
+        if isinstance(values, StringCodes | tf.RaggedTensor):
+            return values
+        return tf.convert_to_tensor(values)
 
     def _check(self, feature: FeatureSpec) -> None:
         """Raises ValueError if what a feature needs is not there."""
@@ -171,6 +180,10 @@ def _at_once(
         name: tf.ensure_shape(result, tensor.shape)
         for (name, tensor), result in zip(tensors.items(), results, strict=True)
     }
+
+
+def _flat(values: Tensor | RaggedTensor) -> Tensor:
+    return values.flat_values if _is_ragged(values) else values
 
 
 def _is_ragged(values: Any) -> bool:

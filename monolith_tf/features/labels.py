@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from monolith_tf.features.spec import LabelSpec
+from monolith_tf.features.strings import StringCodes
 from monolith_tf.types import Tensor
 
 
@@ -61,4 +62,7 @@ def _column(name: str, who: str, columns: Mapping[str, Tensor]) -> Tensor:
             f"{who} the column `{name}`. "
             f"Received: columns {', '.join(f'`{key}`' for key in columns)}."
         )
-    return tf.convert_to_tensor(columns[name])
+    values = columns[name]
+    if isinstance(values, StringCodes):
+        return values.strings()
+    return tf.convert_to_tensor(values)

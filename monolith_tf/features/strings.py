@@ -10,31 +10,37 @@ from monolith_tf.types import Tensor
 
 
 class StringCodes(tf.experimental.ExtensionType):
-    """A column of strings that have been hashed in the dictionary they come from.
+    """A column of strings, given by a dictionary that has been hashed as a whole.
 
-    Copying strings into batches costs more than all else in reading them, and ids need
-    their hashes only. `FeatureEncoder` and `encode_labels` take this in place of a
-    tensor of strings, and give the same.
+    Copying strings into batches costs more than all else in reading them, while ids
+    need their hashes only. `FeatureEncoder` and `encode_labels` take this in place of a
+    tensor of strings and give the same for it.
 
     Attributes:
-      codes: Places in the dictionary, int32, `[batch]` or ragged.
+      codes: Places in the dictionary, int32, `[batch]` or ragged `[batch, None]`.
       dictionary: The strings.
       hashed: `ids.from_strings` of the dictionary.
     """
 
-    codes: typing.Union[tf.Tensor, tf.RaggedTensor]  # noqa: UP007 (read by TensorFlow)
+    codes: typing.Union[tf.Tensor, tf.RaggedTensor]  # noqa: UP007 (TensorFlow reads it)
     dictionary: tf.Tensor
     hashed: tf.Tensor
 
-    @classmethod
-    def of(cls, codes: Tensor | RaggedTensor, dictionary: Tensor) -> "StringCodes":
-        """Returns a column of codes, hashing their dictionary."""
-        return cls(codes, dictionary, ids.from_strings(dictionary))
-
     def strings(self) -> Tensor | RaggedTensor:
         """Returns the strings."""
-        return tf.gather(self.dictionary, self.codes)
+        return _gather(self.dictionary, self.codes)
 
     def hashes(self) -> Tensor | RaggedTensor:
         """Returns the 48-bit hashes of the strings, int64."""
-        return tf.gather(self.hashed, self.codes)
+        return _gather(self.hashed, self.codes)
+
+
+def string_codes(codes: Tensor | RaggedTensor, dictionary: Tensor) -> StringCodes:
+    """Returns a column of codes, having hashed their dictionary."""
+    return StringCodes(codes, dictionary, ids.from_strings(dictionary))
+
+
+def _gather(values: Tensor, codes: Tensor | RaggedTensor) -> Tensor | RaggedTensor:
+    if isinstance(codes, tf.RaggedTensor):
+        return codes.with_flat_values(tf.gather(values, codes.flat_values))
+    return tf.gather(values, codes)

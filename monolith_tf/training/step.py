@@ -101,8 +101,8 @@ class TrainStep(tf.Module):
 
     def __call__(
         self, columns: Mapping[str, Tensor], now_secs: Tensor
-    ) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
-        """Takes one step; returns loss, gradient norm and auxiliary losses."""
+    ) -> tuple[Tensor, Tensor, Mapping[str, Tensor], Tensor]:
+        """Takes one step; returns loss, norm, auxiliary losses and rows."""
         model = self.network.model
         store = self.network.store
         dense_update = self.dense
@@ -130,7 +130,8 @@ class TrainStep(tf.Module):
             return self.step.assign_add(1)
 
         tf.cond(tf.math.is_finite(loss), update, lambda: self.step + 0)
-        return loss, norm, spec.auxiliary_losses
+        rows_seen = tf.shape(next(iter(spec.predictions.values())), tf.int64)[0]
+        return loss, norm, spec.auxiliary_losses, rows_seen
 
     def _clip(self, dense: list, rows: dict) -> tuple[list, dict, Tensor]:
         present = [g for g in [*dense, *rows.values()] if g is not None]
@@ -162,7 +163,7 @@ class TrainStep(tf.Module):
             more = optional.has_value()
             if more:
                 columns = optional.get_value()
-                loss, norm, extra = self(columns, now_secs)
+                loss, norm, extra, rows_seen = self(columns, now_secs)
                 finite = tf.math.is_finite(loss)
                 loss_sum += loss
                 auxiliary = {
@@ -171,7 +172,7 @@ class TrainStep(tf.Module):
                 }
                 if finite:
                     taken += 1
-                    examples += _batch_size(columns)
+                    examples += rows_seen
         return LoopResult(taken, examples, loss_sum, finite, norm, auxiliary)
 
 
@@ -186,10 +187,3 @@ def _scaled(gradient: Any, scale: Tensor) -> Any:
             gradient.values * scale, gradient.indices, gradient.dense_shape
         )
     return gradient * scale
-
-
-def _batch_size(columns: Mapping[str, Tensor]) -> Tensor:
-    first = next(iter(columns.values()))
-    if isinstance(first, tf.RaggedTensor):
-        return first.nrows(out_type=tf.int64)
-    return tf.shape(first, out_type=tf.int64)[0]

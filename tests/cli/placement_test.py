@@ -8,6 +8,7 @@ from monolith_tf.cli import placement
 from monolith_tf.embedding import layout
 from monolith_tf.embedding import optimizer_spec
 from monolith_tf.embedding import optimizers
+from monolith_tf.embedding import sizing
 from monolith_tf.embedding import spec
 from monolith_tf.embedding.optimizer_spec import RowOptimizerSpec
 
@@ -46,7 +47,7 @@ def test_bytes_of_a_row():
 def test_bytes_of_a_row_are_those_that_the_store_counts(values):
     table = spec.TableSpec(name="a", slot=1, **values)
     (group,) = layout.merge_tables([table])
-    assert placement.row_bytes(table) == layout.bytes_per_id(group)
+    assert placement.row_bytes(table) == sizing.bytes_per_id(group)
 
 
 def test_placements():

@@ -192,6 +192,5 @@ def test_a_truncated_archive(tmp_path):
     lines = "".join(f"{draw.getrandbits(60)},{i}\n" for i in range(100_000))
     content = gzip.compress(("a,b\n" + lines).encode(), 1)
     path.write_bytes(content[: len(content) * 3 // 4])
-    source = data.open_split(data.DataSpec(train=str(path)), "train", {"a": INT})
     with pytest.raises(ValueError, match=r"x\.csv\.gz: .*Truncated compressed stream"):
-        list(source.windows())
+        data.open_split(data.DataSpec(train=str(path)), "train", {"a": INT}).num_rows()

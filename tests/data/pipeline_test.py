@@ -1,6 +1,8 @@
 """Tests of the crossing from windows of rows into `tf.data`."""
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +11,9 @@ import pytest
 import tensorflow as tf
 
 from monolith_tf import data
+from monolith_tf import ids
 from monolith_tf.features.columns import ColumnType
+from monolith_tf.features.strings import StringCodes
 
 WORDS = ["", "a", "bé", "a word longer than twenty-two bytes"]
 COLUMNS = {
@@ -148,3 +152,54 @@ def test_missing_values_arrive_as_their_defaults(tmp_path):
     np.testing.assert_array_equal(batch["f"], [2.5, 2.5])
     assert batch["s"].numpy().tolist() == [b"none", b"x"]
     np.testing.assert_array_equal(batch["v"], [[4, 4], [1, 2]])
+
+
+def test_strings_may_come_as_codes_that_are_hashed_already(spec):
+    source = data.open_split(spec, "train", COLUMNS, seed=2)
+    plain_batches = list(source.dataset())
+    coded_batches = list(source.dataset(string_codes=True))
+    assert len(plain_batches) == len(coded_batches)
+    for expected, coded in zip(plain_batches, coded_batches, strict=True):
+        assert isinstance(coded["word"], StringCodes)
+        found = dict(coded)
+        for name in ("word", "words"):
+            found[name] = coded[name].strings()
+            hashes = coded[name].hashes()
+            flat = expected[name]
+            if name == "words":
+                hashes, flat = hashes.flat_values, flat.flat_values
+            np.testing.assert_array_equal(hashes, ids.from_strings(flat))
+        assert plain(found) == plain(expected)
+
+
+PROGRAM = """
+import sys, time
+import tensorflow as tf
+from monolith_tf import data
+from monolith_tf import ids
+from monolith_tf.features import ColumnType
+import pyarrow as pa, numpy as np
+
+class Slow(data.Reader):
+    def files(self, split): return ["slow"]
+    def schema(self, file): return {}
+    def read(self, piece, columns):
+        for block in range(200):
+            time.sleep(0.05)
+            rows = np.arange(100) + 100 * block
+            yield data.Block(pa.table({"x": rows}), rows)
+
+sys.modules["slow"] = sys.modules["__main__"]
+spec = data.DataSpec(reader="slow:Slow", batch_size=100, shuffle_buffer=200)
+source = data.open_split(spec, "train", {"x": ColumnType(dtype="int64")})
+iterator = iter(source.dataset())
+next(iterator)
+print("read")
+"""
+
+
+def test_a_process_ends_while_a_window_is_being_read():
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "read\n"), done.stderr

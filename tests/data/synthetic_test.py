@@ -36,8 +36,9 @@ def test_rows_fit_the_columns_asked_for():
 
 
 def test_rows_are_the_same_each_time_and_differ_between_splits():
-    assert table_of() == table_of()
-    assert table_of()["i"] != table_of("eval")["i"]
+    table = table_of(num_rows=500)
+    assert table == table_of(num_rows=500)
+    assert table["i"] != table_of("eval", num_rows=500)["i"]
 
 
 def test_rows_may_be_held_out():

@@ -83,6 +83,16 @@ def test_bad_records_are_named_or_skipped(write, bad, reason):
     assert read(path, {"a": INT}, on_bad_row="skip") == [{"a": 5}, {"a": 6}]
 
 
+def test_many_bad_records_among_good_ones(write):
+    bad = {0, 1, 2, 50, 99}
+    path = write([b"\xff" if i in bad else example(a=i) for i in range(100)])
+    rows = read(path, {"a": INT}, on_bad_row="skip")
+    assert [row["a"] for row in rows] == [i for i in range(100) if i not in bad]
+    path = write([b"\xff"] * 5)
+    with pytest.raises(ValueError, match="no rows"):
+        read(path, {"a": INT}, on_bad_row="skip")
+
+
 def test_a_damaged_record_ends_the_reading_even_where_bad_rows_are_skipped(write):
     path = write([example(a=i) for i in range(20)])
     content = bytearray(path.read_bytes())

@@ -1,6 +1,7 @@
 """Random histories: a store on any number of shards equals the reference tables."""
 
 import dataclasses
+import itertools
 import os
 import tempfile
 
@@ -9,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from hypothesis import strategies as st
 
+from monolith_tf import testing
 from monolith_tf.embedding import optimizer_spec
 from monolith_tf.embedding.initializer_spec import ConstantSpec
 from monolith_tf.embedding.initializer_spec import NormalSpec
@@ -82,7 +84,7 @@ class _Batch:
         ids = {}
         for column in _COLUMNS:
             lists = self.values[column.feature]
-            flat = tf.constant(_ids(column.table, sum(lists, [])), tf.int64)
+            flat = tf.constant(_ids(column.table, _joined(lists)), tf.int64)
             if column.combiner == "none":
                 flat = tf.RaggedTensor.from_row_lengths(flat, [len(x) for x in lists])
             ids[column.feature] = flat
@@ -93,7 +95,7 @@ class _Batch:
         columns = [c for c in _COLUMNS if c.table == table]
         columns.sort(key=lambda c: c.combiner == "none")
         return {
-            c.feature: _ids(table, sum(self.values[c.feature], [])) for c in columns
+            c.feature: _ids(table, _joined(self.values[c.feature])) for c in columns
         }
 
     def gradients(self) -> dict[str, np.ndarray]:
@@ -104,6 +106,10 @@ class _Batch:
             ).astype(np.float32)
             for c in _COLUMNS
         }
+
+
+def _joined(lists) -> list:
+    return list(itertools.chain.from_iterable(lists))
 
 
 def _ids(table: str, values: list[int]) -> list[int]:
@@ -165,7 +171,7 @@ class _Pair:
         for table in self.tables.values():
             occurrences = batch.occurrences(table.spec.name)
             table.apply_gradients(
-                sum(occurrences.values(), []),
+                _joined(occurrences.values()),
                 np.concatenate([gradients[f] for f in occurrences]),
                 step=self.step,
                 secs=secs,
@@ -205,7 +211,7 @@ class _Pair:
             for id_, row in table.rows.items():
                 weights = [row.parts[s.name][0] for s in table.spec.row_slices()]
                 state = [row.parts[s.name][1:] for s in table.spec.row_slices()]
-                expected[id_] = (np.concatenate(weights + sum(state, [])), row)
+                expected[id_] = (np.concatenate(weights + _joined(state)), row)
         assert set(rows) == set(expected)
         for id_, (values, stamps) in rows.items():
             np.testing.assert_array_equal(values, expected[id_][0])
@@ -223,7 +229,7 @@ class _Pair:
         self, table: Table, batch: _Batch, embeddings: dict, training: bool
     ) -> None:
         occurrences = batch.occurrences(table.spec.name)
-        ids = sum(occurrences.values(), [])
+        ids = _joined(occurrences.values())
         expected = table.lookup(
             ids,
             training=training,
@@ -256,11 +262,11 @@ def _flat(embeddings: dict) -> dict[str, tf.Tensor]:
     return flat
 
 
-class StorePropertiesTest(tf.test.TestCase):
+class StorePropertiesTest(testing.TestCase):
     @hypothesis.settings(
         derandomize=True,
         deadline=None,
-        max_examples=10,
+        max_examples=8,
         database=None,
         phases=[hypothesis.Phase.generate],
     )

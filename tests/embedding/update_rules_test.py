@@ -196,7 +196,7 @@ class UpdateRulesTest(testing.TestCase):
         passive = {"Placeholder", "Identity", "Const", "NoOp"}
         self.assertCountEqual(
             [operation for operation in operations if operation not in passive],
-            ["Square", "AddV2", "Sqrt", "Mul", "RealDiv", "Sub"],
+            ["Square", "AddV2", "Sqrt", "Mul", "DivNoNan", "Sub"],
         )
 
     def test_powers_of_adam_outlast_their_precision(self):

@@ -147,6 +147,33 @@ class EstimatorTest(testing.TestCase):
             warm.evaluate("eval")["click/auc"], cold.evaluate("eval")["click/auc"] + 0.1
         )
 
+    def test_an_own_input_fn(self):
+        (self.folder / "my_data.py").write_text(
+            textwrap.dedent("""
+            import numpy as np
+            import tensorflow as tf
+
+            def batches(split):
+                rng = np.random.default_rng({"train": 1}.get(split, 2))
+                user = rng.integers(0, 20, 640)
+                columns = {"user": user, "click": (user % 2).astype("float32")}
+                return tf.data.Dataset.from_tensor_slices(columns).batch(64)
+            """)
+        )
+        sys.path.insert(0, str(self.folder))
+        self.addCleanup(sys.path.remove, str(self.folder))
+        overrides = (
+            "data={input_fn: my_data:batches}",
+            "features=[{name: user, kind: id}]",
+            "tables=[]",
+            "trainer.eval_every_epochs=1",
+        )
+        self.estimator(*overrides, "trainer.max_steps=13").train()
+        # Resumes in the middle of the second epoch.
+        metrics = self.estimator(*overrides, "trainer.epochs=3").train()
+        self.assertGreater(metrics["click/auc"], 0.95)
+        self.assertEqual([r["step"] for r in self.lines("eval")], [10, 13, 20, 30])
+
     def test_an_own_model_class(self):
         (self.folder / "my_model.py").write_text(
             textwrap.dedent("""

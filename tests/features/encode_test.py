@@ -11,6 +11,7 @@ from monolith_tf import ids
 from monolith_tf.features import FeatureEncoder
 from monolith_tf.features import FeatureSpec
 from monolith_tf.features import TransformSpec
+from monolith_tf.features.strings import string_codes
 
 BUCKETS = TransformSpec(name="bucketize", boundaries=(0.0, 10.0))
 
@@ -111,6 +112,19 @@ def test_order_is_that_of_the_config(encoder, columns):
     found = encoder.encode(columns)
     assert list(found.ids) == [f.name for f in FEATURES if f.kind != "dense"]
     assert list(found.dense) == [f.name for f in FEATURES if f.kind == "dense"]
+
+
+def test_strings_may_come_as_codes(encoder, columns):
+    words = tf.constant(["x", "fr", "de", "日本", ""])
+    codes = tf.constant([1, 4, 3])
+    lists = tf.ragged.constant([[1], [2, 1], []], dtype=tf.int32)
+    coded = columns | {
+        "country": string_codes(codes, words),
+        "visited": string_codes(lists, words),
+    }
+    expected, found = encoder.encode(columns).ids, encoder.encode(coded).ids
+    np.testing.assert_array_equal(found["country"], expected["country"])
+    assert found["visited"].to_list() == expected["visited"].to_list()
 
 
 def test_vectors_may_come_as_ragged_lists(encoder, columns):

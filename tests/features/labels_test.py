@@ -6,6 +6,7 @@ import tensorflow as tf
 from monolith_tf.features import LabelSpec
 from monolith_tf.features import encode_labels
 from monolith_tf.features import encode_weights
+from monolith_tf.features.strings import string_codes
 
 COLUMNS = {
     "click": tf.constant([0, 1, 3], tf.int64),
@@ -29,6 +30,13 @@ def test_strings_are_compared_without_the_spaces_around_them():
     assert label(column="income", equals="50000+.") == [1, 0, 1]
     assert label(column="income", equals=" - 50000.") == [0, 1, 0]
     assert label(column="income", equals=["- 50000.", "50000+."]) == [1, 1, 1]
+
+
+def test_strings_may_come_as_codes():
+    words = tf.constant(["- 50000.", "50000+. "])
+    columns = {"income": string_codes(tf.constant([1, 0, 1]), words)}
+    spec = LabelSpec(name="x", column="income", equals="50000+.")
+    assert encode_labels([spec], columns)["x"].numpy().tolist() == [1, 0, 1]
 
 
 def test_numbers_are_compared_in_the_type_of_the_column():

@@ -1,0 +1,319 @@
+"""Tests of the partitioned store in functions, loops and eager steps."""
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+from tensorflow.python.framework import config
+
+from monolith_tf import testing
+from monolith_tf.embedding import optimizer_spec
+from monolith_tf.embedding.initializer_spec import ConstantSpec
+from monolith_tf.embedding.placement import Placement
+from monolith_tf.embedding.spec import ColumnSpec
+from monolith_tf.embedding.spec import SliceSpec
+from monolith_tf.embedding.spec import TableSpec
+from monolith_tf.embedding.store import EmbeddingStore
+
+_SGD = optimizer_spec.SgdSpec(learning_rate=0.5)
+_SLOT = 1 << 48
+
+
+def _store(num_shards=1, mode="exact", capacity=256, **options):
+    """One table of width 1 that starts at 2, read by `one` and `list`."""
+    defaults = {"dim": 1, "optimizer": _SGD, "initializer": ConstantSpec(value=2.0)}
+    table = TableSpec(name="t", slot=1, **(defaults | options))
+    columns = [
+        ColumnSpec(feature="one", table="t"),
+        ColumnSpec(feature="list", table="t", combiner="mean"),
+    ]
+    placement = Placement(num_shards=num_shards)
+    return EmbeddingStore(
+        [table], columns, placement=placement, mode=mode, capacity=capacity
+    )
+
+
+def _one(*values):
+    return {"one": tf.constant(values, tf.int64) + _SLOT}
+
+
+def _read(store, *values):
+    pulled = store.lookup(_one(*values), training=False)
+    return store.combine(pulled)["one"]["vec"].numpy()[:, 0]
+
+
+def _train(store, ids, gradients, step=0, **when):
+    """Pushes one gradient per id."""
+    pulled = store.lookup(ids, training=True, step=step, **when)
+    with tf.GradientTape() as tape:
+        tape.watch(pulled.rows)
+        embedding = store.combine(pulled)["one"]["vec"]
+        loss = tf.reduce_sum(embedding * tf.convert_to_tensor(gradients)[:, tf.newaxis])
+    store.apply_gradients(pulled, tape.gradient(loss, pulled.rows), step)
+    return embedding
+
+
+def _count(store, counter):
+    return int(store.counters()[counter][0])
+
+
+class LookupTest(testing.TestCase):
+    def test_training_inserts_and_evaluation_does_not(self):
+        store = _store()
+        self.assertAllEqual(_read(store, 7), [0.0])
+        self.assertEqual(_count(store, "rows"), 0)
+        store.lookup(_one(7, 7, 8), training=True)
+        self.assertEqual(_count(store, "rows"), 2)
+        self.assertAllEqual(_read(store, 7, 9, 8), [2.0, 0.0, 2.0])
+
+    def test_unknown_zeros_inserts_at_the_first_gradient(self):
+        store = _store(unknown="zeros")
+        self.assertAllEqual(_train(store, _one(7), [1.0]), [[0.0]])
+        self.assertAllEqual(_train(store, _one(7), [1.0]), [[1.5]])
+        self.assertAllEqual(_read(store, 7), [1.0])
+
+    def test_refused_ids_read_zeros_and_their_gradients_are_dropped(self):
+        store = _store(admit_after=3)
+        ids = _one(7, 8, 8, 8)
+        embedding = _train(store, ids, [1.0, 1.0, 1.0, 1.0])
+        self.assertAllEqual(embedding, [[0.0], [2.0], [2.0], [2.0]])
+        self.assertAllEqual(_read(store, 7, 8), [0.0, 0.5])
+        counters = {name: int(value[0]) for name, value in store.counters().items()}
+        self.assertEqual(
+            counters,
+            {
+                "rows": 1,
+                "inserted": 1,
+                "refused": 1,
+                "overflow": 0,
+                "dropped": 1,
+                "expired": 0,
+                "evicted": 0,
+            },
+        )
+
+    def test_negative_and_extreme_ids_have_rows_of_their_own(self):
+        store = _store()
+        extreme = [0, 1, -1, 2**63 - 1, -(2**63)]
+        ids = {"one": tf.constant(extreme, tf.int64)}
+        _train(store, ids, [0.0, 1.0, 2.0, 3.0, 4.0])
+        pulled = store.lookup(ids, training=False)
+        embedding = store.combine(pulled)["one"]["vec"]
+        self.assertAllEqual(embedding[:, 0], [2.0, 1.5, 1.0, 0.5, 0.0])
+
+    def test_an_empty_batch_works(self):
+        store = _store(num_shards=2)
+        self.assertEqual(_train(store, _one(), np.zeros([0], np.float32)).shape, (0, 1))
+        lists = tf.RaggedTensor.from_row_splits(tf.zeros([0], tf.int64), [0, 0, 0])
+        pulled = store.lookup({"list": lists}, training=True)
+        self.assertAllEqual(store.combine(pulled)["list"]["vec"], [[0.0], [0.0]])
+
+    def test_slices_come_by_name(self):
+        slices = (
+            SliceSpec(name="bias", dim=1, initializer=ConstantSpec(value=1.0)),
+            SliceSpec(name="vec", dim=2, initializer=ConstantSpec(value=3.0)),
+        )
+        table = TableSpec(name="t", slot=1, slices=slices)
+        store = EmbeddingStore([table], [ColumnSpec(feature="f", table="t")])
+        pulled = store.lookup({"f": tf.constant([_SLOT])}, training=True)
+        embeddings = store.combine(pulled)
+        self.assertAllEqual(embeddings["f"]["bias"], [[1.0]])
+        self.assertAllEqual(embeddings["f"]["vec"], [[3.0, 3.0]])
+
+    def test_static_shapes_survive(self):
+        store = _store()
+
+        @tf.function
+        def embed(ids):
+            pulled = store.lookup({"one": ids}, training=True)
+            return store.combine(pulled)["one"]["vec"]
+
+        for batch in (8, None):
+            spec = tf.TensorSpec([batch], tf.int64)
+            shape = embed.get_concrete_function(spec).output_shapes
+            self.assertEqual(shape.as_list(), [batch, 1])
+
+    def test_asks_for_the_step_where_rows_expire_by_steps(self):
+        store = _store(expire_after_steps=3)
+        with self.assertRaisesRegex(ValueError, r"`step` must be given.*\['t'\]"):
+            store.lookup(_one(7), training=True)
+        with self.assertRaisesRegex(ValueError, "`step` must be given"):
+            store.maintain()
+
+    def test_rejects_an_unknown_mode(self):
+        with self.assertRaisesRegex(ValueError, "'exact' or 'hogwild'.*mode='fast'"):
+            _store(mode="fast")
+
+
+class ApplyGradientsTest(testing.TestCase):
+    @parameterized.product(num_shards=[1, 3], mode=["exact", "hogwild"])
+    def test_sums_the_gradients_of_an_id(self, num_shards, mode):
+        store = _store(num_shards, mode)
+        _train(store, _one(7, 8, 7), [1.0, 2.0, 4.0])
+        # 2 - 0.5 * (1 + 4), and 2 - 0.5 * 2.
+        self.assertAllEqual(_read(store, 7, 8), [-0.5, 1.0])
+
+    def test_accepts_sparse_gradients_and_none(self):
+        store = _store(num_shards=2)
+        pulled = store.lookup(_one(7, 8), training=True)
+        (name,) = pulled.rows
+        store.apply_gradients(pulled, {name: None}, 0)
+        store.apply_gradients(pulled, {}, 0)
+        self.assertAllEqual(_read(store, 7, 8), [2.0, 2.0])
+        values = tf.constant([[1.0], [2.0], [3.0]])
+        sparse = tf.IndexedSlices(values, tf.constant([1, 0, 1], tf.int64))
+        store.apply_gradients(pulled, {name: sparse}, 0)
+        self.assertAllEqual(_read(store, 7, 8), [1.0, 0.0])
+
+    def test_a_late_push_does_not_reach_rows_that_changed_hands(self):
+        store = _store(expire_after_steps=5)
+        late = store.lookup(_one(7), training=True, step=0)
+        store.maintain(step=5)
+        store.lookup(_one(8), training=True, step=5)  # Takes the freed row.
+        (name,) = late.rows
+        store.apply_gradients(late, {name: tf.ones([1, 1])}, 5)
+        self.assertAllEqual(_read(store, 7, 8), [0.0, 2.0])
+        self.assertEqual(_count(store, "dropped"), 1)
+
+    def test_a_late_push_adds_to_newer_weights(self):
+        store = _store()
+        late = store.lookup(_one(7), training=True)
+        _train(store, _one(7), [2.0])
+        (name,) = late.rows
+        store.apply_gradients(late, {name: tf.ones([1, 1])}, 1)
+        self.assertAllEqual(_read(store, 7), [0.5])
+
+    def test_works_in_a_loop_with_a_push_one_step_late(self):
+        store = _store(num_shards=2)
+
+        @tf.function
+        def run():
+            def push(step, pulled):
+                gradients = {name: tf.ones_like(v) for name, v in pulled.rows.items()}
+                store.apply_gradients(pulled, gradients, step)
+
+            def body(step, pulled):
+                ahead = store.lookup(_one(7, 8), training=True)
+                push(step, pulled)
+                return step + 1, ahead
+
+            first = store.lookup(_one(7, 8), training=True)
+            step, last = tf.while_loop(
+                lambda step, _: step < 3, body, [tf.constant(0), first]
+            )
+            push(step, last)
+
+        run()
+        self.assertAllEqual(_read(store, 7, 8), [0.0, 0.0])
+
+
+class StoreTest(testing.TestCase):
+    @parameterized.named_parameters(
+        ("adagrad", optimizer_spec.AdagradSpec()),
+        ("adam", optimizer_spec.AdamSpec()),
+        ("ftrl", optimizer_spec.FtrlSpec(l1=0.01)),
+    )
+    def test_functions_give_the_same_bits_on_any_number_of_shards(self, optimizer):
+        # Many rows: what a kernel does at the end of a tensor must not show.
+        batches = self.rng.integers(0, 150, [3, 101]) + _SLOT
+        gradients = self.rng.normal(size=[3, 101]).astype(np.float32)
+        results = []
+        for num_shards, wrap in ((1, tf.function), (3, tf.function), (1, lambda f: f)):
+            store = _store(num_shards, dim=5, optimizer=optimizer, initializer=None)
+            train = wrap(
+                lambda ids, gradients, step, store=store: _train(
+                    store, {"one": ids}, gradients, step
+                )
+            )
+            for step in range(3):
+                train(
+                    tf.constant(batches[step]),
+                    tf.constant(gradients[step]),
+                    tf.constant(step, tf.int64),
+                )
+            ids = {"one": tf.range(150, dtype=tf.int64) + _SLOT}
+            pulled = store.lookup(ids, training=False)
+            results.append(store.combine(pulled)["one"]["vec"].numpy())
+        self.assertAllEqual(results[0], results[1])
+        self.assertAllEqual(results[0], results[2])
+
+    def test_number_of_operations_does_not_grow_with_features(self):
+        def num_operations(num_features):
+            tables = [
+                TableSpec(name=f"t{i}", slot=i, dim=2) for i in range(num_features)
+            ]
+            columns = [
+                ColumnSpec(feature=f"f{i}", table=f"t{i}") for i in range(num_features)
+            ]
+            store = EmbeddingStore(tables, columns, capacity=64)
+
+            @tf.function
+            def train(ids):
+                pulled = store.lookup(ids, training=True)
+                with tf.GradientTape() as tape:
+                    tape.watch(pulled.rows)
+                    loss = tf.add_n(
+                        [
+                            tf.reduce_sum(e["vec"])
+                            for e in store.combine(pulled).values()
+                        ]
+                    )
+                store.apply_gradients(pulled, tape.gradient(loss, pulled.rows), 0)
+
+            ids = {f"f{i}": tf.TensorSpec([4], tf.int64) for i in range(num_features)}
+            graph = train.get_concrete_function(ids).graph.as_graph_def()
+            nodes = [*graph.node]
+            for function in graph.library.function:
+                nodes += function.node_def
+            # Loss and gradient of each feature are the test's own.
+            own = {"Placeholder", "Identity", "Const", "Sum", "Fill", "Shape", "Tile"}
+            own |= {"Reshape", "Maximum", "FloorDiv", "BroadcastTo", "Size", "Prod"}
+            return len([node for node in nodes if node.op not in own])
+
+        self.assertLessEqual(num_operations(12), num_operations(3) + 2)
+
+    def test_checkpoints_of_tensorflow_do_not_see_the_rows(self):
+        store = _store()
+        self.assertEmpty(store.variables)
+        module = tf.Module()
+        module.store = store
+        module.dense = tf.Variable(1.0)
+        self.assertLen(module.variables, 1)
+        prefix = tf.train.Checkpoint(module=module).write(self.get_temp_dir() + "/c")
+        names = [name for name, _ in tf.train.list_variables(prefix)]
+        self.assertLen([name for name in names if "VARIABLE_VALUE" in name], 1)
+
+    def test_memory_is_taken_as_rows_are_written(self):
+        before = _resident_bytes()
+        store = _store(capacity=20_000_000, dim=16)  # 1.3 GB of weights and ids.
+        _train(store, _one(*range(1000)), np.ones(1000, np.float32))
+        self.assertLess(_resident_bytes() - before, 300e6)
+
+    def test_op_determinism_is_not_refused(self):
+        tf.config.experimental.enable_op_determinism()
+        self.addCleanup(config.disable_op_determinism)
+        store = _store(num_shards=2, admit_after=2, dim=4)
+        train = tf.function(lambda ids: _train(store, ids, [1.0, 1.0, 2.0]))
+        train(_one(7, 8, 7))
+        self.assertEqual(_count(store, "rows"), 1)
+
+    def test_describes_its_tables(self):
+        tables = [
+            TableSpec(name="a", slot=4, dim=3),
+            TableSpec(name="b", slot=1, dim=5, expire_after_days=1.0),
+            TableSpec(name="c", slot=2, dim=3),
+        ]
+        columns = [ColumnSpec(feature=t.name, table=t.name) for t in tables]
+        store = EmbeddingStore(tables, columns, placement=Placement(num_shards=2))
+        ids = {"c": tf.constant([1, 2], tf.int64) + (2 << 48)}
+        store.lookup(ids, training=True)
+        a, b, c = store.describe()
+        self.assertEqual([info.name for info in (a, b, c)], ["a", "b", "c"])
+        self.assertEqual((a.rows, b.rows, c.rows), (0, 0, 2))
+        self.assertEqual((b.slot, b.dim, b.devices), (1, 5, ("/CPU:0", "/CPU:0")))
+        # Weights, Adagrad's state, the id, and a node and bucket of a hash map.
+        self.assertEqual(c.bytes, 2 * (3 * 4 + 3 * 4 + 8 + 43))
+
+
+def _resident_bytes():
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * 4096
