@@ -109,6 +109,8 @@ def expand(rows: Tensor, inverse: Tensor) -> Tensor:
     @tf.custom_gradient
     def gather(rows: Tensor) -> Any:
         def sum_of(gradients: Tensor) -> Tensor:
+            # Some gradients of what a model may do forget their width.
+            gradients = tf.ensure_shape(gradients, [None, rows.shape[1]])
             return sum_by_row(gradients, inverse, tf.shape(rows)[0])
 
         return tf.gather(rows, inverse), sum_of

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from monolith_tf.embedding import expiry
 from monolith_tf.embedding import layout
@@ -18,6 +19,8 @@ from monolith_tf.ids import HASH_BITS
 
 _CHUNK_ROWS = 1 << 20
 _MIN_ROOM = 0.25
+_LAST_ROOM = 0.05
+_GROWTH = (2.0, 1.25)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,21 +115,30 @@ def _ids_and_steps(
 
 
 def _make_room(shard: ShardRows) -> bool:
-    """Doubles a shard's room when three quarters of it are taken."""
+    """Makes more room for rows where three quarters are taken; says if it did."""
     capacity = int(shard.capacity)
-    used = int(shard.next_row) - int(shard.num_free)
-    if capacity - used > _MIN_ROOM * capacity:
+    num_rows = int(shard.next_row) - 1 - int(shard.num_free)
+    room = (capacity - num_rows) / capacity
+    # The allocator waits a while before it refuses, so it is not asked every time.
+    if room > (_LAST_ROOM if shard.is_cramped else _MIN_ROOM):
         return False
-    try:
-        shard.reserve(2 * capacity)
-    except tf.errors.ResourceExhaustedError:
-        group = shard.group
-        names = ", ".join(f"`{table.name}`" for table in group.tables)
-        raise expiry.TableFullError(
-            f"There is no memory on {shard.device} for more rows of {names}: they hold "
-            f"{used} ids there, {used * sizing.bytes_per_id(group)} bytes, and need "
-            "room for twice as many. Give them limits by `max_rows` or `max_bytes` "
-            "with `when_full` 'evict_oldest', let rows expire, or add shards on other "
-            "machines."
-        ) from None
-    return True
+    for factor in _GROWTH:
+        try:
+            shard.reserve(int(factor * capacity))
+        except tf.errors.ResourceExhaustedError:
+            continue
+        shard.is_cramped = False
+        return True
+    group = shard.group
+    names = ", ".join(f"`{table.name}`" for table in group.tables)
+    message = (
+        f"There is no memory on {shard.device} for more rows of {names}: they hold "
+        f"{num_rows} ids there, {num_rows * sizing.bytes_per_id(group)} bytes. Give "
+        "them limits by `max_rows` or `max_bytes` with `when_full` 'evict_oldest', let "
+        "rows expire, or add shards on other machines."
+    )
+    if room <= _LAST_ROOM:
+        raise expiry.TableFullError(message)
+    shard.is_cramped = True
+    logging.warning("%s There is room for %.0f%% more.", message, 100 * room)
+    return False

@@ -70,6 +70,7 @@ class ShardRows:
             self.admission = admission.make(group)
         self.ages = expiry.Ages(group)
         self.next_expiry = self.ages.never_looked()
+        self.is_cramped = False  # Whether memory for more rows was refused.
         self._make_rows(capacity)
 
     def _make_rows(self, capacity: int) -> None:
@@ -194,7 +195,7 @@ class ShardRows:
         if num_rows <= int(self.capacity):
             return
         old = self._by_row()
-        self._make_rows(2 ** math.ceil(math.log2(num_rows)))
+        self._make_rows(num_rows)
         size = max(1, _CHUNK_BYTES // self.group.row_bytes)
         with tf.device(self.device):
             for (before, used), (after, _) in zip(old, self._by_row(), strict=True):
