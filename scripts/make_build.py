@@ -9,7 +9,7 @@ PACKAGE = "monolith_tf"
 # Distribution names of what is imported under another name.
 REQUIREMENTS = {"absl": "absl_py", "yaml": "pyyaml", "sklearn": "scikit_learn"}
 
-HEADER = '''"""Bazel targets: a library per package or top-level module, a test per file.
+HEADER = '''"""Bazel targets: a library per package or module, a test per file.
 
 Made by `python scripts/make_build.py` from the imports in the code; a test compares.
 """

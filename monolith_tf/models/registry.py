@@ -30,8 +30,8 @@ def create(spec: spec_lib.ModelSpec) -> base.Model:
         if spec.name not in spec_lib.BUILT_IN:
             known = ", ".join(sorted(spec_lib.BUILT_IN))
             raise ValueError(
-                f"`model.name`: there is no model {spec.name!r}. Known: {known}. An own "
-                "model is named by `class: package.module:Class`."
+                f"`model.name`: there is no model {spec.name!r}. Known: {known}. "
+                "An own model is named by `class: package.module:Class`."
             )
         class_ = load_name(spec_lib.BUILT_IN[spec.name], "model.name")
     else:
