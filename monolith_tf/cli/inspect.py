@@ -76,6 +76,7 @@ def show_checkpoint(path: pathlib.Path) -> None:
             if not name.startswith(_OPTIMIZERS)
         ]
         num_hidden = len(manifest["variables"]) - len(variables)
+        searched = _searched(manifest["state"].get("search", {}))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path / _MANIFEST} is damaged: {type(error).__name__}: {error}."
@@ -85,6 +86,10 @@ def show_checkpoint(path: pathlib.Path) -> None:
     tables.show("Embedding tables", headers, held)
     tables.show("Dense variables", ["variable", "shape", "type"], variables)
     sys.stdout.write(f"Variables of dense optimizers, not listed: {num_hidden}.\n")
+    if searched:
+        sys.stdout.write("\n")
+        headers = ["layer", "feature", "columns kept", "of"]
+        tables.show("Architecture found", headers, searched)
 
 
 def _held_tables(embedding: Any) -> list[list[object]]:
@@ -100,6 +105,15 @@ def _held_tables(embedding: Any) -> list[list[object]]:
         size = tables.size(num_ids * width * _FLOAT_BYTES)
         lines.append([table["name"], table["slot"], slices, optimizers, num_ids, size])
     return lines
+
+
+def _searched(search: Any) -> list[list[object]]:
+    """Returns a line for each feature of each layer that searches for widths."""
+    return [
+        [layer, feature, size["kept"], size["width"]]
+        for layer, features in search.items()
+        for feature, size in features.items()
+    ]
 
 
 def show_saved_model(path: pathlib.Path) -> None:

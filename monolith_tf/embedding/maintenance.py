@@ -118,7 +118,7 @@ def _make_room(shard: ShardRows) -> bool:
     """Makes more room for rows where three quarters are taken; says if it did."""
     capacity = int(shard.capacity)
     num_rows = int(shard.next_row) - 1 - int(shard.num_free)
-    room = (capacity - num_rows) / capacity
+    room = (capacity - 1 - num_rows) / capacity
     # The allocator waits a while before it refuses, so it is not asked every time.
     if room > (_LAST_ROOM if shard.is_cramped else _MIN_ROOM):
         return False

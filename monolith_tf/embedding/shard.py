@@ -44,6 +44,9 @@ class Shard(ShardRows):
         super().__init__(group, device=device, capacity=capacity)
         self._seed = seed
         self._is_exact = is_exact
+        # A push may take the weights that the lookup read: their version says whether
+        # they still hold, if all rows were there and updates do not race.
+        self.reuses_weights = is_exact and not group.inserts_at_push
 
     def lookup(
         self, batch: PulledShard, clock: Clock | None
@@ -158,7 +161,10 @@ class Shard(ShardRows):
             self.group, weights, state, ids, gradients, clock.step
         )
         writes = self.write(numbers, weights, state) + self._stamp(numbers, clock)
-        with tf.control_dependencies([*writes, self.version.assign_add(1)]):
+        # Who sees the new version sees the new weights.
+        with tf.control_dependencies(writes):
+            written = self.version.assign_add(1)
+        with tf.control_dependencies([written]):
             return tf.size(numbers)
 
     def _insert_missing(
@@ -221,15 +227,16 @@ class Shard(ShardRows):
             *self._stamp(numbers, clock),
             self.num_free.assign_sub(reused),
             self.next_row.assign_add(fresh),
-            self.changes.assign_add(1),
             self.count(_ROWS, kept),
             self.count(_INSERTED, kept),
             self.count(_OVERFLOW, ids[reused + fresh :]),
         ]
-        # Who finds the id finds its values.
+        # Who finds the id finds its values; who sees the count of changes finds the id.
         with tf.control_dependencies(writes):
             inserted = self.index.insert(kept, numbers)
         with tf.control_dependencies([inserted]):
+            changed = self.changes.assign_add(1)
+        with tf.control_dependencies([changed]):
             return tf.identity(numbers)
 
     def _stamp(self, numbers: Tensor, clock: Clock) -> list[tf.Operation]:

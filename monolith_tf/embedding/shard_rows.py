@@ -1,6 +1,5 @@
 """The variables of one shard of one group, and what is done to them between steps."""
 
-import math
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -138,7 +137,8 @@ class ShardRows:
         """Adds rows of ids that have none, with a stamp for each that is kept."""
         start = int(self.next_row)
         end = start + len(chunk.ids)
-        self.reserve(end)
+        if end > int(self.capacity):
+            self.reserve(2 * end)
         with tf.device(self.device):
             numbers = tf.range(start, end, dtype=tf.int64)
             self.write(numbers, chunk.weights, chunk.state)
@@ -187,13 +187,11 @@ class ShardRows:
             self.admission.clear()
 
     def reserve(self, num_rows: int) -> None:
-        """Makes room for so many row numbers.
+        """Replaces the variables by others with room for so many row numbers.
 
-        When that replaces variables, `capacity` changes. Functions traced before hold
-        the former variables and must be traced again: they fail at their next call.
+        Functions traced before hold the former variables and must be traced again:
+        they fail at their next call.
         """
-        if num_rows <= int(self.capacity):
-            return
         old = self._by_row()
         self._make_rows(num_rows)
         size = max(1, _CHUNK_BYTES // self.group.row_bytes)

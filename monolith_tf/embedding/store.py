@@ -307,12 +307,11 @@ class EmbeddingStore(tf.Module):
         for shard, part in zip(self._shards[name], parts, strict=True):
             with tf.device(shard.device):
                 part, weights = shard.lookup(part, clock)
-            # Spares a push reading them again; of rows that are there, and only where
-            # they need not travel back to another machine.
+            # Weights that need not travel back from another machine.
             is_kept = (
                 clock is not None
                 and self.placement.devices is None
-                and not shard.group.inserts_at_push
+                and shard.reuses_weights
             )
             found.append(part._replace(weights=weights) if is_kept else part)
             rows.append(weights)

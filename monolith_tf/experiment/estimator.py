@@ -21,6 +21,8 @@ from monolith_tf.export import saved_model
 from monolith_tf.models import registry
 from monolith_tf.models.network import Network
 from monolith_tf.training import actions as actions_lib
+from monolith_tf.training import architecture
+from monolith_tf.training import architecture_log
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import evaluation
 from monolith_tf.training import loop
@@ -263,6 +265,8 @@ class Estimator:
         actions: list[actions_lib.Action] = [
             actions_lib.Log(trainer.log_every_steps, self._watcher.line)
         ]
+        if architecture.searching_layers(run.step.network.model):
+            actions.append(architecture_log.ArchitectureLog(trainer.log_every_steps))
         every = trainer.eval_every_steps
         if trainer.eval_every_epochs is not None:
             if run.steps_per_epoch is None:

@@ -12,7 +12,10 @@ _register = tf_keras.utils.register_keras_serializable(package="monolith_tf")
 
 
 class _Elementwise(base.Layer):
-    """Applies one function; the output has the input's shape."""
+    """Applies one function.
+
+    Input and output shape: any.
+    """
 
     function: ClassVar[Any]
 

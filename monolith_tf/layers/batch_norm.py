@@ -138,9 +138,9 @@ class BatchNorm(base.Layer):
         x = tf.cast(inputs, tf.float32)
         mean, variance = self._statistics(x, modes.is_training(training, self.mode))
         scale = tf.math.rsqrt(tf.maximum(variance, 0.0) + self.epsilon)
-        y = (x - mean) * scale
         if self.gamma is not None:
-            y *= self.gamma
+            scale *= self.gamma
+        y = (x - mean) * scale
         if self.beta is not None:
             y += self.beta
         return tf.cast(y, self.compute_dtype)

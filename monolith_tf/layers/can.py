@@ -7,8 +7,8 @@ import tf_keras
 
 from monolith_tf.layers import activations
 from monolith_tf.layers import base
+from monolith_tf.layers import input_shapes
 from monolith_tf.layers import masks
-from monolith_tf.layers import shapes
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
@@ -66,7 +66,7 @@ class CAN(base.Layer):
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:
-        if shapes.is_shape(input_shape) or len(input_shape) != 2:
+        if input_shapes.is_shape(input_shape) or len(input_shape) != 2:
             raise ValueError(
                 "`inputs` must be a pair `(user, item)`. "
                 f"Received: inputs.shape={input_shape}."

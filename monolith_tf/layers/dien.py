@@ -1,5 +1,6 @@
 """Interests that evolve towards a target, as in DIEN."""
 
+from random import randrange
 from typing import Any
 
 import tensorflow as tf
@@ -83,6 +84,7 @@ class DIEN(base.Layer):
         self.gru_cell = tf_keras.layers.GRUCell(
             num_units,
             kernel_initializer=initializers.clone(self.initializer, 0),
+            recurrent_initializer=_orthogonal(self.initializer),
             kernel_regularizer=self.regularizer,
             name="gru_cell",
             dtype=self.dtype_policy,
@@ -179,6 +181,17 @@ class DIEN(base.Layer):
             "initializer": initializers.serialize(self.initializer),
             "regularizer": tf_keras.regularizers.serialize(self.regularizer),
         }
+
+
+def _orthogonal(initializer: Any) -> Any:
+    """Returns the recurrent kernel's initializer, with the layer's seed if it has one.
+
+    It has a seed in any case: a kernel in shards is drawn anew for each of them.
+    """
+    seed = getattr(initializer, "seed", None)
+    # Behind the seeds of the other kernels.
+    seed = seed + 4 if isinstance(seed, int) else randrange(2**31)
+    return tf_keras.initializers.Orthogonal(seed=seed)
 
 
 def _arguments(inputs: Any, mask: Any) -> tuple[tf.Tensor, tf.Tensor, Any]:

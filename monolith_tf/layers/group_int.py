@@ -9,9 +9,9 @@ import tf_keras
 from monolith_tf.layers import activations
 from monolith_tf.layers import base
 from monolith_tf.layers import initializers
+from monolith_tf.layers import input_shapes
 from monolith_tf.layers import merge
 from monolith_tf.layers import mlp
-from monolith_tf.layers import shapes
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
@@ -124,7 +124,7 @@ class GroupInt(base.Layer):
         )
 
     def build(self, input_shape: Any) -> None:
-        if shapes.is_shape(input_shape) or len(input_shape) != 2:
+        if input_shapes.is_shape(input_shape) or len(input_shape) != 2:
             raise ValueError(
                 "`inputs` must be a pair `(left, right)`. "
                 f"Received: inputs.shape={input_shape}."
@@ -133,7 +133,7 @@ class GroupInt(base.Layer):
         widths: set[int] = set()
         for name, side in zip(("left", "right"), input_shape, strict=True):
             groups.append(_num_groups(name, side))
-            parts = [side] if shapes.is_shape(side) else side
+            parts = [side] if input_shapes.is_shape(side) else side
             widths |= {base.static_width(name, part) for part in parts}
         if len(widths) > 1:
             raise ValueError(
@@ -195,7 +195,7 @@ FFM = GroupInt
 
 def _num_groups(name: str, side: Any) -> int:
     """Returns the number of groups of one side from its shape or list of shapes."""
-    stacked = shapes.is_shape(side)
+    stacked = input_shapes.is_shape(side)
     parts = [tf.TensorShape(part) for part in ([side] if stacked else side)]
     if not parts or any(part.rank != (3 if stacked else 2) for part in parts):
         raise ValueError(

@@ -10,6 +10,7 @@ import tf_keras
 from monolith_tf.layers import base
 from monolith_tf.layers import initializers
 from monolith_tf.layers import merge
+from monolith_tf.layers import search_report
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
@@ -154,6 +155,28 @@ class iRazor(base.Layer):
         """Returns the number of columns that `selected` keeps, for every feature."""
         found = self.selected(threshold)
         return [len(found.get(i, [])) for i in range(self.nas_logits.shape[0])]
+
+    @property
+    def widths(self) -> list[int]:
+        """The width of every feature before the search."""
+        return [self.nas_space[-1]] * int(self.nas_logits.shape[0])
+
+    def summary_line(self) -> str:
+        """Returns what is kept of each feature, as `0: 4/16 | 1: 0/16`."""
+        return search_report.line(self._sizes_by_name(), self.widths)
+
+    def write_summaries(self, step: Any = None) -> None:
+        """Writes a TensorBoard histogram and the kept columns of every feature.
+
+        Args:
+          step: The global step; None takes that of `tf.summary`.
+        """
+        rows = np.asarray(self.probabilities).tolist()
+        probabilities = {str(feature): row for feature, row in enumerate(rows)}
+        search_report.write(self.name, self._sizes_by_name(), probabilities, step)
+
+    def _sizes_by_name(self) -> dict[str, int]:
+        return {str(feature): n for feature, n in enumerate(self.selected_sizes())}
 
     def get_config(self) -> dict[str, Any]:
         weight = self.feature_weight

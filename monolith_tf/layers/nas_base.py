@@ -13,6 +13,7 @@ import tf_keras
 from monolith_tf.layers import base
 from monolith_tf.layers import initializers
 from monolith_tf.layers import input_shapes
+from monolith_tf.layers import search_report
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_./-]")  # of variables in a SavedModel
 _NEVER = -1e9  # a logit whose probability is exactly 0 and whose gradients are finite
@@ -139,11 +140,7 @@ class NASLayer(base.Layer):
 
     def summary_line(self) -> str:
         """Returns what is kept of each segment, as `user: 8/16 | item: 0/32`."""
-        sizes = self.selected_sizes()
-        return " | ".join(
-            f"{name}: {sizes[name]}/{width}"
-            for name, width in zip(self.segment_names, self.widths, strict=True)
-        )
+        return search_report.line(self.selected_sizes(), self.widths)
 
     def write_summaries(self, step: Any = None) -> None:
         """Writes a TensorBoard histogram and the kept columns of every segment.
@@ -151,11 +148,9 @@ class NASLayer(base.Layer):
         Args:
           step: The global step; None takes that of `tf.summary`.
         """
-        sizes = self.selected_sizes()
-        for name, values in self.probabilities().items():
-            tag = f"{self.name}/{name}"
-            tf.summary.histogram(f"{tag}/probabilities", values, step=step)
-            tf.summary.scalar(f"{tag}/selected_size", sizes[name], step=step)
+        search_report.write(
+            self.name, self.selected_sizes(), self.probabilities(), step
+        )
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the shape of the input."""
@@ -221,7 +216,9 @@ class ChoiceNASLayer(NASLayer):
 
     def _logits(self) -> tf.Tensor:
         """Returns `alpha`, `[segments, most choices]`, `_NEVER` behind a row's end."""
-        return self._matrix(tf.concat([tf.identity(a) for a in self.alphas], axis=0))
+        return self._matrix(
+            tf.concat([tf.convert_to_tensor(a) for a in self.alphas], axis=0)
+        )
 
     def _matrix(self, flat: tf.Tensor) -> tf.Tensor:
         """Returns the values of all segments' choices with a row for each segment."""

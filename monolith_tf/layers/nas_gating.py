@@ -19,8 +19,8 @@ class NASGatingLayer(nas_base.NASLayer):
 
         p = sigmoid(alpha)
         z = [u <= p]                                         # training, u uniform
-        z = [s >= 1/2], s = sigmoid((log(u) - log(1 - u) + alpha) / temperature)
-                                                             # training, use_logistic
+        z = [s >= 1/2]                                       # training, use_logistic
+        s = sigmoid((log(u) - log(1 - u) + alpha) / temperature)
         z = [alpha >= 0]                                     # otherwise
         y_i = z_i * x_i
 

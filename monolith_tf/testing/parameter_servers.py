@@ -52,7 +52,8 @@ def run(
     def replica_step() -> None:
         variables = copy.trainable_variables
         _, gradients, _ = steps.gradients(steps.nest, training=True)
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        if variables:
+            optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
     for _ in range(num_steps):
         coordinator.schedule(step)

@@ -1,6 +1,8 @@
 """Where a run's numbers go: `metrics.jsonl` and TensorBoard, the same in both."""
 
+import contextlib
 import pathlib
+from collections.abc import Iterator
 from collections.abc import Mapping
 
 import tensorflow as tf
@@ -29,14 +31,22 @@ class Recorder:
     def record(self, phase: str, step: int, values: Mapping[str, float]) -> None:
         """Records numbers by name."""
         self.log.append(phase, step, values)
+        with self.summaries(phase, step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+
+    @contextlib.contextmanager
+    def summaries(self, phase: str, step: int) -> Iterator[None]:
+        """Sends what `tf.summary` writes meanwhile to TensorBoard, if it is wanted."""
         if self._tensorboard is None:
+            with tf.summary.create_noop_writer().as_default():
+                yield
             return
         if phase not in self._writers:
             folder = str(self._tensorboard / phase)
             self._writers[phase] = tf.summary.create_file_writer(folder)
         with self._writers[phase].as_default(step=step):
-            for name, value in values.items():
-                tf.summary.scalar(name, value)
+            yield
         self._writers[phase].flush()
 
     def close(self) -> None:

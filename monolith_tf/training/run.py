@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 
+from monolith_tf.training import architecture
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import recorder as recorder_lib
 from monolith_tf.training import step as step_lib
@@ -104,6 +105,7 @@ class Run:
                 **self.static_state,
                 "progress": dataclasses.asdict(self.progress),
                 "window": dataclasses.asdict(self.window),
+                "search": architecture.describe(self.step.network.model),
             },
             config_yaml=self.config_yaml,
         )

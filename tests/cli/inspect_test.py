@@ -7,6 +7,10 @@ from monolith_tf.cli import inspect
 from monolith_tf.cli import main
 
 
+def _slice(name, dim, optimizer, state_dim):
+    return {"name": name, "dim": dim, "optimizer": optimizer, "state_dim": state_dim}
+
+
 def write_checkpoint(folder, step):
     path = folder / f"ckpt-{step:08d}"
     path.mkdir(parents=True)
@@ -22,10 +26,9 @@ def write_checkpoint(folder, step):
             "groups": [
                 {
                     "name": "g",
-                    "width": 10,
                     "slices": [
-                        {"name": "bias", "dim": 1, "optimizer": "ftrl"},
-                        {"name": "vec", "dim": 3, "optimizer": "adagrad"},
+                        _slice("bias", 1, "ftrl", 2),
+                        _slice("vec", 3, "adagrad", 3),
                     ],
                 }
             ],
@@ -59,7 +62,26 @@ def test_the_newest_checkpoint_of_a_model_dir(tmp_path, capsys):
     assert "model/kernel  [3, 4]  float32" in out
     assert out.endswith("Variables of dense optimizers, not listed: 1.\n")
     printed = [" ".join(line.split()) for line in out.splitlines()]
-    assert "user 2 bias: 1, vec: 3 ftrl, adagrad 1,024 40.0 KiB" in printed
+    assert "user 2 bias: 1, vec: 3 ftrl, adagrad 1,024 36.0 KiB" in printed
+
+
+def test_what_a_search_has_found(tmp_path, capsys):
+    path = write_checkpoint(tmp_path, 5) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["state"]["search"] = {
+        "gates": {"user": {"kept": 8, "width": 16}, "item": {"kept": 0, "width": 32}}
+    }
+    path.write_text(json.dumps(manifest))
+    status, out, _ = call(capsys, path.parent)
+    assert status == 0
+    table = out.partition("not listed: 1.\n\n")[2]
+    assert [line.split() for line in table.splitlines() if line] == [
+        ["Architecture", "found"],
+        ["layer", "feature", "columns", "kept", "of"],
+        ["-----", "-------", "------------", "--"],
+        ["gates", "user", "8", "16"],
+        ["gates", "item", "0", "32"],
+    ]
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]", '{"step": 1, "files": 3}'])

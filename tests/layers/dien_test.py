@@ -168,6 +168,16 @@ class DIENTest(testing.TestCase):
         interests = layer._interests(tf.cast(keys, tf.bfloat16), None)
         self.assertEqual(interests.dtype, tf.float32)
 
+    def test_a_seeded_initializer_repeats_the_whole_layer(self):
+        initializer = tf_keras.initializers.HeUniform(seed=5)
+        twins = [layers.DIEN(2, initializer=initializer) for _ in range(2)]
+        for layer in twins:
+            layer.build([[None, 2], [None, 3, 2]])
+        for first, second in zip(*(layer.weights for layer in twins), strict=True):
+            self.assertAllEqual(first, second, first.name)
+        recurrent = twins[0].gru_cell.recurrent_kernel.numpy()  # [2, 6]
+        self.assertAllClose(recurrent @ recurrent.T, np.eye(2), atol=1e-6)
+
     def test_regularizer_sees_kernels(self):
         layer = layers.DIEN(2, regularizer=tf_keras.regularizers.L2(0.5))
         layer(list(self._inputs()))

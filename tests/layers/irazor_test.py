@@ -4,6 +4,7 @@ from absl.testing import parameterized
 
 from monolith_tf import layers
 from monolith_tf import testing
+from monolith_tf.testing import summaries
 
 
 class iRazorTest(testing.TestCase):
@@ -76,6 +77,23 @@ class iRazorTest(testing.TestCase):
         self.assertEqual(layer.selected()[2], [0, 1, 2])
         self.assertEqual(layer.selected_sizes(), [1, 0, 3, 3])
         self.assertEqual(layer.selected_sizes(1.0), [3, 3, 3, 3])
+
+    def test_tells_what_it_has_found(self):
+        layer = layers.iRazor([0, 1, 3], t=1.0, name="razor")
+        layer.build([None, 2, 3])
+        p = np.array([[0.05, 0.92, 0.03], [0.96, 0.02, 0.02]])
+        layer.set_weights([np.log(p)])
+        self.assertEqual(layer.widths, [3, 3])
+        self.assertEqual(layer.summary_line(), "0: 1/3 | 1: 0/3")
+        folder = self.get_temp_dir()
+        with tf.summary.create_file_writer(folder).as_default():
+            layer.write_summaries(step=7)
+        found = summaries.read(folder)
+        self.assertEqual(found["razor/0/selected_size", 7], 1)
+        self.assertEqual(found["razor/1/selected_size", 7], 0)
+        # Of a histogram's buckets (left, right, count), each choice is in one.
+        counts = found["razor/0/probabilities", 7][:, 2]
+        self.assertEqual(counts.sum(), 3)
 
     @parameterized.parameters(
         ("concat", False, (2, 12)),

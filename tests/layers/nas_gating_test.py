@@ -8,6 +8,7 @@ from absl.testing import parameterized
 
 from monolith_tf import layers
 from monolith_tf import testing
+from monolith_tf.testing import summaries
 
 _NAMES = ["a", "b", "c"]
 
@@ -158,14 +159,11 @@ class NASGatingLayerTest(testing.TestCase):
         layer = _layer(name="gates")
         with tf.summary.create_file_writer(folder).as_default():
             layer.write_summaries(step=7)
-        (file,) = tf.io.gfile.glob(f"{folder}/events*")
-        found = {}
-        for record in tf.data.TFRecordDataset(file):
-            event = tf.compat.v1.Event.FromString(record.numpy())
-            found |= {value.tag: event.step for value in event.summary.value}
         expected = [f"gates/{n}/probabilities" for n in _NAMES]
         expected += [f"gates/{n}/selected_size" for n in _NAMES]
-        self.assertEqual(found, dict.fromkeys(expected, 7))
+        found = summaries.read(folder)
+        self.assertEqual(set(found), {(tag, 7) for tag in expected})
+        self.assertAllEqual(found["gates/a/selected_size", 7], 2)
 
     def test_slicing_by_the_selection_is_the_layer(self):
         x = self.rng.normal(size=(3, 4)).astype("float32")
