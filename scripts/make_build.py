@@ -38,7 +38,7 @@ def text() -> str:
             if path.stem != "__init__"
         },
         **{
-            path.name: sorted(path.glob("*.py"))
+            path.name: sorted(path.rglob("*.py"))
             for path in sorted(package.iterdir())
             if (path / "__init__.py").exists()
         },
