@@ -57,18 +57,14 @@ def main() -> None:
 def rates(config, steps: int, rounds: int) -> tuple[float, float]:
     """Returns the examples per second of both sides."""
     job = build.Job(config)
-    network = job.network(job.settle(None))
-    step = job.train_step(network)
+    step = job.train_step(job.settle(None))
     loop = tf.function(step.loop)
     source = job.source("train")
 
     def from_files() -> tf.data.Dataset:
-        return source.dataset(0, 0, num_epochs=None)
+        return source.dataset(0, 0, num_epochs=None, string_codes=True)
 
-    held = [
-        tf.nest.map_structure(tf.identity, batch)
-        for batch in from_files().take(min(50, source.batches_per_epoch() - 1))
-    ]
+    held = list(from_files().take(min(50, source.batches_per_epoch() - 1)))
     # Whole batches behind one index: handing one out costs a look-up and no copy.
     in_memory = iter(_cycle(held))
     sides = {"files": iter(from_files()), "memory": in_memory}
