@@ -1,79 +1,125 @@
-"""When an id earns a row: counting the occurrences of ids that have none."""
+"""When an id earns a row."""
 
-from typing import Any
-
-import numpy as np
 import tensorflow as tf
 
+from monolith_tf.embedding import counting
+from monolith_tf.embedding import initializers
 from monolith_tf.embedding.layout import Group
 from monolith_tf.types import Tensor
 
+_STRIDE = 0x2545_F491_4F6C_DD1D  # Makes the keys of neighbouring steps differ much.
 
-class ExactAdmission:
-    """Counts every id that has no row, in memory that grows with their number.
+
+class Admission:
+    """Admits ids of a group's tables, each by its table's own policy.
+
+    Attributes:
+      exact: Counts of ids of tables that count exactly, None where no table does.
+      sketch: Counts of ids of tables that count by a sketch, None where no table does.
 
     Args:
-      group: The tables whose ids are counted.
+      group: The tables.
+      seed: Of the draws of probabilistic admission.
     """
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Group, seed: int) -> None:
         self._group = group
-        self._seen = tf.lookup.experimental.MutableHashTable(
-            tf.int64, tf.int64, default_value=0
-        )
+        self._seed = seed
+        self._thresholds = [table.admit_after for table in group.tables]
+        self._policies = [
+            table.admission if table.admit_after > 1 else "" for table in group.tables
+        ]
+        self.exact: counting.ExactCounts | None = None
+        self.sketch: counting.Sketch | None = None
+        if "exact" in self._policies:
+            self.exact = counting.ExactCounts()
+        if "sketch" in self._policies:
+            self.sketch = counting.Sketch(
+                min(
+                    threshold
+                    for threshold, policy in zip(
+                        self._thresholds, self._policies, strict=True
+                    )
+                    if policy == "sketch"
+                )
+            )
 
-    def admit(self, ids: Tensor, counts: Tensor) -> Tensor:
+    def admit(self, ids: Tensor, counts: Tensor, step: Tensor) -> Tensor:
         """Counts ids without a row and says which have now earned one.
 
         Args:
           ids: Distinct ids, `[n]`.
           counts: Occurrences of each in this batch, `[n]`, int64.
+          step: The global step, int64; `()` where no table draws.
 
         Returns:
-          `[n]`, bool. What is admitted is no longer counted.
+          `[n]`, bool.
         """
-        admit_after = [table.admit_after for table in self._group.tables]
-        threshold = tf.gather(
-            tf.constant(admit_after, tf.int64), self._group.table_of(ids)
-        )
-        seen = tf.ensure_shape(self._seen.lookup(ids), [None])
-        total = seen + counts
-        admitted = total >= threshold
-        waiting = tf.logical_not(admitted)
-        known = admitted & (seen > 0)
-        writes = [
-            self._seen.insert(
-                tf.boolean_mask(ids, waiting), tf.boolean_mask(total, waiting)
-            ),
-            self._seen.remove(tf.boolean_mask(ids, known)),
-        ]
-        with tf.control_dependencies(writes):
-            return tf.identity(admitted)
-
-    def export(self) -> tuple[np.ndarray, np.ndarray]:
-        """All ids counted and their counts, ordered by id."""
-        ids, counts = (values.numpy() for values in self._seen.export())
-        order = np.argsort(ids)
-        return ids[order], counts[order]
-
-    def load(self, ids: Any, counts: Any) -> None:
-        """Adds ids and their counts."""
-        self._seen.insert(tf.constant(ids, tf.int64), tf.constant(counts, tf.int64))
+        tables = self._group.table_of(ids)
+        threshold = tf.gather(tf.constant(self._thresholds, tf.int64), tables)
+        policies = list(dict.fromkeys(self._policies))
+        if len(policies) == 1:
+            return self._admit(policies[0], ids, counts, threshold, step)
+        numbers = [policies.index(policy) for policy in self._policies]
+        of_ids = tf.gather(tf.constant(numbers), tables)
+        admitted = tf.ones_like(ids, tf.bool)
+        for number, policy in enumerate(policies):
+            if policy:
+                mine = tf.where(tf.equal(of_ids, number))  # [of this policy, 1]
+                of_policy = self._admit(
+                    policy,
+                    tf.gather(ids, mine[:, 0]),
+                    tf.gather(counts, mine[:, 0]),
+                    tf.gather(threshold, mine[:, 0]),
+                    step,
+                )
+                admitted = tf.tensor_scatter_nd_update(admitted, mine, of_policy)
+        return admitted
 
     def clear(self) -> None:
         """Forgets all counts."""
-        ids, _ = self._seen.export()
-        self._seen.remove(ids)
+        for counts in (self.exact, self.sketch):
+            if counts is not None:
+                counts.clear()
+
+    def _admit(
+        self, policy: str, ids: Tensor, counts: Tensor, threshold: Tensor, step: Tensor
+    ) -> Tensor:
+        if policy == "probabilistic":
+            return is_drawn(self._seed, ids, counts, threshold, step)
+        counter = self.exact if policy == "exact" else self.sketch
+        if counter is None:
+            raise ValueError(f"`policy` must be known. Received: policy={policy!r}.")
+        return counter.admit(ids, counts, threshold)
 
 
-def make(group: Group) -> ExactAdmission | None:
+def is_drawn(
+    seed: int, ids: Tensor, counts: Tensor, threshold: Tensor, step: Tensor
+) -> Tensor:
+    """Whether ids are drawn, with a chance of `1 / threshold` at each occurrence.
+
+    A draw depends on seed, step and id only.
+
+    Args:
+      seed: Of the draws.
+      ids: Distinct ids, `[n]`, int64.
+      counts: Occurrences of each at this step, `[n]`, int64.
+      threshold: `[n]`, int64.
+      step: The global step, an int64 scalar.
+
+    Returns:
+      `[n]`, bool.
+    """
+    key = tf.bitwise.bitwise_xor(
+        tf.constant(initializers.slice_key(seed, "", "admission"), tf.int64),
+        tf.cast(step, tf.int64) * _STRIDE,
+    )
+    drawn = initializers.draw("uniform", {"offset": 0.0, "scale": 1.0}, 1, ids, key)
+    miss = 1.0 - 1.0 / tf.cast(threshold, tf.float64)
+    chance = 1.0 - miss ** tf.cast(counts, tf.float64)
+    return tf.cast(drawn[:, 0], tf.float64) < chance
+
+
+def make(group: Group, seed: int) -> Admission | None:
     """The admission of a group's shard, None where every id earns a row at once."""
-    if not group.counts_occurrences:
-        return None
-    for table in group.tables:
-        if table.admit_after > 1 and table.admission != "exact":
-            raise ValueError(
-                "`admission` must be 'exact'. "
-                f"Received: name={table.name!r}, admission={table.admission!r}."
-            )
-    return ExactAdmission(group)
+    return Admission(group, seed) if group.counts_occurrences else None

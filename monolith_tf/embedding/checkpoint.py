@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import os
 import time
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from monolith_tf.embedding import checkpoint_files
+from monolith_tf.embedding import counting
 from monolith_tf.embedding.layout import Group
 from monolith_tf.embedding.layout import shard_of
 from monolith_tf.embedding.restoring import Restoring
@@ -41,6 +43,8 @@ def _group_entry(group: Group, stamps: Sequence[str]) -> dict[str, Any]:
         "tables": [{"name": table.name, "slot": table.slot} for table in group.tables],
         "rows_files": [],
         "counts_files": [],
+        "sketch_files": [],
+        "removed_files": [],
     }
 
 
@@ -70,11 +74,13 @@ def save(
     *,
     step: int | None,
     now_secs: float | None,
+    since_step: int | None = None,
 ) -> dict[str, Any]:
     """Writes a checkpoint; see `EmbeddingStore.save`."""
     _make_directory(directory)
     manifest: dict[str, Any] = {
         "format": checkpoint_files.FORMAT,
+        "since_step": since_step,
         "step": step,
         "secs": int(time.time() if now_secs is None else now_secs),
         "tables": [],
@@ -86,12 +92,23 @@ def save(
         counters = np.zeros([len(group.tables), len(COUNTERS)], np.int64)
         for place, shard in enumerate(group_shards):
             name = f"group-{number}-shard-{place}-of-{len(group_shards)}"
-            entry["rows_files"].append(_save_rows(directory, name + ".rows", shard))
-            if shard.admission is not None:
-                ids, counts = shard.admission.export()
+            entry["rows_files"].append(
+                _save_rows(directory, name + ".rows", shard, since_step)
+            )
+            if since_step is not None:
+                writer = checkpoint_files.ArrayWriter(directory, name + ".removed")
+                writer.save(removed(shard, since_step))
+                entry["removed_files"].append(writer.close())
+            if shard.admission is not None and shard.admission.exact is not None:
+                ids, counts = shard.admission.exact.export()
                 file = _save_counts(directory, name + ".counts", ids, counts)
                 entry["counts_files"].append(file)
             counters += shard.counters.numpy()
+        sketches = list(_sketches(group_shards))
+        if sketches:
+            writer = checkpoint_files.ArrayWriter(directory, f"group-{number}.sketch")
+            writer.save(np.sum([sketch.export() for sketch in sketches], axis=0))
+            entry["sketch_files"].append(writer.close())
         manifest["groups"].append(entry)
         for table, row in zip(group.tables, counters.tolist(), strict=True):
             manifest["tables"].append(
@@ -117,24 +134,33 @@ def restore(
         of_group = shards[group.name]
         for shard, mine in zip(of_group, _spread(chunk.ids, of_group), strict=True):
             shard.load(chunk.take(mine))
-    for group, ids, counts in restoring.counts():
+    for group, ids, counts in restoring.newest.counts():
         of_group = shards[group.name]
         for shard, mine in zip(of_group, _spread(ids, of_group), strict=True):
-            if shard.admission is not None:
-                shard.admission.load(ids[mine], counts[mine])
+            if shard.admission is not None and shard.admission.exact is not None:
+                shard.admission.exact.load(ids[mine], counts[mine])
+    for group, exported in restoring.newest.sketches():
+        for sketch in _sketches(shards[group.name]):
+            sketch.load(exported)
     for group_shards in shards.values():
-        _load_counters(group_shards[0], restoring.counters())
-    manifest = restoring.manifest
+        _load_counters(group_shards[0], restoring.newest.counters())
+    manifest = restoring.newest.manifest
     return RestoreReport(
-        rows=restoring.num_rows(),
-        new_tables=restoring.new_tables(),
-        dropped_tables=restoring.dropped_tables(),
+        rows=restoring.newest.num_rows(),
+        new_tables=restoring.newest.new_tables(),
+        dropped_tables=restoring.newest.dropped_tables(),
         step=manifest["step"],
         retrace=any(
             int(s.capacity) != capacity[id(s)]
             for s in itertools.chain(*shards.values())
         ),
     )
+
+
+def _sketches(shards: Sequence[ShardRows]) -> Iterator[counting.Sketch]:
+    for shard in shards:
+        if shard.admission is not None and shard.admission.sketch is not None:
+            yield shard.admission.sketch
 
 
 def _spread(ids: np.ndarray, shards: Sequence[ShardRows]) -> list[np.ndarray]:
@@ -155,10 +181,18 @@ def _load_counters(shard: ShardRows, counters: Mapping[str, Mapping[str, int]]) 
     shard.counters.assign(values)
 
 
-def _save_rows(directory: str, name: str, shard: ShardRows) -> dict[str, Any]:
+def removed(shard: ShardRows, since_step: int) -> np.ndarray:
+    """Ids that lost their row at a step or later."""
+    ids = [ids for step, ids in shard.removed if step >= since_step]
+    return np.unique(np.concatenate([np.zeros([0], np.int64), *ids]))
+
+
+def _save_rows(
+    directory: str, name: str, shard: ShardRows, since_step: int | None
+) -> dict[str, Any]:
     writer = checkpoint_files.ArrayWriter(directory, name)
     num_rows = 0
-    for chunk in shard.chunks(chunk_rows(shard.group)):
+    for chunk in shard.chunks(chunk_rows(shard.group), since_step=since_step):
         writer.save(chunk.ids)
         writer.save(chunk.weights)
         writer.save(chunk.state)

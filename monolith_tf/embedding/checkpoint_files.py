@@ -4,8 +4,10 @@ A directory holds one rows file per physical group and shard, and `manifest.json
 which is written last and says what the others hold, their sizes and checksums. A rows
 file is a sequence of NumPy arrays as `numpy.save` writes them, chunk after chunk: ids,
 weights, optimizer state, then one array for each of the group's `stamps`. A counts file
-holds the ids that wait for admission, and their counts, in the same form. Rows are
-keyed by feature id and stand in no order, so that any number of shards can read them.
+holds the ids that wait for admission, and their counts, in the same form; a sketch file
+one array, the sum of the shards' sketches; a removed file, where only what changed was
+saved, the ids that lost their row. Rows are keyed by feature id and stand in no
+order, so that any number of shards can read them.
 """
 
 import dataclasses
@@ -150,6 +152,8 @@ def all_files(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for group in manifest["groups"]:
         yield from group["rows_files"]
         yield from group["counts_files"]
+        yield from group["sketch_files"]
+        yield from group["removed_files"]
 
 
 def read_rows(directory: str, group: dict[str, Any]) -> Iterator[Chunk]:
@@ -172,6 +176,20 @@ def read_counts(
     for entry in group["counts_files"]:
         for arrays in _records(directory, entry, 2):
             yield arrays[0], arrays[1]
+
+
+def read_removed(directory: str, group: dict[str, Any]) -> Iterator[np.ndarray]:
+    """Reads the ids of a group that lost their row since an earlier checkpoint."""
+    for entry in group["removed_files"]:
+        for (ids,) in _records(directory, entry, 1):
+            yield ids
+
+
+def read_sketches(directory: str, group: dict[str, Any]) -> Iterator[np.ndarray]:
+    """Reads the sketch of a group that counts by one."""
+    for entry in group["sketch_files"]:
+        for (sketch,) in _records(directory, entry, 1):
+            yield sketch
 
 
 def _records(

@@ -163,6 +163,7 @@ def frozen_store(
     columns: Sequence[ColumnSpec],
     directory: str,
     *,
+    deltas: Sequence[str] = (),
     aliases: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> FrozenStore:
@@ -172,6 +173,7 @@ def frozen_store(
       tables: The tables, each with a slot.
       columns: The features that read them.
       directory: Of the checkpoint.
+      deltas: Directories of what changed since, oldest first.
       aliases: Saved table name -> table name.
       seed: Of the values of slices that the checkpoint lacks.
 
@@ -182,10 +184,11 @@ def frozen_store(
         directory,
         frozen_groups(tables),
         seed=seed,
+        deltas=deltas,
         aliases=aliases,
         with_optimizer_state=False,
     )
-    store = FrozenStore(tables, columns, restoring.num_rows())
+    store = FrozenStore(tables, columns, restoring.newest.num_rows())
     store.fill((chunk.ids, chunk.weights) for _, chunk in restoring.rows())
     return store
 

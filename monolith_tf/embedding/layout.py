@@ -52,11 +52,13 @@ class Group:
       name: Unique among a store's groups.
       tables: The tables in it, in the store's order.
       parts: The slices of a row.
+      tracks_updates: Whether the step of every row's last update is kept.
     """
 
     name: str
     tables: tuple[TableSpec, ...]
     parts: tuple[Part, ...]
+    tracks_updates: bool = False
 
     @property
     def dim(self) -> int:
@@ -84,9 +86,17 @@ class Group:
         return any(table.admit_after > 1 for table in self.tables)
 
     @property
+    def needs_step(self) -> bool:
+        """Whether a training lookup must be told the step."""
+        return self.keeps_step or any(
+            table.admit_after > 1 and table.admission == "probabilistic"
+            for table in self.tables
+        )
+
+    @property
     def keeps_step(self) -> bool:
-        """Whether any table asks for the step of a row's last update."""
-        return any(
+        """Whether the step of a row's last update is asked for."""
+        return self.tracks_updates or any(
             table.expire_after_steps is not None or table.when_full == "evict_oldest"
             for table in self.tables
         )
@@ -130,7 +140,10 @@ def shard_of(ids: Tensor, num_shards: int) -> Tensor:
 
 
 def merge_tables(
-    tables: Sequence[TableSpec], key: Callable[[SliceSpec], tuple] | None = None
+    tables: Sequence[TableSpec],
+    key: Callable[[SliceSpec], tuple] | None = None,
+    *,
+    tracks_updates: bool = False,
 ) -> tuple[Group, ...]:
     """Groups tables by the layout of their rows.
 
@@ -138,6 +151,7 @@ def merge_tables(
       tables: All of a store's tables, each with a slot.
       key: What slices must share to live in one group, besides name and width; the
         update rule by default.
+      tracks_updates: Whether the step of every row's last update is kept.
 
     Raises:
       ValueError: If two tables have one name or one slot, or one has none.
@@ -162,7 +176,7 @@ def merge_tables(
             name += "_"
         names.add(name)
         parts = _place(members[0].row_slices(), with_state=key is None)
-        groups.append(Group(name, tuple(members), parts))
+        groups.append(Group(name, tuple(members), parts, tracks_updates))
     return tuple(groups)
 
 

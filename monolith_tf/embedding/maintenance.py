@@ -46,8 +46,10 @@ def maintain(
     before = {name: _totals(of_group) for name, of_group in shards.items()}
     for of_group in shards.values():
         for shard in of_group:
+            if shard.admission is not None and shard.admission.sketch is not None:
+                shard.admission.sketch.age()
             _expire(shard, step, now_secs)
-        _evict(of_group)
+        _evict(of_group, step)
     retrace = False
     for of_group in shards.values():
         for shard in of_group:
@@ -68,11 +70,11 @@ def _totals(shards: Sequence[ShardRows]) -> np.ndarray:
 
 def _expire(shard: ShardRows, step: int | None, now_secs: float) -> None:
     """Drops the rows that are too old, if any can be since the last look at them."""
-    if step is None and "step" in shard.next_expiry:
+    if step is None and ("step" in shard.next_expiry or shard.group.tracks_updates):
         names = [table.name for table in shard.group.tables]
         raise ValueError(
-            "`step` must be given where a table expires by steps. "
-            f"Received: step=None, tables={names}."
+            "`step` must be given where a table expires by steps, or updates are "
+            f"tracked. Received: step=None, tables={names}."
         )
     now = {"step": math.inf if step is None else step, "secs": now_secs}
     if all(now[stamp] < moment for stamp, moment in shard.next_expiry.items()):
@@ -81,14 +83,14 @@ def _expire(shard: ShardRows, step: int | None, now_secs: float) -> None:
     earliest = shard.ages.shortest(now)
     for _, ids, stamps in shard.ids_in_use(_CHUNK_ROWS):
         dead = shard.ages.expired(ids, stamps, now)
-        shard.remove(ids[dead], COUNTERS.index("expired"))
+        shard.remove(ids[dead], COUNTERS.index("expired"), step)
         alive = {name: stamp[~dead] for name, stamp in stamps.items()}
         for stamp, moment in shard.ages.next_expiry(ids[~dead], alive).items():
             earliest[stamp] = min(earliest[stamp], moment)
     shard.next_expiry = earliest
 
 
-def _evict(shards: Sequence[ShardRows]) -> None:
+def _evict(shards: Sequence[ShardRows], step: int | None) -> None:
     """Brings the tables of a group down to their limits, over all its shards."""
     group = shards[0].group
     num_rows = _totals(shards)[:, COUNTERS.index("rows")].tolist()
@@ -98,7 +100,7 @@ def _evict(shards: Sequence[ShardRows]) -> None:
             ids = expiry.oldest(*_ids_and_steps(shards, table), count)
             of_ids = layout.shard_of(tf.constant(ids), len(shards)).numpy()
             for number, shard in enumerate(shards):
-                shard.remove(ids[of_ids == number], COUNTERS.index("evicted"))
+                shard.remove(ids[of_ids == number], COUNTERS.index("evicted"), step)
 
 
 def _ids_and_steps(

@@ -38,7 +38,7 @@ class Pulled(NamedTuple):
         `tf.GradientTape` to watch.
       inverses: Group name -> place of every occurrence among the distinct ids.
       splits: Feature -> row splits, `()` where it has one id per example.
-      shards: Group name -> what each shard found.
+      shards: Group name -> what each shard found; empty outside of training.
       secs: When, in seconds, int64.
     """
 

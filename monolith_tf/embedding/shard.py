@@ -41,7 +41,7 @@ class Shard(ShardRows):
         is_exact: bool,
         capacity: int,
     ) -> None:
-        super().__init__(group, device=device, capacity=capacity)
+        super().__init__(group, device=device, capacity=capacity, seed=seed)
         self._seed = seed
         self._is_exact = is_exact
         # A push may take the weights that the lookup read: their version says whether
@@ -61,8 +61,10 @@ class Shard(ShardRows):
           The batch with row numbers, and the weights, `[n, group.dim]`.
         """
         inserts = [table.unknown == "insert" for table in self.group.tables]
+        # Counts are read before what they vouch for: at worst it is looked up again.
         changes = self.changes.read_value()
-        with tf.control_dependencies([changes]):
+        generation = self.generation.read_value()
+        with tf.control_dependencies([changes, generation]):
             numbers = self.find(batch.ids)
         if clock is not None and any(inserts):
             found = batch._replace(numbers=numbers)
@@ -74,9 +76,7 @@ class Shard(ShardRows):
                     after=[numbers],
                 ),
             )
-        generation = self.generation.read_value()
         version = self.version.read_value()
-        # Weights that are newer than their version are read again, never older ones.
         with tf.control_dependencies([version]):
             weights = self.weights.sparse_read(numbers)
         batch = batch._replace(numbers=numbers, generation=generation, version=version)
@@ -197,7 +197,7 @@ class Shard(ShardRows):
         new_ids = tf.gather(new_ids, places[:, 0])
         if self.admission is not None:
             new_counts = tf.gather(tf.gather(batch.counts, missing[:, 0]), places[:, 0])
-            admitted = self.admission.admit(new_ids, new_counts)
+            admitted = self.admission.admit(new_ids, new_counts, clock.step)
             self.count(_REFUSED, tf.boolean_mask(new_ids, ~admitted))
             places = tf.boolean_mask(places, admitted)
             new_ids = tf.boolean_mask(new_ids, admitted)

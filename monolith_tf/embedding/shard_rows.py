@@ -47,9 +47,10 @@ class ShardRows:
       group: The layout of the rows.
       device: Where everything lives.
       capacity: Rows there is room for; memory is taken only as rows are written.
+      seed: Of the draws of probabilistic admission.
     """
 
-    def __init__(self, group: Group, *, device: str, capacity: int) -> None:
+    def __init__(self, group: Group, *, device: str, capacity: int, seed: int) -> None:
         self.group = group
         self.device = device
         with tf.device(device):
@@ -66,9 +67,10 @@ class ShardRows:
             self.counters = tf.Variable(
                 tf.zeros([len(group.tables), len(COUNTERS)], tf.int64), trainable=False
             )
-            self.admission = admission.make(group)
+            self.admission = admission.make(group, seed)
         self.ages = expiry.Ages(group)
         self.next_expiry = self.ages.never_looked()
+        self.removed: list[tuple[int, np.ndarray]] = []  # Step, and ids that went.
         self.is_cramped = False  # Whether memory for more rows was refused.
         self._make_rows(capacity)
 
@@ -122,9 +124,21 @@ class ShardRows:
             if tf.size(ids):
                 yield numbers, ids.numpy(), stamps
 
-    def chunks(self, size: int, *, with_state: bool = True) -> Iterator[Chunk]:
-        """The rows in use, at most `size` at a time, with or without state."""
+    def chunks(
+        self, size: int, *, with_state: bool = True, since_step: int | None = None
+    ) -> Iterator[Chunk]:
+        """The rows in use, at most `size` at a time.
+
+        Args:
+          size: Row numbers to look at together.
+          with_state: Whether optimizer state is read too.
+          since_step: Only rows updated at this step or later.
+        """
         for numbers, ids, stamps in self.ids_in_use(size):
+            if since_step is not None:
+                is_new = stamps["step"] >= since_step
+                numbers, ids = numbers[is_new], ids[is_new]
+                stamps = {name: stamp[is_new] for name, stamp in stamps.items()}
             with tf.device(self.device):
                 weights = self.weights.sparse_read(numbers).numpy()
                 if self.state is None or not with_state:
@@ -150,15 +164,18 @@ class ShardRows:
             self.count(COUNTERS.index("rows"), tf.constant(chunk.ids))
             self.index.insert(tf.constant(chunk.ids), numbers)
 
-    def remove(self, ids: np.ndarray, counter: int) -> None:
+    def remove(self, ids: np.ndarray, counter: int, step: int | None) -> None:
         """Frees the rows of ids, for other ids to use.
 
         Args:
           ids: Ids that have a row.
           counter: Where they are counted.
+          step: The global step, which is remembered where updates are tracked.
         """
         if not len(ids):
             return
+        if self.group.tracks_updates and step is not None:
+            self.removed.append((step, ids))
         with tf.device(self.device):
             keys = tf.constant(ids, tf.int64)
             numbers = self.find(keys)
@@ -183,6 +200,7 @@ class ShardRows:
             self._bump()
             self.counters.assign(tf.zeros_like(self.counters))
         self.next_expiry = self.ages.never_looked()
+        self.removed.clear()
         if self.admission is not None:
             self.admission.clear()
 

@@ -1,33 +1,29 @@
 """The partitioned embedding store."""
 
+import itertools
 import time
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 from typing import Literal
 
-import tensorflow as tf
+import numpy as np
 
 from monolith_tf.embedding import checkpoint
-from monolith_tf.embedding import expansion
 from monolith_tf.embedding import layout
 from monolith_tf.embedding import maintenance
-from monolith_tf.embedding import routing
 from monolith_tf.embedding import sizing
+from monolith_tf.embedding import step_store
+from monolith_tf.embedding.checkpoint_files import Chunk
 from monolith_tf.embedding.frozen import FrozenStore
 from monolith_tf.embedding.placement import Placement
-from monolith_tf.embedding.pulled import Pulled
-from monolith_tf.embedding.pulled import PulledShard
 from monolith_tf.embedding.restoring import Restoring
-from monolith_tf.embedding.shard import Shard
-from monolith_tf.embedding.shard_rows import COUNTERS
-from monolith_tf.embedding.shard_rows import Clock
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
-from monolith_tf.types import Tensor
 
 
-class EmbeddingStore(tf.Module):
+class EmbeddingStore(step_store.StepStore):
     """Embedding tables with one row per id and no collisions, spread over shards.
 
     A training step calls `lookup`, watches `Pulled.rows`, calls `combine`, and hands
@@ -54,6 +50,8 @@ class EmbeddingStore(tf.Module):
       capacity: Rows that each shard of a group of tables has room for at first.
         `maintain` makes more room before it is used up. By default as many as a 32nd
         of this machine's memory holds; memory is taken as rows are written.
+      track_updates: Whether the step of every row's last update is kept, so that what
+        changed since a step can be told: for saving and publishing only that.
 
     Raises:
       ValueError: If names or slots repeat, a table has no slot, or a column names a
@@ -69,128 +67,18 @@ class EmbeddingStore(tf.Module):
         placement: Placement | None = None,
         mode: Literal["exact", "hogwild"] = "exact",
         capacity: int | None = None,
+        track_updates: bool = False,
     ) -> None:
-        super().__init__(name="embedding_store")
-        if mode not in ("exact", "hogwild"):
-            raise ValueError(
-                f"`mode` must be 'exact' or 'hogwild'. Received: mode={mode!r}."
-            )
-        self._setattr_tracking = False  # Checkpoints must not see the rows.
-        self.tables = tuple(tables)
-        self.columns = tuple(columns)
-        self.placement = placement or Placement()
-        self.groups = layout.merge_tables(self.tables)
-        self._seed = seed
-        self._router = routing.Router(self.groups, self.columns)
-        self._shards = {
-            group.name: tuple(
-                Shard(
-                    group,
-                    device=self.placement.device(number),
-                    seed=seed,
-                    is_exact=mode == "exact",
-                    capacity=capacity
-                    or sizing.capacity(group, self.groups, self.placement),
-                )
-                for number in range(self.placement.num_shards)
-            )
-            for group in self.groups
-        }
-
-    @tf.autograph.experimental.do_not_convert
-    def lookup(
-        self,
-        ids: Mapping[str, Any],
-        *,
-        training: bool,
-        step: Tensor | None = None,
-        now_secs: Tensor | None = None,
-    ) -> Pulled:
-        """Finds the rows of a batch's ids.
-
-        Args:
-          ids: Feature -> ids, `[batch]` or ragged `[batch, None]`, int64, with one
-            batch size; features of another batch size take a lookup of their own.
-          training: Whether ids without a row are counted and given one. Otherwise
-            nothing changes, and they read zeros.
-          step: The global step; needed in training by tables that ask for it.
-          now_secs: Seconds since 1970, for tables that expire by days; by default the
-            clock of the machine that runs the step.
-
-        Returns:
-          The rows, with what `combine` and `apply_gradients` need.
-        """
-        distinct, splits = self._router.distinct(ids)
-        secs: Any = ()
-        if training and any(group.keeps_secs for group in self.groups):
-            secs = tf.timestamp() if now_secs is None else now_secs
-            secs = tf.cast(secs, tf.int64)
-        rows, shards = {}, {}
-        for name, batch in distinct.items():
-            clock = None
-            if training:
-                clock = _clock(self._router.groups[name], step, secs)
-            rows[name], shards[name] = self._pull(name, batch, clock)
-        inverses = {name: batch.inverse for name, batch in distinct.items()}
-        return Pulled(rows, inverses, splits, shards, secs)
-
-    @tf.autograph.experimental.do_not_convert
-    def combine(self, pulled: Pulled) -> dict[str, dict[str, Any]]:
-        """Embeddings of every feature: feature -> slice name -> tensor.
-
-        `[batch, dim]`; with "first_n" `[batch, max_length, dim]`, with "none" ragged.
-        """
-        return self._router.combine(pulled.rows, pulled.inverses, pulled.splits)
-
-    @tf.autograph.experimental.do_not_convert
-    def masks(self, pulled: Pulled) -> dict[str, Tensor]:
-        """For each "first_n" feature `[batch, max_length]`, true where an id stands."""
-        return self._router.masks(pulled.splits)
-
-    @tf.autograph.experimental.do_not_convert
-    def apply_gradients(
-        self, pulled: Pulled, gradients: Mapping[str, Any], step: Tensor
-    ) -> None:
-        """Updates the rows that a training lookup found.
-
-        Args:
-          pulled: What that lookup returned.
-          gradients: Group name -> gradient of `pulled.rows`; None or missing leaves
-            the group's rows alone.
-          step: The global step, 0 at the first update.
-        """
-        clock = Clock(tf.cast(step, tf.int64), pulled.secs)
-        for name, parts in pulled.shards.items():
-            gradient = gradients.get(name)
-            if gradient is None:
-                continue
-            if isinstance(gradient, tf.IndexedSlices):
-                num_rows = tf.shape(pulled.rows[name])[0]
-                places = tf.cast(gradient.indices, tf.int32)
-                gradient = expansion.sum_by_row(gradient.values, places, num_rows)
-            for shard, part in zip(self._shards[name], parts, strict=True):
-                of_shard = gradient
-                if not isinstance(part.places, tuple):
-                    of_shard = tf.gather(gradient, part.places)
-                with tf.device(shard.device):
-                    shard.apply_gradients(part, of_shard, clock)
-
-    @tf.autograph.experimental.do_not_convert
-    def counters(self) -> dict[str, Tensor]:
-        """What happened so far: counter -> `[tables]`, int64, in the order of `tables`.
-
-        `rows` in use; rows `inserted`; ids `refused` because they were not admitted
-        yet, counted once a step; ids that found no room, `overflow`; row gradients
-        `dropped` for want of a row; rows `expired` and `evicted`.
-        """
-        place = {table.name: i for i, table in enumerate(self.tables)}
-        order, totals = [], []
-        for group in self.groups:
-            order += [place[table.name] for table in group.tables]
-            of_shards = [s.counters.read_value() for s in self._shards[group.name]]
-            totals.append(tf.add_n(of_shards))
-        by_table = tf.gather(tf.concat(totals, axis=0), tf.argsort(order))
-        return dict(zip(COUNTERS, tf.unstack(by_table, axis=1), strict=True))
+        super().__init__(
+            tables,
+            columns,
+            seed=seed,
+            placement=placement,
+            mode=mode,
+            capacity=capacity,
+            track_updates=track_updates,
+        )
+        self._tracked_since = 0
 
     def maintain(
         self, step: int | None = None, now_secs: float | None = None
@@ -239,6 +127,7 @@ class EmbeddingStore(tf.Module):
         *,
         step: int | None = None,
         now_secs: float | None = None,
+        since_step: int | None = None,
     ) -> dict[str, Any]:
         """Writes all rows in use, with optimizer state and bookkeeping.
 
@@ -249,16 +138,27 @@ class EmbeddingStore(tf.Module):
           directory: A new or empty directory.
           step: The global step.
           now_secs: Seconds since 1970; now when not given.
+          since_step: Writes only what changed since the checkpoint of this step, to be
+            restored on top of it. The store must track updates.
 
         Returns:
           The manifest.
+
+        Raises:
+          ValueError: If there is a checkpoint in `directory`, or what changed since
+            `since_step` is not known.
         """
-        return checkpoint.save(directory, self._shards, step=step, now_secs=now_secs)
+        if since_step is not None:
+            self._check_tracked(since_step)
+        return checkpoint.save(
+            directory, self._shards, step=step, now_secs=now_secs, since_step=since_step
+        )
 
     def restore(
         self,
         directory: str,
         *,
+        deltas: Sequence[str] = (),
         aliases: Mapping[str, str] | None = None,
         with_optimizer_state: bool = True,
     ) -> checkpoint.RestoreReport:
@@ -269,6 +169,7 @@ class EmbeddingStore(tf.Module):
 
         Args:
           directory: Of the checkpoint.
+          deltas: Directories of what changed since, oldest first.
           aliases: Saved table name -> table name; by default they are the same.
           with_optimizer_state: Whether optimizer state is read too.
 
@@ -280,10 +181,53 @@ class EmbeddingStore(tf.Module):
             directory,
             self.groups,
             seed=self._seed,
+            deltas=deltas,
             aliases=aliases,
             with_optimizer_state=with_optimizer_state,
         )
-        return checkpoint.restore(restoring, self._shards)
+        report = checkpoint.restore(restoring, self._shards)
+        self._tracked_since = report.step or 0
+        return report
+
+    def touched(self, since_step: int) -> Iterator[tuple[layout.Group, Chunk]]:
+        """Rows inserted or updated at a step or later, chunk by chunk, without state.
+
+        Args:
+          since_step: The step. The store must track updates.
+
+        Raises:
+          ValueError: If what changed since then is not known.
+        """
+        self._check_tracked(since_step)
+        for shard in itertools.chain(*self._shards.values()):
+            size = checkpoint.chunk_rows(shard.group)
+            for chunk in shard.chunks(size, with_state=False, since_step=since_step):
+                yield shard.group, chunk
+
+    def removed(self, since_step: int) -> np.ndarray:
+        """Ids that lost their row at a step or later; some may have one again.
+
+        Args:
+          since_step: The step. The store must track updates.
+
+        Raises:
+          ValueError: If what changed since then is not known.
+        """
+        self._check_tracked(since_step)
+        shards = list(itertools.chain(*self._shards.values()))
+        return np.concatenate([checkpoint.removed(s, since_step) for s in shards])
+
+    def forget_removed(self, before_step: int) -> None:
+        """Frees the memory of removed ids that nobody will ask for.
+
+        Args:
+          before_step: What changed since an earlier step is not known from now on.
+        """
+        for shard in itertools.chain(*self._shards.values()):
+            shard.removed = [
+                entry for entry in shard.removed if entry[0] >= before_step
+            ]
+        self._tracked_since = max(self._tracked_since, before_step)
 
     def freeze(self) -> FrozenStore:
         """A read-only copy of exact size, for export."""
@@ -298,35 +242,15 @@ class EmbeddingStore(tf.Module):
                 frozen.fill((chunk.ids, chunk.weights) for chunk in chunks)
         return frozen
 
-    def _pull(
-        self, name: str, batch: routing.Distinct, clock: Clock | None
-    ) -> tuple[Tensor, tuple[PulledShard, ...]]:
-        """Weights of a group's distinct ids, and what each of its shards found."""
-        found, rows = [], []
-        parts = routing.partition(batch, self.placement.num_shards)
-        for shard, part in zip(self._shards[name], parts, strict=True):
-            with tf.device(shard.device):
-                part, weights = shard.lookup(part, clock)
-            # Weights that need not travel back from another machine.
-            is_kept = (
-                clock is not None
-                and self.placement.devices is None
-                and shard.reuses_weights
+    def _check_tracked(self, since_step: int) -> None:
+        if not self.groups[0].tracks_updates:
+            raise ValueError(
+                "`track_updates` must be True to tell what changed. "
+                f"Received: since_step={since_step}, track_updates=False."
             )
-            found.append(part._replace(weights=weights) if is_kept else part)
-            rows.append(weights)
-        if len(rows) == 1:
-            return rows[0], tuple(found)
-        return tf.dynamic_stitch([part.places for part in found], rows), tuple(found)
-
-
-def _clock(group: layout.Group, step: Tensor | None, secs: Any) -> Clock:
-    if step is not None:
-        return Clock(tf.cast(step, tf.int64), secs)
-    if group.keeps_step:
-        names = [table.name for table in group.tables]
-        raise ValueError(
-            "`step` must be given in training where a table expires by steps or evicts "
-            f"its oldest rows. Received: step=None, tables={names}."
-        )
-    return Clock((), secs)
+        if since_step < self._tracked_since:
+            raise ValueError(
+                f"`since_step` must be at least {self._tracked_since}, since which "
+                f"removals are known. Received: since_step={since_step}. Write a full "
+                "checkpoint."
+            )

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from monolith_tf import schedules
+from monolith_tf.embedding import admission
 from monolith_tf.embedding import initializers
 from monolith_tf.embedding import optimizers
 from monolith_tf.embedding.spec import SliceSpec
@@ -40,7 +41,7 @@ class Row:
 
 
 class Table:
-    """One logical table.
+    """One logical table, except that it counts exactly where a sketch is asked for.
 
     Attributes:
       rows: Feature id -> row.
@@ -121,17 +122,30 @@ class Table:
         for id_, count in Counter(ids).items():
             if id_ in self.rows:
                 continue
-            self.occurrences[id_] += count
-            if self.occurrences[id_] < self.spec.admit_after:
+            if not self._is_admitted(id_, count, step):
                 self.counters["refused"] += 1
                 continue
-            del self.occurrences[id_]
             parts = {
                 part.name: _initial(part, self.spec.name, id_, self._seed)
                 for part in self.spec.row_slices()
             }
             self.rows[id_] = Row(parts, step, secs)
             self.counters["inserted"] += 1
+
+    def _is_admitted(self, id_: int, count: int, step: int) -> bool:
+        """Counts an id that has no row."""
+        admit_after = self.spec.admit_after
+        if admit_after > 1 and self.spec.admission == "probabilistic":
+            ids, counts, threshold = tf.constant(
+                [[id_], [count], [admit_after]], tf.int64
+            )
+            drawn = admission.is_drawn(self._seed, ids, counts, threshold, step)
+            return bool(drawn[0])
+        self.occurrences[id_] += count
+        if self.occurrences[id_] < admit_after:
+            return False
+        del self.occurrences[id_]
+        return True
 
     def _weights(self, id_: int) -> np.ndarray:
         if id_ not in self.rows:

@@ -213,6 +213,17 @@ class CheckpointTest(testing.TestCase):
         for chunk in shards[0].chunks(100):
             self.assertAllEqual(chunk.state, np.full([len(chunk.ids), 3], 0.1, "f4"))
 
+    @parameterized.parameters((1, 3), (3, 1))
+    def test_a_sketch_keeps_its_counts(self, num_shards, new_num_shards):
+        table = TableSpec(name="t", slot=1, dim=2, admit_after=2, admission="sketch")
+        store = _store(table, num_shards=num_shards)
+        store.lookup(_ids(store, t=np.arange(20)), training=True)
+        store.save(self.directory)
+        other = _store(table, num_shards=new_num_shards)
+        other.restore(self.directory)
+        other.lookup(_ids(other, t=np.arange(10, 30)), training=True)
+        self.assertEqual(other.counters()["rows"][0], 10)
+
     def test_a_policy_set_later_counts_from_the_checkpoint(self):
         store = _store(_USER)
         _train(store, 0)

@@ -25,7 +25,7 @@ from monolith_tf.schedules import ScheduleSpec
 _SEED = 5
 _SECS_PER_STEP = 3600
 _TABLES = (
-    # The first three share a physical group, and differ in all that may differ.
+    # The first four share a physical group, and differ in all that may differ.
     TableSpec(name="plain", slot=1, dim=3),
     TableSpec(
         name="bounded",
@@ -49,6 +49,7 @@ _TABLES = (
         admit_after=3,
         expire_after_steps=3,
     ),
+    TableSpec(name="drawn", slot=9, dim=3, admit_after=3, admission="probabilistic"),
     TableSpec(
         name="lazy",
         slot=7,
@@ -65,6 +66,7 @@ _COLUMNS = (
     ColumnSpec(feature="plain_id", table="plain"),
     ColumnSpec(feature="plain_list", table="plain", combiner="none"),
     ColumnSpec(feature="bounded_id", table="bounded"),
+    ColumnSpec(feature="drawn_id", table="drawn"),
     ColumnSpec(feature="rare_list", table="rare", combiner="none"),
     ColumnSpec(feature="lazy_id", table="lazy"),
     ColumnSpec(feature="lazy_list", table="lazy", combiner="none"),

@@ -164,6 +164,12 @@ class ApplyGradientsTest(testing.TestCase):
         store.apply_gradients(pulled, {name: sparse}, 0)
         self.assertAllEqual(_read(store, 7, 8), [1.0, 0.0])
 
+    def test_rejects_gradients_of_an_evaluation(self):
+        store = _store()
+        pulled = store.lookup(_one(7), training=False)
+        with self.assertRaisesRegex(ValueError, "`pulled` must be what a lookup in"):
+            store.apply_gradients(pulled, dict(pulled.rows), 0)
+
     def test_a_late_push_does_not_reach_rows_that_changed_hands(self):
         store = _store(expire_after_steps=5)
         late = store.lookup(_one(7), training=True, step=0)

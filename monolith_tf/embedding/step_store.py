@@ -1,0 +1,201 @@
+"""What a step asks of a store: rows of ids, and room for their gradients."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import Literal
+
+import tensorflow as tf
+
+from monolith_tf.embedding import expansion
+from monolith_tf.embedding import layout
+from monolith_tf.embedding import routing
+from monolith_tf.embedding import sizing
+from monolith_tf.embedding.placement import Placement
+from monolith_tf.embedding.pulled import Pulled
+from monolith_tf.embedding.pulled import PulledShard
+from monolith_tf.embedding.shard import Shard
+from monolith_tf.embedding.shard_rows import COUNTERS
+from monolith_tf.embedding.shard_rows import Clock
+from monolith_tf.embedding.spec import ColumnSpec
+from monolith_tf.embedding.spec import TableSpec
+from monolith_tf.types import Tensor
+
+
+class StepStore(tf.Module):
+    """The part of an `EmbeddingStore` that is used in steps; arguments as there."""
+
+    def __init__(
+        self,
+        tables: Sequence[TableSpec],
+        columns: Sequence[ColumnSpec],
+        *,
+        seed: int,
+        placement: Placement | None,
+        mode: Literal["exact", "hogwild"],
+        capacity: int | None,
+        track_updates: bool,
+    ) -> None:
+        super().__init__(name="embedding_store")
+        if mode not in ("exact", "hogwild"):
+            raise ValueError(
+                f"`mode` must be 'exact' or 'hogwild'. Received: mode={mode!r}."
+            )
+        self._setattr_tracking = False  # Checkpoints must not see the rows.
+        self.tables = tuple(tables)
+        self.columns = tuple(columns)
+        self.placement = placement or Placement()
+        self.groups = layout.merge_tables(self.tables, tracks_updates=track_updates)
+        self._seed = seed
+        self._router = routing.Router(self.groups, self.columns)
+        self._shards = {
+            group.name: tuple(
+                Shard(
+                    group,
+                    device=self.placement.device(number),
+                    seed=seed,
+                    is_exact=mode == "exact",
+                    capacity=capacity
+                    or sizing.capacity(group, self.groups, self.placement),
+                )
+                for number in range(self.placement.num_shards)
+            )
+            for group in self.groups
+        }
+
+    @tf.autograph.experimental.do_not_convert
+    def lookup(
+        self,
+        ids: Mapping[str, Any],
+        *,
+        training: bool,
+        step: Tensor | None = None,
+        now_secs: Tensor | None = None,
+    ) -> Pulled:
+        """Finds the rows of a batch's ids.
+
+        Args:
+          ids: Feature -> ids, `[batch]` or ragged `[batch, None]`, int64, with one
+            batch size; features of another batch size take a lookup of their own.
+          training: Whether ids without a row are counted and given one. Otherwise
+            nothing changes, and they read zeros.
+          step: The global step; needed in training by tables that ask for it.
+          now_secs: Seconds since 1970, for tables that expire by days; by default the
+            clock of the machine that runs the step.
+
+        Returns:
+          The rows, with what `combine` and `apply_gradients` need.
+        """
+        distinct, splits = self._router.distinct(ids)
+        secs: Any = ()
+        if training and any(group.keeps_secs for group in self.groups):
+            secs = tf.timestamp() if now_secs is None else now_secs
+            secs = tf.cast(secs, tf.int64)
+        rows, shards = {}, {}
+        for name, batch in distinct.items():
+            clock = None
+            if training:
+                clock = _clock(self._router.groups[name], step, secs)
+            rows[name], found = self._pull(name, batch, clock)
+            if training:
+                shards[name] = found
+        inverses = {name: batch.inverse for name, batch in distinct.items()}
+        return Pulled(rows, inverses, splits, shards, secs)
+
+    @tf.autograph.experimental.do_not_convert
+    def combine(self, pulled: Pulled) -> dict[str, dict[str, Any]]:
+        """Embeddings of every feature: feature -> slice name -> tensor.
+
+        `[batch, dim]`; with "first_n" `[batch, max_length, dim]`, with "none" ragged.
+        """
+        return self._router.combine(pulled.rows, pulled.inverses, pulled.splits)
+
+    @tf.autograph.experimental.do_not_convert
+    def masks(self, pulled: Pulled) -> dict[str, Tensor]:
+        """For each "first_n" feature `[batch, max_length]`, true where an id stands."""
+        return self._router.masks(pulled.splits)
+
+    @tf.autograph.experimental.do_not_convert
+    def apply_gradients(
+        self, pulled: Pulled, gradients: Mapping[str, Any], step: Tensor
+    ) -> None:
+        """Updates the rows that a training lookup found.
+
+        Args:
+          pulled: What that lookup returned.
+          gradients: Group name -> gradient of `pulled.rows`; None or missing leaves
+            the group's rows alone.
+          step: The global step, 0 at the first update.
+        """
+        clock = Clock(tf.cast(step, tf.int64), pulled.secs)
+        for name, gradient in gradients.items():
+            if gradient is None:
+                continue
+            if name not in pulled.shards:
+                raise ValueError(
+                    "`pulled` must be what a lookup in training returned, and "
+                    "`gradients` those of its rows. "
+                    f"Received: gradients of {name!r}; pulled {list(pulled.shards)}."
+                )
+            if isinstance(gradient, tf.IndexedSlices):
+                num_rows = tf.shape(pulled.rows[name])[0]
+                places = tf.cast(gradient.indices, tf.int32)
+                gradient = expansion.sum_by_row(gradient.values, places, num_rows)
+            parts = zip(self._shards[name], pulled.shards[name], strict=True)
+            for shard, part in parts:
+                of_shard = gradient
+                if not isinstance(part.places, tuple):
+                    of_shard = tf.gather(gradient, part.places)
+                with tf.device(shard.device):
+                    shard.apply_gradients(part, of_shard, clock)
+
+    @tf.autograph.experimental.do_not_convert
+    def counters(self) -> dict[str, Tensor]:
+        """What happened so far: counter -> `[tables]`, int64, in the order of `tables`.
+
+        `rows` in use; rows `inserted`; ids `refused` because they were not admitted
+        yet, counted once a step; ids that found no room, `overflow`; row gradients
+        `dropped` for want of a row; rows `expired` and `evicted`.
+        """
+        place = {table.name: i for i, table in enumerate(self.tables)}
+        order, totals = [], []
+        for group in self.groups:
+            order += [place[table.name] for table in group.tables]
+            of_shards = [s.counters.read_value() for s in self._shards[group.name]]
+            totals.append(tf.add_n(of_shards))
+        by_table = tf.gather(tf.concat(totals, axis=0), tf.argsort(order))
+        return dict(zip(COUNTERS, tf.unstack(by_table, axis=1), strict=True))
+
+    def _pull(
+        self, name: str, batch: routing.Distinct, clock: Clock | None
+    ) -> tuple[Tensor, tuple[PulledShard, ...]]:
+        """Weights of a group's distinct ids, and what each of its shards found."""
+        found, rows = [], []
+        parts = routing.partition(batch, self.placement.num_shards)
+        for shard, part in zip(self._shards[name], parts, strict=True):
+            with tf.device(shard.device):
+                part, weights = shard.lookup(part, clock)
+            # Weights that need not travel back from another machine.
+            is_kept = (
+                clock is not None
+                and self.placement.devices is None
+                and shard.reuses_weights
+            )
+            found.append(part._replace(weights=weights) if is_kept else part)
+            rows.append(weights)
+        if len(rows) == 1:
+            return rows[0], tuple(found)
+        return tf.dynamic_stitch([part.places for part in found], rows), tuple(found)
+
+
+def _clock(group: layout.Group, step: Tensor | None, secs: Any) -> Clock:
+    if step is not None:
+        return Clock(tf.cast(step, tf.int64), secs)
+    if group.needs_step:
+        names = [table.name for table in group.tables]
+        raise ValueError(
+            "`step` must be given in training where a table expires by steps, evicts "
+            "its oldest rows or admits by chance, or updates are tracked. "
+            f"Received: step=None, tables={names}."
+        )
+    return Clock((), secs)
