@@ -140,10 +140,10 @@ class BatchNorm(base.Layer):
         scale = tf.math.rsqrt(tf.maximum(variance, 0.0) + self.epsilon)
         if self.gamma is not None:
             scale *= self.gamma
-        y = (x - mean) * scale
+        shift = -mean * scale  # [dim], so that the input is read once
         if self.beta is not None:
-            y += self.beta
-        return tf.cast(y, self.compute_dtype)
+            shift += self.beta
+        return tf.cast(x * scale + shift, self.compute_dtype)
 
     def _statistics(self, x: tf.Tensor, training: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the mean and variance to use; in training, moves the averages."""

@@ -26,8 +26,8 @@ class CAN(base.Layer):
     Args:
       layer_num: Number of layers in the item's embedding, at least 1.
       activation: Activation after every layer, the last included; None is linear.
-      is_seq: The user side is a sequence.
-      is_stacked: The user side is several features, stacked.
+      is_seq: Takes users with an axis of time, and sums over it at the end.
+      is_stacked: Takes users with an axis of features, which share the item's layers.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
     Input shape: A pair `(user, item)`; `item` is

@@ -84,11 +84,17 @@ class TestCase(parameterized.TestCase, tf.test.TestCase):
 
     def _assert_kept(self, name: str, given: Any, kept: Any) -> None:
         """Compares plain values; others must at least not have become None."""
-        plain = (bool, int, float, str)
-        if isinstance(given, plain) and isinstance(kept, plain):
+        if _plain(given) and _plain(kept):
             self.assertEqual(given, kept, f"`{name}` changed in the config")
         elif given is not None:
             self.assertIsNotNone(kept, f"`{name}` was lost in the config")
+
+
+def _plain(value: Any) -> bool:
+    """Says whether a config holds a value as it was given."""
+    if isinstance(value, list):
+        return all(_plain(entry) for entry in value)
+    return isinstance(value, bool | int | float | str)
 
 
 def _differs(value: Any, default: Any) -> bool:

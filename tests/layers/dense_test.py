@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import tensorflow as tf
 import tf_keras
@@ -194,6 +196,16 @@ class DenseTest(testing.TestCase):
     def test_rejects_a_partitioner_of_columns(self):
         with self.assertRaisesRegex(ValueError, r"axis 0 alone.*\[1, 2\] for"):
             layers.Dense(2, partitioner=_by_columns).build([None, 3])
+
+    def test_a_registered_partitioner_survives_the_config(self):
+        registered = tf_keras.utils.register_keras_serializable("dense_test")
+        partitioner = registered(_one_row_each)
+        config = layers.Dense(2, partitioner=partitioner).get_config()
+        json.dumps(config)
+        layer = layers.Dense.from_config(config)
+        self.assertIs(layer.partitioner, partitioner)
+        layer.build([None, 3])
+        self.assertEqual([part.shape[0] for part in layer.kernel], [1, 1, 1])
 
     def test_rejects_what_is_no_partitioner(self):
         with self.assertRaisesRegex(TypeError, r"callable or.*partitioner=3\."):
