@@ -173,7 +173,7 @@ class Steps:
         for tensor in tf.nest.flatten(outputs):
             self.test.assertEqual(tensor.dtype, expected)
         for weight in layer.weights:
-            if weight.dtype.is_floating:
+            if isinstance(weight, tf.Variable) and weight.dtype.is_floating:
                 self.test.assertEqual(weight.dtype, tf.float32, weight.name)
 
     def check_empty_training(self) -> None:

@@ -1,0 +1,80 @@
+"""In which circumstances a Keras layer over a table is called."""
+
+import sys
+import types
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+from tensorflow.python.ops import control_flow_util
+from tensorflow.python.saved_model import save_context
+
+_WRITE_OUT = tf_keras.export.ExportArchive.write_out.__code__
+
+
+def is_saving() -> bool:
+    """Whether functions are being traced for a SavedModel."""
+    if tf.executing_eagerly():
+        return False
+    return save_context.in_save_context() or is_exporting()
+
+
+def is_exporting() -> bool:
+    """Whether `Model.export` runs, which traces functions before it saves."""
+    frame: types.FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is _WRITE_OUT:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def is_training(name: str, training: Any) -> bool:
+    """Returns the `training` of a call.
+
+    Args:
+      name: What errors call the layer.
+      training: As it was passed; None is False.
+
+    Raises:
+      ValueError: If it is known at run time only.
+    """
+    value = tf.get_static_value(training) if tf.is_tensor(training) else training
+    if value is None and training is not None:
+        raise ValueError(
+            f"`training` must be known when embedding `{name}` is traced. Received: "
+            f"training={training}. Trace a function for each value."
+        )
+    return bool(value)
+
+
+def is_half(layer: tf_keras.layers.Layer) -> bool:
+    """Whether the layer, or all others, compute in float16."""
+    policies = (layer.dtype_policy, tf_keras.mixed_precision.global_policy())
+    return any(policy.compute_dtype == "float16" for policy in policies)
+
+
+def check_strategy(name: str) -> None:
+    """Raises ValueError under a distribution strategy of several replicas or tasks."""
+    strategy = tf.distribute.get_strategy()
+    one_device = tf.distribute.OneDeviceStrategy
+    if tf.distribute.has_strategy() and not isinstance(strategy, one_device):
+        raise ValueError(
+            f"Embedding `{name}` must be used in one process without a distribution "
+            f"strategy. Received: {type(strategy).__name__}. Jobs on several machines "
+            "are described by a config: see `monolith_tf.Estimator`."
+        )
+
+
+def check_graph(name: str) -> None:
+    """Raises ValueError in a function that XLA compiles."""
+    if tf.executing_eagerly():
+        return
+    graph = tf.compat.v1.get_default_graph()
+    if control_flow_util.GraphOrParentsInXlaContext(graph):
+        raise ValueError(
+            f"Embedding `{name}` cannot be compiled by XLA, which has no hash tables. "
+            "Received: a call under jit_compile=True. Compile the model with "
+            "`jit_compile=False`; layers behind the embedding may be compiled by a "
+            "`tf.function` of their own."
+        )

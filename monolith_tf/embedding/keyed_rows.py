@@ -1,0 +1,185 @@
+"""The rows of one table in this process, by keys of all 64 bits."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from monolith_tf.embedding import layout
+from monolith_tf.embedding import row_update
+from monolith_tf.embedding import sizing
+from monolith_tf.embedding.checkpoint_files import Chunk
+from monolith_tf.embedding.placement import HOST
+from monolith_tf.embedding.placement import Placement
+from monolith_tf.embedding.pulled import PulledShard
+from monolith_tf.embedding.shard import Shard
+from monolith_tf.embedding.shard_rows import Clock
+from monolith_tf.embedding.spec import SliceSpec
+from monolith_tf.embedding.spec import TableSpec
+from monolith_tf.types import Tensor
+
+_CHUNK_BYTES = 1 << 26
+_NO_CLOCK = Clock((), ())
+
+
+class KeyedRows:
+    """Rows of one table by any int64, without collisions.
+
+    One shard of a store, whose ids are the keys as they stand: there is one table, so
+    no bit of them says which; and no row is ever freed, so none marks that.
+
+    Args:
+      name: Of the table; initial values depend on it.
+      spec: What a row is.
+      seed: Of initial values.
+      capacity: Keys there is room for; as many as a 32nd of this machine's memory holds
+        when not given. Memory is taken only as rows are written.
+    """
+
+    def __init__(
+        self, name: str, spec: SliceSpec, *, seed: int, capacity: int | None
+    ) -> None:
+        table = TableSpec(name=name, slot=0, slices=(spec,))
+        (self.group,) = layout.merge_tables([table])
+        self._seed = seed
+        self._shard = Shard(
+            self.group,
+            device=HOST,
+            seed=seed,
+            is_exact=True,
+            # Row 0 is nobody's.
+            capacity=1
+            + (capacity or sizing.capacity(self.group, [self.group], Placement())),
+        )
+        self._make_functions()
+
+    def _make_functions(self) -> None:
+        """Wraps the steps of a batch, each to be traced once.
+
+        What a function does, it does as a whole and before it returns, also in graphs
+        that leave out operations whose results nobody reads.
+        """
+
+        def function(method: Any, *signature: Any) -> Any:
+            # A method of several objects would look like one function that is traced
+            # again and again, of which TensorFlow warns; partial functions do not.
+            partial = functools.partial(method)
+            return tf.function(partial, input_signature=signature, autograph=False)
+
+        keys, scalar = tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64)
+        rows = tf.TensorSpec([None, self.group.dim], tf.float32)
+        found = PulledShard((), keys, (), keys, scalar, rows, scalar)
+        self._read = function(self._weights, keys)
+        self._find = function(self._lookup, keys)
+        self._insert = function(self._lookup_or_insert, keys)
+        self._apply = function(self._apply_gradients, found, rows, scalar)
+
+    def read(self, keys: Tensor) -> Tensor:
+        """Weights of keys, `[n, dim]`; zeros for a key that has no row.
+
+        Args:
+          keys: `[n]`, int64, not necessarily distinct.
+        """
+        return self._read(keys)
+
+    def lookup(self, keys: Tensor, *, insert: bool) -> PulledShard:
+        """Finds the rows of distinct keys.
+
+        Args:
+          keys: `[n]`, int64.
+          insert: Whether keys without a row are given one.
+
+        Returns:
+          The weights, `[n, dim]`, and what `apply_gradients` needs.
+        """
+        return self._insert(keys) if insert else self._find(keys)
+
+    def apply_gradients(
+        self, found: PulledShard, gradients: Tensor, step: Tensor
+    ) -> Tensor:
+        """Updates rows.
+
+        Args:
+          found: What a lookup returned.
+          gradients: `[n, dim]`, float32.
+          step: Number of updates before this one, int64.
+
+        Returns:
+          The number of rows updated, when they are.
+        """
+        return self._apply(found, gradients, step)
+
+    def num_rows(self) -> int:
+        """How many keys have a row."""
+        return int(self._shard.next_row) - 1
+
+    def changes(self) -> tuple[int, int]:
+        """Numbers that change whenever a row does."""
+        return int(self._shard.changes), int(self._shard.version)
+
+    def chunks(self, *, with_state: bool = True) -> Iterator[Chunk]:
+        """All rows, some at a time; a chunk's `ids` are keys."""
+        shard, end = self._shard, int(self._shard.next_row)
+        size = max(1, _CHUNK_BYTES // self.group.row_bytes)
+        for start in range(1, end, size):
+            with tf.device(HOST):
+                numbers = tf.range(start, min(start + size, end), dtype=tf.int64)
+                keys = shard.row_ids.sparse_read(numbers).numpy()
+                weights = shard.weights.sparse_read(numbers).numpy()
+                state = np.zeros([len(keys), 0], np.float32)
+                if with_state and shard.state is not None:
+                    state = shard.state.sparse_read(numbers).numpy()
+            yield Chunk(keys, weights, state, {})
+
+    def load(self, chunk: Chunk) -> None:
+        """Adds rows of distinct keys that have none."""
+        before = int(self._shard.capacity)
+        self._shard.load(chunk)
+        if int(self._shard.capacity) != before:
+            self._make_functions()
+
+    def clear(self) -> None:
+        """Forgets all rows."""
+        self._shard.clear()
+
+    def assign(self, keys: np.ndarray, weights: np.ndarray) -> None:
+        """Writes the weights of distinct keys, their optimizer state as of new rows."""
+        numbers = self.lookup(tf.constant(keys, tf.int64), insert=False).numbers.numpy()
+        _, state = row_update.initial_rows(
+            self.group, tf.constant(keys, tf.int64), self._seed
+        )
+        chunk, is_new = Chunk(keys, weights, state.numpy(), {}), numbers == 0
+        old = chunk.take(~is_new)
+        with tf.device(HOST):
+            self._shard.write(numbers[~is_new], old.weights, old.state)
+            self._shard.version.assign_add(1)
+        self.load(chunk.take(is_new))
+
+    def _weights(self, keys: Tensor) -> Tensor:
+        return self._lookup(keys).weights
+
+    def _lookup(self, keys: Tensor, clock: Clock | None = None) -> PulledShard:
+        with tf.device(HOST):
+            found, rows = self._shard.lookup(PulledShard((), keys, ()), clock)
+        return found._replace(weights=rows)
+
+    def _lookup_or_insert(self, keys: Tensor) -> PulledShard:
+        found = self._lookup(keys, _NO_CLOCK)
+        with tf.init_scope():
+            room = int(self._shard.capacity) - 1
+        message = (
+            f"Embedding table `{self.group.tables[0].name}` is full: its {room} rows "
+            "are taken. Give the layer more room by `capacity`."
+        )
+        has_room = tf.reduce_all(found.numbers > 0)
+        with tf.control_dependencies([tf.debugging.Assert(has_room, [message])]):
+            return found._replace(weights=tf.identity(found.weights))
+
+    def _apply_gradients(
+        self, found: PulledShard, gradients: Tensor, step: Tensor
+    ) -> Tensor:
+        with tf.device(HOST):
+            self._shard.apply_gradients(found, gradients, Clock(step, ()))
+        return tf.size(found.ids)

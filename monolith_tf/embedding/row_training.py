@@ -1,0 +1,257 @@
+"""Updates of rows from the backward pass of whatever takes the gradient.
+
+An anchor, a scalar weight whose value nobody reads, ties the rows to the tape:
+
+    anchor --> gate --> rows of a call --> ... --> loss
+                   `--> rows of a further call --> ...
+
+The gradient of each call's rows is kept, and the gate, which the backward pass reaches
+after all of them, pushes their sum. So a row gets one update in a step, however many
+calls have read it.
+"""
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+from typing import NamedTuple
+
+import tensorflow as tf
+from tensorflow.python.eager import record  # Nothing public tells what a tape watches.
+
+from monolith_tf.embedding import expansion
+from monolith_tf.embedding.keyed_rows import KeyedRows
+from monolith_tf.embedding.placement import HOST
+from monolith_tf.embedding.pulled import PulledShard
+from monolith_tf.embedding.shard_rows import scatter
+from monolith_tf.types import Tensor
+
+_TICKETS_KEPT = 1 << 12
+_UNREACHABLE = ("_CondGradFuncGraph", "_WhileBodyGradFuncGraph")
+
+
+class RowTraining:
+    """Trains rows by the gradients of what was read.
+
+    Args:
+      name: What errors call the table.
+      rows: The rows.
+      anchor: A trainable float32 scalar.
+      step: Counts the updates; an int64 scalar variable.
+      is_half: Whether gradients are taken of half-precision numbers, so that they are
+        scaled: then the loss must hold `scale_probe`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        rows: KeyedRows,
+        *,
+        anchor: tf.Variable,
+        step: tf.Variable,
+        is_half: Callable[[], bool],
+    ) -> None:
+        self._name = name
+        self._rows = rows
+        self._anchor = anchor
+        self._step = step
+        self._is_half = is_half
+        with tf.device(HOST):
+            self._last_ticket = tf.Variable(0, dtype=tf.int64, trainable=False)
+            self._used_tickets = tf.Variable(
+                tf.zeros([_TICKETS_KEPT], tf.int64), trainable=False
+            )
+        self._gate: _Gate | None = None
+
+    def read(self, keys: Tensor) -> Tensor:
+        """Rows of distinct keys, `[n, dim]`, whose gradient updates them.
+
+        Keys without a row are given one.
+
+        Args:
+          keys: `[n]`, int64.
+        """
+        gate = self._open_gate()
+
+        @tf.custom_gradient
+        def read(opened: Tensor) -> Any:
+            del opened
+            found = self._rows.lookup(keys, insert=True)
+
+            def keep(gradient: Tensor) -> Tensor:
+                gate.keep(_Part(found, tf.convert_to_tensor(gradient)))
+                return tf.zeros([])
+
+            return found.weights, keep
+
+        return read(gate.opened)
+
+    def scale_probe(self) -> Tensor | None:
+        """A loss of zero whose gradient is the factor by which the loss is scaled.
+
+        None where no training call is on the tape.
+        """
+        if self._gate is None or not self._gate.is_open():
+            return None
+        gate = self._gate
+
+        @tf.custom_gradient
+        def probe(opened: Tensor) -> Any:
+            def keep(scale: Tensor) -> Tensor:
+                gate.keep_scale(scale)
+                return tf.zeros([])
+
+            return tf.zeros_like(opened), keep
+
+        return probe(gate.opened)
+
+    def _open_gate(self) -> "_Gate":
+        if self._gate is None or not self._gate.is_open():
+            ticket = self._last_ticket.assign_add(1)
+            self._gate = _Gate(
+                self._anchor, lambda parts, scales: self._push(ticket, parts, scales)
+            )
+        return self._gate
+
+    def _push(
+        self, ticket: Tensor, parts: list["_Part"], scales: list[Tensor]
+    ) -> Tensor:
+        """Updates rows; returns the anchor's gradient, which depends on all of it."""
+        if type(tf.compat.v1.get_default_graph()).__name__ in _UNREACHABLE:
+            raise NotImplementedError(
+                f"Embedding `{self._name}` cannot learn from a call inside `tf.cond`, "
+                "`tf.while_loop` or `tf.map_fn`. Call it outside, on all of the keys."
+            )
+        is_half = self._is_half()
+        if is_half and not scales:
+            raise ValueError(
+                f"Embedding `{self._name}` must know the loss scale in half precision. "
+                "Received: a loss without the layer's own term. Add "
+                "`sum(model.losses)` to the loss before it is scaled, as `fit` does."
+            )
+        with tf.device(HOST):
+            return self._push_on_host(ticket, parts, scales, is_half)
+
+    def _push_on_host(
+        self,
+        ticket: Tensor,
+        parts: list["_Part"],
+        scales: list[Tensor],
+        is_half: bool,
+    ) -> Tensor:
+        with tf.control_dependencies([self._use(ticket)]):
+            found, gradient = self._merged(parts)
+        if not scales:
+            return self._update(found, gradient)
+        # Penalties may be weighted down in a loss; what makes it larger is a scale.
+        scale = tf.reduce_max(tf.stack(scales))
+        is_scaled = tf.constant(True) if is_half else scale > 1.0
+        gradient = tf.where(is_scaled, gradient / scale, gradient)
+        is_finite = tf.reduce_all(tf.math.is_finite(gradient))
+        return tf.cond(
+            is_finite | ~is_scaled,
+            lambda: self._update(found, gradient),
+            # Makes the optimizer see that this step is to be skipped.
+            lambda: tf.constant(float("nan")),
+        )
+
+    def _merged(self, parts: list["_Part"]) -> tuple[PulledShard, Tensor]:
+        """The gradient of each distinct key of all calls."""
+        if len(parts) == 1:
+            return parts[0]
+        keys, places = tf.unique(tf.concat([part.found.ids for part in parts], 0))
+        gradients = tf.concat([part.gradient for part in parts], 0)
+        found = self._rows.lookup(keys, insert=False)
+        return found, expansion.sum_by_row(gradients, places, tf.size(keys))
+
+    def _update(self, found: PulledShard, gradient: Tensor) -> Tensor:
+        step = self._step.read_value()
+        with tf.control_dependencies([step]):
+            updated = self._rows.apply_gradients(found, gradient, step)
+        with tf.control_dependencies([updated]):
+            counted = self._step.assign_add(1)
+        with tf.control_dependencies([counted]):
+            return tf.zeros([])
+
+    def _use(self, ticket: Tensor) -> tf.Operation:
+        """Refuses a step whose gradient has been applied."""
+        place = (ticket % _TICKETS_KEPT)[tf.newaxis]
+        is_new = self._used_tickets.sparse_read(place)[0] < ticket
+        message = (
+            f"Embedding `{self._name}` has applied the gradient of this step already: "
+            "its rows are updated while a gradient is computed. Compute all gradients "
+            "of a step by one call of `tape.gradient`."
+        )
+        with tf.control_dependencies([tf.debugging.Assert(is_new, [message])]):
+            return scatter(self._used_tickets, place, ticket[tf.newaxis])
+
+
+class _Part(NamedTuple):
+    """The gradient of one call's rows, `[n, dim]`."""
+
+    found: PulledShard
+    gradient: Tensor
+
+
+class _Gate:
+    """What the calls of one step have in common.
+
+    Args:
+      anchor: The variable on the tape.
+      push: Takes what was kept and gives the anchor's gradient.
+    """
+
+    def __init__(
+        self,
+        anchor: tf.Variable,
+        push: Callable[[list[_Part], list[Tensor]], Tensor],
+    ) -> None:
+        self._push = push
+        self._graph = _graph()
+        self._is_pushed = False
+        # One list for each graph: a function's gradient may be built several times.
+        self._kept: weakref.WeakKeyDictionary[Any, tuple[list, list]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+        @tf.custom_gradient
+        def open_(value: Tensor) -> Any:
+            return tf.identity(value), self._close
+
+        self.opened = open_(anchor.read_value())
+
+    def is_open(self) -> bool:
+        """Whether a further call may share it."""
+        if self._is_pushed or self._graph is not _graph():
+            return False
+        if record.should_record_backprop([self.opened]):
+            return True
+        # A function that is traced without a tape may be differentiated as a whole.
+        return self._graph is not _EAGER and not record.could_possibly_record()
+
+    def keep(self, part: _Part) -> None:
+        """Keeps the gradient of a call's rows."""
+        self._lists()[0].append(part)
+
+    def keep_scale(self, scale: Tensor) -> None:
+        """Keeps the gradient of the probe."""
+        self._lists()[1].append(scale)
+
+    def _lists(self) -> tuple[list[_Part], list[Tensor]]:
+        return self._kept.setdefault(_graph(), ([], []))
+
+    def _close(self, upstream: Tensor) -> Tensor:
+        del upstream
+        parts, scales = self._kept.pop(_graph(), ([], []))
+        self._is_pushed |= self._graph is _graph()
+        return self._push(parts, scales) if parts else tf.zeros([])
+
+
+class _Eager:
+    """Stands for the graph where there is none."""
+
+
+_EAGER = _Eager()
+
+
+def _graph() -> Any:
+    return _EAGER if tf.executing_eagerly() else tf.compat.v1.get_default_graph()

@@ -1,0 +1,148 @@
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from absl.testing import parameterized
+
+import monolith_tf as mt
+from monolith_tf import testing
+
+_KEYS = np.array([[3, -1], [-(2**63), 2**63 - 1], [3, 7], [8, -1]])
+_LABELS = np.array([[0.5], [1.5], [-1.0], [2.0]], np.float32)
+
+
+@tf_keras.utils.register_keras_serializable(package="tests")
+class _Subclassed(tf_keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.table = mt.embedding.Embedding(2, name="table", seed=1)
+        self.dense = tf_keras.layers.Dense(1)
+
+    def call(self, keys):
+        return self.dense(tf.reshape(self.table(keys), [-1, 4]))
+
+
+def _functional():
+    keys = tf_keras.Input([2], dtype="int64", name="keys")
+    rows = mt.embedding.Embedding(2, name="table", seed=1)(keys)
+    y = tf_keras.layers.Dense(1)(tf_keras.layers.Flatten()(rows))
+    return tf_keras.Model(keys, y)
+
+
+_MODELS = {"functional": _functional, "subclassed": _Subclassed}
+
+
+def _table(model):
+    return next(x for x in model.layers if x.name == "table")
+
+
+class KerasSavingTest(testing.TestCase):
+    def _trained(self, kind="functional"):
+        model = _MODELS[kind]()
+        model.compile(tf_keras.optimizers.SGD(0.1), "mse")
+        self._train(model)
+        return model
+
+    def _train(self, model):
+        model.fit(_KEYS, _LABELS, batch_size=2, epochs=2, shuffle=False, verbose=0)
+
+    def _assert_same(self, model, other):
+        keys, rows = _table(model).get_rows()
+        self.assertLen(keys, 6)
+        self.assertAllEqual(_table(other).get_rows()[0], keys)
+        self.assertAllClose(_table(other).get_rows()[1], rows, rtol=1e-6)
+        unknown = np.array([[100, 3]])
+        for batch in (_KEYS, unknown):
+            self.assertAllClose(other.predict(batch, verbose=0), model(batch))
+
+    @parameterized.product(
+        kind=("functional", "subclassed"), path=("model.keras", "saved_model")
+    )
+    def test_a_loaded_model_goes_on_where_the_saved_one_was(self, kind, path):
+        model = self._trained(kind)
+        path = f"{self.get_temp_dir()}/{path}"
+        model.save(path)
+        loaded = tf_keras.models.load_model(path)
+        self._assert_same(model, loaded)
+        # Accumulators and the count of steps came along.
+        for each in (model, loaded):
+            self._train(each)
+        self._assert_same(model, loaded)
+
+    @parameterized.product(kind=("functional", "subclassed"), how=("save", "export"))
+    def test_a_server_needs_nothing_of_this_package(self, kind, how):
+        model = self._trained(kind)
+        path = self.get_temp_dir()
+        getattr(model, how)(path)
+        served = tf.saved_model.load(path).signatures["serving_default"]
+        (name,) = served.structured_input_signature[1]
+        (answer,) = served(**{name: tf.constant(_KEYS)}).values()
+        expected = model(_KEYS).numpy()
+        self.assertAllClose(answer, expected)
+        # What is saved does not change with the model, nor the model with it.
+        self._train(model)
+        (answer,) = served(**{name: tf.constant(_KEYS)}).values()
+        self.assertAllClose(answer, expected)
+        self.assertNotAllClose(model(_KEYS), expected)
+
+    def test_a_saved_model_is_as_large_as_its_rows(self):
+        self._trained().save(self.get_temp_dir())
+        files = pathlib.Path(self.get_temp_dir()).rglob("variables*")
+        self.assertLess(sum(file.stat().st_size for file in files), 1 << 15)
+
+    @parameterized.parameters("rows.weights.h5", "checkpoint")
+    def test_weights(self, path):
+        model, other = self._trained(), _functional()
+        path = f"{self.get_temp_dir()}/{path}"
+        model.save_weights(path)
+        other.load_weights(path)
+        self._assert_same(model, other)
+
+    def test_a_checkpoint_is_restored_before_there_is_a_table(self):
+        model, other = self._trained("subclassed"), _Subclassed()
+        path = tf.train.Checkpoint(model).save(self.get_temp_dir() + "/c")
+        status = tf.train.Checkpoint(other).restore(path)
+        other(_KEYS)
+        status.assert_existing_objects_matched()
+        self._assert_same(model, other)
+
+    def test_the_best_weights_of_early_stopping_come_back(self):
+        model = self._trained()
+        best = tf_keras.callbacks.EarlyStopping(
+            "val_loss", patience=1, restore_best_weights=True
+        )
+        seen = []
+        see = tf_keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: seen.append(_table(model).get_rows()[1])
+        )
+        # The better the labels are fitted, the worse is the validation's loss.
+        model.fit(
+            _KEYS,
+            _LABELS,
+            validation_data=(_KEYS, -_LABELS),
+            epochs=4,
+            callbacks=[see, best],
+            verbose=0,
+        )
+        self.assertLen(seen, 2)
+        self.assertNotAllClose(seen[0], seen[1])
+        self.assertAllEqual(_table(model).get_rows()[1], seen[0])
+
+    def test_rejects_files_of_other_layers(self):
+        folder = self.get_temp_dir()
+        self._trained().save_weights(f"{folder}/rows.weights.h5")
+        keys = tf_keras.Input([2], dtype="int64")
+        wider = mt.embedding.Embedding(3, optimizer="sgd", name="table")(keys)
+        y = tf_keras.layers.Dense(1)(tf_keras.layers.Flatten()(wider))
+        with self.assertRaisesRegex(
+            ValueError,
+            r"fit embedding `table`, whose rows have 3 weights and 0 numbers of "
+            r"optimizer state\. Received: rows of 2 and 2\.",
+        ):
+            tf_keras.Model(keys, y).load_weights(f"{folder}/rows.weights.h5")
+        table = mt.embedding.Embedding(2, name="table")
+        with self.assertRaisesRegex(
+            ValueError, r"rows of embedding `table`\. .*without \['keys', 'weights'"
+        ):
+            table.load_own_variables({"0": np.zeros([10, 2])})
