@@ -34,8 +34,11 @@ class CIN(base.Layer):
         on `[batch, dim, maps]`, which matters for one that is not elementwise.
       initializer: Initializer of the kernels; None is "glorot_uniform".
       regularizer: Penalty on the kernels.
-      fused: "auto", True or False. All three compute the same plain form; a fused one
-        does not exist yet.
+      fused: True compiles the network with XLA and never holds the products of more
+        than a block of the batch; it is compiled once per batch size, of which there
+        are few, as batches are filled up. False does neither; "auto" is True for
+        networks large enough to gain by it. Values agree to rounding. The fused form
+        has gradients of the first order only; an export holds the plain one.
       hidden_units: Another spelling of `hidden_uints`.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 

@@ -1,5 +1,7 @@
 """Pooling of features: several embeddings of one shape into one."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -111,4 +113,17 @@ class MaxPooling(_Pooling):
     """
 
     def _pool(self, inputs: list[tf.Tensor]) -> tf.Tensor:
-        return tf.reduce_max(tf.stack(inputs), axis=0)
+        return _maximum(*inputs)
+
+
+@tf.custom_gradient
+def _maximum(*inputs: tf.Tensor) -> tuple[tf.Tensor, Callable[..., list[tf.Tensor]]]:
+    """Returns the maximum; its gradient goes to all that reach it, in equal parts."""
+    y = functools.reduce(tf.maximum, inputs)
+
+    def grad(upstream: tf.Tensor) -> list[tf.Tensor]:
+        reached = [tf.cast(x == y, y.dtype) for x in inputs]
+        share = upstream / tf.add_n(reached)
+        return [share * one for one in reached]
+
+    return y, grad

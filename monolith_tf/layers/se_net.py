@@ -8,10 +8,10 @@ import tf_keras
 from monolith_tf.layers import base
 from monolith_tf.layers import functional
 from monolith_tf.layers import initializers
+from monolith_tf.layers import input_shapes
 from monolith_tf.layers import kernel_norm
 from monolith_tf.layers import merge
 from monolith_tf.layers import mlp
-from monolith_tf.layers import shapes
 from monolith_tf.layers.functional import forms
 from monolith_tf.layers.functional import squeeze_excitation
 
@@ -40,8 +40,10 @@ class SeNet(base.Layer):
       on_gpu: True asks for the fused form, as `fused=True` does.
       out_type: "concat", "stack" or None; see the output shape.
       keep_list: Returns a single tensor as a list of one.
-      fused: "auto", True or False. All three compute the same plain form; a fused one
-        does not exist yet.
+      fused: True compiles the layer with XLA, once per batch size, of which there are
+        few, as batches are filled up; False does not; "auto" does for large inputs.
+        Values agree to rounding. The fused form has gradients of the first order
+        only; an export holds the plain one.
       regularizer: Another name of `kernel_regularizer`.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
@@ -117,8 +119,8 @@ class SeNet(base.Layer):
 
     def _check_shapes(self, input_shape: Any) -> None:
         """Raises `ValueError` unless there are `num_feature` features that fit."""
-        one = shapes.is_shape(input_shape)
-        parts = [tf.TensorShape(s) for s in ([input_shape] if one else input_shape)]
+        one = input_shapes.is_shape(input_shape)
+        parts = input_shapes.as_list(input_shape)
         if any(part.rank != (3 if one else 2) for part in parts):
             raise ValueError(
                 "`inputs` must be [batch, features, dim] or a list of [batch, dim]. "

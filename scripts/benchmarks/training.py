@@ -10,7 +10,6 @@ long `monolith-tf check` takes.
 import argparse
 import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import tempfile
 import time
 
 import tensorflow as tf
+from sides import report
 
 from monolith_tf import config as config_lib
 from monolith_tf.experiment import build
@@ -32,11 +32,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=200)
     arguments = parser.parse_args()
-    print(
-        f"machine: {platform.processor() or platform.machine()}, "
-        f"{os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"TensorFlow {tf.__version__}"
-    )
+    print(report.machine())
     with tempfile.TemporaryDirectory() as model_dir:
         config = config_lib.load_config(arguments.config, [f"model_dir={model_dir}"])
         files, memory = rates(config, arguments.steps, arguments.rounds)

@@ -26,6 +26,14 @@ class CINTest(testing.TestCase):
             num_weights=5,
         )
 
+    def test_standard_behaviour_of_the_fused_form(self):
+        self.run_layer_test(
+            layers.CIN([4, 3, 2], activation="relu", fused=True),
+            input_shape=(5, 3, 2),
+            output_shape=(5, 9),
+            num_weights=6,
+        )
+
     def test_config(self):
         common = {
             "activation": "sigmoid2",

@@ -42,6 +42,22 @@ class DotInteractionTest(testing.TestCase):
                     columns.append(product if taken else 0 * product)
         self.assertAllClose(layer(list(features)), np.stack(columns, axis=1))
 
+    @parameterized.parameters(False, True)
+    def test_gradients_match_differences(self, self_interaction):
+        features = [tf.constant(x) for x in self.rng.normal(size=(3, 2, 2))]
+        layer = layers.DotInteraction(self_interaction, dtype="float64")
+
+        def first(*features):
+            with tf.GradientTape() as tape:
+                tape.watch(features)
+                total = tf.reduce_sum(layer(list(features)) ** 3)
+            return tape.gradient(total, features[1])
+
+        for function in (lambda *x: layer(list(x)), first):
+            theory, numbers = tf.test.compute_gradient(function, features, delta=1e-6)
+            for one, two in zip(theory, numbers, strict=True):
+                self.assertAllClose(one, two, rtol=1e-6, atol=1e-6)
+
     def test_one_feature_has_no_pair(self):
         self.assertEqual(layers.DotInteraction()([tf.ones([3, 2])]).shape, (3, 0))
 

@@ -23,6 +23,7 @@ _LAYERS = (
     ("can", lambda: layers.CAN(1, "prelu", is_seq=True), [(4, 2, 3, 2), (4, 6)]),
     ("cdot", lambda: layers.CDot(2, [3]), (4, 3, 2)),
     ("cin", lambda: layers.CIN([3, 2], "prelu"), (4, 3, 2)),
+    ("cin_fused", lambda: layers.CIN([3, 2], "relu", fused=True), (4, 3, 2)),
     (
         "dcn",
         lambda: layers.DCN(
@@ -86,6 +87,7 @@ _LAYERS = (
         (4, 3),
     ),
     ("se_net", lambda: layers.SeNet(3, 2), (4, 3, 2)),
+    ("se_net_fused", lambda: layers.SeNet(3, 2, fused=True), (4, 3, 2)),
     ("simple_nas", lambda: layers.SimpleNasLayer(["a", "b"], [2, 1]), (4, 3)),
     ("simple_nas_v2", lambda: layers.SimpleNasV2Layer(["a", "b"], [2, 1]), (4, 3)),
     ("snr", lambda: layers.SNR(2, 3), [(4, 2), (4, 2)]),

@@ -32,6 +32,14 @@ class PoolingTest(testing.TestCase):
         self.assertAllClose(cls()(list(features)), expected)
         self.assertAllClose(cls()(tuple(features)), expected)
 
+    def test_gradient_of_the_maximum_is_shared_by_all_that_reach_it(self):
+        x = [tf.constant(row) for row in ([[1.0, 5.0]], [[3.0, 5.0]], [[2.0, 0.0]])]
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layers.MaxPooling()(x)
+        gradients = tape.gradient(y, x, output_gradients=tf.constant([[4.0, 6.0]]))
+        self.assertAllEqual(tf.stack(gradients)[:, 0], [[0, 3], [4, 3], [0, 0]])
+
     def test_rejects_input(self):
         x = tf.ones([2, 3])
         with self.assertRaisesRegex(TypeError, "must be a list .*type EagerTensor"):

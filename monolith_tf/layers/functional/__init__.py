@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "cin": "compressed_interaction",
         "cin_layer": "compressed_interaction",
         "cin_pooled_linear": "compressed_interaction",
+        "exporting": "forms",
         "senet": "squeeze_excitation",
     },
 )

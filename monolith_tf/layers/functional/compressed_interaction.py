@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from monolith_tf.layers.functional import forms
+from monolith_tf.layers.functional import fused_cin
 
 
 def cin(
@@ -32,12 +33,21 @@ def cin(
       biases: One of shape `[maps_l]` for each layer.
       activations: One for each layer but the last, called on `[batch, dim, maps_l]`;
         None is linear.
-      fused: "auto", True or False; all compute the plain form, the only one so far.
+      fused: True compiles the network with XLA and never holds the products of more
+        than a block of the batch; False does neither; "auto" is True for networks
+        large enough to gain by it. The fused form has gradients of the first order
+        only.
 
     Returns:
       `[batch, sum of maps]`.
     """
-    return forms.select(fused, plain=_plain)(x0, kernels, biases, activations)
+    form = forms.select(
+        fused,
+        plain=_plain,
+        compiled=fused_cin.cin,
+        wins=lambda: _fused_wins(x0, [bias.shape[0] for bias in biases]),
+    )
+    return form(x0, kernels, biases, activations)
 
 
 def cin_layer(
@@ -46,6 +56,8 @@ def cin_layer(
     kernel: tf.Tensor,
     bias: tf.Tensor,
     activation: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    *,
+    fused: bool | str = "auto",
 ) -> tf.Tensor:
     """Returns the maps of one layer of a compressed interaction network.
 
@@ -58,16 +70,28 @@ def cin_layer(
       kernel: `[maps * fields, units]`.
       bias: `[units]`.
       activation: Called on `[batch, dim, units]`; None is linear.
+      fused: As for `cin`. Where `x` is `x0` itself, the fused form computes every
+        product once.
 
     Returns:
       `[batch, units, dim]`.
     """
-    y = _layer(_dim_first(x), _dim_first(x0), kernel, bias, activation)
-    return tf.transpose(y, [0, 2, 1])
+    form = forms.select(
+        fused,
+        plain=_plain_layer,
+        compiled=fused_cin.cin_layer,
+        wins=lambda: forms.wins("cin", [*x.shape, x0.shape[1]], x.dtype),
+    )
+    return form(x, x0, kernel, bias, activation)
 
 
 def cin_pooled_linear(
-    x: tf.Tensor, x0: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
+    x: tf.Tensor,
+    x0: tf.Tensor,
+    kernel: tf.Tensor,
+    bias: tf.Tensor,
+    *,
+    fused: bool | str = "auto",
 ) -> tf.Tensor:
     """Returns the sum over `dim` of a linear `cin_layer` without its maps.
 
@@ -78,10 +102,40 @@ def cin_pooled_linear(
       x0: `[batch, fields, dim]`.
       kernel: `[maps * fields, units]`.
       bias: `[units]`.
+      fused: As for `cin`; "auto" is False, as both forms compute the same products.
 
     Returns:
       `[batch, units]`.
     """
+    form = forms.select(
+        fused,
+        plain=_plain_pooled_linear,
+        compiled=fused_cin.cin_pooled_linear,
+        wins=lambda: False,
+    )
+    return form(x, x0, kernel, bias)
+
+
+def _fused_wins(x0: tf.Tensor, units: Sequence[int]) -> bool:
+    """Says whether the fused network is no slower; one layer alone never gains."""
+    if len(units) == 1:
+        return False
+    batch, fields, dim = x0.shape
+    maps = max((fields, *units[:-2]))
+    operation = "cin_two_layers" if len(units) == 2 else "cin"
+    return forms.wins(operation, [batch, dim, maps, fields], x0.dtype)
+
+
+def _plain_layer(
+    x: tf.Tensor, x0: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, activation: Any
+) -> tf.Tensor:
+    y = _layer(_dim_first(x), _dim_first(x0), kernel, bias, activation)
+    return _dim_first(y)
+
+
+def _plain_pooled_linear(
+    x: tf.Tensor, x0: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
+) -> tf.Tensor:
     return _pooled(tf.matmul(x, x0, transpose_b=True), x.shape[2], kernel, bias)
 
 
@@ -103,6 +157,7 @@ def _plain(
 
 
 def _dim_first(x: tf.Tensor) -> tf.Tensor:
+    """Swaps the last two axes."""
     return tf.transpose(x, [0, 2, 1])
 
 

@@ -1,7 +1,28 @@
 """The choice between the forms in which one result can be computed."""
 
+import contextlib
+import math
+import threading
 from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
+
+import tensorflow as tf
+
+# Bytes of the plain form's largest tensor from which on the fused form was measured to
+# be no slower, by operation and device. What is not here was not seen to win: a GPU has
+# not been measured, and in half precision TensorFlow's own products of matrices are
+# faster on a CPU than XLA's. Measured by `scripts/bench fused --size grid`, see
+# docs/fused.md.
+_CROSSOVERS = {
+    ("cin_two_layers", "CPU"): 4 * 2**20,
+    ("cin", "CPU"): 32 * 2**20,  # as fast from there on, in a fraction of the memory
+    ("senet", "CPU"): 4 * 2**20,
+}
+_USUAL_BATCH = 1024  # where the batch size is unknown
+
+_state = threading.local()
 
 
 def check(fused: bool | str) -> bool | str:
@@ -13,13 +34,60 @@ def check(fused: bool | str) -> bool | str:
     return fused
 
 
-def select(fused: bool | str, plain: Callable[..., Any]) -> Callable[..., Any]:
+@contextlib.contextmanager
+def exporting() -> Iterator[None]:
+    """Selects plain forms for what this thread traces, whatever is asked for.
+
+    A function that must be compiled cannot run where XLA is off, as in a model server.
+    Exports of this package are traced in here; trace what `tf.saved_model.save` is to
+    save for a server in here too.
+    """
+    before = is_exporting()
+    _state.exporting = True
+    try:
+        yield
+    finally:
+        _state.exporting = before
+
+
+def is_exporting() -> bool:
+    """Says whether this thread is inside `exporting`."""
+    return getattr(_state, "exporting", False)
+
+
+def select(
+    fused: bool | str,
+    *,
+    plain: Callable[..., Any],
+    compiled: Callable[..., Any],
+    wins: Callable[[], bool],
+) -> Callable[..., Any]:
     """Returns the function that computes a result.
 
     Args:
-      fused: "auto", True or False. No fused form exists yet, so that every value
-        selects the plain one.
+      fused: "auto", True or False.
       plain: The plain form, of ordinary TensorFlow operations.
+      compiled: The fused form.
+      wins: Says for "auto" whether the fused form is the faster one here.
     """
     check(fused)
-    return plain
+    if fused is False or is_exporting():
+        return plain
+    return compiled if fused is True or wins() else plain
+
+
+def wins(operation: str, shape: Sequence[int | None], dtype: tf.DType) -> bool:
+    """Says whether the fused form of an operation is no slower than the plain one.
+
+    Args:
+      operation: A name of the table above.
+      shape: Shape of the plain form's largest tensor, batch first.
+      dtype: Its type.
+    """
+    device = "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
+    least = _CROSSOVERS.get((operation, device))
+    dtype = tf.as_dtype(dtype)
+    if least is None or dtype.size < 4:
+        return False
+    sizes = [_USUAL_BATCH if size is None else size for size in shape]
+    return math.prod(sizes) * int(dtype.size) >= least

@@ -5,6 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from monolith_tf.layers.functional import forms
+from monolith_tf.layers.functional import fused_senet
 
 
 def senet(
@@ -28,12 +29,19 @@ def senet(
       b1: `[units]`.
       w2: `[units, features]`.
       b2: `[features]`.
-      fused: "auto", True or False; all compute the plain form, the only one so far.
+      fused: True compiles it with XLA, False does not, "auto" does for large inputs.
+        The fused form has gradients of the first order only.
 
     Returns:
       A tensor, or a new list, of the shapes of `x`.
     """
-    return forms.select(fused, plain=_plain)(x, w1, b1, w2, b2)
+    form = forms.select(
+        fused,
+        plain=_plain,
+        compiled=fused_senet.senet,
+        wins=lambda: forms.wins("senet", *_size(x)),
+    )
+    return form(x, w1, b1, w2, b2)
 
 
 def squeeze(x: Any) -> tf.Tensor:
@@ -61,3 +69,11 @@ def _mean(x: tf.Tensor) -> tf.Tensor:
     """Averages the last axis, in float32 where the type is narrower."""
     wide = tf.float32 if x.dtype.size < 4 else x.dtype
     return tf.cast(tf.reduce_mean(tf.cast(x, wide), axis=-1), x.dtype)
+
+
+def _size(x: Any) -> tuple[list[int | None], tf.DType]:
+    """Returns batch and width of all features side by side, and their type."""
+    if isinstance(x, (list, tuple)):
+        width = sum(feature.shape[1] for feature in x)
+        return [x[0].shape[0], width], x[0].dtype
+    return list(x.shape), x.dtype

@@ -1,0 +1,60 @@
+"""How benchmarks report: the machine, tables, and their part of a page in `docs`."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Iterable
+from collections.abc import Sequence
+
+from sides.process import ROOT
+
+_CPU_INFO = pathlib.Path("/proc/cpuinfo")
+
+
+def machine(*packages: str) -> str:
+    """Returns a line on the machine, Python and TensorFlow and further packages."""
+    cpu = platform.processor() or platform.machine()
+    if _CPU_INFO.exists():
+        cpu = dict(re.findall(r"(.*?)\t*: (.*)", _CPU_INFO.read_text())).get(
+            "model name", cpu
+        )
+    versions = [
+        f"{package} {importlib.metadata.version(package)}"
+        for package in ("tensorflow", *packages)
+    ]
+    return (
+        f"{cpu}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"{', '.join(versions)}; load {os.getloadavg()[0]:.1f}"
+    )
+
+
+def command() -> str:
+    """Returns how this benchmark was started."""
+    return shlex.join(["scripts/bench", pathlib.Path(sys.argv[0]).stem, *sys.argv[1:]])
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a Markdown table; all columns but the first are numbers."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def write(page: str, part: str, text: str) -> None:
+    """Puts text into `docs/<page>` in place of what was there as this part.
+
+    The rest of the page, which people write, stays; a new part goes to its end.
+    """
+    path = ROOT / "docs" / page
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    begin, end = f"<!-- {part}: written by `{command()}` -->", f"<!-- /{part} -->"
+    new = f"{begin}\n\n{text.strip()}\n\n{end}"
+    held = rf"<!-- {re.escape(part)}: .*?{re.escape(end)}"
+    if re.search(held, old, re.DOTALL):
+        new = re.sub(held, lambda _: new, old, flags=re.DOTALL)
+    else:
+        new = f"{old.rstrip()}\n\n{new}\n".lstrip()
+    path.write_text(new, encoding="utf-8")
