@@ -11,6 +11,7 @@ from monolith_tf.layers import activations as activations_lib
 from monolith_tf.layers import base
 from monolith_tf.layers import initializers as initializers_lib
 from monolith_tf.layers.dense import Dense
+from monolith_tf.layers.dropout import Dropout
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
@@ -18,7 +19,7 @@ class MLP(base.Layer):
     """Dense layers with activations and, if asked for, batch normalization.
 
         x = batch_norm_in(x)                      # with batch normalization
-        x = activation_0(batch_norm_0(dense_0(x)))
+        x = dropout_0(activation_0(batch_norm_0(dense_0(x))))
         ...
         y = activation_last(dense_last(x))        # never normalized over the batch
 
@@ -45,6 +46,9 @@ class MLP(base.Layer):
       batch_normalization_renorm_clipping: Its bounds, a dict with `rmax`, `rmin` and
         `dmax`; None for no bounds.
       batch_normalization_renorm_momentum: Its momentum.
+      batch_normalization_epsilon: Added to the variances.
+      batch_normalization_of_input: Whether batch normalization is for the input too.
+      dropout: Share of every layer's output, but the last's, that training drops.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
     Input shape: `[batch, ..., width]`, `width` known at build time.
@@ -74,6 +78,9 @@ class MLP(base.Layer):
         batch_normalization_renorm: bool = False,
         batch_normalization_renorm_clipping: Mapping[str, float] | None = None,
         batch_normalization_renorm_momentum: float = 0.99,
+        batch_normalization_epsilon: float = 1e-3,
+        batch_normalization_of_input: bool = True,
+        dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -89,6 +96,9 @@ class MLP(base.Layer):
         self.batch_normalization_renorm = batch_normalization_renorm
         self.batch_normalization_renorm_clipping = batch_normalization_renorm_clipping
         self.batch_normalization_renorm_momentum = batch_normalization_renorm_momentum
+        self.batch_normalization_epsilon = batch_normalization_epsilon
+        self.batch_normalization_of_input = batch_normalization_of_input
+        self.dropout = dropout
         per_layer = self._per_layer_activations(activations)
         self.stack = self._make_stack(per_layer)
         self.activations = per_layer
@@ -112,7 +122,7 @@ class MLP(base.Layer):
         """Returns the sub-layers in the order in which they are called."""
         last = len(self.output_dims) - 1
         stack: list[Any] = []
-        if self.enable_batch_normalization:
+        if self.enable_batch_normalization and self.batch_normalization_of_input:
             stack.append(self._batch_norm("batch_norm_in"))
         for i, units in enumerate(self.output_dims):
             stack.append(self._dense(i, units))
@@ -120,6 +130,8 @@ class MLP(base.Layer):
                 stack.append(self._batch_norm(f"batch_norm_{i}"))
             if activations[i] is not None:
                 stack.append(activations[i])
+            if self.dropout and i < last:
+                stack.append(Dropout(self.dropout, name=f"dropout_{i}"))
         return stack
 
     def _dense(self, index: int, units: int) -> Dense:
@@ -143,6 +155,7 @@ class MLP(base.Layer):
             self.batch_normalization_renorm,
             self.batch_normalization_renorm_clipping,
             self.batch_normalization_renorm_momentum,
+            self.batch_normalization_epsilon,
         )
 
     def build(self, input_shape: tf.TensorShape) -> None:
@@ -159,7 +172,7 @@ class MLP(base.Layer):
         base.require_floating("inputs", inputs)
         outputs = inputs
         for part in self.stack:
-            if isinstance(part, (Dense, tf_keras.layers.BatchNormalization)):
+            if isinstance(part, (Dense, Dropout, tf_keras.layers.BatchNormalization)):
                 outputs = part(outputs, training=training)
             else:
                 outputs = part(outputs)
@@ -170,8 +183,8 @@ class MLP(base.Layer):
 
         Args:
           index: Its place: the batch normalization of the input, then for each layer
-            the dense layer, its batch normalization and its activation, leaving out
-            what the layer does not have.
+            the dense layer, its batch normalization, its activation and its dropout,
+            leaving out what the layer does not have.
         """
         return self.stack[index]
 
@@ -198,6 +211,9 @@ class MLP(base.Layer):
             "batch_normalization_renorm_momentum": (
                 self.batch_normalization_renorm_momentum
             ),
+            "batch_normalization_epsilon": self.batch_normalization_epsilon,
+            "batch_normalization_of_input": self.batch_normalization_of_input,
+            "dropout": self.dropout,
         }
 
 
@@ -208,6 +224,7 @@ def make_batch_norm(
     renorm: bool,
     renorm_clipping: Mapping[str, float] | None,
     renorm_momentum: float,
+    epsilon: float = 1e-3,
 ) -> Any:
     """Returns a Keras batch normalization, with renormalization where asked for."""
     options: dict[str, Any] = {}
@@ -218,7 +235,7 @@ def make_batch_norm(
             "renorm_momentum": renorm_momentum,
         }
     return tf_keras.layers.BatchNormalization(
-        momentum=momentum, name=name, dtype=dtype, **options
+        momentum=momentum, epsilon=epsilon, name=name, dtype=dtype, **options
     )
 
 

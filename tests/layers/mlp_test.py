@@ -52,8 +52,39 @@ class MLPTest(testing.TestCase):
                 "batch_normalization_renorm": True,
                 "batch_normalization_renorm_clipping": {"rmax": 2.0, "dmax": 1.0},
                 "batch_normalization_renorm_momentum": 0.75,
+                "batch_normalization_epsilon": 0.1,
+                "batch_normalization_of_input": False,
+                "dropout": 0.25,
             },
         )
+
+    def test_drops_what_hidden_layers_give_and_only_in_training(self):
+        layer = layers.MLP([400, 1], dropout=0.5, use_weight_norm=False)
+        x = tf.ones([1, 3])
+        still, moved = layer(x), layer(x, training=True)
+        hidden, out = layer.get_layer(0), layer.get_layer(3)
+        self.assertAllClose(still, out(tf.nn.relu(hidden(x))))
+        names = [part.name for part in layer.stack]
+        self.assertEqual(names, ["dense_0", "act_0", "dropout_0", "dense_1"])
+        self.assertNotAllClose(still, moved)
+
+    def test_leaves_the_input_alone_and_adds_epsilon_to_variances(self):
+        layer = layers.MLP(
+            [2, 1],
+            activations=[None, None],
+            use_weight_norm=False,
+            enable_batch_normalization=True,
+            batch_normalization_of_input=False,
+            batch_normalization_epsilon=3.0,
+        )
+        layer.build([None, 1])
+        hidden, out = layer.get_layer(0), layer.get_layer(2)
+        hidden.kernel.assign([[1.0, 2.0]])
+        out.kernel.assign([[1.0], [1.0]])
+        # Hidden (-1, -2) and (1, 2): variances 1 and 4, so divided by 2 and sqrt(7).
+        expected = 1 / 2 + 2 / np.sqrt(7)
+        y = layer(tf.constant([[-1.0], [1.0]]), training=True)
+        self.assertAllClose(y, [[-expected], [expected]])
 
     def test_config_keeps_every_activation(self):
         names = ["sigmoid2", "prelu", "relu", None]
