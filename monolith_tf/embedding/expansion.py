@@ -30,7 +30,7 @@ def combine(
     columns: Sequence[ColumnSpec],
     splits: Mapping[str, Any],
     rows: Tensor,
-    inverse: Tensor,
+    inverse: Any,
 ) -> dict[str, Any]:
     """Embeddings of one slice, by a number of operations that features do not raise.
 
@@ -39,18 +39,19 @@ def combine(
       splits: Feature -> row splits, `()` for one id per example.
       rows: Rows of distinct ids, `[unique, dim]`.
       inverse: For each occurrence its place among them: first of features with one id
-        per example, then of the others.
+        per example, then of the others. `()` if the rows are those of occurrences.
 
     Returns:
       Feature -> embedding.
     """
-    expanded = expand(rows, inverse)  # [occurrences, dim]
+    is_expanded = isinstance(inverse, tuple)
+    expanded = rows if is_expanded else expand(rows, inverse)  # [occurrences, dim]
     singles = [c for c in columns if is_single(splits[c.feature])]
     lists = [c for c in columns if not is_single(splits[c.feature])]
     embeddings = {}
     if singles and lists:
         num_listed = tf.add_n([splits[c.feature][-1] for c in lists])
-        num_single = tf.size(inverse, tf.int64) - num_listed
+        num_single = tf.shape(expanded, tf.int64)[0] - num_listed
         expanded, of_lists = tf.split(expanded, [num_single, num_listed])
     else:
         of_lists = expanded

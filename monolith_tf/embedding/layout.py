@@ -76,6 +76,11 @@ class Group:
         return 4 * (self.dim + self.state_dim)
 
     @property
+    def updates_all_rows(self) -> bool:
+        """Whether a step updates all rows, not only those of the batch."""
+        return self.tables[0].update_rows == "all"
+
+    @property
     def inserts_at_push(self) -> bool:
         """Whether any table gives an id its row at the first gradient."""
         return any(table.unknown == "zeros" for table in self.tables)
@@ -150,7 +155,7 @@ def merge_tables(
     Args:
       tables: All of a store's tables, each with a slot.
       key: What slices must share to live in one group, besides name and width; the
-        update rule by default.
+        update rule by default, and then also which rows a step updates.
       tracks_updates: Whether the step of every row's last update is kept.
 
     Raises:
@@ -167,10 +172,11 @@ def merge_tables(
             )
             for part in table.row_slices()
         )
-        merged.setdefault(layout, []).append(table)
+        rows = None if key else table.update_rows
+        merged.setdefault((rows, layout), []).append(table)
     names: set[str] = set()
     groups = []
-    for layout, members in merged.items():
+    for (_, layout), members in merged.items():
         name = "-".join(".".join(map(str, part)) for part in layout)
         while name in names:
             name += "_"

@@ -116,13 +116,22 @@ def _ids_and_steps(
     return np.concatenate(ids), np.concatenate(steps)
 
 
+def room(shard: ShardRows) -> float:
+    """Share of a shard's rows that are free."""
+    capacity = int(shard.capacity)
+    return (capacity - 1 - _rows_in_use(shard)) / capacity
+
+
+def _rows_in_use(shard: ShardRows) -> int:
+    return int(shard.next_row) - 1 - int(shard.num_free)
+
+
 def _make_room(shard: ShardRows) -> bool:
     """Makes more room for rows where three quarters are taken; says if it did."""
     capacity = int(shard.capacity)
-    num_rows = int(shard.next_row) - 1 - int(shard.num_free)
-    room = (capacity - 1 - num_rows) / capacity
+    free = room(shard)
     # The allocator waits a while before it refuses, so it is not asked every time.
-    if room > (_LAST_ROOM if shard.is_cramped else _MIN_ROOM):
+    if free > (_LAST_ROOM if shard.is_cramped else _MIN_ROOM):
         return False
     for factor in _GROWTH:
         try:
@@ -132,6 +141,7 @@ def _make_room(shard: ShardRows) -> bool:
         shard.is_cramped = False
         return True
     group = shard.group
+    num_rows = _rows_in_use(shard)
     names = ", ".join(f"`{table.name}`" for table in group.tables)
     message = (
         f"There is no memory on {shard.device} for more rows of {names}: they hold "
@@ -139,8 +149,8 @@ def _make_room(shard: ShardRows) -> bool:
         "them limits by `max_rows` or `max_bytes` with `when_full` 'evict_oldest', let "
         "rows expire, or add shards on other machines."
     )
-    if room <= _LAST_ROOM:
+    if free <= _LAST_ROOM:
         raise expiry.TableFullError(message)
     shard.is_cramped = True
-    logging.warning("%s There is room for %.0f%% more.", message, 100 * room)
+    logging.warning("%s There is room for %.0f%% more.", message, 100 * free)
     return False

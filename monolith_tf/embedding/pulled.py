@@ -36,14 +36,15 @@ class Pulled(NamedTuple):
     Attributes:
       rows: Group name -> weights of its distinct ids, `[unique, dim]`, for a
         `tf.GradientTape` to watch.
-      inverses: Group name -> place of every occurrence among the distinct ids.
+      inverses: Group name -> place of every occurrence among the distinct ids; `()`
+        where `rows` has a row per occurrence.
       splits: Feature -> row splits, `()` where it has one id per example.
       shards: Group name -> what each shard found; empty outside of training.
       secs: When, in seconds, int64.
     """
 
     rows: dict[str, Tensor]
-    inverses: dict[str, Tensor]
+    inverses: dict[str, Any]
     splits: dict[str, Any]
     shards: dict[str, tuple[PulledShard, ...]]
     secs: Tensor

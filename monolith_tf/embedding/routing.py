@@ -3,31 +3,18 @@
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
-from typing import NamedTuple
 
 import tensorflow as tf
 
 from monolith_tf.embedding import combiners
+from monolith_tf.embedding import distinct as distinct_lib
 from monolith_tf.embedding import expansion
 from monolith_tf.embedding import layout
+from monolith_tf.embedding.distinct import Distinct
 from monolith_tf.embedding.layout import Group
 from monolith_tf.embedding.pulled import PulledShard
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.types import Tensor
-
-
-class Distinct(NamedTuple):
-    """A batch's ids of one group.
-
-    Attributes:
-      ids: Each once, `[unique]`, int64.
-      inverse: For each occurrence its place in `ids`, `[occurrences]`, int32.
-      counts: Occurrences of each, `[unique]`, int64; `()` where nobody asks.
-    """
-
-    ids: Tensor
-    inverse: Tensor
-    counts: Tensor
 
 
 class Router:
@@ -52,7 +39,7 @@ class Router:
         self.groups = {group.name: group for group in groups}
         self.columns: dict[str, list[ColumnSpec]] = {name: [] for name in self.groups}
         group_of = {table.name: group for group in groups for table in group.tables}
-        features: set[str] = set()
+        features: dict[str, None] = {}
         for column in columns:
             if column.table not in group_of:
                 raise ValueError(
@@ -65,10 +52,11 @@ class Router:
                     "`columns` must differ in feature. "
                     f"Received: feature={column.feature!r} twice."
                 )
-            features.add(column.feature)
+            features[column.feature] = None
             self.columns[group_of[column.table].name].append(column)
         for of_group in self.columns.values():
             of_group.sort(key=expansion.manner)
+        self._features = tuple(features)
 
     def distinct(
         self, ids: Mapping[str, Any]
@@ -83,33 +71,58 @@ class Router:
           Group name -> distinct ids, and feature -> row splits, `()` for one id per
           example. Groups none of whose features is given are left out.
         """
+        pieces, splits = self._pieces(ids)
+        distinct = {
+            name: distinct_lib.distinct(
+                *zip(*of_group, strict=True),
+                with_counts=self.groups[name].counts_occurrences,
+            )
+            for name, of_group in pieces.items()
+        }
+        return distinct, splits
+
+    def occurrences(
+        self, ids: Mapping[str, Any]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Collects the ids of each group as often as they occur.
+
+        Args:
+          ids: As in `distinct`.
+
+        Returns:
+          Group name -> ids, `[occurrences]`, and row splits as `distinct` gives them.
+        """
+        pieces, splits = self._pieces(ids)
+        occurrences = {
+            name: tf.concat([piece for piece, _ in of_group], axis=0)
+            for name, of_group in pieces.items()
+        }
+        return occurrences, splits
+
+    def _pieces(
+        self, ids: Mapping[str, Any]
+    ) -> tuple[dict[str, list[tuple[Tensor, int]]], dict[str, Any]]:
+        """Group name -> ids of each feature and their slot; row splits of features."""
         self._check_features(ids)
         splits: dict[str, Any] = {}
         sizes: dict[str, int | None] = {}
-        distinct = {}
+        pieces = {}
         for name, columns in self.columns.items():
-            singles: list[Tensor] = []
-            lists: list[Tensor] = []
+            slots = {table.name: table.slot or 0 for table in self.groups[name].tables}
+            singles: list[tuple[Tensor, int]] = []
+            lists: list[tuple[Tensor, int]] = []
             for column in columns:
                 if column.feature not in ids:
                     continue
                 values, row_splits = _flat(ids[column.feature], column)
                 splits[column.feature] = row_splits
                 sizes[column.feature] = _batch_size(values, row_splits)
-                (singles if expansion.is_single(row_splits) else lists).append(values)
-            if not singles and not lists:
-                continue
-            pieces = singles + lists
-            occurrences = tf.concat(pieces, axis=0) if len(pieces) > 1 else pieces[0]
-            counts: Any = ()
-            if self.groups[name].counts_occurrences:
-                unique, inverse, counts = tf.unique_with_counts(occurrences)
-                counts = tf.cast(counts, tf.int64)
-            else:
-                unique, inverse = tf.unique(occurrences)
-            distinct[name] = Distinct(unique, inverse, counts)
+                is_single = expansion.is_single(row_splits)
+                (singles if is_single else lists).append((values, slots[column.table]))
+            if singles or lists:
+                pieces[name] = singles + lists
         _check_batch(sizes)
-        return distinct, splits
+        return pieces, splits
 
     def combine(
         self,
@@ -121,13 +134,16 @@ class Router:
 
         Args:
           rows: Group name -> `[unique, group.dim]`.
-          inverses: Group name -> `Distinct.inverse`.
+          inverses: Group name -> `Distinct.inverse`; `()` where every occurrence has
+            a row of its own.
           splits: Feature -> row splits, as `distinct` gave them.
 
         Returns:
-          Feature -> slice name -> embedding.
+          Feature -> slice name -> embedding, in the order of the columns.
         """
-        embeddings: dict[str, dict[str, Any]] = {feature: {} for feature in splits}
+        embeddings: dict[str, dict[str, Any]] = {
+            feature: {} for feature in self._features if feature in splits
+        }
         for name, group_rows in rows.items():
             group = self.groups[name]
             columns = [c for c in self.columns[name] if c.feature in splits]

@@ -72,6 +72,7 @@ def updated_rows(
     ids: Tensor,
     gradients: Tensor,
     step: Tensor,
+    rate_scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Applies every slice's optimizer to rows.
 
@@ -82,6 +83,7 @@ def updated_rows(
       ids: The rows' ids, which choose the rates where tables differ.
       gradients: `[n, group.dim]`, summed over the batch.
       step: The global step, an integer scalar.
+      rate_scale: Factor of all learning rates; None is 1.
 
     Returns:
       New weights and state.
@@ -95,11 +97,13 @@ def updated_rows(
     new_states: list[Tensor] = []
     for place, part in enumerate(group.parts):
         start = len(new_states)
+        rate = _learning_rate(group, place, ids, step)
+        gradient = _clipped(group, place, gradients_of[place], ids)
         new = optimizers.update(
             part.kind,
             [weights_of[place], *states[start : start + len(part.state_dims)]],
-            _clipped(group, place, gradients_of[place], ids),
-            _learning_rate(group, place, ids, step),
+            _penalized(group, place, gradient, weights_of[place], ids),
+            rate if rate_scale is None else rate_scale * rate,
             _hyperparameters(group, place, ids),
             step,
         )
@@ -125,6 +129,15 @@ def _clipped(group: Group, place: int, gradients: Tensor, ids: Tensor) -> Tensor
     )
     norm = tf.sqrt(tf.reduce_sum(tf.square(gradients), axis=1, keepdims=True))
     return gradients * tf.where(norm > limit, limit / norm, 1.0)
+
+
+def _penalized(
+    group: Group, place: int, gradients: Tensor, weights: Tensor, ids: Tensor
+) -> Tensor:
+    l2 = [table.row_slices()[place].l2 for table in group.tables]
+    if not any(l2):
+        return gradients
+    return gradients + group.per_row(l2, ids, tf.float32) * weights
 
 
 def _learning_rate(group: Group, place: int, ids: Tensor, step: Tensor) -> Tensor:

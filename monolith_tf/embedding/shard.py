@@ -83,7 +83,11 @@ class Shard(ShardRows):
         return batch, weights
 
     def apply_gradients(
-        self, batch: PulledShard, gradients: Tensor, clock: Clock
+        self,
+        batch: PulledShard,
+        gradients: Tensor,
+        clock: Clock,
+        rate_scale: Tensor | None = None,
     ) -> None:
         """Updates rows.
 
@@ -91,6 +95,7 @@ class Shard(ShardRows):
           batch: What the lookup gave.
           gradients: `[n, group.dim]`.
           clock: When.
+          rate_scale: Factor of all learning rates; None is 1.
         """
         inserts = [table.unknown == "zeros" for table in self.group.tables]
         after = [batch.numbers, gradients]
@@ -100,11 +105,12 @@ class Shard(ShardRows):
 
         if self._is_exact:
             self._locked(
-                lambda: self._update(batch, current(), gradients, clock), after
+                lambda: self._update(batch, current(), gradients, clock, rate_scale),
+                after,
             )
         else:
             numbers = self._locked(current, after) if any(inserts) else current()
-            self._update(batch, numbers, gradients, clock)
+            self._update(batch, numbers, gradients, clock, rate_scale)
 
     def _locked(self, function: Callable[[], Any], after: Sequence[Tensor]) -> Any:
         """Runs a function alone; takes the lock when `after` is there, not before."""
@@ -132,7 +138,12 @@ class Shard(ShardRows):
         )
 
     def _update(
-        self, batch: PulledShard, numbers: Tensor, gradients: Tensor, clock: Clock
+        self,
+        batch: PulledShard,
+        numbers: Tensor,
+        gradients: Tensor,
+        clock: Clock,
+        rate_scale: Tensor | None,
     ) -> Tensor:
         if isinstance(batch.weights, tuple):
             weights = self.weights.sparse_read(numbers)
@@ -155,10 +166,12 @@ class Shard(ShardRows):
             with_rows,
         )
         gradients = tf.ensure_shape(gradients, [None, self.group.dim])
+        if self.group.updates_all_rows:
+            numbers, ids, gradients, weights = self._all_rows(numbers, gradients)
         weights = tf.ensure_shape(weights, [None, self.group.dim])
         state = None if self.state is None else self.state.sparse_read(numbers)
         weights, state = row_update.updated_rows(
-            self.group, weights, state, ids, gradients, clock.step
+            self.group, weights, state, ids, gradients, clock.step, rate_scale
         )
         writes = self.write(numbers, weights, state) + self._stamp(numbers, clock)
         # Who sees the new version sees the new weights.
@@ -166,6 +179,15 @@ class Shard(ShardRows):
             written = self.version.assign_add(1)
         with tf.control_dependencies([written]):
             return tf.size(numbers)
+
+    def _all_rows(self, numbers: Tensor, gradients: Tensor) -> list[Tensor]:
+        """Numbers, ids, gradients and weights of all rows, freed ones among them."""
+        end = self.next_row.read_value()
+        shape = [end, self.group.dim]
+        gradients = tf.scatter_nd(numbers[:, tf.newaxis], gradients, shape)[1:]
+        numbers = tf.range(1, end)
+        ids, weights = (v.sparse_read(numbers) for v in (self.row_ids, self.weights))
+        return [numbers, ids, gradients, weights]
 
     def _insert_missing(
         self, batch: PulledShard, changes: Tensor, clock: Clock, inserts: list[bool]

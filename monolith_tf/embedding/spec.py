@@ -35,6 +35,8 @@ class SliceSpec:
       optimizer: How a row's gradient changes it.
       clip_norm: Largest L2 norm of one row's gradient, summed over the batch; longer
         ones are scaled down to it. None does not clip.
+      l2: Strength of a penalty of `l2 / 2 * |row|^2` on each row that a step updates:
+        its gradient gets `l2 * row`, after clipping.
       compressor: How the served copy is stored: full floats, half floats, or 8-bit
         integers. Training rows are full floats.
       int8_range: `int8` holds values from `-int8_range` to `int8_range`, above 0.
@@ -47,6 +49,7 @@ class SliceSpec:
     initializer: InitializerSpec = dataclasses.field(default_factory=UniformSpec)
     optimizer: RowOptimizerSpec = dataclasses.field(default_factory=AdagradSpec)
     clip_norm: float | None = None
+    l2: float = 0.0
     compressor: Compressor = "fp32"
     int8_range: float = 1.0
 
@@ -56,6 +59,10 @@ class SliceSpec:
         _check_spec("initializer", self.initializer, InitializerSpec)
         _check_spec("optimizer", self.optimizer, RowOptimizerSpec)
         _check_positive("clip_norm", self.clip_norm)
+        if not 0 <= self.l2 < math.inf:
+            raise ValueError(
+                f"`l2` must be finite and not negative. Received: l2={self.l2}."
+            )
         _check_choice("compressor", self.compressor, Compressor)
         _check_positive("int8_range", self.int8_range)
 
@@ -65,7 +72,7 @@ class TableSpec:
     """An embedding table: the layout of its rows, and how ids get and lose them.
 
     A table of one vector per id gives `dim`, and with it `initializer`, `optimizer`,
-    `clip_norm`, `compressor` and `int8_range`, which mean what they mean in a
+    `clip_norm`, `l2`, `compressor` and `int8_range`, which mean what they mean in a
     `SliceSpec`. A table whose rows have several parts gives `slices`.
 
     Attributes:
@@ -75,12 +82,18 @@ class TableSpec:
       initializer: Of the one slice; uniform in [-0.05, 0.05) when not given.
       optimizer: Of the one slice; Adagrad when not given.
       clip_norm: Of the one slice.
+      l2: Of the one slice; 0 when not given.
       compressor: Of the one slice; "fp32" when not given.
       int8_range: Of the one slice; 1 when not given.
       slot: The namespace in the high bits of the table's ids, below 32768. None leaves
         the choice to the store.
       unknown: What training does with an id that has no row: "insert" makes one at the
         lookup, "zeros" reads zeros and makes one at the first gradient.
+      update_rows: Which rows a step updates: "batch", those whose ids the batch holds,
+        or "all", the others with a gradient of 0, as an optimizer of a dense matrix
+        does. Then `l2` and `weight_decay` shrink every row at every step, moments fade,
+        and no row ever grows old. A step takes as long as the table is large; it is for
+        tables of some 100,000 rows.
       admit_after: Occurrences of an id in training before it gets a row, at least 1.
       admission: How occurrences are counted: "exact" (memory grows with the ids),
         "sketch" (bounded memory, may admit early), or "probabilistic" (no memory, a
@@ -100,10 +113,12 @@ class TableSpec:
     initializer: InitializerSpec | None = None
     optimizer: RowOptimizerSpec | None = None
     clip_norm: float | None = None
+    l2: float | None = None
     compressor: Compressor | None = None
     int8_range: float | None = None
     slot: int | None = None
     unknown: Literal["insert", "zeros"] = "insert"
+    update_rows: Literal["batch", "all"] = "batch"
     admit_after: int = 1
     admission: Literal["exact", "sketch", "probabilistic"] = "exact"
     expire_after_days: float | None = None
@@ -202,7 +217,7 @@ class ColumnSpec:
 
 
 _SHORTHAND = frozenset(
-    {"dim", "initializer", "optimizer", "clip_norm", "compressor", "int8_range"}
+    {"dim", "initializer", "optimizer", "clip_norm", "l2", "compressor", "int8_range"}
 )
 
 _FACTORIES = {

@@ -11,6 +11,7 @@ from monolith_tf.embedding import expansion
 from monolith_tf.embedding import layout
 from monolith_tf.embedding import routing
 from monolith_tf.embedding import sizing
+from monolith_tf.embedding.distinct import Distinct
 from monolith_tf.embedding.placement import Placement
 from monolith_tf.embedding.pulled import Pulled
 from monolith_tf.embedding.pulled import PulledShard
@@ -117,7 +118,11 @@ class StepStore(tf.Module):
 
     @tf.autograph.experimental.do_not_convert
     def apply_gradients(
-        self, pulled: Pulled, gradients: Mapping[str, Any], step: Tensor
+        self,
+        pulled: Pulled,
+        gradients: Mapping[str, Any],
+        step: Tensor,
+        rate_scale: Tensor | None = None,
     ) -> None:
         """Updates the rows that a training lookup found.
 
@@ -126,8 +131,12 @@ class StepStore(tf.Module):
           gradients: Group name -> gradient of `pulled.rows`; None or missing leaves
             the group's rows alone.
           step: The global step, 0 at the first update.
+          rate_scale: Factor of all learning rates; None is 1.
         """
-        clock = Clock(tf.cast(step, tf.int64), pulled.secs)
+        clock = Clock(tf.cast(tf.convert_to_tensor(step), tf.int64), pulled.secs)
+        if rate_scale is not None:
+            # Read once, and here: two locks must not hold one variable.
+            rate_scale = tf.convert_to_tensor(rate_scale)
         for name, gradient in gradients.items():
             if gradient is None:
                 continue
@@ -147,7 +156,7 @@ class StepStore(tf.Module):
                 if not isinstance(part.places, tuple):
                     of_shard = tf.gather(gradient, part.places)
                 with tf.device(shard.device):
-                    shard.apply_gradients(part, of_shard, clock)
+                    shard.apply_gradients(part, of_shard, clock, rate_scale)
 
     @tf.autograph.experimental.do_not_convert
     def counters(self) -> dict[str, Tensor]:
@@ -167,7 +176,7 @@ class StepStore(tf.Module):
         return dict(zip(COUNTERS, tf.unstack(by_table, axis=1), strict=True))
 
     def _pull(
-        self, name: str, batch: routing.Distinct, clock: Clock | None
+        self, name: str, batch: Distinct, clock: Clock | None
     ) -> tuple[Tensor, tuple[PulledShard, ...]]:
         """Weights of a group's distinct ids, and what each of its shards found."""
         found, rows = [], []
@@ -190,7 +199,7 @@ class StepStore(tf.Module):
 
 def _clock(group: layout.Group, step: Tensor | None, secs: Any) -> Clock:
     if step is not None:
-        return Clock(tf.cast(step, tf.int64), secs)
+        return Clock(tf.cast(tf.convert_to_tensor(step), tf.int64), secs)
     if group.needs_step:
         names = [table.name for table in group.tables]
         raise ValueError(

@@ -88,6 +88,9 @@ class Table:
         sums: dict[int, np.ndarray] = {}
         for id_, gradient in zip(ids, gradients, strict=True):
             sums[id_] = sums.get(id_, np.zeros_like(gradient)) + gradient
+        if self.spec.update_rows == "all":
+            nothing = np.zeros(self.spec.row_dim, np.float32)
+            sums = {id_: nothing for id_ in self.rows} | sums
         for id_, gradient in sums.items():
             if id_ not in self.rows:
                 self.counters["dropped"] += 1
@@ -168,6 +171,8 @@ def _updated(part: SliceSpec, parts: Parts, gradient: np.ndarray, step: int) -> 
         norm = np.sqrt(np.sum(np.square(gradient)))
         if norm > part.clip_norm:
             gradient = gradient * (np.float32(part.clip_norm) / norm)
+    if part.l2:
+        gradient = gradient + np.float32(part.l2) * parts[0]
     new_parts = optimizers.update(
         optimizers.kind(part.optimizer),
         [tf.constant(value[np.newaxis]) for value in parts],

@@ -37,6 +37,14 @@ class MergeTablesTest(testing.TestCase):
         )
         self.assertLen({group.name for group in groups}, 5)
 
+    def test_tables_that_are_updated_whole_are_apart_while_they_train(self):
+        tables = [_table("a", 1), _table("b", 2, update_rows="all"), _table("c", 3)]
+        groups = layout.merge_tables(tables)
+        self.assertEqual(_names(groups), [["a", "c"], ["b"]])
+        self.assertEqual([group.updates_all_rows for group in groups], [False, True])
+        frozen = layout.merge_tables(tables, key=lambda part: ())
+        self.assertEqual(_names(frozen), [["a", "b", "c"]])
+
     def test_slices_of_another_name_make_another_group(self):
         bias, vec = SliceSpec(name="bias", dim=1), SliceSpec(name="vec", dim=4)
         groups = layout.merge_tables(

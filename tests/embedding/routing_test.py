@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from monolith_tf import testing
+from monolith_tf.embedding import distinct
 from monolith_tf.embedding import layout
 from monolith_tf.embedding import routing
 from monolith_tf.embedding.spec import ColumnSpec
@@ -94,7 +95,7 @@ class RouterTest(testing.TestCase):
     def test_partition_gives_each_id_to_its_shard(self):
         ids = tf.constant(self.rng.integers(0, 2**60, 100))
         counts = tf.range(100, dtype=tf.int64)
-        batch = routing.Distinct(ids, tf.range(100), counts)
+        batch = distinct.Distinct(ids, tf.range(100), counts)
         parts = routing.partition(batch, 3)
         for shard, part in enumerate(parts):
             self.assertAllEqual(part.ids, tf.gather(ids, part.places))

@@ -61,6 +61,16 @@ _TABLES = (
             SliceSpec(name="vec", dim=2, optimizer=optimizer_spec.AdamSpec()),
         ),
     ),
+    TableSpec(
+        name="whole",
+        slot=12,
+        dim=3,
+        l2=0.2,
+        clip_norm=0.5,
+        optimizer=optimizer_spec.AdamSpec(),
+        admit_after=2,
+        update_rows="all",
+    ),
 )
 _COLUMNS = (
     ColumnSpec(feature="plain_id", table="plain"),
@@ -70,6 +80,7 @@ _COLUMNS = (
     ColumnSpec(feature="rare_list", table="rare", combiner="none"),
     ColumnSpec(feature="lazy_id", table="lazy"),
     ColumnSpec(feature="lazy_list", table="lazy", combiner="none"),
+    ColumnSpec(feature="whole_list", table="whole", combiner="none"),
 )
 _BATCH = 4
 

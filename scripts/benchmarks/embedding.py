@@ -1,0 +1,253 @@
+"""The embedding store against its peers, and against itself at other sizes.
+
+    scripts/bench embedding [--peers] [--tables peers features rows skew optimizers
+                            reading] [--rounds 7] [--write]
+
+A step looks 26 features of 4096 examples up, dim 16, takes half the sum of squares as
+the loss, and updates by Adagrad. The ids of a feature are log-uniform below 200,000.
+The sides of "peers" are tf_keras and, where a compiler is there, a loop in C++ made for
+this case; with `--peers` torch, FBGEMM and TensorFlow Recommenders Addons too, which
+are installed below the running environment (4 GB; to spare most of them, give pip an
+index that has torch for CPU alone). All start from the same rows and are compared after
+three steps; then they take turns. Ratios are medians over the rounds of their time by
+ours: of the clock and, for a machine that does other work too, of the processors.
+
+The other tables have no peers. The last line of "rows", 50 million ids of dim 8, takes
+about 7 GiB, and ends itself at 16. `--write` puts the tables into
+`docs/embedding_benchmark.md`.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import sys
+import tempfile
+import typing
+from collections.abc import Iterator
+
+import numpy as np
+from embedding_sides import cpp_side
+from embedding_sides.case import Case
+from sides import process
+from sides import report
+
+from monolith_tf.embedding import optimizer_spec
+
+_TORCH = "torch==2.13.0 fbgemm-gpu-cpu==1.8.0 numpy"
+_ADDONS = "tensorflow==2.16.2 tf-keras==2.16.0 tensorflow-recommenders-addons==0.8.1"
+_OURS = process.Library("monolith_tf")
+_HERE = {
+    ("keras_side", "one"): process.Library("tf_keras, one layer"),
+    ("keras_side", "many"): process.Library("tf_keras, a layer per feature"),
+}
+_PEERS = {
+    ("torch_side",): process.Library("torch", _TORCH, alone=True),
+    ("fbgemm_side",): process.Library("FBGEMM", _TORCH, alone=True),
+    ("tfra_side",): process.Library("Recommenders Addons", _ADDONS, alone=True),
+}
+_LOOP = {("cpp_side",): process.Library("C++ loop")}
+_TOLERANCE = 1e-4
+_LIMIT_GIB = 16
+_ROWS = (100_000, 1_000_000, 10_000_000, 50_000_000)
+_SKEWS = (0.0, 0.5, 1.0, 1.25, 1.5)
+
+
+def _open(library: process.Library, case: Case, *side: str) -> process.Process:
+    module, *arguments = side
+    fields = json.dumps(dataclasses.asdict(case))
+    return process.Process(library, f"embedding_sides.{module}", fields, *arguments)
+
+
+def peers(case: Case, rounds: int, libraries: dict) -> str:
+    """Returns the table of all sides."""
+    with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
+        sides = {
+            library.name: stack.enter_context(_open(library, case, *side))
+            for side, library in ({("ours",): _OURS} | libraries).items()
+        }
+        versions: dict[str, str] = {}
+        for name, side in sides.items():
+            side.ask("make", take=f"{folder}/initial.npy")
+            versions |= side.ask("versions")
+            if name == _OURS.name:
+                side.ask("initial", give=f"{folder}/initial.npy")
+        found = {}
+        for name, side in sides.items():
+            side.ask("run", steps=3)
+            side.ask("weights", give=f"{folder}/weights.npy")
+            found[name] = np.load(f"{folder}/weights.npy")
+            _check_same(name, found[name], found[_OURS.name])
+            side.ask("run", steps=case.batches)  # All ids have their row now.
+        times = process.in_turn(sides, rounds, steps=case.batches)
+    ours = times[_OURS.name]
+    rows = []
+    for name, taken in times.items():
+        clock, cpu = np.median(1e3 * taken, axis=0)
+        ratios = np.median(taken / ours, axis=0)
+        rows.append(
+            [name, f"{clock:.1f}", f"{cpu:.1f}", f"{1e3 * case.batch / clock:,.0f}"]
+            + [f"{ratio:.2f}" for ratio in ratios]
+        )
+    head = ["", "step ms", "cpu ms", "examples/s", "time / ours", "cpu / ours"]
+    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"{_described(case)} {named}.\n\n{report.table(head, rows)}"
+
+
+def _check_same(name: str, found: np.ndarray, ours: np.ndarray) -> None:
+    difference = np.linalg.norm(found - ours) / np.linalg.norm(ours)
+    if not difference < _TOLERANCE:
+        sys.exit(f"{name} computes something else: it differs by {difference:.1e}.")
+
+
+def _described(case: Case) -> str:
+    return (
+        f"On {case.cores} processor{'s' * (case.cores > 1)}: batches of {case.batch:,} "
+        f"examples, {case.features} features of {case.ids:,} ids each, dim {case.dim}."
+    )
+
+
+def _times(
+    cases: dict[str, Case], rounds: int, **make: str
+) -> Iterator[tuple[str, float, dict]]:
+    """Yields names, milliseconds of a step and facts; the cases take turns."""
+    with contextlib.ExitStack() as stack:
+        sides = {}
+        for name, case in cases.items():
+            sides[name] = stack.enter_context(_open(_OURS, case, "measured"))
+            sides[name].ask("make", **make)
+            sides[name].ask("run", steps=case.batches)
+        steps = next(iter(cases.values())).batches
+        times = process.in_turn(sides, rounds, steps=steps)
+        for name, side in sides.items():
+            yield name, 1e3 * np.median(times[name][:, 0]), side.ask("facts")
+
+
+def features(case: Case, rounds: int) -> str:
+    """Returns the table of time against features, at as many ids in all."""
+    total, ids = case.batch * case.features, case.ids * case.features
+    cases = {
+        str(count): dataclasses.replace(
+            case, features=count, batch=total // count, ids=ids // count
+        )
+        for count in (4, 26, 200)
+    }
+    rows = [
+        [name, f"{time:.1f}", f"{facts['distinct']:,.0f}",
+         f"{1e6 * time / facts['distinct']:.0f}"]
+        for name, time, facts in _times(cases, rounds)
+    ]  # fmt: skip
+    head = ["features", "step ms", "distinct ids", "ns per distinct id"]
+    return (
+        f"On one processor: as many ids in all, {total:,} a step.\n\n"
+        f"{report.table(head, rows)}"
+    )
+
+
+def skew(case: Case, rounds: int) -> str:
+    """Returns the table of time against the skew of the ids."""
+    cases = {str(s): dataclasses.replace(case, skew=s) for s in _SKEWS}
+    rows = [
+        [name, f"{time:.1f}", f"{facts['distinct']:,.0f}"]
+        for name, time, facts in _times(cases, rounds)
+    ]
+    table = report.table(["skew", "step ms", "distinct ids"], rows)
+    return f"{_described(case)} An id of rank r comes like r ** -skew.\n\n{table}"
+
+
+def optimizers(case: Case, rounds: int) -> str:
+    """Returns the table of time against the optimizer."""
+    union = typing.get_args(optimizer_spec.RowOptimizerSpec)[0]
+    rows = []
+    for spec in typing.get_args(union):
+        (found,) = _times({spec.name: case}, rounds, optimizer=spec.name)
+        rows.append([spec.name, f"{found[1]:.1f}"])
+    table = report.table(["optimizer", "step ms"], rows)
+    return f"{_described(case)}\n\n{table}"
+
+
+def rows(case: Case, rounds: int) -> str:
+    """Returns the table of time and memory against the rows in use, at dim 8."""
+    lines = []
+    for count in _ROWS:
+        ids = -(-count // case.features)
+        sized = dataclasses.replace(case, ids=ids, dim=8)
+        with _open(_OURS, sized, "measured") as side:
+            side.ask("make")
+            filled = side.ask("fill", limit_gib=_LIMIT_GIB)
+            side.ask("run", steps=case.batches)
+            times = process.in_turn({"": side}, rounds, steps=case.batches)[""]
+            memory = side.ask("memory")
+        lines.append(
+            [f"{ids * case.features:,}", f"{1e3 * np.median(times[:, 0]):.1f}",
+             f"{filled['inserted']:,.0f}", f"{filled['extra_bytes']:.0f}",
+             f"{memory['now']:.2f}", f"{memory['peak']:.2f}"]
+        )  # fmt: skip
+    head = ["rows", "step ms", "inserted/s", "bytes per id beyond the row"]
+    table = report.table([*head, "resident GiB", "peak GiB"], lines)
+    return (
+        "On one processor, dim 8 with Adagrad: 64 bytes a row. What an id takes "
+        "beyond them counts TensorFlow's own memory in, which a small table shows."
+        f"\n\n{table}"
+    )
+
+
+def reading(case: Case, rounds: int) -> str:
+    """Returns the table of what reads the store."""
+    with _open(_OURS, case, "measured") as side:
+        side.ask("make")
+        side.ask("run", steps=case.batches)
+        rates = side.ask("reading", rounds=rounds)
+    names = {
+        "lookup": "lookup only, ids",
+        "frozen": "lookup in a frozen store, ids",
+        "freeze": "freeze for export, rows",
+        "save": "checkpoint with state, rows",
+    }
+    lines = [[names[name], f"{rate / 1e6:.2f}"] for name, rate in rates.items()]
+    table = report.table(["", "million per second"], lines)
+    return f"{_described(case)}\n\n{table}"
+
+
+_ALONE = {f.__name__: f for f in (features, rows, skew, optimizers, reading)}
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--peers", action="store_true")
+    parser.add_argument(
+        "--tables", nargs="*", choices=["peers", *_ALONE], default=["peers"]
+    )
+    parser.add_argument("--cores", nargs="*", type=int, default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--write", action="store_true")
+    fields = [f for f in dataclasses.fields(Case) if f.name != "cores"]
+    for field in fields:
+        parser.add_argument(f"--{field.name}", type=field.type, default=field.default)
+    arguments = parser.parse_args()
+    case = Case(**{field.name: getattr(arguments, field.name) for field in fields})
+    libraries = _HERE | (_PEERS if arguments.peers else {})
+    libraries |= _LOOP if cpp_side.COMPILER else {}
+    about = f"{report.machine()}; medians of {arguments.rounds} rounds."
+    print(about, flush=True)
+    for name in arguments.tables:
+        if name == "peers":
+            for cores in arguments.cores:
+                part = peers(
+                    dataclasses.replace(case, cores=cores), arguments.rounds, libraries
+                )
+                _give(f"{name} {cores}", f"{about}\n\n{part}", arguments.write)
+        else:
+            part = _ALONE[name](case, arguments.rounds)
+            _give(name, f"{about}\n\n{part}", arguments.write)
+
+
+def _give(name: str, text: str, is_written: bool) -> None:
+    print(f"\n{name}\n\n{text}", flush=True)
+    if is_written:
+        report.write("embedding_benchmark.md", name, text)
+
+
+if __name__ == "__main__":
+    main()

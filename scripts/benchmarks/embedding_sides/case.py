@@ -1,0 +1,92 @@
+"""What all sides of the benchmark `embedding` compute: the case, and its ids."""
+
+import abc
+import dataclasses
+import json
+import os
+
+import numpy as np
+from sides import worker
+
+LEARNING_RATE = 0.05
+ACCUMULATOR = 0.1  # Adagrad's, at first.
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Batches of ids, one id per feature, each feature with a table of its own.
+
+    Attributes:
+      batch: Examples.
+      features: Features.
+      dim: Width of an embedding.
+      ids: Ids of a feature.
+      skew: An id of rank `r` is drawn with a probability like `r ** -skew`.
+      batches: How many differ; they come again. They hold 590,000 ids by default.
+      cores: Processors and threads; 0 leaves them alone.
+    """
+
+    batch: int = 4096
+    features: int = 26
+    dim: int = 16
+    ids: int = 200_000
+    skew: float = 1.0
+    batches: int = 17
+    cores: int = 1
+
+    def draw(self) -> np.ndarray:
+        """Returns ids below `ids`, `[batches, features, batch]`, int64."""
+        rng = np.random.default_rng(0)
+        uniform = rng.random((self.batches, self.features, self.batch))
+        if self.skew == 1.0:
+            ranks = self.ids**uniform
+        else:
+            power = 1.0 - self.skew
+            ranks = ((self.ids**power - 1.0) * uniform + 1.0) ** (1.0 / power)
+        return np.clip(ranks.astype(np.int64) - 1, 0, self.ids - 1)
+
+
+def row_numbers(ids: np.ndarray, case: Case) -> np.ndarray:
+    """Returns ids `[..., features, batch]` as rows of the tables under each other."""
+    return ids + np.arange(case.features)[:, np.newaxis] * case.ids
+
+
+class Trainer(abc.ABC):
+    """A side: makes its tables, and trains them on one batch after another.
+
+    Half the sum of squares of all embeddings is what is trained: its gradients are the
+    embeddings.
+
+    Args:
+      case: Fields of `Case`, as JSON.
+    """
+
+    def __init__(self, case: str) -> None:
+        self._case = Case(**json.loads(case))
+        self._done = 0
+        cores = self._case.cores
+        if cores and hasattr(os, "sched_setaffinity"):
+            # The last ones: the first one is who tends to the devices.
+            allowed = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(0, allowed[-cores:])
+
+    @abc.abstractmethod
+    def versions(self) -> dict[str, str]:
+        """Returns what the times depend on."""
+
+    @abc.abstractmethod
+    def make(self, take: str) -> None:
+        """Makes tables with the weights in a file, `[features * ids, dim]`."""
+
+    @abc.abstractmethod
+    def run(self, steps: int) -> None:
+        """Runs further steps."""
+
+    @abc.abstractmethod
+    def weights(self, give: str) -> None:
+        """Writes the embeddings of the first batch, `[features * batch, dim]`."""
+
+    def time(self, steps: int) -> tuple[float, float]:
+        """Returns seconds of a step, on the clock and of all processors."""
+        clock, cpu = worker.seconds(lambda: self.run(steps))
+        return clock / steps, cpu / steps

@@ -1,0 +1,56 @@
+"""`tf_keras.layers.Embedding` and its Adagrad: ids below a bound, no hash."""
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from embedding_sides import case as case_lib
+from embedding_sides import tensorflow_steps
+
+
+class Side(case_lib.Trainer):
+    """Layers, and the batches that they train on.
+
+    Args:
+      case: As in `Trainer`.
+      layers: "one" for all features, or "many", one for each.
+    """
+
+    def __init__(self, case: str, layers: str) -> None:
+        super().__init__(case)
+        self._num_layers = 1 if layers == "one" else self._case.features
+        tensorflow_steps.use_cores(self._case)
+
+    def versions(self) -> dict:
+        return {"tf_keras": tf_keras.__version__}
+
+    def make(self, take: str) -> None:
+        case = self._case
+        self._layers = []
+        for weights in np.split(np.load(take), self._num_layers):
+            layer = tf_keras.layers.Embedding(*weights.shape)
+            layer.build([None])
+            layer.embeddings.assign(weights)
+            self._layers.append(layer)
+        # The one that ends in a kernel made for sparse gradients, and so the faster.
+        self._optimizer = tf_keras.optimizers.legacy.Adagrad(
+            case_lib.LEARNING_RATE, case_lib.ACCUMULATOR, epsilon=0.0
+        )
+        ids = case.draw()
+        if self._num_layers == 1:
+            ids = case_lib.row_numbers(ids, case)[:, np.newaxis]
+        self._ids = ids
+        self._steps = tensorflow_steps.Steps(ids, self._step)
+
+    def _step(self, ids: tf.Tensor, number: tf.Tensor) -> None:
+        variables = [layer.embeddings for layer in self._layers]
+        with tf.GradientTape() as tape:
+            embeddings = [layer(ids[i]) for i, layer in enumerate(self._layers)]
+        gradients = tape.gradient(embeddings, variables, output_gradients=embeddings)
+        self._optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+    def run(self, steps: int) -> None:
+        self._steps.run(steps)
+
+    def weights(self, give: str) -> None:
+        found = [layer(self._ids[0][i]) for i, layer in enumerate(self._layers)]
+        np.save(give, np.reshape(found, [-1, self._case.dim]))

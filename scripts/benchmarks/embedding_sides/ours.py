@@ -1,0 +1,84 @@
+"""The store of this project."""
+
+import numpy as np
+import tensorflow as tf
+from embedding_sides import case as case_lib
+from embedding_sides import tensorflow_steps
+
+from monolith_tf import embedding
+from monolith_tf import ids as ids_lib
+from monolith_tf.embedding import initializers
+from monolith_tf.embedding import optimizer_spec
+
+
+class Side(case_lib.Trainer):
+    """A store, and the batches that it trains on."""
+
+    def __init__(self, case: str) -> None:
+        super().__init__(case)
+        tensorflow_steps.use_cores(self._case)
+
+    def versions(self) -> dict:
+        return {"tensorflow": tf.__version__}
+
+    def make(self, take: str = "", optimizer: str = "adagrad") -> None:
+        """Makes the store; Adagrad's defaults are the numbers of all sides.
+
+        Args:
+          take: Nothing: rows start as `initial` says.
+          optimizer: Its name.
+        """
+        case = self._case
+        spec = optimizer_spec.row_optimizer(optimizer)
+        self._tables = [
+            embedding.TableSpec(name=f"t{i}", dim=case.dim, slot=i + 1, optimizer=spec)
+            for i in range(case.features)
+        ]
+        columns = [
+            embedding.ColumnSpec(feature=f"f{i}", table=f"t{i}")
+            for i in range(case.features)
+        ]
+        self._store = embedding.EmbeddingStore(
+            self._tables, columns, capacity=case.features * case.ids + 1
+        )
+        self._ids = case.draw()
+        self._steps = tensorflow_steps.Steps(self._keys(self._ids), self._step)
+
+    def _keys(self, ids: np.ndarray) -> np.ndarray:
+        """Returns feature ids, `[..., features, batch]`."""
+        slots = np.arange(1, self._case.features + 1, dtype=np.int64)
+        return ids | (slots << ids_lib.HASH_BITS)[:, np.newaxis]
+
+    def _features(self, keys: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {f"f{i}": keys[i] for i in range(self._case.features)}
+
+    def _step(self, keys: tf.Tensor, number: tf.Tensor) -> None:
+        pulled = self._store.lookup(self._features(keys), training=True, step=number)
+        with tf.GradientTape() as tape:
+            tape.watch(pulled.rows)
+            embeddings = tf.nest.flatten(self._store.combine(pulled))
+        # Half the sum of squares has the embeddings as its gradients.
+        gradients = tape.gradient(embeddings, pulled.rows, output_gradients=embeddings)
+        self._store.apply_gradients(pulled, gradients, number)
+
+    def initial(self, give: str) -> None:
+        """Writes the weights that all rows start from, table after table."""
+        ids = tf.range(self._case.ids, dtype=tf.int64)
+        weights = []
+        for table in self._tables:
+            part = table.row_slices()[0]
+            key = initializers.slice_key(0, table.name, part.name)
+            keys = ids + (table.slot << ids_lib.HASH_BITS)
+            weights.append(
+                initializers.initial_values(part.initializer, part.dim, keys, key)
+            )
+        np.save(give, np.concatenate(weights))
+
+    def run(self, steps: int) -> None:
+        self._steps.run(steps)
+
+    def weights(self, give: str) -> None:
+        features = self._features(tf.constant(self._keys(self._ids[0])))
+        pulled = self._store.lookup(features, training=False)
+        found = self._store.combine(pulled)
+        np.save(give, np.concatenate([found[name]["vec"] for name in features]))
