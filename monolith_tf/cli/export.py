@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from monolith_tf.cli import errors
+from monolith_tf.cli import tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",
         metavar="PATH",
-        help="a checkpoint's folder (default: the best one, or else the newest)",
+        help="a checkpoint's folder (default: the one that the config's "
+        "export.checkpoint says)",
     )
 
 
@@ -34,8 +36,18 @@ def run(arguments: argparse.Namespace) -> int:
 
     quiet.import_tensorflow(verbose=arguments.verbose)
     from monolith_tf.experiment import estimator
+    from monolith_tf.export import metadata
 
     job = estimator.Estimator(config)
     path = job.export_saved_model(arguments.output, checkpoint=arguments.checkpoint)
-    sys.stdout.write(f"SavedModel: {path}\n")
+    found = metadata.read(path)
+    sys.stdout.write(f"SavedModel: {path}\nsize: {tables.size(found['bytes'])}\n")
+    dropped = sum(group["dropped_rows"] for group in found["groups"])
+    if dropped:
+        sys.stdout.write(f"rows of zeros left out: {dropped:,}\n")
+    if found["largest_difference"] is not None:
+        sys.stdout.write(
+            "largest difference of a prediction on real rows: "
+            f"{found['largest_difference']:.2g}\n"
+        )
     return errors.DONE

@@ -15,6 +15,8 @@ from typing import Any
 from monolith_tf.cli import errors
 from monolith_tf.cli import saved_model
 from monolith_tf.cli import tables
+from monolith_tf.export import metadata
+from monolith_tf.export.errors import ExportError
 
 _MANIFEST = "manifest.json"
 _FLOAT_BYTES = 4
@@ -152,13 +154,11 @@ def show_saved_model(path: pathlib.Path) -> None:
             )
     prefix = path / "variables" / "variables"
     if prefix.with_name("variables.index").exists():
-        description = path / "assets.extra" / "monolith_tf.json"
-        slots = (
-            json.loads(description.read_text(encoding="utf-8")).get("tables", {})
-            if description.exists()
-            else {}
-        )
-        names = {slot: name for name, slot in slots.items()}
+        try:
+            told = metadata.read(path)["tables"]
+        except ExportError:
+            told = {}
+        names = {table["slot"]: name for name, table in told.items()}
         _show_stored(tf.train.load_checkpoint(str(prefix)), names)
 
 

@@ -71,7 +71,8 @@ class Servable:
         else:
             feeds: dict[str, Any] = {}
             for name, column in self.columns.items():
-                feeds.update(_feed(name, rows[name], column))
+                padded = self._inputs[name].shape.rank == 2
+                feeds.update(_feed(name, rows[name], column, padded=padded))
             outputs = self._named(**feeds)
         return pa.table({name: _to_arrow(value) for name, value in outputs.items()})
 
@@ -123,7 +124,7 @@ def _cast(
 
 
 def _feed(
-    name: str, values: pa.ChunkedArray, column: tabular_files.Column
+    name: str, values: pa.ChunkedArray, column: tabular_files.Column, *, padded: bool
 ) -> dict[str, Any]:
     """Returns the named tensors of one column."""
     array = _cast(name, values, column).combine_chunks()
@@ -131,11 +132,13 @@ def _feed(
         return {name: tf.constant(_to_numpy(array))}
     lengths = np.asarray(pc.fill_null(pc.list_value_length(array), 0), np.int64)
     flat = _to_numpy(array.flatten())
+    if not padded:
+        return {name: tf.constant(flat), name + _LENGTH_SUFFIX: tf.constant(lengths)}
     width = int(lengths.max(initial=0))
-    padded = np.full([len(lengths), width], b"" if flat.dtype == object else 0)
-    padded = padded.astype(flat.dtype)
-    padded[np.arange(width) < lengths[:, np.newaxis]] = flat
-    return {name: tf.constant(padded), name + _LENGTH_SUFFIX: tf.constant(lengths)}
+    block = np.full([len(lengths), width], b"" if flat.dtype == object else 0)
+    block = block.astype(flat.dtype)
+    block[np.arange(width) < lengths[:, np.newaxis]] = flat
+    return {name: tf.constant(block), name + _LENGTH_SUFFIX: tf.constant(lengths)}
 
 
 def _to_numpy(array: pa.Array) -> np.ndarray:

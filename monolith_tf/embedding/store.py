@@ -102,6 +102,14 @@ class EmbeddingStore(step_store.StepStore):
             self._shards, None if step is None else int(step), now_secs
         )
 
+    def room(self) -> float:
+        """Share of the rows that are free, in the shard where it is least.
+
+        May be asked while steps are under way, unlike `maintain`, which is due where it
+        is small.
+        """
+        return min(map(maintenance.room, itertools.chain(*self._shards.values())))
+
     def describe(self) -> list[sizing.TableInfo]:
         """Size and place of every table, in the order of `tables`."""
         rows = self.counters()["rows"].numpy().tolist()
@@ -229,17 +237,17 @@ class EmbeddingStore(step_store.StepStore):
             ]
         self._tracked_since = max(self._tracked_since, before_step)
 
+    def rows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Ids and weights of all rows in use, chunk by chunk."""
+        for shard in itertools.chain(*self._shards.values()):
+            size = checkpoint.chunk_rows(shard.group)
+            for chunk in shard.chunks(size, with_state=False):
+                yield chunk.ids, chunk.weights
+
     def freeze(self) -> FrozenStore:
-        """A read-only copy of exact size, for export."""
-        rows = self.counters()["rows"].numpy()
-        names = [table.name for table in self.tables]
-        num_rows = dict(zip(names, rows, strict=True))
-        frozen = FrozenStore(self.tables, self.columns, num_rows)
-        for shards in self._shards.values():
-            for shard in shards:
-                size = checkpoint.chunk_rows(shard.group)
-                chunks = shard.chunks(size, with_state=False)
-                frozen.fill((chunk.ids, chunk.weights) for chunk in chunks)
+        """A read-only copy in memory."""
+        frozen = FrozenStore(self.tables, self.columns)
+        frozen.fill(self.rows())
         return frozen
 
     def _check_tracked(self, since_step: int) -> None:

@@ -4,5 +4,10 @@ from monolith_tf import _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    {"ExportError": "errors", "Servable": "saved_model", "export": "saved_model"},
+    {
+        "ExportError": "errors",
+        "ExportSpec": "spec",
+        "Origin": "saved_model",
+        "export": "saved_model",
+    },
 )

@@ -1,9 +1,8 @@
 """SavedModels that a stock TF Serving loads: raw features in, predictions out."""
 
-import json
+import dataclasses
 import pathlib
 import shutil
-import time
 from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
@@ -11,82 +10,38 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from monolith_tf.export import examples as examples_lib
+from monolith_tf.embedding import frozen_files
+from monolith_tf.embedding.frozen import FrozenStore
+from monolith_tf.embedding.frozen import Rows
+from monolith_tf.export import clean_process
 from monolith_tf.export import graph
-from monolith_tf.export import verify as verify_lib
+from monolith_tf.export import metadata
+from monolith_tf.export import servable as servable_lib
+from monolith_tf.export import signatures
+from monolith_tf.export import updates as updates_lib
+from monolith_tf.export import verify
+from monolith_tf.export import versions
+from monolith_tf.export import warmup
+from monolith_tf.export.spec import ExportSpec
 from monolith_tf.features.columns import ColumnType
-from monolith_tf.models import base
 from monolith_tf.models import network as network_lib
-from monolith_tf.types import Tensor
-
-PREDICT_SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
-EXAMPLE_SIGNATURE = "serialized_example"
-LENGTH_SUFFIX = "_length"
 
 
-class Servable(tf.Module):
-    """The exported object: a network over frozen tables, as two signatures.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What an export was made of.
 
-    The signatures are `serving_default`, one named tensor per raw feature, and
-    `serialized_example`, a batch of serialized `tf.Example`s. A scalar feature is a
-    `[batch]` tensor. A list feature is padded, `[batch, length]`, with the number of
-    valid entries in `<feature>_length`, `[batch]`.
+    Attributes:
+      job: Identity of the training job, or None.
+      step: The global step of the exported values.
     """
 
-    def __init__(
-        self, network: network_lib.Network, columns: Mapping[str, ColumnType]
-    ) -> None:
-        super().__init__(name="servable")
-        self._columns = dict(columns)
-        # Tracked one by one: the Keras model itself would save its own metadata and
-        # functions with it, which serving does not need.
-        self.tables = network.store
-        self.encoder = network.encoder
-        self.dense = list(network.model.variables)
-        self._answer = _answer_function(network)
-
-    def predict(self, **tensors: Tensor) -> dict[str, Tensor]:
-        """Answers named raw features."""
-        columns = {}
-        for name, kind in self._columns.items():
-            value = tensors[name]
-            if kind.is_list:
-                lengths = tensors[name + LENGTH_SUFFIX]
-                value = tf.RaggedTensor.from_tensor(value, lengths=lengths)
-            columns[name] = value
-        return self._answer(columns)
-
-    def predict_examples(self, examples: Tensor) -> dict[str, Tensor]:
-        """Answers serialized `tf.Example`s."""
-        return self._answer(examples_lib.parse(examples, self._columns))
-
-    def signatures(self) -> dict[str, Any]:
-        """Returns the signatures, traced."""
-        specs = {}
-        for name, kind in self._columns.items():
-            dtype = tf.as_dtype(kind.dtype)
-            shape = [None, None] if kind.is_list else [None]
-            specs[name] = tf.TensorSpec(shape, dtype, name=name)
-            if kind.is_list:
-                length = name + LENGTH_SUFFIX
-                specs[length] = tf.TensorSpec([None], tf.int64, name=length)
-        return {
-            PREDICT_SIGNATURE: tf.function(self.predict).get_concrete_function(**specs),
-            EXAMPLE_SIGNATURE: tf.function(self.predict_examples).get_concrete_function(
-                tf.TensorSpec([None], tf.string, name="examples")
-            ),
-        }
+    job: str | None = None
+    step: int = 0
 
 
-def _answer_function(
-    network: network_lib.Network,
-) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
-    def answer(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        spec = network(columns, base.Mode.PREDICT)
-        outputs = {**spec.predictions, **spec.extra_outputs}
-        return {name: tf.identity(value, name=name) for name, value in outputs.items()}
-
-    return answer
+_DEFAULT = ExportSpec()
+_UNKNOWN = Origin()
 
 
 def export(
@@ -94,22 +49,24 @@ def export(
     columns: Mapping[str, ColumnType],
     directory: str | pathlib.Path,
     *,
+    rows: Callable[[], Rows] | None = None,
+    spec: ExportSpec = _DEFAULT,
     sample: Mapping[str, Any] | None = None,
-    keep_versions: int = 5,
-    description: Mapping[str, Any] | None = None,
+    origin: Origin = _UNKNOWN,
 ) -> pathlib.Path:
     """Writes `<directory>/<version>/`; it appears whole, and only if it answers right.
 
     Args:
-      network: The network, over frozen tables.
+      network: The network, over a `FrozenStore`.
       columns: The raw features it reads.
       directory: Where versions live. The new version is the present UTC time in
         seconds, or one more than the highest there is.
+      rows: Gives the rows of an empty store, which go to disk chunk by chunk; they are
+        asked for twice. None exports what is in the store.
+      spec: The signatures, and how many versions stay.
       sample: Raw columns of real rows, numpy arrays or ragged tensors, on which the
         export must give the network's own answers; None publishes unseen.
-      keep_versions: How many versions stay.
-      description: What tools may want to know of the model, JSON-able; it is written
-        beside the graph as `assets.extra/monolith_tf.json`.
+      origin: What is told of the model in the export's metadata.
 
     Returns:
       The version's folder.
@@ -118,38 +75,161 @@ def export(
       ExportError: If the graph holds what a stock server refuses, or the export
         answers otherwise than the network. Nothing is published then.
     """
-    directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    version = max([int(time.time()), *(v + 1 for v in versions(directory))])
-    temporary = directory / f".tmp-{version}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = versions.make_temporary(pathlib.Path(directory))
+    making = _Export(network, columns, rows, spec, sample, origin)
     try:
-        servable = Servable(network, columns)
-        tf.saved_model.save(servable, str(temporary), signatures=servable.signatures())
-        graph.strip_devices(temporary)
-        graph.check(temporary)
-        extra = temporary / "assets.extra"
-        extra.mkdir()
-        (extra / "monolith_tf.json").write_text(json.dumps(description or {}))
-        if sample is not None:
-            expected = {
-                name: np.asarray(value)
-                for name, value in tf.function(_answer_function(network))(
-                    {name: sample[name] for name in columns}
-                ).items()
-            }
-            verify_lib.verify(temporary, columns, sample, expected)
-        temporary.rename(directory / str(version))
+        making.write(temporary)
+        return versions.publish(temporary, spec.keep_versions)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    for old in versions(directory)[:-keep_versions]:
-        shutil.rmtree(directory / str(old), ignore_errors=True)
-    return directory / str(version)
 
 
-def versions(directory: pathlib.Path) -> list[int]:
-    """Returns the published versions, lowest first."""
-    if not directory.exists():
-        return []
-    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit())
+class _Export:
+    """One export on its way."""
+
+    def __init__(
+        self,
+        network: network_lib.Network,
+        columns: Mapping[str, ColumnType],
+        rows: Callable[[], Rows] | None,
+        spec: ExportSpec,
+        sample: Mapping[str, Any] | None,
+        origin: Origin,
+    ) -> None:
+        self._network = network
+        self._columns = columns
+        self._rows = rows
+        self._spec = spec
+        self._sample = {name: sample[name] for name in columns} if sample else None
+        self._origin = origin
+
+    def write(self, path: pathlib.Path) -> None:
+        """Writes a whole SavedModel."""
+        network, spec = self._network, self._spec
+        counted, updates = None, None
+        if self._rows is not None:
+            wanted = self._sample_ids()
+            counted = frozen_files.survey(network.store, self._rows(), wanted)
+            if spec.spare_rows:
+                updates = updates_lib.Updates(
+                    network.store, counted.rows, self._origin.step
+                )
+        servable = servable_lib.Servable(network, self._columns, spec, updates)
+        tf.saved_model.save(servable, str(path), signatures=servable.trace())
+        if self._rows is not None and counted is not None:
+            frozen_files.write(
+                network.store,
+                str(path / "variables" / "variables"),
+                "tables",
+                self._rows,
+                counted,
+                spare_rows=spec.spare_rows,
+            )
+        methods = {key: s.method for key, s in servable.signatures.items()}
+        graph.finish(path, methods)
+        graph.check(path)
+        difference = self._verify(path, servable, counted)
+        metadata.write(path, self._metadata(path, counted, difference))
+
+    def _sample_ids(self) -> np.ndarray:
+        """Returns all ids of the sample."""
+        if self._sample is None:
+            return np.zeros([0], np.int64)
+        ids = self._network.encoder.encode(self._sample).ids.values()
+        flat = [i.flat_values if isinstance(i, tf.RaggedTensor) else i for i in ids]
+        return np.concatenate([np.zeros([0], np.int64), *flat])
+
+    def _answer(
+        self, counted: frozen_files.Survey | None, exact: bool
+    ) -> signatures.Answer:
+        """Returns what the network answers that has the rows of the sample alone."""
+        network = self._network
+        if counted is not None:
+            store = network.store.emptied(exact=exact)
+            store.fill(counted.wanted)
+            network = network.over(store)
+        function: signatures.Answer = tf.function(servable_lib.answer_function(network))
+        return function
+
+    def _verify(
+        self,
+        path: pathlib.Path,
+        servable: servable_lib.Servable,
+        counted: frozen_files.Survey | None,
+    ) -> float | None:
+        """Checks all signatures, and returns what compression changes at most."""
+        sample, spec = self._sample, self._spec
+        if sample is None:
+            return None
+        requests = {k: s.request(sample) for k, s in servable.signatures.items()}
+        answers = clean_process.ask(path, list(requests.items()))
+        answer = self._answer(counted, exact=False)
+        for (key, signature), found in zip(
+            servable.signatures.items(), answers, strict=True
+        ):
+            verify.compare(key, found, signature.expected(sample, answer))
+        if spec.warmup_rows:
+            few = {name: value[: spec.warmup_rows] for name, value in sample.items()}
+            warmup.write(
+                path,
+                {k: (s.method, s.request(few)) for k, s in servable.signatures.items()},
+            )
+        exact = self._answer(counted, exact=True)
+        first = servable.signatures[servable_lib.PREDICT_KEY]
+        return verify.largest_difference(answers[0], first.expected(sample, exact))
+
+    def _metadata(
+        self,
+        path: pathlib.Path,
+        counted: frozen_files.Survey | None,
+        difference: float | None,
+    ) -> dict[str, Any]:
+        spec, store = self._spec, self._network.store
+        groups = store.groups if isinstance(store, FrozenStore) else []
+        user = set(spec.user_features)
+        features = self._network.encoder.features if user else ()
+        return {
+            "job": self._origin.job,
+            "step": self._origin.step,
+            "columns": {
+                name: {
+                    "dtype": kind.dtype,
+                    "is_list": kind.is_list,
+                    "length": kind.length,
+                    "default": kind.default,
+                }
+                for name, kind in self._columns.items()
+            },
+            "list_inputs": spec.list_inputs,
+            "user_columns": sorted(
+                {f.source_column for f in features if f.name in user}
+            ),
+            "tables": {
+                table.name: {
+                    "slot": table.slot,
+                    "dim": frozen.group.dim,
+                    "group": number,
+                    "slices": [
+                        {
+                            "name": part.name,
+                            "dim": part.dim,
+                            "compressor": part.compressor,
+                            "int8_range": part.int8_range,
+                        }
+                        for part in table.row_slices()
+                    ],
+                }
+                for number, frozen in enumerate(groups)
+                for table in frozen.group.tables
+            },
+            "groups": [
+                {"rows": rows, "dropped_rows": dropped, "capacity": rows + spare}
+                for rows, dropped in zip(counted.rows, counted.dropped, strict=True)
+                for spare in [spec.spare_rows]
+            ]
+            if counted
+            else [],
+            "bytes": sum(f.stat().st_size for f in path.rglob("*") if f.is_file()),
+            "largest_difference": difference,
+        }

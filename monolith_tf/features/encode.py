@@ -1,6 +1,7 @@
 """Raw columns to feature ids and dense features, the same in training and serving."""
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -57,6 +58,16 @@ class FeatureEncoder(tf.Module):
         self._statistics = dict(statistics or {})
         for feature in self._features:
             self._check(feature)
+
+    @property
+    def features(self) -> tuple[FeatureSpec, ...]:
+        """The features, in config order."""
+        return self._features
+
+    def only(self, names: Collection[str]) -> "FeatureEncoder":
+        """Returns an encoder of some of the features."""
+        chosen = [feature for feature in self._features if feature.name in names]
+        return FeatureEncoder(chosen, self._slots, statistics=self._statistics)
 
     def encode(self, columns: Mapping[str, Tensor | RaggedTensor]) -> FeatureBatch:
         """Encodes a batch.

@@ -1,5 +1,6 @@
 """A model assembled from the config alone: named layers and the heads on them."""
 
+from collections.abc import Collection
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,13 +43,30 @@ class Assembled(base.Model):
 
     def model_fn(self, inputs: base.Inputs, mode: base.Mode) -> base.EstimatorSpec:
         """See `base.Model.model_fn`."""
+        return self._build(inputs, mode, ())
+
+    def candidates_fn(
+        self, inputs: base.Inputs, user_features: Collection[str]
+    ) -> base.EstimatorSpec:
+        """Runs blocks that read nothing but the user's features once."""
+        return self._build(inputs, base.Mode.PREDICT, user_features)
+
+    def _build(
+        self, inputs: base.Inputs, mode: base.Mode, user_features: Collection[str]
+    ) -> base.EstimatorSpec:
         values: dict[str, Any] = {}
+        once = set(user_features)  # Features and blocks that have one row.
         for block in self._spec.blocks:
+            read = [n for entry in block.inputs for n in self._names(entry, inputs)]
+            is_users = bool(once) and once.issuperset(read)
+            widened = set() if is_users else once
             found = [
                 value
                 for entry in block.inputs
-                for value in self._find(entry, inputs, values)
+                for value in self._find(entry, inputs, values, widened)
             ]
+            if is_users:
+                once.add(block.name)
             layer = self._blocks[block.name]
             if layer is None:
                 values[block.name] = _join(block, found)
@@ -65,7 +83,7 @@ class Assembled(base.Model):
                     for layer, entry in zip(
                         self._logits[name], head.inputs, strict=True
                     )
-                    for value in [_join(head, self._find(entry, inputs, values))]
+                    for value in [_join(head, self._find(entry, inputs, values, once))]
                 ]
             )  # [batch]
             is_binary = head.loss == "log_loss"
@@ -86,37 +104,50 @@ class Assembled(base.Model):
     def _logit(self, layer: tf_keras.layers.Layer, value: Tensor) -> Tensor:
         return (value if value.shape[-1] == 1 else layer(value))[:, 0]
 
-    def _find(
-        self, entry: str, inputs: base.Inputs, blocks: dict[str, Any]
-    ) -> list[Tensor]:
-        """Returns what an entry of `inputs` stands for, one tensor or several."""
-        reference = spec_lib.parse_reference(entry)
-        name = reference.name
+    def _names(self, entry: str, inputs: base.Inputs) -> list[str]:
+        """Returns the features, or the block, that an entry of `inputs` names."""
+        name = spec_lib.parse_reference(entry).name
         groups = {
             "all": [*inputs.embeddings, *inputs.dense],
             "embeddings": list(inputs.embeddings),
             "dense": list(inputs.dense),
             **self._spec.groups,
         }
-        if name in blocks:
-            value = blocks[name]
-            if reference.index is not None:
-                value = value[reference.index]
-            return list(value) if isinstance(value, list | tuple) else [value]
-        if name in groups:
-            suffix = f".{reference.part}" if reference.part else ""
-            return [
-                value
-                for feature in groups[name]
-                for value in self._find(feature + suffix, inputs, {})
-            ]
-        if reference.part == "mask":
-            return [inputs.masks[name]]
-        if reference.part is not None:
-            return [inputs.slices[name][reference.part]]
-        return [
-            inputs.embeddings[name] if name in inputs.embeddings else inputs.dense[name]
-        ]
+        return list(groups.get(name, [name]))
+
+    def _find(
+        self,
+        entry: str,
+        inputs: base.Inputs,
+        blocks: dict[str, Any],
+        widened: Collection[str],
+    ) -> list[Tensor]:
+        """Returns what an entry of `inputs` stands for, one tensor or several.
+
+        Features and blocks in `widened` have one row, which is repeated.
+        """
+        reference = spec_lib.parse_reference(entry)
+        found = []
+        for name in self._names(entry, inputs):
+            value: Any
+            if name in blocks:
+                value = blocks[name]
+                if reference.index is not None:
+                    value = value[reference.index]
+            elif reference.part == "mask":
+                value = inputs.masks[name]
+            elif reference.part is not None:
+                value = inputs.slices[name][reference.part]
+            elif name in inputs.embeddings:
+                value = inputs.embeddings[name]
+            else:
+                value = inputs.dense[name]
+            values = list(value) if isinstance(value, list | tuple) else [value]
+            if name in widened:
+                rows = inputs.rows_of_items(widened)
+                values = [tf.gather(v, tf.zeros([rows], tf.int32)) for v in values]
+            found += values
+        return found
 
 
 def _layer(index: int, block: spec_lib.BlockSpec) -> tf_keras.layers.Layer | None:

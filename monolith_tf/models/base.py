@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+from collections.abc import Collection
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,6 +66,39 @@ class Inputs:
         if not parts:
             raise ValueError("There are no features to concatenate.")
         return tf.concat(parts, axis=-1)
+
+    def rows_of_items(self, user_features: Collection[str]) -> Tensor:
+        """Returns the rows of features other than the user's, an integer scalar."""
+        values = {**self.embeddings, **self.dense}
+        value = next(v for name, v in values.items() if name not in user_features)
+        is_ragged = isinstance(value, tf.RaggedTensor)
+        return value.nrows() if is_ragged else tf.shape(value)[0]
+
+    def repeated(self, user_features: Collection[str]) -> "Inputs":
+        """Returns inputs in which all features have as many rows as the items.
+
+        Args:
+          user_features: Features that have one row, which is repeated; the others have
+            one for each item.
+        """
+        first = tf.zeros([self.rows_of_items(user_features)], tf.int32)
+
+        def repeat(values: Mapping[str, Any]) -> dict[str, Any]:
+            return {
+                name: tf.nest.map_structure(lambda x: tf.gather(x, first), value)
+                if name in user_features
+                else value
+                for name, value in values.items()
+            }
+
+        return dataclasses.replace(
+            self,
+            embeddings=repeat(self.embeddings),
+            slices=repeat(self.slices),
+            masks=repeat(self.masks),
+            dense=repeat(self.dense),
+            keys=repeat(self.keys),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,14 +170,42 @@ class Model(tf_keras.Model):
         """
         raise NotImplementedError(f"`{type(self).__name__}` defines no `model_fn`.")
 
+    def candidates_fn(
+        self, inputs: Inputs, user_features: Collection[str]
+    ) -> EstimatorSpec:
+        """Builds predictions of many items for one user.
+
+        Repeats the user's inputs for each item. A model with a part that reads nothing
+        but the user's features may define this to run that part once.
+
+        Args:
+          inputs: The features of the user, of one row, and those of the items.
+          user_features: Which are the user's.
+        """
+        return self.model_fn(inputs.repeated(user_features), Mode.PREDICT)
+
     def call(  # noqa: D102
-        self, inputs: dict[str, Any], training: Any = None, mode: Mode = Mode.PREDICT
+        self,
+        inputs: dict[str, Any],
+        training: Any = None,
+        mode: Mode = Mode.PREDICT,
+        user_features: Collection[str] = (),
     ) -> EstimatorSpec:
         del training  # Keras hands it to the layers by its call context.
+        if user_features:
+            return self.candidates_fn(Inputs(**inputs), user_features)
         return self.model_fn(Inputs(**inputs), mode)
 
-    def run(self, inputs: Inputs, mode: Mode) -> EstimatorSpec:
+    def run(
+        self, inputs: Inputs, mode: Mode, *, user_features: Collection[str] = ()
+    ) -> EstimatorSpec:
         """Calls the model in `mode`.
+
+        Args:
+          inputs: The batch.
+          mode: What for.
+          user_features: Features of one row, the user's, where the others have a row
+            for each of many items; in mode PREDICT only.
 
         Returns:
           The spec of `model_fn`, its predictions a mapping and checked.
@@ -156,7 +218,12 @@ class Model(tf_keras.Model):
             field.name: getattr(inputs, field.name)
             for field in dataclasses.fields(inputs)
         }
-        spec = self(fields, training=mode is Mode.TRAIN, mode=mode)
+        spec = self(
+            fields,
+            training=mode is Mode.TRAIN,
+            mode=mode,
+            user_features=user_features,
+        )
         return _checked(type(self).__name__, spec, inputs, mode)
 
     def total_loss(self, spec: EstimatorSpec) -> Tensor:

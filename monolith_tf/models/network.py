@@ -1,6 +1,8 @@
 """Raw columns to a model's spec: encoder, embedding store and model in one."""
 
 import dataclasses
+from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -57,14 +59,10 @@ class Network(tf.Module):
             return labels, None
         return labels, labels_lib.encode_weights(self._weight, columns)
 
-    def frozen(self) -> "Network":
-        """Returns the same network over a read-only copy of the tables."""
+    def over(self, store: Any) -> "Network":
+        """Returns the same network over other tables."""
         return Network(
-            self.encoder,
-            self.store.freeze(),
-            self.model,
-            labels=self._labels,
-            weight=self._weight,
+            self.encoder, store, self.model, labels=self._labels, weight=self._weight
         )
 
     def lookup(
@@ -92,18 +90,49 @@ class Network(tf.Module):
         mode: base.Mode,
     ) -> base.EstimatorSpec:
         """Pools the pulled rows and calls the model."""
+        inputs = self.inputs(batch, pulled)
+        if mode is not base.Mode.PREDICT:
+            labels, weights = self.targets(columns)
+            inputs = dataclasses.replace(inputs, labels=labels, weights=weights)
+        return self.model.run(inputs, mode)
+
+    def inputs(self, batch: encode.FeatureBatch, pulled: Any) -> base.Inputs:
+        """Pools the pulled rows."""
         slices = self.store.combine(pulled)
-        inputs = base.Inputs(
+        return base.Inputs(
             embeddings={name: _side_by_side(value) for name, value in slices.items()},
             slices=slices,
             masks=self.store.masks(pulled),
             dense=batch.dense,
             keys=batch.ids,
         )
-        if mode is not base.Mode.PREDICT:
-            labels, weights = self.targets(columns)
-            inputs = dataclasses.replace(inputs, labels=labels, weights=weights)
-        return self.model.run(inputs, mode)
+
+    def candidates(
+        self, columns: Mapping[str, Tensor], user_features: Collection[str]
+    ) -> base.EstimatorSpec:
+        """Predicts many items for one user, who is encoded and looked up once.
+
+        Args:
+          columns: Raw columns; those that `user_features` read have one row, the others
+            one for each item.
+          user_features: The features of the user; no column is read by one of them and
+            by another feature too.
+        """
+        order = [feature.name for feature in self.encoder.features]
+        sides = []
+        for is_user in (True, False):
+            names = [name for name in order if (name in user_features) == is_user]
+            batch = self.encoder.only(names).encode(columns)
+            sides.append(self.inputs(batch, self.store.lookup(batch.ids)))
+        user, items = sides
+        inputs = base.Inputs(
+            embeddings=_merged(self.store.features, user.embeddings, items.embeddings),
+            slices=_merged(self.store.features, user.slices, items.slices),
+            masks=_merged(self.store.features, user.masks, items.masks),
+            dense=_merged(order, user.dense, items.dense),
+            keys=_merged(order, user.keys, items.keys),
+        )
+        return self.model.run(inputs, base.Mode.PREDICT, user_features=user_features)
 
     def __call__(
         self, columns: Mapping[str, Tensor], mode: base.Mode
@@ -111,6 +140,13 @@ class Network(tf.Module):
         """Runs the whole forward path without touching the store's content."""
         batch, pulled = self.lookup(columns, mode)
         return self.run(columns, batch, pulled, mode)
+
+
+def _merged(
+    order: Iterable[str], user: Mapping[str, Any], items: Mapping[str, Any]
+) -> dict[str, Any]:
+    both = {**user, **items}
+    return {name: both[name] for name in order if name in both}
 
 
 def _side_by_side(slices: Mapping[str, Tensor]) -> Tensor:

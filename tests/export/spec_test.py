@@ -19,6 +19,10 @@ from monolith_tf.export import spec
             {"verify_rows": -1},
             "`verify_rows` must not be negative. Received: verify_rows=-1.",
         ),
+        (
+            {"spare_rows": -2},
+            "`spare_rows` must not be negative. Received: spare_rows=-2.",
+        ),
     ],
 )
 def test_errors(values, message):

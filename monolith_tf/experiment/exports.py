@@ -1,0 +1,84 @@
+"""Exports of one job: from a checkpoint, or of the present values while training."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from monolith_tf.config import schema
+from monolith_tf.embedding import frozen as frozen_lib
+from monolith_tf.experiment import build
+from monolith_tf.export import saved_model
+from monolith_tf.models.network import Network
+from monolith_tf.training import actions as actions_lib
+from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import run as run_lib
+
+
+class Exporter:
+    """Writes the exports of a job; rows go from where they are to disk in chunks.
+
+    Args:
+      job: The job.
+      sample: Gives so many rows of the data, or None where there are none.
+    """
+
+    def __init__(
+        self, job: build.Job, sample: Callable[[int], dict[str, Any] | None]
+    ) -> None:
+        self._job = job
+        self._config: schema.ExperimentConfig = job.config
+        self._sample = sample
+
+    def checkpoint(
+        self, checkpoint: checkpoint_lib.Checkpoint, directory: str | pathlib.Path
+    ) -> pathlib.Path:
+        """Exports a checkpoint, and returns the version's folder."""
+        fixed = self._job.settle(checkpoint)
+        step = self._job.train_step(fixed)
+        checkpoint_lib.restore_dense(checkpoint, step.state)
+        rows = frozen_lib.saved_rows(
+            self._job.tables(fixed), checkpoint.embedding_dir, seed=self._config.seed
+        )
+        origin = saved_model.Origin(job=fixed.job, step=checkpoint.step)
+        return self._export(step.network, rows, origin, directory)
+
+    def present(self, run: run_lib.Run, directory: str | pathlib.Path) -> pathlib.Path:
+        """Exports the present values of a run, and returns the version's folder."""
+        network = run.step.network
+        origin = saved_model.Origin(
+            job=run.static_state.get("job"), step=run.progress.step
+        )
+        return self._export(network, network.store.rows, origin, directory)
+
+    def _export(
+        self,
+        network: Network,
+        rows: Callable[[], frozen_lib.Rows],
+        origin: saved_model.Origin,
+        directory: str | pathlib.Path,
+    ) -> pathlib.Path:
+        spec, store = self._config.export, network.store
+        frozen = frozen_lib.FrozenStore(store.tables, store.columns)
+        return saved_model.export(
+            network.over(frozen),
+            self._job.feature_columns,
+            directory,
+            rows=rows,
+            spec=spec,
+            sample=self._sample(spec.verify_rows),
+            origin=origin,
+        )
+
+
+class Export(actions_lib.EverySteps):
+    """Exports the present values while training goes on."""
+
+    def __init__(
+        self, every: int, export: Callable[[run_lib.Run], pathlib.Path]
+    ) -> None:
+        super().__init__(every)
+        self._export = export
+
+    def work(self, run: run_lib.Run) -> None:
+        """See base class."""
+        self._export(run)

@@ -1,0 +1,72 @@
+"""Asks a SavedModel in a process of its own that has nothing else."""
+
+import pathlib
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+import numpy as np
+from tensorflow.core.protobuf import saved_model_pb2
+
+from monolith_tf.export.errors import ExportError
+
+SESSION = pathlib.Path(__file__).parent / "session_program.py"
+_TIMEOUT_SECS = 600
+
+
+def ask(
+    directory: pathlib.Path,
+    requests: Sequence[tuple[str, Mapping[str, np.ndarray]]],
+    *,
+    program: pathlib.Path = SESSION,
+) -> list[dict[str, np.ndarray]]:
+    """Returns the answers of a SavedModel to requests, which it is asked in order.
+
+    Args:
+      directory: The SavedModel.
+      requests: Signature and inputs of each; strings are arrays of objects.
+      program: What is run with the job's file as its argument.
+
+    Raises:
+      ExportError: If it cannot be loaded or a request fails.
+    """
+    path = directory / "saved_model.pb"
+    saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    signatures = saved_model.meta_graphs[0].signature_def
+    resolved = []
+    for key, inputs in requests:
+        signature = signatures[key]
+        feeds = {signature.inputs[name].name: value for name, value in inputs.items()}
+        fetches = {name: info.name for name, info in signature.outputs.items()}
+        resolved.append((feeds, fetches))
+    with tempfile.TemporaryDirectory(prefix="monolith_tf_") as folder:
+        job = pathlib.Path(folder) / "job"
+        content = {"model": str(directory.resolve()), "requests": resolved}
+        job.write_bytes(pickle.dumps(content))
+        try:
+            # Without -P what lies beside the program could be imported.
+            done = subprocess.run(
+                [sys.executable, "-P", str(program), str(job)],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=_TIMEOUT_SECS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise ExportError(
+                f"{directory} did not answer within {_TIMEOUT_SECS} s in a clean "
+                "process; nothing was published."
+            ) from None
+        if done.returncode:
+            raise ExportError(
+                f"{directory} does not load in a clean process; nothing was published."
+                f" The loader said:\n{done.stderr[-2000:]}"
+            )
+        answers: list[dict[str, np.ndarray]] = pickle.loads(
+            job.with_suffix(".answers").read_bytes()
+        )
+    return answers

@@ -1,0 +1,41 @@
+"""What an export says of itself to tools, in a file beside the graph."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from monolith_tf.export.errors import ExportError
+
+FORMAT = 1
+_PATH = pathlib.PurePath("assets.extra", "monolith_tf.json")
+
+
+def write(directory: pathlib.Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON-able content into a SavedModel."""
+    path = directory / _PATH
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"format": FORMAT, **content}, indent=1))
+
+
+def read(directory: pathlib.Path) -> dict[str, Any]:
+    """Returns what a SavedModel says of itself.
+
+    Raises:
+      ExportError: If it is not an export of `monolith-tf`, or one of another format.
+    """
+    path = directory / _PATH
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ExportError(
+            f"{directory} is not an export of `monolith-tf export`: {_PATH} is missing."
+        ) from None
+    except ValueError as error:
+        raise ExportError(f"{path} is damaged: {error}.") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ExportError(
+            f"{path} must be of format {FORMAT}. Export again with this version of "
+            "monolith_tf."
+        )
+    return content

@@ -1,0 +1,90 @@
+"""Raw columns as the named tensors of a signature."""
+
+from collections.abc import Mapping
+from typing import Any
+from typing import Literal
+
+import numpy as np
+import tensorflow as tf
+
+from monolith_tf.export.errors import ExportError
+from monolith_tf.features.columns import ColumnType
+from monolith_tf.types import Tensor
+
+LENGTH_SUFFIX = "_length"
+
+
+class NamedInputs:
+    """One named tensor per column, and for a list how many entries each row has.
+
+    Args:
+      columns: The raw columns.
+      lists: How the values of a list come: "padded", `[batch, length]`, or "values",
+        `[total]`.
+
+    Raises:
+      ExportError: If two inputs have one name.
+    """
+
+    def __init__(
+        self, columns: Mapping[str, ColumnType], lists: Literal["padded", "values"]
+    ) -> None:
+        self._columns = dict(columns)
+        self._padded = lists == "padded"
+        for name, kind in columns.items():
+            if kind.is_list and name + LENGTH_SUFFIX in columns:
+                raise ExportError(
+                    f"The column `{name + LENGTH_SUFFIX}` has the name under which the "
+                    f"lengths of the lists in `{name}` are given. Rename one of them."
+                )
+
+    def specs(self, batch: int | None = None) -> dict[str, tf.TensorSpec]:
+        """Returns the tensors that are asked for."""
+        specs = {}
+        for name, kind in self._columns.items():
+            shape = [batch]
+            if kind.is_list:
+                length = name + LENGTH_SUFFIX
+                specs[length] = tf.TensorSpec([batch], tf.int64, name=length)
+                shape = [batch, None] if self._padded else [None]
+            specs[name] = tf.TensorSpec(shape, tf.as_dtype(kind.dtype), name=name)
+        return specs
+
+    def decode(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the columns that tensors stand for."""
+        columns = {}
+        for name, kind in self._columns.items():
+            value = tensors[name]
+            if kind.is_list:
+                value = self._list(name, value, tensors[name + LENGTH_SUFFIX])
+            columns[name] = value
+        return columns
+
+    def encode(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Returns the arrays that stand for columns."""
+        arrays = {}
+        for name, kind in self._columns.items():
+            value = sample[name]
+            if kind.is_list:
+                if not isinstance(value, tf.RaggedTensor):
+                    value = tf.RaggedTensor.from_tensor(value)
+                arrays[name + LENGTH_SUFFIX] = value.row_lengths().numpy()
+                value = value.to_tensor() if self._padded else value.flat_values
+            arrays[name] = tf.convert_to_tensor(value).numpy()
+        return arrays
+
+    def _list(self, name: str, values: Tensor, lengths: Tensor) -> tf.RaggedTensor:
+        if self._padded:
+            width = tf.shape(values, tf.int64)[1]
+            fits = tf.reduce_all((lengths >= 0) & (lengths <= width))
+            rule = "between 0 and the number of its columns"
+        else:
+            total = tf.reduce_sum(lengths)
+            fits = tf.reduce_all(lengths >= 0) & (total == tf.size(values, tf.int64))
+            rule = "at least 0, and add up to the number of its values"
+        message = f"`{name}{LENGTH_SUFFIX}` must be, for each row of `{name}`, {rule}."
+        with tf.control_dependencies([tf.debugging.Assert(fits, [message, lengths])]):
+            lengths = tf.identity(lengths)
+        if self._padded:
+            return tf.RaggedTensor.from_tensor(values, lengths=lengths)
+        return tf.RaggedTensor.from_row_lengths(values, lengths, validate=False)

@@ -1,0 +1,201 @@
+"""The signature by which a served model takes new and changed rows."""
+
+import functools
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from monolith_tf.embedding import layout
+from monolith_tf.embedding.frozen import FrozenStore
+from monolith_tf.export import signatures
+from monolith_tf.types import Tensor
+
+KEY = "update_embeddings"
+_LOCK = "monolith_tf_update_embeddings"
+
+
+class Updates(tf.Module):
+    """Which rows of a frozen store are in use, and the step that it has reached.
+
+    Args:
+      store: The store, of which some rows are spare.
+      num_rows: Rows of each of its groups that are in use.
+      step: The global step at which they were trained.
+    """
+
+    def __init__(self, store: FrozenStore, num_rows: Sequence[int], step: int) -> None:
+        super().__init__(name="updates")
+        self._store = store
+        self.used = [_scalar(number + 1) for number in num_rows]  # With row 0.
+        self.step = _scalar(step)
+
+    def apply(
+        self, table: Tensor, ids: Tensor, rows: Tensor, step: Tensor
+    ) -> dict[str, Tensor]:
+        """Writes rows, and gives ids that have none a spare one.
+
+        A row is written before its id can be found. Applying a request twice is
+        applying it once; one that is refused changes nothing.
+
+        Args:
+          table: Name of the ids' table, a scalar.
+          ids: Feature ids, `[n]`; of equal ones the last counts.
+          rows: Their weights, `[n, dim]`. Zeros take no spare row.
+          step: The global step that the model has reached with them; 0 if more follow.
+        """
+        places = _Places(self._store)
+        with tf.control_dependencies(places.check(table, ids, rows)):
+            place = places.group_of(table)
+        # Two requests must not take one spare row. `tf.CriticalSection` would make the
+        # lock outside of the graph; a server finds it by its name.
+        mutex = tf.raw_ops.MutexV2(shared_name=_LOCK)
+        lock = tf.raw_ops.MutexLock(mutex=mutex)
+        with tf.control_dependencies([lock]):
+            inserted, used, capacity = tf.switch_case(
+                place,
+                [
+                    functools.partial(self._apply, i, ids, rows)
+                    for i in range(len(self._store.groups))
+                ],
+            )
+        with tf.control_dependencies([inserted]):
+            unlock = tf.raw_ops.ConsumeMutexLock(mutex_lock=lock)
+        with tf.control_dependencies([unlock]):
+            reached = self.step.assign(tf.maximum(self.step, step), read_value=True)
+        return {
+            "inserted": inserted,
+            "rows": used - 1,
+            "capacity": capacity - 1,
+            "step": tf.identity(reached),
+        }
+
+    def _apply(
+        self, place: int, ids: Tensor, rows: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Writes to one group; returns ids inserted, rows in use, and room."""
+        group, used = self._store.groups[place], self.used[place]
+        ids, places = tf.unique(ids, tf.int64)
+        last = tf.math.unsorted_segment_max(
+            tf.range(tf.size(places, tf.int64)), places, tf.size(ids)
+        )
+        rows = tf.gather(tf.reshape(rows, [-1, group.group.dim]), last)
+        numbers = group.find(ids)
+        is_new = (numbers == 0) & tf.reduce_any(rows != 0.0, axis=1)
+        order = tf.cumsum(tf.cast(is_new, tf.int64))  # 1 for the first new id.
+        start = used.read_value()
+        end = start + tf.reduce_sum(tf.cast(is_new, tf.int64))
+        capacity = group.capacity()
+        room = tf.debugging.Assert(
+            end <= capacity,
+            [
+                f"{KEY}: capacity is spent: the request needs spare rows, and fewer "
+                "are left. Export a new version. Needed and left:",
+                end - start,
+                capacity - start,
+            ],
+        )
+        numbers = tf.where(is_new, start + order - 1, numbers)
+        has_row = numbers > 0
+        with tf.control_dependencies([room]):
+            written = tf.boolean_mask(numbers, has_row)
+        writes = group.write(written, tf.boolean_mask(rows, has_row))
+        with tf.control_dependencies(writes):
+            taken = used.assign(end)
+        with tf.control_dependencies([taken]):
+            published = group.insert(
+                tf.boolean_mask(ids, is_new), tf.boolean_mask(numbers, is_new)
+            )
+        with tf.control_dependencies([published]):
+            return tf.identity(end - start), tf.identity(end), capacity
+
+
+class _Places:
+    """Where tables are, as tensors of the graph."""
+
+    def __init__(self, store: FrozenStore) -> None:
+        self._names = [table.name for table in store.tables]
+        self._slots = [table.slot for table in store.tables]
+        groups = [(i, g) for i, g in enumerate(store.groups) for _ in g.group.tables]
+        self._groups = [i for i, _ in groups]
+        self._dims = [group.group.dim for _, group in groups]
+
+    def group_of(self, table: Tensor) -> Tensor:
+        return tf.gather(tf.constant(self._groups, tf.int32), self._number(table))
+
+    def check(self, table: Tensor, ids: Tensor, rows: Tensor) -> list[tf.Operation]:
+        """Returns operations that fail for a request that cannot be applied."""
+        number = self._number(table)
+        slot = tf.gather(tf.constant(self._slots, tf.int64), number)
+        dim = tf.gather(tf.constant(self._dims, tf.int64), number)
+        size = tf.size(ids, tf.int64)
+        known = tf.reduce_any(tf.equal(table, self._names))
+        facts = [
+            (known, f"unknown table; the model has {self._names}. Received:", table),
+            (
+                tf.reduce_all((ids >= 0) & (layout.slot_of(ids) == slot)),
+                "an id is not of the table:",
+                table,
+            ),
+            (
+                tf.reduce_all(tf.shape(rows, tf.int64) == tf.stack([size, dim])),
+                "rows must have shape [n, dim], for n ids. Received n, dim, and shape:",
+                tf.concat([[size, dim], tf.shape(rows, tf.int64)], axis=0),
+            ),
+        ]
+        checks: list[tf.Operation] = []
+        for fact, message, value in facts:
+            # One after the other, so that the first that fails is told.
+            with tf.control_dependencies(checks):
+                check = tf.debugging.Assert(
+                    fact, [f"{KEY}: {message}", value], summarize=8
+                )
+            checks = [check]
+        return checks
+
+    def _number(self, table: Tensor) -> Tensor:
+        return tf.argmax(tf.cast(tf.equal(table, self._names), tf.int32))
+
+
+class Update(signatures.Signature):
+    """The signature."""
+
+    def __init__(self, updates: Updates, store: FrozenStore) -> None:
+        self.specs = {
+            "table": tf.TensorSpec([], tf.string, name="table"),
+            "ids": tf.TensorSpec([None], tf.int64, name="ids"),
+            "rows": tf.TensorSpec([None, None], tf.float32, name="rows"),
+            "step": tf.TensorSpec([], tf.int64, name="step"),
+        }
+        self._updates = updates
+        self._store = store
+
+    def call(self, **tensors: Tensor) -> dict[str, Tensor]:
+        """See base class."""
+        return self._updates.apply(**tensors)
+
+    def request(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """See base class; it changes nothing."""
+        del sample
+        group = self._store.groups[0].group
+        return {
+            "table": np.array(group.tables[0].name.encode(), object),
+            "ids": np.zeros([0], np.int64),
+            "rows": np.zeros([0, group.dim], np.float32),
+            "step": np.array(0, np.int64),
+        }
+
+    def expected(
+        self, sample: Mapping[str, Any], answer: signatures.Answer
+    ) -> dict[str, np.ndarray]:
+        """See base class."""
+        del sample, answer
+        used = self._updates.used[0].numpy() - 1
+        step = self._updates.step.numpy()
+        return {"inserted": np.int64(0), "rows": used, "step": step}
+
+
+def _scalar(value: int) -> tf.Variable:
+    return tf.Variable(value, dtype=tf.int64, trainable=False)

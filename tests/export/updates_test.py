@@ -1,0 +1,178 @@
+"""Rows of a served model change in place: asked by TensorFlow's C API."""
+
+import pathlib
+import tempfile
+import threading
+
+import numpy as np
+import tensorflow as tf
+
+from monolith_tf import testing
+from monolith_tf.embedding.spec import TableSpec
+from monolith_tf.export import metadata
+from monolith_tf.export import saved_model
+from monolith_tf.export import spec as spec_lib
+from monolith_tf.testing import c_session
+from monolith_tf.testing import small_network
+
+_KEY = "update_embeddings"
+_SPARE = 4
+
+
+def _update(table, values, rows, step=0):
+    return (
+        _KEY,
+        {
+            "table": np.array(table.encode(), object),
+            "ids": small_network.feature_ids(table, values),
+            "rows": np.array(rows, np.float32),
+            "step": np.array(step, np.int64),
+        },
+    )
+
+
+def _predict(user, item):
+    return (
+        "serving_default",
+        {
+            "user": np.array(user, np.int64),
+            "history": np.zeros([len(user), 0], np.int64),
+            "history_length": np.zeros([len(user)], np.int64),
+            "item": np.array(item, np.int64),
+            "price": np.zeros([len(user)], np.float32),
+        },
+    )
+
+
+class UpdatesTest(testing.TestCase):
+    def setUp(self):
+        super().setUp()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        self.weights = {"user": {7: [1, 2, 3], 8: [0, 0, 1]}, "item": {1: [1, 1, 1]}}
+
+    def export(self, tables=()):
+        chunks = small_network.rows(self.weights)
+        return saved_model.export(
+            small_network.make(tables),
+            small_network.COLUMNS,
+            self.folder,
+            rows=lambda: chunks,
+            spec=spec_lib.ExportSpec(spare_rows=_SPARE),
+            origin=saved_model.Origin(step=100),
+        )
+
+    def test_a_server_takes_rows(self):
+        path = self.export()
+        self.assertEqual(
+            metadata.read(path)["groups"],
+            [{"rows": 3, "dropped_rows": 0, "capacity": 7}],
+        )
+        asked = _predict([7, 9, 10, 8], [1, 1, 2, 1])
+        new = _update("user", [9, 7, 9], [[5] * 3, [0, 0, 9], [4] * 3])
+        gone = _update("user", [8, 10], np.zeros([2, 3]), step=120)
+        answers = c_session.ask(
+            path,
+            [
+                _update("user", [], np.zeros([0, 3])),
+                asked,
+                new,
+                new,
+                asked,
+                gone,
+                _update("item", [2], [[1, 2, 3]], step=110),
+                asked,
+            ],
+        )
+
+        def state(inserted, rows, step):
+            return {"inserted": inserted, "rows": rows, "capacity": 7, "step": step}
+
+        self.assertEqual(answers[0], state(0, 3, 100))
+        self.assertAllClose(answers[1]["sums"][:, 0], [9, 3, 0, 4])
+        self.assertEqual(answers[2], state(1, 4, 100))
+        self.assertEqual(answers[3], state(0, 4, 100))  # Sent again.
+        self.assertAllClose(answers[4]["sums"][:, 0], [12, 15, 0, 4])
+        self.assertEqual(answers[5], state(0, 4, 120))  # Zeros take no spare row.
+        self.assertEqual(answers[6], state(1, 5, 120))  # Steps do not go back.
+        self.assertAllClose(answers[7]["sums"][:, 0], [12, 15, 6, 3])
+
+    def test_what_is_refused_changes_nothing(self):
+        path = self.export()
+        wrong_width = _update("user", [9], [[1, 2, 3, 4]])
+        foreign = _update("user", [9], [[1, 2, 3]])
+        foreign[1]["table"] = np.array(b"item", object)
+        asked = _predict([7], [1])
+        answers = c_session.ask(
+            path,
+            [
+                _update("user", [20, 21, 22, 23, 24, 7], np.ones([6, 3])),
+                ("update_embeddings", {**foreign[1], "table": np.array(b"x", object)}),
+                foreign,
+                wrong_width,
+                asked,
+                _update("user", [20, 21, 22, 23], np.ones([4, 3])),
+            ],
+        )
+        for answer, message in zip(
+            answers,
+            [
+                "update_embeddings: capacity is spent",
+                "update_embeddings: unknown table; the model has",
+                "update_embeddings: an id is not of the table:] [item]",
+                "update_embeddings: rows must have shape [n, dim], for n ids. Received "
+                "n, dim, and shape:] [1 3 1 4]",
+            ],
+            strict=False,
+        ):
+            self.assertIn(message, answer)
+        self.assertAllClose(answers[4]["sums"][:, 0], [9])
+        self.assertEqual(answers[5]["inserted"], 4)
+        self.assertEqual(answers[5]["rows"], answers[5]["capacity"])
+
+    def test_tables_of_different_layouts_and_compressors(self):
+        tables = [
+            TableSpec(name="user", slot=1, dim=3, compressor="fp16"),
+            TableSpec(name="item", slot=2, dim=3, compressor="int8", int8_range=2.0),
+        ]
+        path = self.export(tables)
+        answers = c_session.ask(
+            path,
+            [
+                _update("user", [9], [[0.1, 0.2, 0.3]]),
+                _update("item", [5], [[0.5, 3.0, -0.7]]),
+                _predict([9, 0], [0, 5]),
+            ],
+        )
+        self.assertEqual(answers[0]["rows"], 3)
+        self.assertEqual(answers[1]["rows"], 2)
+        halves = np.array([0.1, 0.2, 0.3], np.float16).astype(np.float32).sum()
+        eighths = np.rint(np.array([0.5, 2.0, -0.7]) / 2 * 127).sum() * 2 / 127
+        sums = answers[2]["sums"][:, 0]
+        self.assertAllClose(sums, [halves, eighths], rtol=1e-6, atol=1e-6)
+
+    def test_requests_at_once_never_share_a_spare_row(self):
+        path = self.export()
+        with tf.compat.v1.Session(graph=tf.Graph()) as session:
+            meta_graph = tf.compat.v1.saved_model.load(session, ["serve"], str(path))
+
+            def run(request):
+                signature = meta_graph.signature_def[request[0]]
+                return session.run(
+                    {name: info.name for name, info in signature.outputs.items()},
+                    {signature.inputs[n].name: v for n, v in request[1].items()},
+                )
+
+            threads = [
+                threading.Thread(
+                    target=run, args=[_update("user", [30 + i], [[i + 1, 0, 0]])]
+                )
+                for i in range(_SPARE)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            answer = run(_predict([30, 31, 32, 33], [0] * 4))
+        self.assertAllClose(answer["sums"][:, 0], [1, 2, 3, 4])
