@@ -1,0 +1,99 @@
+"""Serves an export by gRPC and REST, as TF Serving does; for development.
+
+EXPORT_DIR holds a folder for each version. The highest is served, and a higher one
+takes over when it appears. For production, use `docker run tensorflow/serving`.
+"""
+
+import argparse
+import contextlib
+import signal
+import sys
+import threading
+from typing import Any
+
+from monolith_tf.cli import errors
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what the sub-command takes."""
+    parser.add_argument("export_dir", metavar="EXPORT_DIR", help="a folder of versions")
+    parser.add_argument(
+        "--port", type=int, default=8500, metavar="P", help="for gRPC (default: 8500)"
+    )
+    parser.add_argument(
+        "--rest-port",
+        type=int,
+        metavar="Q",
+        help="for HTTP (default: none)",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="where to listen (default: 127.0.0.1, for this machine alone)",
+    )
+    parser.add_argument(
+        "--name",
+        default="default",
+        metavar="NAME",
+        help="what requests call the model (default: default)",
+    )
+    parser.add_argument(
+        "--poll-secs",
+        type=float,
+        default=1.0,
+        metavar="SECS",
+        help="between looks for a new version (default: 1)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the sub-command and returns the exit code."""
+    from monolith_tf.cli import quiet
+    from monolith_tf.cli import serving_extra
+
+    if arguments.poll_secs <= 0:
+        raise errors.UsageError("--poll-secs must be above 0.")
+    serving_extra.check()
+    quiet.import_tensorflow(verbose=arguments.verbose)
+    from monolith_tf.serving import server as server_lib
+
+    with server_lib.ModelServer(
+        arguments.export_dir,
+        port=arguments.port,
+        rest_port=arguments.rest_port,
+        host=arguments.host,
+        name=arguments.name,
+        poll_secs=arguments.poll_secs,
+    ) as server:
+        lines = [
+            f"Serving version {server.versions.version} of {arguments.export_dir} as "
+            f"`{arguments.name}`:",
+            f"  gRPC {arguments.host}:{server.port}",
+        ]
+        if server.rest_port is not None:
+            lines.append(
+                f"  REST http://{arguments.host}:{server.rest_port}/v1/models/"
+                f"{arguments.name}:predict"
+            )
+        sys.stdout.write("\n".join([*lines, "Ctrl-C stops it.\n"]))
+        sys.stdout.flush()
+        _wait_for_signal()
+    sys.stdout.write("Stopped.\n")
+    return errors.DONE
+
+
+def _wait_for_signal() -> None:
+    """Returns after Ctrl-C or SIGTERM."""
+    asked = threading.Event()
+
+    def stop(number: int, frame: Any) -> None:
+        del number, frame
+        asked.set()
+
+    former = signal.signal(signal.SIGTERM, stop)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            asked.wait()
+    finally:
+        signal.signal(signal.SIGTERM, former)

@@ -1,0 +1,109 @@
+"""What a checkpoint changes on a server that stands at an earlier step."""
+
+import pathlib
+from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
+from typing import NamedTuple
+
+import numpy as np
+
+from monolith_tf.embedding import checkpoint_files
+from monolith_tf.ids import HASH_BITS
+from monolith_tf.serving import errors
+
+
+class Rows(NamedTuple):
+    """Rows of one table.
+
+    Attributes:
+      table: Its name.
+      ids: Feature ids, `[n]`, int64.
+      weights: `[n, dim]`, float32.
+    """
+
+    table: str
+    ids: np.ndarray
+    weights: np.ndarray
+
+    def split(self, max_bytes: int) -> Iterator["Rows"]:
+        """The same rows in pieces of at most so many bytes, of one row at least."""
+        size = max(1, max_bytes // (8 + 4 * self.weights.shape[1]))
+        for start in range(0, len(self.ids), size):
+            piece = slice(start, start + size)
+            yield Rows(self.table, self.ids[piece], self.weights[piece])
+
+
+class SavedRows:
+    """The rows of a checkpoint, told by when they were last updated.
+
+    Attributes:
+      tables: Table -> width of its rows.
+
+    Args:
+      directory: Where the embedding store wrote them.
+
+    Raises:
+      ValueError: If they are damaged.
+    """
+
+    def __init__(self, directory: str | pathlib.Path) -> None:
+        self._directory = str(directory)
+        self._manifest = checkpoint_files.read_manifest(self._directory)
+        self.tables: dict[str, int] = {
+            table["name"]: sum(part["dim"] for part in group["slices"])
+            for group in self._manifest["groups"]
+            for table in group["tables"]
+        }
+
+    def updated(self, since_step: int) -> Iterator[Rows]:
+        """Rows inserted or updated at a step or later, chunk by chunk.
+
+        Raises:
+          ServingError: If the checkpoint does not say when rows were updated.
+          ValueError: If it is damaged.
+        """
+        groups = self._manifest["groups"]
+        if not all("step" in group["stamps"] for group in groups):
+            raise errors.ServingError(
+                f"{self._directory} does not tell when its rows were updated. Set "
+                "`export.spare_rows`, train on, and publish the next checkpoint."
+            )
+        checkpoint_files.verify(self._directory, self._manifest)
+        for group in groups:
+            for chunk in checkpoint_files.read_rows(self._directory, group):
+                changed = chunk.take(chunk.stamps["step"] >= since_step)
+                yield from _by_table(group, changed.ids, changed.weights)
+
+    def removed(self, since: "SavedRows") -> Iterator[Rows]:
+        """Rows of zeros for the ids that an earlier checkpoint has and this one lacks.
+
+        Args:
+          since: The earlier checkpoint.
+        """
+        ids = np.setdiff1d(since.ids(), self.ids(), assume_unique=True)
+        for group in self._manifest["groups"]:
+            dim = sum(part["dim"] for part in group["slices"])
+            yield from _by_table(
+                group, ids, np.broadcast_to(np.float32(0), (len(ids), dim))
+            )
+
+    def ids(self) -> np.ndarray:
+        """All ids, `[n]`, int64."""
+        chunks = [
+            chunk.ids
+            for group in self._manifest["groups"]
+            for chunk in checkpoint_files.read_rows(self._directory, group)
+        ]
+        return np.concatenate([np.zeros([0], np.int64), *chunks])
+
+
+def _by_table(
+    group: Mapping[str, Any], ids: np.ndarray, weights: np.ndarray
+) -> Iterator[Rows]:
+    """Splits rows by the tables of a group; ids of others are left out."""
+    slots = ids >> HASH_BITS
+    for table in group["tables"]:
+        mine = slots == table["slot"]
+        if mine.any():
+            yield Rows(table["name"], ids[mine], weights[mine])

@@ -1,0 +1,166 @@
+"""One version of a model in a session, as a model server holds it."""
+
+import pathlib
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+import tensorflow as tf
+
+from monolith_tf.serving import errors
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class Model:
+    """A SavedModel, loaded by the session loader: what TF Serving does.
+
+    Attributes:
+      path: Its folder.
+      version: Its number.
+      signatures: Signature key -> what it takes and gives.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        """Loads a version.
+
+        Args:
+          path: Its folder, whose name is its number.
+
+        Raises:
+          ServingError: If it is no SavedModel, or a damaged one.
+        """
+        if not (path / "saved_model.pb").exists():
+            raise errors.ServingError(
+                f"{path} is not a SavedModel: it has no saved_model.pb. "
+                "`monolith-tf export` writes one."
+            )
+        self.path = path
+        self.version = int(path.name)
+        self._session = tf.compat.v1.Session(graph=tf.Graph())
+        try:
+            meta_graph = tf.compat.v1.saved_model.load(
+                self._session, [tf.saved_model.SERVING], str(path)
+            )
+        except Exception as error:  # The loader raises what its parts raise.
+            self._session.close()
+            reason = _reason(str(error)) or f"{type(error).__name__}."
+            raise errors.ServingError(
+                f"{path} cannot be loaded: {reason} The export is damaged or was made "
+                "for another server; export it again."
+            ) from error
+        self.signatures: Mapping[str, Any] = {
+            key: signature
+            for key, signature in meta_graph.signature_def.items()
+            if not key.startswith("__")
+        }
+
+    def close(self) -> None:
+        """Frees what the model holds; it answers no more."""
+        self._session.close()
+
+    def signature(self, key: str) -> Any:
+        """Returns a signature.
+
+        Args:
+          key: Its key; the default one where empty.
+
+        Raises:
+          RequestError: If there is none.
+        """
+        key = key or tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+        if key not in self.signatures:
+            raise errors.RequestError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"The model has no signature `{key}`. "
+                f"It has: {_names(self.signatures)}.",
+            )
+        return self.signatures[key]
+
+    def run(
+        self,
+        key: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str] = (),
+    ) -> dict[str, np.ndarray]:
+        """Answers a request.
+
+        Args:
+          key: The signature's key; the default one where empty.
+          inputs: Input -> value; all that the signature names.
+          outputs: The outputs wanted; all where empty.
+
+        Returns:
+          Output -> value.
+
+        Raises:
+          RequestError: If the inputs are not what the signature takes, or do not suit
+            the model.
+        """
+        signature = self.signature(key)
+        _check_inputs(key, signature, inputs)
+        unknown = sorted(set(outputs) - set(signature.outputs))
+        if unknown:
+            raise errors.bad_request(
+                f"The signature has no output {_names(unknown)}. "
+                f"It has: {_names(signature.outputs)}."
+            )
+        fetched = {
+            name: info.name
+            for name, info in signature.outputs.items()
+            if not outputs or name in outputs
+        }
+        fed = {signature.inputs[name].name: value for name, value in inputs.items()}
+        try:
+            return self._session.run(fetched, fed)
+        except tf.errors.OpError as error:
+            code = _CODES.get(error.error_code, grpc.StatusCode.UNKNOWN)
+            raise errors.RequestError(code, _reason(error.message)) from error
+
+
+def _check_inputs(key: str, signature: Any, inputs: Mapping[str, np.ndarray]) -> None:
+    wanted = signature.inputs
+    missing = sorted(set(wanted) - set(inputs))
+    unknown = sorted(set(inputs) - set(wanted))
+    if missing or unknown:
+        found = [f"lacks {_names(missing)}"] if missing else []
+        found += [f"has {_names(unknown)}, which is none"] if unknown else []
+        raise errors.bad_request(
+            f"The request {' and '.join(found)} of the signature's inputs. "
+            f"It takes: {_names(wanted)}."
+        )
+    for name, value in inputs.items():
+        dtype = tf.as_dtype(wanted[name].dtype)
+        if _dtype(value) != dtype:
+            raise errors.bad_request(
+                f"`{name}` must be of the type {dtype.name}. "
+                f"Received: {_dtype(value).name}."
+            )
+        shape = tf.TensorShape(wanted[name].tensor_shape)
+        if not shape.is_compatible_with(value.shape):
+            raise errors.bad_request(
+                f"`{name}` must have the shape {_shape(shape)}, where ? stands for any "
+                f"size. Received: {list(value.shape)}."
+            )
+
+
+def _dtype(value: np.ndarray) -> tf.DType:
+    return tf.string if value.dtype.kind in "OSU" else tf.as_dtype(value.dtype)
+
+
+def _shape(shape: tf.TensorShape) -> str:
+    if shape.rank is None:
+        return "?"
+    return f"[{', '.join('?' if n is None else str(n) for n in shape)}]"
+
+
+def _names(names: Any) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))
+
+
+def _reason(message: str) -> str:
+    """What went wrong, without the nodes in which it did."""
+    lines = message.partition("\n\t [[")[0].strip().splitlines()
+    return lines[-1].strip().removesuffix(".") + "." if lines else ""

@@ -1,0 +1,141 @@
+"""A model server for development, with TF Serving's interfaces."""
+
+import pathlib
+import socket
+import threading
+from concurrent import futures
+from typing import Any
+
+import grpc
+from tensorflow_serving.apis import model_service_pb2_grpc
+from tensorflow_serving.apis import prediction_service_pb2_grpc
+from werkzeug import serving as werkzeug_serving
+
+from monolith_tf.serving import errors
+from monolith_tf.serving import grpc_service
+from monolith_tf.serving import rest
+from monolith_tf.serving import versions as versions_lib
+from monolith_tf.serving import warmup
+
+_GRACE_SECS = 10
+_STOP_POLL_SECS = 0.1
+_ANY_SIZE = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+)
+
+
+class ModelServer:
+    """Answers gRPC and REST requests from the highest version in a folder.
+
+    It has neither batching nor access control: it is for trying client code, not for
+    production. Whoever reaches its port can also write, if the model takes updates.
+
+    Attributes:
+      port: Where it listens for gRPC.
+      rest_port: Where it listens for HTTP, or None.
+      versions: The model it serves.
+
+    Example:
+      >>> with ModelServer("runs/a/export", port=8500) as server:  # doctest: +SKIP
+      ...     server.wait()
+    """
+
+    def __init__(
+        self,
+        directory: str | pathlib.Path,
+        *,
+        port: int,
+        rest_port: int | None = None,
+        host: str = "127.0.0.1",
+        name: str = "default",
+        poll_secs: float = 1.0,
+        threads: int = 16,
+    ) -> None:
+        """Loads the highest version and starts to answer.
+
+        Args:
+          directory: Holds a folder for each version.
+          port: For gRPC; 0 takes a free one.
+          rest_port: For HTTP; 0 takes a free one, None answers no HTTP.
+          host: The address to listen at; the default one takes requests of this
+            machine alone.
+          name: What requests call the model.
+          poll_secs: Seconds between looks for a new version.
+          threads: gRPC requests that are answered at once.
+
+        Raises:
+          ServingError: If there is no version that loads, or a port is taken.
+        """
+        self.versions = versions_lib.Versions(pathlib.Path(directory), warmup.replay)
+        self._grpc = grpc.server(
+            futures.ThreadPoolExecutor(threads, "grpc"),
+            options=[*_ANY_SIZE, ("grpc.so_reuseport", 0)],
+        )
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+            grpc_service.PredictionService(name, self.versions), self._grpc
+        )
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+            grpc_service.ModelService(name, self.versions), self._grpc
+        )
+        self._http: Any = None
+        self.rest_port: int | None = None
+        try:
+            self.port = self._grpc.add_insecure_port(f"{host}:{port}")
+            if rest_port is not None:
+                application = rest.RestService(name, self.versions)
+                self._http = _http_server(host, rest_port, application)
+                self.rest_port = self._http.port
+        except (RuntimeError, OSError) as error:
+            self.versions.close()
+            raise errors.ServingError(
+                f"Cannot listen at {host}: {error}. Choose another port."
+            ) from error
+        self._grpc.start()
+        if self._http is not None:
+            threading.Thread(
+                target=self._http.serve_forever,
+                args=[_STOP_POLL_SECS],
+                name="http",
+                daemon=True,
+            ).start()
+        self.versions.watch(poll_secs)
+
+    def wait(self) -> None:
+        """Returns when the server is closed by another thread, or interrupted."""
+        self._grpc.wait_for_termination()
+
+    def close(self) -> None:
+        """Lets the requests that are being answered end, and stops."""
+        if self._http is not None:
+            self._http.shutdown()
+            self._http.server_close()
+        self._grpc.stop(_GRACE_SECS).wait()
+        self.versions.close()
+
+    def __enter__(self) -> "ModelServer":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class _Silent(werkzeug_serving.WSGIRequestHandler):
+    """Logs no line for each request."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """See base class."""
+
+
+def _http_server(host: str, port: int, application: Any) -> Any:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Given a port, Werkzeug would end the process where another has it.
+    with socket.create_server((host, port), family=family) as listening:
+        return werkzeug_serving.make_server(
+            host,
+            port,
+            application,
+            threaded=True,
+            request_handler=_Silent,
+            fd=listening.fileno(),
+        )

@@ -1,0 +1,135 @@
+"""The `update_embeddings` signature of a model server, from outside."""
+
+import threading
+from typing import NamedTuple
+
+import grpc
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2
+from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+from monolith_tf.serving import changed_rows
+from monolith_tf.serving import errors
+
+SIGNATURE = "update_embeddings"
+_TIMEOUT_SECS = 30
+_CLOSE_AFTER_SECS = 5
+
+
+class BrokenError(RuntimeError):
+    """What was sent so far may have been lost; start over."""
+
+
+class Updated(NamedTuple):
+    """A server's answer.
+
+    Attributes:
+      inserted: Ids that took a spare row.
+      step: The step at which the server stands.
+    """
+
+    inserted: int
+    step: int
+
+
+class UpdateClient:
+    """Sends row updates to one server, and notices when it may have forgotten some.
+
+    A server that is restarted, or goes over to another version, has only what its
+    export has. So all requests but the first ask for the version that answered it, and
+    a lost connection means that all must be sent anew.
+
+    Attributes:
+      address: Of the server.
+      version: The version that answers; 0 before the first answer.
+
+    Args:
+      address: `host:port`.
+      name: What the server calls the model.
+    """
+
+    def __init__(self, address: str, name: str) -> None:
+        self.address = address
+        self.version = 0
+        self._name = name
+        self._channel = grpc.insecure_channel(address)
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+        self._was_ready = False
+        self._lost = threading.Event()
+        self._channel.subscribe(self._watch)
+
+    def __enter__(self) -> "UpdateClient":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._channel.unsubscribe(self._watch)
+        # The thread that watches looks up five times a second, and fails loudly if the
+        # channel is gone by then.
+        closing = threading.Timer(_CLOSE_AFTER_SECS, self._channel.close)
+        closing.daemon = True
+        closing.start()
+
+    def update(self, rows: changed_rows.Rows, *, step: int = 0) -> Updated:
+        """Sends rows of one table.
+
+        Args:
+          rows: The rows; they may be none.
+          step: The step at which the server stands once it has them; 0 leaves it.
+
+        Raises:
+          BrokenError: If the version that answered before is gone.
+          ServingError: If the model takes no updates, or has no room.
+          grpc.RpcError: If there is no answer.
+        """
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = self._name
+        request.model_spec.signature_name = SIGNATURE
+        if self.version:
+            request.model_spec.version.value = self.version
+        for key, value in (
+            ("table", tf.make_tensor_proto(rows.table)),
+            ("ids", tf.make_tensor_proto(rows.ids, tf.int64)),
+            ("rows", tf.make_tensor_proto(rows.weights, tf.float32)),
+            ("step", tf.make_tensor_proto(step, tf.int64)),
+        ):
+            request.inputs[key].CopyFrom(value)
+        try:
+            response = self._stub.Predict(request, timeout=_TIMEOUT_SECS)
+        except grpc.RpcError as error:
+            raise self._explained(error) from error
+        self.version = response.model_spec.version.value
+        answer = {
+            key: int(tf.make_ndarray(value)) for key, value in response.outputs.items()
+        }
+        return Updated(answer["inserted"], answer["step"])
+
+    def check_unbroken(self) -> None:
+        """Checks that the server has kept what was sent.
+
+        Raises:
+          BrokenError: If the connection was lost in between.
+        """
+        if self._lost.is_set():
+            raise BrokenError("the connection was lost")
+
+    def _watch(self, state: grpc.ChannelConnectivity) -> None:
+        if state is grpc.ChannelConnectivity.READY:
+            self._was_ready = True
+        elif self._was_ready:
+            self._lost.set()
+
+    def _explained(self, error: grpc.RpcError) -> Exception:
+        text = error.details() or ""
+        if self.version and error.code() is grpc.StatusCode.NOT_FOUND:
+            return BrokenError(f"version {self.version} is gone")
+        if SIGNATURE in text and f"{SIGNATURE}:" not in text:
+            return errors.ServingError(
+                f"The model at {self.address} takes no updates: it has no signature "
+                f"`{SIGNATURE}`. Set `export.spare_rows` and export it again."
+            )
+        if "capacity is spent" in text:
+            return errors.ServingError(
+                f"{self.address} has no room for more new ids; a full version is due: "
+                "`monolith-tf export CONFIG`. More of `export.spare_rows` lasts longer."
+            )
+        return error

@@ -1,0 +1,161 @@
+"""The newest version of a model, exchanged while requests are answered."""
+
+import contextlib
+import dataclasses
+import pathlib
+import threading
+from collections.abc import Callable
+from collections.abc import Iterator
+
+import grpc
+from absl import logging
+
+from monolith_tf.export import versions as export_versions
+from monolith_tf.serving import errors
+from monolith_tf.serving import model as model_lib
+
+
+@dataclasses.dataclass
+class _Held:
+    """A model and how many need it: the server, while it is current, and requests."""
+
+    model: model_lib.Model
+    holders: int = 1
+
+
+class Versions:
+    """Serves the highest version in a folder, and watches for a higher one.
+
+    A new version is loaded and warmed up beside the old one, takes over at once, and
+    requests that the old one is answering end in peace before it is freed. A version
+    that does not load is told in the log and passed over until its files change.
+    """
+
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        warm_up: Callable[[model_lib.Model], None] = lambda model: None,
+    ) -> None:
+        """Loads the highest version.
+
+        Args:
+          directory: Holds a folder for each version.
+          warm_up: Called with every model before it answers requests.
+
+        Raises:
+          ServingError: If there is no version, or the highest does not load.
+        """
+        self._directory = directory
+        self._warm_up = warm_up
+        self._lock = threading.Lock()
+        self._failed: tuple[pathlib.Path, object] | None = None
+        self._stop = threading.Event()
+        self._watcher: threading.Thread | None = None
+        self._current = _Held(self._load(_newest(directory)))
+
+    def watch(self, every_secs: float) -> None:
+        """Starts to look for new versions."""
+
+        def look() -> None:
+            while not self._stop.wait(every_secs):
+                self.refresh()
+
+        self._watcher = threading.Thread(target=look, name="versions", daemon=True)
+        self._watcher.start()
+
+    def close(self) -> None:
+        """Ends the watch and frees the model once nobody uses it."""
+        self._stop.set()
+        if self._watcher is not None:
+            self._watcher.join()
+        self._release(self._current)
+
+    @property
+    def version(self) -> int:
+        """The number of the version that answers."""
+        return self._current.model.version
+
+    @contextlib.contextmanager
+    def use(self, version: int | None = None) -> Iterator[model_lib.Model]:
+        """Lends the model for a request; it stays whole until the request is done.
+
+        Args:
+          version: The number asked for; None takes what there is.
+
+        Raises:
+          RequestError: If another version was asked for.
+        """
+        with self._lock:
+            held = self._current
+            if version not in (None, held.model.version):
+                raise errors.RequestError(
+                    grpc.StatusCode.NOT_FOUND,
+                    f"Version {version} is not served; "
+                    f"version {held.model.version} is.",
+                )
+            held.holders += 1
+        try:
+            yield held.model
+        finally:
+            self._release(held)
+
+    def refresh(self) -> None:
+        """Goes over to the highest version if it is another one and loads."""
+        path = None
+        try:
+            path = _newest(self._directory)
+            if int(path.name) == self.version:
+                return
+            if self._failed == (path, _state(path)):
+                return
+            held = _Held(self._load(path))
+        except (errors.ServingError, OSError) as error:
+            if path is not None:
+                self._failed = (path, _state(path))
+                logging.error("Version %d goes on: %s", self.version, error)
+            return
+        with self._lock:
+            former, self._current = self._current, held
+        self._release(former)
+        logging.info("Version %d takes over.", held.model.version)
+
+    def _load(self, path: pathlib.Path) -> model_lib.Model:
+        model = model_lib.Model(path)
+        try:
+            self._warm_up(model)
+        except BaseException:
+            model.close()
+            raise
+        return model
+
+    def _release(self, held: _Held) -> None:
+        with self._lock:
+            held.holders -= 1
+            unused = not held.holders
+        if unused:
+            held.model.close()
+
+
+def _newest(directory: pathlib.Path) -> pathlib.Path:
+    """Returns the folder of the highest version."""
+    if not directory.is_dir():
+        raise errors.ServingError(f"{directory} is not a folder.")
+    found = export_versions.versions(directory)
+    if not found:
+        hint = "`monolith-tf export` writes one."
+        if (directory / "saved_model.pb").exists():
+            hint = f"It is one version; serve {directory.absolute().parent}."
+        raise errors.ServingError(
+            f"{directory} holds no versions, folders named by a number. {hint}"
+        )
+    return directory / str(found[-1])
+
+
+def _state(path: pathlib.Path) -> object:
+    """What changes when a file is added to a folder or written."""
+    found = []
+    for file in sorted(path.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):
+            stat = file.stat()
+            found.append((file, stat.st_size, stat.st_mtime_ns))
+    return found

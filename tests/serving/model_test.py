@@ -1,0 +1,90 @@
+"""Loading: what is damaged, foreign or not there is told."""
+
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from monolith_tf.serving import errors
+from monolith_tf.serving import model as model_lib
+from monolith_tf.serving import versions
+
+
+def test_answers(saved, rows):
+    model = model_lib.Model(saved / "2")
+    np.testing.assert_allclose(model.run("", rows)["click"], [5, 11.5])
+    model.close()
+
+
+def test_errors_of_the_graph_are_told_without_its_nodes(saved):
+    model = model_lib.Model(saved / "1")
+    with pytest.raises(
+        errors.RequestError,
+        match=r"^Name: <unknown>, Feature: user \(data type: int64\) is required but "
+        r"could not be found\.$",
+    ):
+        model.run("regress", {"inputs": np.array([b""], object)})
+    model.close()
+
+
+@pytest.fixture
+def version(saved, tmp_path):
+    shutil.copytree(saved / "1", tmp_path / "1")
+    return tmp_path / "1"
+
+
+@pytest.mark.parametrize(
+    ("file", "keep", "reason"),
+    [
+        ("saved_model.pb", 100, "Error parsing"),
+        ("saved_model.pb", 0, "MetaGraphDef associated with tags"),
+        ("variables/variables.index", 20, ".+"),
+        ("variables/variables.data-00000-of-00001", 1, ".+"),
+    ],
+)
+def test_a_truncated_version_is_told(version, file, keep, reason):
+    path = version / file
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(
+        errors.ServingError,
+        match=rf"{version} cannot be loaded: .*{reason}.* The export is damaged or was "
+        "made for another server; export it again.",
+    ):
+        model_lib.Model(version)
+
+
+def test_a_version_without_its_variables_is_told(version):
+    shutil.rmtree(version / "variables")
+    with pytest.raises(errors.ServingError, match=rf"{version} cannot be loaded: "):
+        model_lib.Model(version)
+
+
+def test_a_model_for_training_is_told(tmp_path):
+    path = tmp_path / "1"
+    builder = tf.compat.v1.saved_model.Builder(str(path))
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.constant(1.0)
+        builder.add_meta_graph_and_variables(session, ["train"])
+    builder.save()
+    with pytest.raises(errors.ServingError, match=r"cannot be loaded: MetaGraphDef"):
+        model_lib.Model(path)
+
+
+def test_a_foreign_folder_is_told(tmp_path, saved):
+    with pytest.raises(errors.ServingError, match=r"none is not a folder\.$"):
+        versions.Versions(tmp_path / "none")
+    with pytest.raises(
+        errors.ServingError,
+        match=rf"^{tmp_path} holds no versions, folders named by a number\. "
+        r"`monolith-tf export` writes one\.$",
+    ):
+        versions.Versions(tmp_path)
+    with pytest.raises(errors.ServingError, match=rf"It is one version; serve {saved}"):
+        versions.Versions(saved / "1")
+    (tmp_path / "7").mkdir()
+    with pytest.raises(
+        errors.ServingError,
+        match=rf"^{tmp_path}/7 is not a SavedModel: it has no saved_model\.pb\. ",
+    ):
+        versions.Versions(tmp_path)

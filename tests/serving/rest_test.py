@@ -1,0 +1,98 @@
+"""REST on loopback."""
+
+import urllib.error
+import urllib.request
+
+import pytest
+
+
+def test_predict_by_rest(rest):
+    first = {"user": 1, "price": 0, "history": [3, 0], "history_length": 1}
+    second = {"user": 2, "price": 0.5, "history": [3, 4], "history_length": 2}
+    assert rest("default:predict", {"instances": [first, second]}) == (
+        200,
+        {"predictions": [4.0, 9.5]},
+    )
+    whole = {name: [first[name], second[name]] for name in first}
+    assert rest("default/versions/1:predict", {"inputs": whole}) == (
+        200,
+        {"outputs": [4.0, 9.5]},
+    )
+
+
+def test_classify_and_regress_by_rest(rest):
+    body = {"signature_name": "classify", "examples": [{"user": 1}, {"user": [2]}]}
+    assert rest("default:classify", body) == (
+        200,
+        {"results": [[["no", -1.0], ["yes", 1.0]], [["no", -2.0], ["yes", 2.0]]]},
+    )
+    body = {"signature_name": "regress", "context": {"user": 4}, "examples": [{}]}
+    assert rest("default:regress", body) == (200, {"results": [4.0]})
+
+
+def test_status_and_metadata_by_rest(rest):
+    fine = {"error_code": "OK", "error_message": ""}
+    entry = {"version": "1", "state": "AVAILABLE", "status": fine}
+    for path in ("default", "default/versions/1"):
+        assert rest(path) == (200, {"model_version_status": [entry]})
+    status, answer = rest("default/metadata")
+    assert status == 200
+    signatures = answer["metadata"]["signature_def"]["signature_def"]
+    assert signatures["regress"]["inputs"]["inputs"]["dtype"] == "DT_STRING"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "text"),
+    [
+        (
+            "other:predict",
+            {},
+            404,
+            "There is no model `other` here. This server has `default`.",
+        ),
+        ("default/versions/9", None, 404, "Version 9 is not served; version 1 is."),
+        (
+            "default:predict",
+            [],
+            400,
+            "The request must be a JSON object.",
+        ),
+        (
+            "default:predict",
+            {"instances": [{"user": 1}]},
+            400,
+            "The request lacks `history`, `history_length`, `price` of the signature's "
+            "inputs. It takes: `history`, `history_length`, `price`, `user`.",
+        ),
+        (
+            "default:predict",
+            {"signature_name": "x", "instances": [1]},
+            412,
+            "The model has no signature `x`. It has: `classify`, `regress`, "
+            "`serving_default`, `text`.",
+        ),
+        (
+            "default:predict",
+            {"signature_name": 1, "instances": [1]},
+            400,
+            "`signature_name` must be a string. Received: 1.",
+        ),
+        (
+            "default:regress",
+            {"examples": []},
+            400,
+            "`examples` must be a list of at least one example.",
+        ),
+    ],
+)
+def test_bad_requests_by_rest(rest, path, body, status, text):
+    assert rest(path, body) == (status, {"error": text})
+
+
+def test_what_is_no_json_is_refused(rest, server):
+    address = f"http://127.0.0.1:{server.rest_port}/v1/models/default:predict"
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(address, b"{", timeout=10)
+    with caught.value as error:
+        assert error.code == 400
+        assert b"The request is no JSON: " in error.read()

@@ -1,0 +1,148 @@
+"""Rows of an export change by gRPC, and bad requests change nothing."""
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from monolith_tf.export import saved_model
+from monolith_tf.export import spec as spec_lib
+from monolith_tf.serving import changed_rows
+from monolith_tf.serving import errors
+from monolith_tf.serving import update_client
+from monolith_tf.testing import small_network
+
+_WEIGHTS = {
+    "user": {7: [1.0, 2.0, 3.0], 8: [0.0, 0.0, 1.0]},
+    "item": {1: [1.0, 1.0, 1.0]},
+}
+_SPARE = 2
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """A folder of versions of an export that takes updates, and no sigmoid after."""
+    folder = tmp_path_factory.mktemp("updatable")
+    chunks = small_network.rows(_WEIGHTS)
+    saved_model.export(
+        small_network.make(),
+        small_network.COLUMNS,
+        folder,
+        rows=lambda: chunks,
+        spec=spec_lib.ExportSpec(spare_rows=_SPARE),
+        origin=saved_model.Origin(step=100),
+    )
+    return folder
+
+
+@pytest.fixture
+def export_dir(exported):
+    return exported
+
+
+@pytest.fixture
+def client(server):
+    with update_client.UpdateClient(f"127.0.0.1:{server.port}", "default") as made:
+        yield made
+
+
+@pytest.fixture
+def sums(stub, ask):
+    """What the model adds up for users, without history and item."""
+
+    def answer(users):
+        count = len(users)
+        request = ask(
+            user=np.array(users, np.int64),
+            history=np.zeros([count, 1], np.int64),
+            history_length=np.zeros([count], np.int64),
+            item=np.zeros([count], np.int64),
+            price=np.zeros([count], np.float32),
+        )
+        outputs = stub.Predict(request, timeout=10).outputs
+        return tf.make_ndarray(outputs["sums"])[:, 0].tolist()
+
+    return answer
+
+
+def _rows(values, weights, table="user"):
+    ids = small_network.feature_ids(table, values)
+    return changed_rows.Rows(table, ids, np.array(weights, np.float32))
+
+
+def test_mutate_then_predict(client, sums):
+    assert sums([7, 8, 9]) == [6, 1, 0]
+    assert client.update(_rows([], np.zeros([0, 3]))).step == 100
+    changed = _rows([7, 9], [[1, 1, 1], [2, 2, 2]])
+    assert client.update(changed) == update_client.Updated(inserted=1, step=100)
+    assert sums([7, 8, 9]) == [3, 1, 6]
+    # Sent again, it is as it was.
+    assert client.update(changed) == update_client.Updated(inserted=0, step=100)
+    assert sums([7, 8, 9]) == [3, 1, 6]
+    # Zeros take a row away; and the step comes with the last request.
+    assert client.update(_rows([9], [[0, 0, 0]]), step=130).step == 130
+    assert sums([7, 8, 9]) == [3, 1, 0]
+
+
+def test_a_restarted_server_has_its_export(client, sums):
+    assert client.update(_rows([], np.zeros([0, 3]))).step == 100
+    assert sums([7, 8, 9]) == [6, 1, 0]
+
+
+def test_spent_capacity_is_told_and_changes_nothing(client, sums):
+    with pytest.raises(
+        errors.ServingError,
+        match=r"has no room for more new ids; a full version is due",
+    ):
+        client.update(_rows([7, 20, 21, 22], np.ones([4, 3])))
+    assert sums([7, 20]) == [6, 0]
+    assert client.update(_rows([20, 21], np.ones([2, 3]))).inserted == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        (_rows([7], [[1, 1, 1]])._replace(table="usr"), "unknown table"),
+        (_rows([7], [[1, 1, 1]])._replace(table="item"), "an id is not of the table"),
+        (_rows([7], [[1, 1]]), r"rows must have shape \[n, dim\]"),
+    ],
+)
+def test_bad_updates_are_told(client, sums, rows, text):
+    with pytest.raises(grpc.RpcError) as caught:
+        client.update(rows)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.match(text)
+    assert sums([7]) == [6]
+
+
+@pytest.mark.parametrize("length", [-1, 2])
+def test_lengths_that_do_not_fit_their_list_are_told(stub, ask, length):
+    request = ask(
+        user=[7],
+        history=[[1]],
+        history_length=[length],
+        item=[1],
+        price=np.float32([0]),
+    )
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Predict(request, timeout=10)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert (
+        "`history_length` must be, for each row of `history`, between 0 and the number "
+        "of its columns." in caught.value.details()
+    )
+
+
+def test_updates_by_rest(rest):
+    feature_id = small_network.feature_ids("user", [7]).item()
+    body = {
+        "signature_name": "update_embeddings",
+        "inputs": {
+            "table": "user",
+            "ids": [feature_id],
+            "rows": [[1, 0, 0]],
+            "step": 0,
+        },
+    }
+    status, answer = rest("default:predict", body)
+    assert (status, answer["outputs"]["inserted"]) == (200, 0)
