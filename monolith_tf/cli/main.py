@@ -17,15 +17,23 @@ from monolith_tf.cli import errors
 from monolith_tf.cli import evaluate
 from monolith_tf.cli import export
 from monolith_tf.cli import inspect
+from monolith_tf.cli import launch
 from monolith_tf.cli import predict
 from monolith_tf.cli import progress
+from monolith_tf.cli import publish
+from monolith_tf.cli import serve
 from monolith_tf.cli import train
+from monolith_tf.distribute import exits
+from monolith_tf.distribute import task
 
 _COMMANDS = {
     "train": train,
+    "launch": launch,
     "evaluate": evaluate,
     "export": export,
     "predict": predict,
+    "serve": serve,
+    "publish": publish,
     "check": check,
     "inspect": inspect,
 }
@@ -33,13 +41,24 @@ _EPILOG = """\
 CONFIG is a YAML file; `key.path=value` replaces one of its values:
   monolith-tf train configs/census_mmoe.yaml trainer.max_steps=200 tables[0].dim=8
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted; in a cluster also 75, a
+parameter server was lost, and 76, there was no chief for too long.
 """
 
 
 def run() -> None:
     """Runs the command; what the console script `monolith-tf` calls."""
-    app.run(main, flags_parser=parse)
+    app.run(_run_to_the_end, flags_parser=parse)
+
+
+def _run_to_the_end(arguments: argparse.Namespace) -> int:
+    code = main(arguments)
+    if arguments.command == "train" and os.environ.get(task.VARIABLE):
+        # TensorFlow's threads may wait for a lost task for ever, and Python for them.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -120,6 +139,13 @@ def _failed(error: Exception, *, debug: bool) -> int:
     if isinstance(error, errors.UsageError):
         _complain(f"error: {error}")
         return errors.WRONG_USE
+    if isinstance(error, task.TaskError):
+        _complain(f"error: {error}")
+        return errors.WRONG_USE
+    if isinstance(error, exits.ParameterServerLostError | exits.ChiefGoneError):
+        _complain(f"error: {error}")
+        lost = isinstance(error, exits.ParameterServerLostError)
+        return exits.PS_LOST if lost else exits.CHIEF_GONE
     config_errors = sys.modules.get("monolith_tf.config.errors")
     if config_errors is not None and isinstance(error, config_errors.ConfigError):
         _complain(str(error))

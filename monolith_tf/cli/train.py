@@ -2,9 +2,11 @@
 
 Checkpoints, metrics.jsonl, TensorBoard summaries and the resolved config go to the
 config's model_dir. Ctrl-C writes a checkpoint and stops; the same command goes on.
+Where TF_CONFIG is set, the process is the task of a cluster that it names.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
 
@@ -13,6 +15,7 @@ from monolith_tf.cli import errors
 from monolith_tf.cli import placement
 from monolith_tf.cli import progress
 from monolith_tf.cli import tables
+from monolith_tf.distribute import task as task_lib
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the sub-command and returns the exit code."""
     from monolith_tf import config as config_lib
 
+    task = task_lib.Task.from_env(os.environ)
     config = config_lib.load_config(arguments.config, arguments.overrides)
     check.show_features(config)
     placement.show(config)
@@ -35,16 +39,22 @@ def run(arguments: argparse.Namespace) -> int:
     quiet.import_tensorflow(verbose=arguments.verbose)
     from monolith_tf.cli import watcher
     from monolith_tf.experiment import estimator
+    from monolith_tf.experiment import tasks
 
     view = progress.create()
     progress.attach_log(view, verbose=arguments.verbose)
     training = watcher.TrainingView(view)
     try:
-        metrics = estimator.Estimator(config, watcher=training).train()
+        if task is None:
+            metrics = estimator.Estimator(config, watcher=training).train()
+        else:
+            metrics = tasks.train(config, task, watcher=training)
     finally:
         view.end()
         lines = progress.Lines(sys.stderr)
         progress.attach_log(lines, verbose=arguments.verbose)
+    if task is not None and task.kind != "chief":
+        return errors.DONE
     training.show_result()
     if metrics:
         show_metrics("Last evaluation", metrics)

@@ -14,11 +14,10 @@ class TrainingView(estimator.Watcher):
 
     def __init__(self, view: progress.Lines | progress.Bar) -> None:
         self._view = view
-        self._run: run_lib.Run | None = None
+        self._tables: list[Any] | None = None
 
     def job(self, tables: list[Any], run: run_lib.Run) -> None:
         """See base class."""
-        self._run = run
         if any(table.rows for table in tables):
             show_tables("Embedding tables to go on with", tables)
         self._view.begin(run.progress.step, run.total_steps)
@@ -31,11 +30,15 @@ class TrainingView(estimator.Watcher):
         """See base class."""
         self._view.report(run.progress.step, values)
 
+    def end(self, run: run_lib.Run) -> None:
+        """See base class."""
+        # Parameter servers are gone when the result is shown.
+        self._tables = run.step.network.store.describe()
+
     def show_result(self) -> None:
         """Prints what the tables hold at the end of the run."""
-        if self._run is not None:
-            store = self._run.step.network.store
-            show_tables("Embedding tables after training", store.describe())
+        if self._tables is not None:
+            show_tables("Embedding tables after training", self._tables)
 
 
 def show_tables(title: str, tables: list[Any]) -> None:

@@ -161,10 +161,11 @@ def _evaluations(config: schema.ExperimentConfig) -> Complaints:
                     "there are no rows to evaluate on. Set `data.eval` or "
                     "`data.validation_fraction`.",
                 )
-    if trainer.early_stop is not None:
-        stop = trainer.early_stop
-        path: errors.Path = ("trainer", "early_stop", "metric")
-        yield from _watched(config, path, stop.metric, decided=stop.mode != "auto")
+    for key in ("early_stop", "reduce_on_plateau"):
+        spec = getattr(trainer, key)
+        if spec is not None:
+            path: errors.Path = ("trainer", key, "metric")
+            yield from _watched(config, path, spec.metric, decided=spec.mode != "auto")
     if trainer.keep_best is not None:
         path = ("trainer", "keep_best")
         yield from _watched(config, path, trainer.keep_best, decided=False)

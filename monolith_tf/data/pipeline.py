@@ -44,15 +44,33 @@ def dataset(
       A dataset of dicts: `[batch]` tensors, `[batch, length]` tensors of lists of one
       length, ragged tensors of other lists.
     """
-    signature = [tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int64)]
-    for type_ in columns.values():
-        signature += _signature(type_)
 
     def generate() -> Iterator[Flat]:
         for window, first in windows():
-            yield _flatten(window, first, columns)
+            yield flatten(window, first, columns)
 
-    def batches(num_rows: Tensor, first: Tensor, *arrays: Tensor) -> tf.data.Dataset:
+    made = tf.data.Dataset.from_generator(
+        generate, output_signature=tuple(signature(columns))
+    )
+    return batches(made, columns, batch_size, string_codes)
+
+
+def batches(
+    flat: tf.data.Dataset,
+    columns: Mapping[str, ColumnType],
+    batch_size: int,
+    string_codes: bool,
+) -> tf.data.Dataset:
+    """Cuts windows into batches.
+
+    Args:
+      flat: Windows as `flatten` gives them.
+      columns: As `dataset` takes it, and so all other arguments.
+      batch_size: Rows per batch.
+      string_codes: Whether strings come as `StringCodes`.
+    """
+
+    def of_window(num_rows: Tensor, first: Tensor, *arrays: Tensor) -> tf.data.Dataset:
         num_batches = (num_rows + batch_size - 1) // batch_size
         rest = iter(arrays)
         whole = {
@@ -67,8 +85,15 @@ def dataset(
 
         return tf.data.Dataset.range(first, num_batches).map(batch)
 
-    made = tf.data.Dataset.from_generator(generate, output_signature=tuple(signature))
-    return made.prefetch(1).flat_map(batches)
+    return flat.prefetch(1).flat_map(of_window)
+
+
+def signature(columns: Mapping[str, ColumnType]) -> list[tf.TensorSpec]:
+    """Returns the specs of what `flatten` gives."""
+    specs = [tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int64)]
+    for type_ in columns.values():
+        specs += _signature(type_)
+    return specs
 
 
 def _signature(type_: ColumnType) -> list[tf.TensorSpec]:
@@ -84,8 +109,14 @@ def _signature(type_: ColumnType) -> list[tf.TensorSpec]:
     return specs
 
 
-def _flatten(window: Window, first: int, columns: Mapping[str, ColumnType]) -> Flat:
-    """Returns a window as the flat arrays that `_signature` describes."""
+def flatten(window: Window, first: int, columns: Mapping[str, ColumnType]) -> Flat:
+    """Returns a window as the flat arrays that `signature` describes.
+
+    Args:
+      window: The window.
+      first: Batches to leave out at its begin.
+      columns: Its columns.
+    """
     flat: list[Any] = [np.int64(len(window.rows)), np.int64(first)]
     for name, type_ in columns.items():
         column = window.table.column(name)

@@ -235,10 +235,7 @@ class Source:
           ValueError: If a row cannot be read, or an epoch has no rows.
         """
         batch_size = batch_size or self._spec.batch_size
-        if shuffle is None:
-            shuffle = self._split == "train"
-        buffer = self._spec.shuffle_buffer if shuffle else 0
-        batches = max(1, -(-(buffer or _MIN_WINDOW_ROWS) // batch_size))
+        batches = self.window_batches(batch_size, shuffle)
         epochs: Iterable[int] = itertools.count(epoch_start)
         if num_epochs is not None:
             epochs = range(epoch_start, epoch_start + num_epochs)
@@ -251,7 +248,7 @@ class Source:
                 first=first,
                 size=batches * batch_size,
                 seed=self._seed,
-                shuffle=bool(buffer),
+                shuffle=bool(self._shuffle_buffer(shuffle)),
             ):
                 empty = False
                 yield window, batch_start - first * batches
@@ -259,6 +256,18 @@ class Source:
             if empty:
                 self._raise_empty()
             batch_start = 0
+
+    def window_batches(
+        self, batch_size: int | None = None, shuffle: bool | None = None
+    ) -> int:
+        """Returns the batches of a window; only an epoch's last one may have fewer."""
+        rows = self._shuffle_buffer(shuffle) or _MIN_WINDOW_ROWS
+        return -(-rows // (batch_size or self._spec.batch_size))
+
+    def _shuffle_buffer(self, shuffle: bool | None) -> int:
+        if shuffle is None:
+            shuffle = self._split == "train"
+        return self._spec.shuffle_buffer if shuffle else 0
 
     def _raise_empty(self) -> NoReturn:
         raise ValueError(

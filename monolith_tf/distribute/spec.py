@@ -1,21 +1,68 @@
 """The processes of a cluster job, as data."""
 
 import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PipelineSpec:
+    """What a worker does at the same time.
+
+    Off, a worker finishes a step before it begins the next. Each stage lets it work
+    with rows that are one update older than they could be.
+
+    Attributes:
+      prefetch: Batches whose rows are looked up ahead of their step, 0 or 1.
+      deferred_push: Steps by which gradients of rows are pushed later, 0 or 1.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    prefetch: int = 0
+    deferred_push: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("prefetch", "deferred_push"):
+            if getattr(self, name) not in (0, 1):
+                raise ValueError(
+                    f"`{name}` must be 0 or 1. Received: {name}={getattr(self, name)}."
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClusterSpec:
     """A parameter-server cluster. A config without one runs in one process.
 
+    The processes themselves are told apart by the environment variable `TF_CONFIG`; a
+    command that runs without it runs in one process.
+
     Attributes:
       ps: Parameter servers, which hold the embedding rows; at least 1.
       workers: Workers, which read the data and compute gradients; at least 1.
+      evaluator: Whether a process of its own scores every checkpoint while training
+        goes on. Otherwise the workers score the eval split between training phases.
+        With an evaluator, `trainer.eval_every_steps` and `eval_every_epochs` say when
+        a checkpoint is written for it.
+      mode: `exact`: updates of one parameter server's rows wait for each other.
+        `hogwild`: they do not, and some are lost where workers update one row at once.
+      pipeline: What a worker does at the same time.
+      min_part_bytes: Dense variables are cut into blocks of rows of at least so many
+        bytes, at most one per parameter server.
+      join_timeout: Seconds that the chief waits for the other tasks at the start.
+      idle_timeout: Seconds that the other tasks wait for a chief, or for one that is
+        gone to come back, before they end.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     ps: int = 1
     workers: int = 1
+    evaluator: bool = False
+    mode: Literal["exact", "hogwild"] = "exact"
+    pipeline: PipelineSpec = PipelineSpec()
+    min_part_bytes: int = 1 << 20
+    join_timeout: float = 120.0
+    idle_timeout: float = 600.0
 
     def __post_init__(self) -> None:
         for name in ("ps", "workers"):
@@ -24,4 +71,10 @@ class ClusterSpec:
                     f"`{name}` must be at least 1. "
                     f"Received: {name}={getattr(self, name)}. Leave `cluster` out to "
                     "run in one process."
+                )
+        for name in ("min_part_bytes", "join_timeout", "idle_timeout"):
+            if getattr(self, name) <= 0:
+                raise ValueError(
+                    f"`{name}` must be greater than 0. "
+                    f"Received: {name}={getattr(self, name)}."
                 )

@@ -1,7 +1,9 @@
 """The one place that turns a config into reader, encoder, store, model and trainer."""
 
+import contextlib
 import dataclasses
 import functools
+import uuid
 from collections.abc import Mapping
 from typing import Any
 from typing import Literal
@@ -15,7 +17,9 @@ from monolith_tf.config import schema
 from monolith_tf.data import formats
 from monolith_tf.data import input_fn
 from monolith_tf.data import source as source_lib
+from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.embedding import store as store_lib
+from monolith_tf.embedding.placement import Placement
 from monolith_tf.features import columns as columns_lib
 from monolith_tf.features import encode
 from monolith_tf.features import slots as slots_lib
@@ -37,28 +41,47 @@ class Fixed:
     Attributes:
       slots: Which table has which slot of the feature ids.
       statistics: What transforms know of the training data.
+      job: The job's identity, which no other job has.
     """
 
     slots: slots_lib.SlotRegistry
     statistics: Mapping[str, Any]
+    job: str
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data for a checkpoint."""
-        return {"slots": self.slots.to_json(), "statistics": dict(self.statistics)}
+        return {
+            "slots": self.slots.to_json(),
+            "statistics": dict(self.statistics),
+            "job": self.job,
+        }
 
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> "Fixed":
         """Returns what `to_json` described."""
         return cls(
-            slots_lib.SlotRegistry.from_json(state["slots"]), state["statistics"]
+            slots_lib.SlotRegistry.from_json(state["slots"]),
+            state["statistics"],
+            state.get("job", ""),
         )
 
 
 class Job:
     """The parts of one job in this process, made from its config when first needed."""
 
-    def __init__(self, config: schema.ExperimentConfig) -> None:
+    def __init__(
+        self,
+        config: schema.ExperimentConfig,
+        cluster: cluster_lib.Cluster | None = None,
+    ) -> None:
+        """Makes the job.
+
+        Args:
+          config: The config.
+          cluster: Where tables and variables live; None for this process.
+        """
         self.config = config
+        self._cluster = cluster
         self._made: tuple[Fixed, step_lib.TrainStep] | None = None
         _settle_runtime(config)
 
@@ -103,9 +126,9 @@ class Job:
         tables = {t.name: t.slot for t in schema.resolved_tables(self.config)}
         slots = slots_lib.assign(tables, former.slots if former else None)
         if former is not None:
-            return Fixed(slots, former.statistics)
+            return Fixed(slots, former.statistics, former.job)
         found = statistics_lib.compute(self.config.features, self.source("train"))
-        return Fixed(slots, found)
+        return Fixed(slots, found, uuid.uuid4().hex)
 
     def train_step(self, fixed: Fixed, *, anew: bool = False) -> step_lib.TrainStep:
         """Returns the step function, with encoder, store and model behind it.
@@ -122,26 +145,53 @@ class Job:
         self._made = None  # Frees the former before another takes memory.
         config = self.config
         tf_keras.utils.set_random_seed(config.seed)
-        network = network_lib.Network(
-            encode.FeatureEncoder(
-                config.features, fixed.slots.slots, statistics=fixed.statistics
-            ),
-            store_lib.EmbeddingStore(
-                self.tables(fixed), schema.columns(config), seed=config.seed
-            ),
-            registry.create(config.model),
-            labels=config.labels,
-            weight=config.data.weight,
+        encoder = encode.FeatureEncoder(
+            config.features, fixed.slots.slots, statistics=fixed.statistics
         )
-        step = step_lib.TrainStep(
-            network,
-            optimizers.build(config.trainer.optimizer),
-            clip_norm=config.trainer.clip_norm,
-            seed=config.seed,
-        )
-        step.build(self.element_spec())
+        store = self._store(fixed)
+        with self._variable_scope():
+            network = network_lib.Network(
+                encoder,
+                store,
+                registry.create(config.model),
+                labels=config.labels,
+                weight=config.data.weight,
+            )
+            scale = None
+            if config.trainer.reduce_on_plateau is not None:
+                scale = tf.Variable(1.0, trainable=False, name="rate_scale")
+            step = step_lib.TrainStep(
+                network,
+                optimizers.build(config.trainer.optimizer, scale),
+                clip_norm=config.trainer.clip_norm,
+                rate_scale=scale,
+                seed=config.seed,
+            )
+            step.build(self.element_spec())
         self._made = (fixed, step)
         return step
+
+    def _store(self, fixed: Fixed) -> store_lib.EmbeddingStore:
+        config, cluster = self.config, self._cluster
+        on_servers: dict[str, Any] = {}
+        if cluster is not None:
+            on_servers["mode"] = cluster.spec.mode
+            on_servers["placement"] = Placement(
+                num_shards=len(cluster.devices), devices=cluster.devices
+            )
+        return store_lib.EmbeddingStore(
+            self.tables(fixed),
+            schema.columns(config),
+            seed=config.seed,
+            track_updates=config.export.spare_rows > 0,
+            **on_servers,
+        )
+
+    def _variable_scope(self) -> contextlib.AbstractContextManager[None]:
+        """Where dense variables are made."""
+        if self._cluster is None:
+            return contextlib.nullcontext()
+        return self._cluster.scope()
 
     def tables(self, fixed: Fixed) -> list[Any]:
         """Returns the tables' specs with their slots filled in."""

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import pathlib
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
@@ -14,21 +13,26 @@ from absl import logging
 
 from monolith_tf import config as config_lib
 from monolith_tf.config import schema
+from monolith_tf.data import feed as feed_lib
+from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.experiment import build
 from monolith_tf.experiment import diagnosis
+from monolith_tf.experiment import exports
 from monolith_tf.experiment import warm_start
-from monolith_tf.export import saved_model
 from monolith_tf.models import registry
 from monolith_tf.models.network import Network
 from monolith_tf.training import actions as actions_lib
 from monolith_tf.training import architecture
 from monolith_tf.training import architecture_log
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import cluster_evaluation
+from monolith_tf.training import cluster_stepper
 from monolith_tf.training import evaluation
 from monolith_tf.training import loop
 from monolith_tf.training import recorder as recorder_lib
 from monolith_tf.training import run as run_lib
 from monolith_tf.training import spec as training_spec
+from monolith_tf.training import stepper as stepper_lib
 
 
 class Watcher:
@@ -46,6 +50,9 @@ class Watcher:
     def metrics(self, run: run_lib.Run, metrics: Mapping[str, float]) -> None:
         """Called with every evaluation's metrics."""
 
+    def end(self, run: run_lib.Run) -> None:
+        """Called once, when training has ended of itself."""
+
 
 class Estimator:
     """One job: everything that `monolith-tf` does, from Python."""
@@ -55,6 +62,8 @@ class Estimator:
         config: schema.ExperimentConfig | str | pathlib.Path,
         *overrides: str,
         watcher: Watcher | None = None,
+        cluster: cluster_lib.Cluster | None = None,
+        record_dir: str | pathlib.Path | None = None,
     ) -> None:
         """Makes the job.
 
@@ -62,7 +71,10 @@ class Estimator:
           config: A config, or the path of its file.
           *overrides: `key.path=value`, as on the command line; with a path only.
           watcher: Told of what happens while training.
+          cluster: Where `train` runs; None for this process.
+          record_dir: Where metrics and summaries go; None takes `model_dir`.
         """
+        self._cluster = cluster
         self.config = (
             config
             if isinstance(config, schema.ExperimentConfig)
@@ -71,13 +83,11 @@ class Estimator:
         trainer = self.config.trainer
         self._watcher = watcher or Watcher()
         self._model_dir = pathlib.Path(self.config.model_dir)
-        self._checkpoints = checkpoint_lib.CheckpointDir(
-            self._model_dir / "checkpoints", keep=trainer.keep_checkpoints
-        )
+        self._checkpoints = checkpoints_of(self.config)
         self._recorder = recorder_lib.Recorder(
-            self._model_dir, summaries=trainer.summaries
+            pathlib.Path(record_dir or self._model_dir), summaries=trainer.summaries
         )
-        self._job = build.Job(self.config)
+        self._job = build.Job(self.config, cluster)
 
     def train(self) -> dict[str, float]:
         """Trains, from the newest checkpoint in `model_dir` where there is one.
@@ -128,20 +138,16 @@ class Estimator:
             static_state=fixed.to_json(),
         )
         self._watcher.job(network.store.describe(), run)
-        if per_epoch is None:
-            dataset = source.dataset(0, progress.batch, num_epochs=trainer.epochs)
-        else:
-            epoch, batch = divmod(progress.batch, per_epoch)
-            dataset = source.dataset(epoch, batch, num_epochs=None, string_codes=True)
         with _plain_errors(source):
             loop.train(
                 run,
-                dataset,
+                self._stepper(run, source),
                 self._actions(run),
                 steps_per_loop=trainer.steps_per_loop,
                 explain=lambda position: diagnosis.explain(network, source, position),
-                on_steps=self._watcher.steps,
+                on_steps=self._on_steps,
             )
+        self._watcher.end(run)
         return progress.metrics
 
     def evaluate(
@@ -180,26 +186,60 @@ class Estimator:
         Args:
           directory: Where versions live; None takes `export.directory`, or
             `<model_dir>/export`.
-          checkpoint: As in `evaluate`.
+          checkpoint: A checkpoint's folder; None takes the one that
+            `export.checkpoint` says.
 
         Returns:
           The new version's folder.
         """
-        directory = directory or self._export_dir
-        network = self._restored(self._find(checkpoint))
-        return self._export(network, directory)
+        if checkpoint is None and self.config.export.checkpoint == "newest":
+            found = self._checkpoints.latest() or self._find(None)
+        else:
+            found = self._find(checkpoint)
+        return self._exporter.checkpoint(found, directory or self._export_dir)
 
-    def _export(self, network: Network, directory: str | pathlib.Path) -> pathlib.Path:
-        """Exports the present values of a network."""
-        spec = self.config.export
-        return saved_model.export(
-            network.frozen(),
-            self._job.feature_columns,
-            directory,
-            sample=self._sample(spec.verify_rows),
-            keep_versions=spec.keep_versions,
-            description={"tables": {t.name: t.slot for t in network.store.tables}},
-        )
+    @property
+    def _exporter(self) -> exports.Exporter:
+        return exports.Exporter(self._job, self._sample)
+
+    def _export_present(self, run: run_lib.Run) -> pathlib.Path:
+        if self._cluster is None:
+            return self._exporter.present(run, self._export_dir)
+        # A graph made here would name the parameter servers.
+        local = exports.Exporter(build.Job(self.config), self._sample)
+        return local.checkpoint(run.save_checkpoint(), self._export_dir)
+
+    def _on_steps(self, run: run_lib.Run) -> None:
+        self._watcher.steps(run)
+        if self._cluster is not None:
+            self._cluster.tell(
+                step=run.progress.step,
+                total_steps=run.total_steps,
+                examples_per_sec=round(
+                    run.window.examples / max(run.window.seconds, 1e-9), 1
+                ),
+            )
+
+    def _stepper(self, run: run_lib.Run, source: build.Source) -> stepper_lib.Stepper:
+        """Returns what takes the steps, from the run's position on."""
+        trainer, per_epoch = self.config.trainer, run.steps_per_epoch
+        if self._cluster is not None:
+            return cluster_stepper.ClusterStepper(
+                run.step, self._cluster, self._feed, run, trainer.steps_per_loop
+            )
+        if per_epoch is None:
+            dataset = source.dataset(0, run.progress.batch, num_epochs=trainer.epochs)
+        else:
+            epoch, batch = divmod(run.progress.batch, per_epoch)
+            dataset = source.dataset(epoch, batch, num_epochs=None, string_codes=True)
+        return stepper_lib.LocalStepper(run.step, dataset)
+
+    @functools.cached_property
+    def _feed(self) -> feed_lib.Feed:
+        """How the workers of the cluster read."""
+        cluster = self._cluster
+        token = "" if cluster is None else cluster.feed_token
+        return feed_lib.Feed(token, self._job.columns, self.config.data.batch_size)
 
     def _resume(self, progress: run_lib.Progress) -> None:
         """Brings a position counted in batches of another size to this one."""
@@ -244,6 +284,11 @@ class Estimator:
         self, evaluator: evaluation.Evaluator, split: build.Split
     ) -> dict[str, float]:
         source = self._job.source(split)
+        if self._cluster is not None:
+            workers = cluster_evaluation.ClusterEvaluator(
+                evaluator, self._cluster, self._feed, self.config.trainer.steps_per_loop
+            )
+            return workers.evaluate(split, source.batches_per_epoch() or 0)
         with _plain_errors(source):
             return evaluator.evaluate(source.dataset(shuffle=False, string_codes=True))
 
@@ -276,35 +321,53 @@ class Estimator:
                     "`eval_every_steps`, or `tf.data.experimental.assert_cardinality`."
                 )
             every = trainer.eval_every_epochs * run.steps_per_epoch
-        if every is not None:
+        checkpoints = [trainer.checkpoint_every_steps]
+        if self._cluster is not None and self._cluster.spec.evaluator:
+            checkpoints.append(every)
+        elif every is not None:
             actions.append(actions_lib.Evaluate(every, self._judges()))
         for name in trainer.actions:
             actions.append(registry.load_name(name, "trainer.actions")())
         every = self.config.export.every_steps
         if every is not None:
-            actions.append(
-                _Export(every, lambda network: self._export(network, self._export_dir))
-            )
+            actions.append(exports.Export(every, self._export_present))
         actions.append(
             actions_lib.SaveCheckpoint(
-                trainer.checkpoint_every_steps, trainer.checkpoint_every_secs
+                [steps for steps in checkpoints if steps is not None],
+                trainer.checkpoint_every_secs,
             )
         )
         return actions
+
+    @property
+    def checkpoints(self) -> checkpoint_lib.CheckpointDir:
+        """The job's checkpoints."""
+        return self._checkpoints
 
     def _judges(self) -> list[actions_lib.Judge]:
         trainer = self.config.trainer
         judges: list[actions_lib.Judge] = [_Tell(self._watcher)]
         if trainer.keep_best is not None:
-            metric = self._metric(trainer.keep_best)
+            metric = self.metric(trainer.keep_best)
             judges.append(
                 actions_lib.KeepBest(metric, rises=training_spec.rises(metric))
+            )
+        plateau = trainer.reduce_on_plateau
+        if plateau is not None:
+            judges.append(
+                actions_lib.ReduceOnPlateau(
+                    self.metric(plateau.metric),
+                    rises=plateau.rises,
+                    patience=plateau.patience,
+                    factor=plateau.factor,
+                    min_delta=plateau.min_delta,
+                )
             )
         if trainer.early_stop is not None:
             stop = trainer.early_stop
             judges.append(
                 actions_lib.EarlyStop(
-                    self._metric(stop.metric),
+                    self.metric(stop.metric),
                     rises=stop.rises,
                     patience=stop.patience,
                     min_delta=stop.min_delta,
@@ -312,8 +375,8 @@ class Estimator:
             )
         return judges
 
-    def _metric(self, name: str) -> str:
-        """Completes a metric's name where there is one head."""
+    def metric(self, name: str) -> str:
+        """Returns a metric's whole name, given without its head where there is one."""
         if "/" in name or name == "loss":
             return name
         heads = self.config.model.heads
@@ -332,16 +395,12 @@ class _Tell(actions_lib.Judge):
         self._watcher.metrics(run, metrics)
 
 
-class _Export(actions_lib.EverySteps):
-    """Exports the present values while training goes on."""
-
-    def __init__(self, every: int, export: Callable[[Network], pathlib.Path]) -> None:
-        super().__init__(every)
-        self._export = export
-
-    def work(self, run: run_lib.Run) -> None:
-        """See base class."""
-        logging.info("Exported %s.", self._export(run.step.network))
+def checkpoints_of(config: schema.ExperimentConfig) -> checkpoint_lib.CheckpointDir:
+    """Returns the checkpoints of a job."""
+    return checkpoint_lib.CheckpointDir(
+        pathlib.Path(config.model_dir) / "checkpoints",
+        keep=config.trainer.keep_checkpoints,
+    )
 
 
 @contextlib.contextmanager

@@ -15,7 +15,13 @@ class Action:
     """Something that wants control at certain steps.
 
     Users' own actions subclass this and are named in `trainer.actions`.
+
+    Attributes:
+      needs_quiet: Whether no worker may train while it acts. Otherwise a cluster goes
+        on meanwhile, and the action may be called some steps late.
     """
+
+    needs_quiet = True
 
     def begin(self, run: run_lib.Run) -> None:
         """Called once, before the first step, after a checkpoint was restored."""
@@ -68,6 +74,8 @@ class EverySteps(Action):
 
 class Log(EverySteps):
     """Writes the log line and the `train` records of `metrics.jsonl`."""
+
+    needs_quiet = False
 
     def __init__(
         self, every: int, on_line: Callable[[run_lib.Run, dict], None] | None = None
@@ -180,6 +188,31 @@ class EarlyStop(Watch):
             )
 
 
+class ReduceOnPlateau(Watch):
+    """Lowers all learning rates when the metric has not improved for a while."""
+
+    def __init__(
+        self,
+        metric: str,
+        *,
+        rises: bool,
+        patience: int,
+        factor: float,
+        min_delta: float = 0.0,
+    ) -> None:
+        """Makes the action; `factor` multiplies the rates, the rest as above."""
+        super().__init__(metric, rises=rises, min_delta=min_delta)
+        self._patience = patience
+        self._factor = factor
+
+    def not_better(self, run: run_lib.Run, record: Mapping[str, float]) -> None:
+        """See base class."""
+        scale = run.step.rate_scale
+        if scale is not None and record["waited"] % self._patience == 0:
+            scale.assign(self._factor * scale)
+            logging.info("Learning rates are now %g of what they were.", scale.numpy())
+
+
 class Evaluate(EverySteps):
     """Scores the eval split and hands the metrics to judges."""
 
@@ -204,8 +237,14 @@ class Evaluate(EverySteps):
 class SaveCheckpoint(Action):
     """Writes checkpoints every so many steps or seconds, and when the run ends."""
 
-    def __init__(self, every_steps: int | None, every_secs: float | None) -> None:
-        self._every_steps = every_steps
+    def __init__(self, every_steps: Sequence[int], every_secs: float | None) -> None:
+        """Makes the action.
+
+        Args:
+          every_steps: Any number of intervals.
+          every_secs: Seconds between checkpoints, or None.
+        """
+        self._every_steps = tuple(every_steps)
         self._every_secs = every_secs
         self._saved_at = -1
         self._saved_when = 0.0
@@ -221,9 +260,8 @@ class SaveCheckpoint(Action):
             late = time.monotonic() - self._saved_when >= self._every_secs
             if late:
                 return step + 1
-        if self._every_steps is None:
-            return None
-        return (step // self._every_steps + 1) * self._every_steps
+        ends = [(step // every + 1) * every for every in self._every_steps]
+        return min(ends, default=None)
 
     def act(self, run: run_lib.Run) -> None:
         """See base class."""

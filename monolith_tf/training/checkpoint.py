@@ -7,6 +7,7 @@
         embedding/        rows, as the embedding store writes them
         config.yaml       the job's resolved config
       best.json           {"checkpoint": "ckpt-00001200", ...}, where one is kept
+      held.json           the same of one that another process is reading
 
 A checkpoint is written under a temporary name and renamed last. A directory without a
 manifest that fits its files is not a checkpoint.
@@ -58,7 +59,10 @@ class Checkpoint:
 
 
 def named_variables(root: tf.Module) -> dict[str, tf.Variable]:
-    """Returns attribute path -> variable, which does not depend on Keras' counters."""
+    """Returns attribute path -> variable, which does not depend on Keras' counters.
+
+    A variable that is cut into blocks, one per parameter server, is there as a whole.
+    """
     view = tf.train.TrackableView(root)
     paths: dict[int, str] = {id(root): ""}
     queue = [root]
@@ -70,7 +74,8 @@ def named_variables(root: tf.Module) -> dict[str, tf.Variable]:
                 continue
             path = f"{paths[id(parent)]}/{name}".lstrip("/")
             paths[id(child)] = path
-            if isinstance(child, tf.Variable):
+            is_cut = getattr(child, "is_sharded_variable", False)
+            if is_cut or isinstance(child, tf.Variable):
                 found[path] = child
             else:
                 queue.append(child)
@@ -149,19 +154,30 @@ class CheckpointDir:
 
     def best(self) -> Checkpoint | None:
         """Returns the checkpoint marked as best, or None."""
-        mark = self.path / "best.json"
-        if not mark.exists():
-            return None
-        name = json.loads(mark.read_text(encoding="utf-8"))["checkpoint"]
-        return open_checkpoint(self.path / name)
+        mark = self._marked("best")
+        return open_checkpoint(self.path / mark["checkpoint"]) if mark else None
 
     def mark_best(self, name: str, metric: str, value: float) -> None:
         """Keeps the checkpoint `name` until another is marked."""
-        write_text(
-            self.path / "best.json",
-            json.dumps({"checkpoint": name, "metric": metric, "value": value}),
-        )
-        self._prune()
+        self._mark("best", {"checkpoint": name, "metric": metric, "value": value})
+
+    def best_value(self, metric: str) -> float | None:
+        """Returns the value of the best checkpoint, if it was marked by `metric`."""
+        mark = self._marked("best")
+        return mark["value"] if mark.get("metric") == metric else None
+
+    def hold(self, name: str) -> None:
+        """Keeps the checkpoint `name` until another is held: somebody reads it."""
+        self._mark("held", {"checkpoint": name})
+
+    def _mark(self, kind: str, mark: Mapping[str, Any]) -> None:
+        write_text(self.path / f"{kind}.json", json.dumps(mark))
+
+    def _marked(self, kind: str) -> dict[str, Any]:
+        path = self.path / f"{kind}.json"
+        if not path.exists():
+            return {}
+        return json.loads(path.read_text(encoding="utf-8"))
 
     def save(
         self,
@@ -222,12 +238,9 @@ class CheckpointDir:
     def _prune(self) -> None:
         for left_over in [*self.path.glob(".tmp-*"), *self.path.glob(".old-*")]:
             shutil.rmtree(left_over, ignore_errors=True)
-        mark = self.path / "best.json"
-        best = ""
-        if mark.exists():
-            best = json.loads(mark.read_text(encoding="utf-8"))["checkpoint"]
+        kept = [self._marked(kind).get("checkpoint") for kind in ("best", "held")]
         for name in self.names()[: -self._keep]:
-            if name != best:
+            if name not in kept:
                 shutil.rmtree(self.path / name, ignore_errors=True)
 
 

@@ -1,5 +1,6 @@
 """Scores a model on a data set, counting every example once."""
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -34,9 +35,10 @@ class Evaluator:
         self._network = network
         self._names = tuple(metric_names)
         self._group_by = group_by
-        self._function = tf.function(self._forward, reduce_retracing=True)
+        self._function = tf.function(self.forward, reduce_retracing=True)
 
-    def _forward(self, columns: Mapping[str, Tensor]) -> dict[str, Any]:
+    def forward(self, columns: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Returns of one batch what `score` needs to know."""
         batch, pulled = self._network.lookup(columns, base.Mode.EVALUATE)
         spec = self._network.run(columns, batch, pulled, base.Mode.EVALUATE)
         labels, weights = self._network.targets(columns)
@@ -62,10 +64,16 @@ class Evaluator:
         Raises:
           ValueError: If the data set is empty.
         """
+        return self.score(
+            tf.nest.map_structure(lambda t: t.numpy(), self._function(columns))
+            for columns in dataset
+        )
+
+    def score(self, batches: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+        """Returns the same of batches that went through `forward`, as NumPy arrays."""
         heads: dict[str, dict[str, Any]] = {}
         loss_sum, rows = 0.0, 0
-        for columns in dataset:
-            found = tf.nest.map_structure(lambda t: t.numpy(), self._function(columns))
+        for found in batches:
             weights = found["weights"].get("")
             keys = found["keys"].get("")
             size = 0

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
-import tensorflow as tf
-
 from monolith_tf.training import actions as actions_lib
 from monolith_tf.training import run as run_lib
+from monolith_tf.training import stepper as stepper_lib
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -25,7 +24,7 @@ class InterruptedRun(KeyboardInterrupt):
 
 def train(
     run: run_lib.Run,
-    dataset: tf.data.Dataset,
+    stepper: stepper_lib.Stepper,
     actions: Sequence[actions_lib.Action],
     *,
     steps_per_loop: int,
@@ -36,7 +35,7 @@ def train(
 
     Args:
       run: The run; its progress says where it begins.
-      dataset: Batches of columns from there on.
+      stepper: Takes the steps.
       actions: What runs between steps, in this order where several are due.
       steps_per_loop: Steps in one function call, at most; actions are always on time.
       explain: Batch number -> where its rows come from and what is odd about them, for
@@ -48,39 +47,29 @@ def train(
       InterruptedRun: After SIGINT or SIGTERM, with a checkpoint written.
     """
     progress = run.progress
-    store = run.step.network.store
-    loop = tf.function(run.step.loop)
-    iterator = iter(dataset)
     for action in actions:
         action.begin(run)
+    agenda = _Agenda(run, actions, steps_per_loop, stepper.maintain_every)
     with _signals() as interrupted:
         while not progress.stop and not _done(run):
-            due = [(action, action.next_step(progress.step)) for action in actions]
-            ends = [step for _, step in due if step is not None]
-            ends.append(progress.step + steps_per_loop)
-            if run.total_steps is not None:
-                ends.append(run.total_steps)
-            asked = min(ends) - progress.step
-            result = _timed(run, loop, iterator, asked)
-            if on_steps is not None:
-                on_steps(run)
-            if not bool(result.finite):
-                raise NonFiniteLossError(
-                    f"The loss of step {progress.step + 1} is not finite. "
-                    f"{explain(progress.batch)} The step changed nothing; the last "
-                    "checkpoint is as it was. Look at these rows, lower the learning "
-                    "rate, or set `trainer.clip_norm`."
-                )
+            taken = stepper.take(run, agenda.plan())
+            _count(run, taken, explain, on_steps)
             if interrupted():
                 progress.stop = "interrupted"
                 break
-            if store.maintain(progress.step, int(time.time())).retrace:
-                loop = tf.function(run.step.loop)  # The rows moved: trace anew.
-            for action, step in due:
-                if step == progress.step and not progress.stop:
-                    action.act(run)
-            if int(result.steps) < asked:
+            if stepper.is_cramped:
+                agenda.maintain_now()
+            if stepper.is_quiet and agenda.maintenance_is_due():
+                if run.step.network.store.maintain(
+                    progress.step, int(time.time())
+                ).retrace:
+                    stepper.retrace()  # The rows moved.
+                agenda.maintained()
+            agenda.act(stepper.is_quiet)
+            if int(taken.result.steps) < taken.asked:
                 break
+        for taken in stepper.finish():
+            _count(run, taken, explain, on_steps)
         _end(run, actions)
         if progress.stop == "interrupted":
             raise InterruptedRun(
@@ -89,22 +78,91 @@ def train(
             )
 
 
-def _done(run: run_lib.Run) -> bool:
-    return run.total_steps is not None and run.progress.step >= run.total_steps
+class _Agenda:
+    """What is to be done at which step."""
+
+    def __init__(
+        self,
+        run: run_lib.Run,
+        actions: Sequence[actions_lib.Action],
+        steps_per_loop: int,
+        maintain_every: int,
+    ) -> None:
+        self._run = run
+        self._actions = actions
+        self._steps_per_loop = steps_per_loop
+        self._maintain_every = maintain_every
+        self._due: dict[int, int] = {}  # Place of an action -> step.
+        self._maintain_at = run.progress.step + maintain_every
+
+    def plan(self) -> stepper_lib.Plan:
+        """Returns how far steps may go before something is due."""
+        step = self._run.progress.step
+        for place, action in enumerate(self._actions):
+            at = action.next_step(step)
+            if at is not None:
+                # What is overdue stays due.
+                self._due[place] = min(at, self._due.get(place, at))
+        stops = [
+            at for place, at in self._due.items() if self._actions[place].needs_quiet
+        ]
+        stops.append(self._maintain_at)
+        if self._run.total_steps is not None:
+            stops.append(self._run.total_steps)
+        return stepper_lib.Plan(self._end, min(stops))
+
+    def _end(self, step: int) -> int:
+        ends = [action.next_step(step) for action in self._actions]
+        ends += [step + self._steps_per_loop, self._run.total_steps]
+        return min(end for end in ends if end is not None)
+
+    def act(self, is_quiet: bool) -> None:
+        """Runs the actions that are due, those that need it only when all is quiet."""
+        progress = self._run.progress
+        for place, action in enumerate(self._actions):
+            if self._due.get(place, progress.step + 1) > progress.step:
+                continue
+            if (is_quiet or not action.needs_quiet) and not progress.stop:
+                action.act(self._run)
+                del self._due[place]
+
+    def maintenance_is_due(self) -> bool:
+        """Returns whether the store is to be looked after now."""
+        return self._run.progress.step >= self._maintain_at
+
+    def maintain_now(self) -> None:
+        """Called where that cannot wait."""
+        self._maintain_at = min(self._maintain_at, self._run.progress.step)
+
+    def maintained(self) -> None:
+        """Called when that was done."""
+        self._maintain_at = self._run.progress.step + self._maintain_every
 
 
-def _timed(run: run_lib.Run, loop: Any, iterator: Any, asked: int) -> Any:
-    begin = time.perf_counter()
-    result = loop(
-        iterator,
-        tf.constant(asked, tf.int64),
-        tf.constant(int(time.time()), tf.int64),
-    )
-    steps = int(result.steps)  # Waits for the function to finish.
+def _count(
+    run: run_lib.Run,
+    taken: stepper_lib.Taken,
+    explain: Callable[[int], str],
+    on_steps: Callable[[run_lib.Run], None] | None,
+) -> None:
+    """Adds steps to the run."""
+    steps = int(taken.result.steps)
     run.progress.step += steps
     run.progress.batch += steps
-    run.window.add(result, time.perf_counter() - begin)
-    return result
+    run.window.add(taken.result, taken.seconds)
+    if on_steps is not None:
+        on_steps(run)
+    if not bool(taken.result.finite):
+        raise NonFiniteLossError(
+            f"The loss of step {run.progress.step + 1} is not finite. "
+            f"{explain(taken.batch + steps)} The step changed nothing; the last "
+            "checkpoint is as it was. Look at these rows, lower the learning "
+            "rate, or set `trainer.clip_norm`."
+        )
+
+
+def _done(run: run_lib.Run) -> bool:
+    return run.total_steps is not None and run.progress.step >= run.total_steps
 
 
 def _end(run: run_lib.Run, actions: Sequence[actions_lib.Action]) -> None:

@@ -12,26 +12,42 @@ from monolith_tf.types import Tensor
 
 
 class Schedule(tf_keras.optimizers.schedules.LearningRateSchedule):
-    """A `ScheduleSpec` as Keras optimizers want it."""
+    """A learning rate as Keras optimizers want it, with a factor that may change."""
 
-    def __init__(self, spec: schedules.ScheduleSpec) -> None:
+    def __init__(
+        self,
+        spec: schedules.ScheduleSpec | float,
+        scale: tf.Variable | None = None,
+    ) -> None:
         super().__init__()
         self._spec = spec
+        self._scale = scale
 
     def __call__(self, step: Tensor) -> Tensor:
         """Returns the learning rate at `step`."""
-        return schedules.rate_at(self._spec, step)
+        rate = schedules.rate_at(self._spec, step)
+        return rate if self._scale is None else self._scale * rate
 
     def get_config(self) -> dict[str, Any]:
         """Returns the fields of the spec."""
-        return vars(self._spec)
+        spec = self._spec
+        return (
+            vars(spec) if isinstance(spec, schedules.ScheduleSpec) else {"rate": spec}
+        )
 
 
-def build(spec: spec_lib.DenseOptimizerSpec) -> tf_keras.optimizers.Optimizer:
-    """Returns the `tf_keras` optimizer that `spec` describes."""
+def build(
+    spec: spec_lib.DenseOptimizerSpec, rate_scale: tf.Variable | None = None
+) -> tf_keras.optimizers.Optimizer:
+    """Returns the `tf_keras` optimizer that `spec` describes.
+
+    Args:
+      spec: The optimizer.
+      rate_scale: Factor of its learning rate; None is 1.
+    """
     rate = spec.learning_rate
-    if isinstance(rate, schedules.ScheduleSpec):
-        rate = Schedule(rate)
+    if isinstance(rate, schedules.ScheduleSpec) or rate_scale is not None:
+        rate = Schedule(rate, rate_scale)
     optimizers = tf_keras.optimizers
     if spec.name in ("adam", "adamw"):
         arguments = {
@@ -97,4 +113,15 @@ class DenseUpdate:
                 if by_variable.get(member.ref()) is not None
             ]
             if pairs:
-                optimizer.apply_gradients(pairs)
+                _apply(optimizer, pairs)
+
+
+def _apply(
+    optimizer: tf_keras.optimizers.Optimizer, pairs: list[tuple[Tensor, tf.Variable]]
+) -> None:
+    if tf.distribute.in_cross_replica_context():
+        # On a worker. It has to be here: a replica must not begin outside of a loop.
+        strategy = tf.distribute.get_strategy()
+        strategy.run(lambda: optimizer.apply_gradients(pairs))
+    else:
+        optimizer.apply_gradients(pairs)

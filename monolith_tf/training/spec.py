@@ -136,6 +136,28 @@ class EarlyStopSpec:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PlateauSpec(EarlyStopSpec):
+    """Lowers all learning rates when a metric of the evaluations stops getting better.
+
+    Those of the dense variables and of the rows alike; schedules go on below.
+
+    Attributes:
+      patience: Evaluations in a row without a better value after which rates are
+        lowered, and again after as many more; at least 1.
+      factor: What they are multiplied with, above 0 and below 1.
+    """
+
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.factor < 1:
+            raise ValueError(
+                f"`factor` must be above 0 and below 1. Received: factor={self.factor}."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainerSpec:
     """How a model is trained, and what happens between steps.
 
@@ -158,6 +180,7 @@ class TrainerSpec:
       keep_best: Metric, named as in `early_stop`, by which the best checkpoint is kept
         apart; None keeps none.
       early_stop: When to stop before the end; None never does.
+      reduce_on_plateau: When to lower the learning rates; None never does.
       optimizer: The optimizer of dense variables, where the model brings none.
       clip_norm: Bound on the global norm over the gradients of dense variables and
         embedding rows together; None does not clip.
@@ -182,6 +205,7 @@ class TrainerSpec:
     keep_checkpoints: int = 5
     keep_best: str | None = None
     early_stop: EarlyStopSpec | None = None
+    reduce_on_plateau: PlateauSpec | None = None
     optimizer: DenseOptimizerSpec = DenseOptimizerSpec()
     clip_norm: float | None = None
     deterministic: bool = False
@@ -221,11 +245,15 @@ class TrainerSpec:
                     "`actions` must be names of the form `package.module:Name`. "
                     f"Received: {action!r}."
                 )
-        watched = self.early_stop is not None or self.keep_best is not None
-        if watched and self.eval_every_steps is None and self.eval_every_epochs is None:
+        watched = (self.early_stop, self.keep_best, self.reduce_on_plateau)
+        if (
+            any(watched)
+            and self.eval_every_steps is None
+            and self.eval_every_epochs is None
+        ):
             raise ValueError(
-                "`early_stop` and `keep_best` need evaluations while training. Set "
-                "`eval_every_steps` or `eval_every_epochs`."
+                "`early_stop`, `keep_best` and `reduce_on_plateau` need evaluations "
+                "while training. Set `eval_every_steps` or `eval_every_epochs`."
             )
 
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras
 
 from monolith_tf import random
+from monolith_tf.features import encode
 from monolith_tf.models import base
 from monolith_tf.models import network as network_lib
 from monolith_tf.training import optimizers
@@ -34,6 +35,56 @@ class LoopResult(NamedTuple):
     norm: Tensor
     auxiliary: Mapping[str, Tensor]
 
+    def plus(self, made: "Made") -> "LoopResult":
+        """Returns the result with one more step, counted only if its loss is finite."""
+        finite = tf.math.is_finite(made.loss)
+        one = tf.cast(finite, tf.int64)
+        return LoopResult(
+            steps=self.steps + one,
+            examples=self.examples + one * made.examples,
+            loss_sum=self.loss_sum + made.loss,
+            finite=finite,
+            norm=made.norm,
+            auxiliary={
+                name: self.auxiliary[name] + tf.cast(value, tf.float32)
+                for name, value in made.auxiliary.items()
+            },
+        )
+
+
+class Held(NamedTuple):
+    """A batch with its rows.
+
+    Attributes:
+      columns: Its raw columns.
+      batch: The encoded batch.
+      pulled: What the store found.
+    """
+
+    columns: dict[str, Any]
+    batch: encode.FeatureBatch
+    pulled: Any
+
+
+class Made(NamedTuple):
+    """What forward and backward made of a batch.
+
+    Attributes:
+      loss: The total loss.
+      norm: Global norm of the gradients before clipping, or 0.
+      auxiliary: Name -> auxiliary loss.
+      examples: Rows in the batch.
+      dense: Gradients of the dense variables, in their order; None for no gradient.
+      rows: Group of tables -> gradients of the pulled rows.
+    """
+
+    loss: Tensor
+    norm: Tensor
+    auxiliary: dict[str, Tensor]
+    examples: Tensor
+    dense: list[Any]
+    rows: dict[str, Tensor]
+
 
 class TrainStep(tf.Module):
     """Forward, backward, and the updates of dense variables and rows.
@@ -44,6 +95,7 @@ class TrainStep(tf.Module):
     Attributes:
       step: The global step, int64: updates made so far.
       dense: The dense variables' optimizers; None until `build` ran.
+      rate_scale: Factor of all learning rates, or None.
       state: Holds all that a checkpoint keeps of it: step, model and optimizers, but
         not the rows, which the store writes itself.
     """
@@ -54,6 +106,7 @@ class TrainStep(tf.Module):
         default_optimizer: tf_keras.optimizers.Optimizer,
         *,
         clip_norm: float | None = None,
+        rate_scale: tf.Variable | None = None,
         seed: int = 0,
     ) -> None:
         """Makes a step.
@@ -63,6 +116,8 @@ class TrainStep(tf.Module):
           default_optimizer: Used where the model's spec names none.
           clip_norm: Bound on the global norm over the gradients of dense variables and
             rows together; None does not clip.
+          rate_scale: Factor of the rows' learning rates, which checkpoints keep; that
+            of `default_optimizer` knows it already. None is 1.
           seed: Seed of the layers' draws.
         """
         super().__init__(name="train_step")
@@ -71,6 +126,9 @@ class TrainStep(tf.Module):
         self.dense: optimizers.DenseUpdate | None = None
         self.state = tf.Module(name="state")
         self.state.step = self.step
+        self.rate_scale = rate_scale
+        if rate_scale is not None:
+            self.state.rate_scale = rate_scale
         self._default_optimizer = default_optimizer
         self._clip_norm = clip_norm
         self._seed = seed
@@ -99,18 +157,30 @@ class TrainStep(tf.Module):
         self.state.model = self.network.model
         self.state.optimizers = [optimizer for optimizer, _ in self.dense.groups]
 
-    def __call__(
-        self, columns: Mapping[str, Tensor], now_secs: Tensor
-    ) -> tuple[Tensor, Tensor, Mapping[str, Tensor], Tensor]:
-        """Takes one step; returns loss, norm, auxiliary losses and rows."""
-        model = self.network.model
-        store = self.network.store
-        dense_update = self.dense
-        if dense_update is None:
-            raise ValueError("`build` must be called before the first step.")
+    def __call__(self, columns: Mapping[str, Tensor], now_secs: Tensor) -> Made:
+        """Takes one step."""
+        held = self.pull(columns, now_secs)
+        made = self.compute(held)
+
+        def update() -> Tensor:
+            self.update_dense(made)
+            self.push(held, made.rows, self.step)
+            return self.step.assign_add(1)
+
+        tf.cond(tf.math.is_finite(made.loss), update, lambda: self.step + 0)
+        return made
+
+    def pull(self, columns: Mapping[str, Tensor], now_secs: Tensor) -> Held:
+        """Looks a batch's rows up."""
         batch, pulled = self.network.lookup(
             columns, base.Mode.TRAIN, step=self.step, now_secs=now_secs
         )
+        return Held(dict(columns), batch, pulled)
+
+    def compute(self, held: Held) -> Made:
+        """Runs forward and backward."""
+        columns, batch, pulled = held
+        model = self.network.model
         variables = model.trainable_variables
         with (
             random.step_scope(self._seed, self.step),
@@ -123,15 +193,31 @@ class TrainStep(tf.Module):
         gradients = tape.gradient(loss, [list(variables), dict(pulled.rows)])
         dense, rows = gradients[0], {k: _summed(v) for k, v in gradients[1].items()}
         dense, rows, norm = self._clip(dense, rows)
+        examples = tf.shape(next(iter(spec.predictions.values())), tf.int64)[0]
+        rows = {name: rows for name, rows in rows.items() if rows is not None}
+        return Made(loss, norm, dict(spec.auxiliary_losses), examples, dense, rows)
 
-        def update() -> Tensor:
-            dense_update.apply(list(zip(dense, variables, strict=True)))
-            store.apply_gradients(pulled, rows, self.step)
-            return self.step.assign_add(1)
+    def update_dense(self, made: Made) -> None:
+        """Updates the dense variables."""
+        if self.dense is None:
+            raise ValueError("`build` must be called before the first step.")
+        variables = self.network.model.trainable_variables
+        self.dense.apply(list(zip(made.dense, variables, strict=True)))
 
-        tf.cond(tf.math.is_finite(loss), update, lambda: self.step + 0)
-        rows_seen = tf.shape(next(iter(spec.predictions.values())), tf.int64)[0]
-        return loss, norm, spec.auxiliary_losses, rows_seen
+    def push(self, held: Held, rows: Mapping[str, Tensor], step: Tensor) -> None:
+        """Updates the rows by gradients that were computed at a global step."""
+        self.network.store.apply_gradients(held.pulled, rows, step, self.rate_scale)
+
+    def no_result(self) -> LoopResult:
+        """Returns the result of no step."""
+        return LoopResult(
+            steps=tf.constant(0, tf.int64),
+            examples=tf.constant(0, tf.int64),
+            loss_sum=tf.constant(0.0),
+            finite=tf.constant(True),
+            norm=tf.constant(0.0),
+            auxiliary={name: tf.constant(0.0) for name in self._auxiliary},
+        )
 
     def _clip(self, dense: list, rows: dict) -> tuple[list, dict, Tensor]:
         present = [g for g in [*dense, *rows.values()] if g is not None]
@@ -151,29 +237,14 @@ class TrainStep(tf.Module):
         Meant to be wrapped by `tf.function`; the number of steps is a tensor, so one
         trace serves every count.
         """
-        taken = tf.constant(0, tf.int64)
-        examples = tf.constant(0, tf.int64)
-        loss_sum = tf.constant(0.0)
-        norm = tf.constant(0.0)
-        finite = tf.constant(True)
+        result = self.no_result()
         more = tf.constant(True)
-        auxiliary = {name: tf.constant(0.0) for name in self._auxiliary}
-        while tf.logical_and(taken < steps, tf.logical_and(finite, more)):
+        while tf.logical_and(result.steps < steps, tf.logical_and(result.finite, more)):
             optional = iterator.get_next_as_optional()
             more = optional.has_value()
             if more:
-                columns = optional.get_value()
-                loss, norm, extra, rows_seen = self(columns, now_secs)
-                finite = tf.math.is_finite(loss)
-                loss_sum += loss
-                auxiliary = {
-                    name: auxiliary[name] + tf.cast(value, tf.float32)
-                    for name, value in extra.items()
-                }
-                if finite:
-                    taken += 1
-                    examples += rows_seen
-        return LoopResult(taken, examples, loss_sum, finite, norm, auxiliary)
+                result = result.plus(self(optional.get_value(), now_secs))
+        return result
 
 
 def _summed(gradient: Any) -> Tensor | None:

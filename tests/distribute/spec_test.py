@@ -12,3 +12,18 @@ def test_counts_are_at_least_one(name):
         f"`{name}` must be at least 1. Received: {name}=0. Leave `cluster` out to run "
         "in one process."
     )
+
+
+@pytest.mark.parametrize("name", ["min_part_bytes", "join_timeout", "idle_timeout"])
+def test_times_and_sizes_are_greater_than_zero(name):
+    with pytest.raises(ValueError) as caught:
+        spec.ClusterSpec(**{name: 0})
+    expected = f"`{name}` must be greater than 0. Received: {name}=0."
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("name", ["prefetch", "deferred_push"])
+def test_a_stage_is_one_step_deep_at_most(name):
+    with pytest.raises(ValueError) as caught:
+        spec.PipelineSpec(**{name: 2})
+    assert str(caught.value) == f"`{name}` must be 0 or 1. Received: {name}=2."

@@ -120,13 +120,27 @@ def test_actions_are_names_of_classes():
         spec.TrainerSpec(actions=("a.b",))
 
 
+@pytest.mark.parametrize("factor", [0.0, 1.0, -0.5])
+def test_a_plateau_lowers_the_rates(factor):
+    with pytest.raises(ValueError) as caught:
+        spec.PlateauSpec(metric="auc", factor=factor)
+    assert str(caught.value) == (
+        f"`factor` must be above 0 and below 1. Received: factor={factor}."
+    )
+
+
 @pytest.mark.parametrize(
-    "watch", [{"keep_best": "auc"}, {"early_stop": spec.EarlyStopSpec(metric="auc")}]
+    "watch",
+    [
+        {"keep_best": "auc"},
+        {"early_stop": spec.EarlyStopSpec(metric="auc")},
+        {"reduce_on_plateau": spec.PlateauSpec(metric="auc")},
+    ],
 )
 def test_what_watches_evaluations_needs_them(watch):
     spec.TrainerSpec(**watch, eval_every_steps=10)
     spec.TrainerSpec(**watch, eval_every_epochs=1)
-    with pytest.raises(ValueError, match=r"^`early_stop` and `keep_best` need evalua"):
+    with pytest.raises(ValueError, match=r"^`early_stop`, `keep_best` and `reduce"):
         spec.TrainerSpec(**watch)
 
 

@@ -120,6 +120,13 @@ class TrainStepTest(testing.TestCase):
         self.assertAllClose(step.network.model.dense.kernel, [[1 - 0.1 * 15 / norm]])
         self.assertAllClose(_rows(step)[0], [-0.1 * 3 / norm] * 2)
 
+    def test_a_factor_scales_the_rates_of_rows_and_is_kept(self):
+        scale = tf.Variable(0.5, trainable=False)
+        step = _step(_Sum(), rate_scale=scale)
+        _run(step, _batch())
+        self.assertAllClose(_rows(step), [[-0.15, -0.15], [-0.3, -0.3]])
+        self.assertIs(step.state.rate_scale, scale)
+
     def test_a_variable_follows_its_own_optimizer(self):
         step = _step(_Sum(optimizer=tf_keras.optimizers.SGD(0.01)))
         _run(step, _batch())

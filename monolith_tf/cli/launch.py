@@ -1,0 +1,149 @@
+"""Runs a job on a cluster: on this machine, or as manifests for Kubernetes.
+
+On this machine it starts a chief, parameter servers, workers, and an evaluator where
+one is asked for, and starts again what dies. Every task writes a log at
+<model_dir>/logs/<task>.log. Ctrl-C writes a checkpoint and ends all tasks; the same
+command goes on. With --target kubernetes it prints what `kubectl apply -f -` takes.
+"""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from monolith_tf.cli import errors
+from monolith_tf.cli import progress
+
+if TYPE_CHECKING:
+    from monolith_tf.config import schema
+    from monolith_tf.distribute.spec import ClusterSpec
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what the sub-command takes."""
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="replaces a value of CONFIG"
+    )
+    parser.add_argument(
+        "--ps", type=int, metavar="N", help="parameter servers, in place of cluster.ps"
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="workers, in place of cluster.workers"
+    )
+    parser.add_argument(
+        "--evaluator",
+        action="store_true",
+        help="adds a task that scores every checkpoint, as cluster.evaluator does",
+    )
+    parser.add_argument(
+        "--max-restarts",
+        type=int,
+        default=3,
+        metavar="N",
+        help="how often in a row a task is started again (default: 3)",
+    )
+    parser.add_argument(
+        "--target",
+        choices=["local", "kubernetes"],
+        default="local",
+        help="where to run (default: local, this machine)",
+    )
+    parser.add_argument(
+        "--image", metavar="IMAGE", help="kubernetes: the image that has monolith_tf"
+    )
+    parser.add_argument(
+        "--flavor",
+        choices=["plain", "tfjob"],
+        help="kubernetes: StatefulSets and Jobs (default), or a TFJob of Kubeflow",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the sub-command and returns the exit code."""
+    overrides = [*arguments.overrides, *_cluster_overrides(arguments)]
+    if arguments.target == "kubernetes":
+        return _print_manifests(arguments, overrides)
+    for name in ("image", "flavor"):
+        if getattr(arguments, name) is not None:
+            raise errors.UsageError(f"--{name} needs --target kubernetes.")
+    if arguments.max_restarts < 0:
+        raise errors.UsageError("--max-restarts must not be negative.")
+    return _run_here(arguments, overrides)
+
+
+def _run_here(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    import pathlib
+
+    from monolith_tf import config as config_lib
+    from monolith_tf.cli import cluster_view
+    from monolith_tf.launch import local
+    from monolith_tf.launch import status as status_lib
+
+    config = config_lib.load_config(arguments.config, overrides)
+    cluster = _cluster(config)
+    model_dir = pathlib.Path(config.model_dir)
+    status = status_lib.Status(model_dir, batch_size=config.data.batch_size)
+    view = cluster_view.create(
+        status,
+        [
+            status_lib.MetricsTail(folder / "metrics.jsonl")
+            for folder in (model_dir, model_dir / "evaluator")
+        ],
+    )
+    progress.attach_log(view, verbose=arguments.verbose)
+    command = [sys.executable, "-m", "monolith_tf", "train", arguments.config]
+    job = local.LocalCluster(
+        local.local_tasks(
+            ps=cluster.ps, workers=cluster.workers, evaluator=cluster.evaluator
+        ),
+        [*command, *overrides, *(["--verbose"] if arguments.verbose else [])],
+        model_dir,
+        max_restarts=arguments.max_restarts,
+        watch=view.watch,
+    )
+    view.write(f"The logs of all tasks are in {job.logs}.")
+    try:
+        outcome = job.run()
+    finally:
+        view.end()
+        progress.attach_log(progress.Lines(sys.stderr), verbose=arguments.verbose)
+    if outcome.culprit is not None:
+        log = job.logs / f"{outcome.culprit}.log"
+        tail = "".join(f"  {line}\n" for line in job.log_tail(outcome.culprit))
+        sys.stderr.write(f"The last lines of {log}:\n{tail}error: ")
+    if outcome.code != errors.DONE:
+        sys.stderr.write(f"{outcome.message}\n")
+        return outcome.code
+    sys.stdout.write(f"Trained; checkpoints and metrics are in {model_dir}.\n")
+    return errors.DONE
+
+
+def _print_manifests(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from monolith_tf import config as config_lib
+    from monolith_tf import launch
+
+    config = config_lib.load_config(arguments.config, overrides, data="ignored")
+    _cluster(config)
+    tfjob = arguments.flavor == "tfjob"
+    make = launch.tfjob_manifests if tfjob else launch.kubernetes_manifests
+    sys.stdout.write(launch.to_yaml(make(config, image=arguments.image)))
+    return errors.DONE
+
+
+def _cluster_overrides(arguments: argparse.Namespace) -> list[str]:
+    given = []
+    for option, key in (("ps", "ps"), ("workers", "workers")):
+        number = getattr(arguments, option)
+        if number is not None:
+            given.append(f"cluster.{key}={number}")
+    if arguments.evaluator:
+        given.append("cluster.evaluator=true")
+    return given
+
+
+def _cluster(config: "schema.ExperimentConfig") -> "ClusterSpec":
+    if config.cluster is None:
+        raise errors.UsageError(
+            "CONFIG has no `cluster`. Say how large one you want: --ps 1 --workers 2."
+        )
+    return config.cluster

@@ -1,0 +1,191 @@
+"""Batches that a worker reads by itself, for functions that another process traced.
+
+A chief decides which batches a worker trains on; reading them takes Python, and Python
+functions are known to the process that made them only. So the worker makes one, the
+feeder, before anything else, and tells its token; a function traced by the chief calls
+whatever has that token where it runs.
+"""
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from monolith_tf.data import pipeline
+from monolith_tf.data.source import Source
+from monolith_tf.data.spec import Split
+from monolith_tf.data.windows import Window
+from monolith_tf.features.columns import ColumnType
+from monolith_tf.types import Tensor
+
+_SPLITS: tuple[Split, ...] = ("train", "eval", "test")
+_ENDLESS = 1 << 62
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """What a chief knows of its workers' feeders.
+
+    Attributes:
+      token: What TensorFlow calls the feeder in every worker.
+      columns: The columns it gives.
+      batch_size: Rows per batch.
+    """
+
+    token: str
+    columns: Mapping[str, ColumnType]
+    batch_size: int
+
+    def dataset(
+        self, split: Split, epoch: Tensor, begin: Tensor, end: Tensor
+    ) -> tf.data.Dataset:
+        """Returns batches `begin` to `end` of an epoch, as `Source.dataset` has them.
+
+        To be called inside a function that runs on a worker.
+
+        Args:
+          split: Which split; only the train split is shuffled.
+          epoch: The epoch.
+          begin: First batch in it.
+          end: The batch after the last one.
+        """
+        specs = pipeline.signature(self.columns)
+        number = tf.constant(_SPLITS.index(split), tf.int64)
+
+        def piece(index: Tensor) -> tuple[Tensor, ...]:
+            arrays = tf.raw_ops.PyFunc(
+                input=[number, epoch, begin, end, index],
+                token=self.token,
+                Tout=[spec.dtype for spec in specs],
+            )
+            for array, spec in zip(arrays, specs, strict=True):
+                array.set_shape(spec.shape)
+            return tuple(arrays)
+
+        pieces = tf.data.Dataset.range(_ENDLESS).map(piece)
+        flat = pieces.take_while(lambda num_rows, *_: num_rows > 0)
+        return pipeline.batches(flat, self.columns, self.batch_size, string_codes=True)
+
+
+class Feeder:
+    """Reads, in a worker, the batches that functions of the chief ask for.
+
+    Attributes:
+      token: What TensorFlow calls it in this process.
+      examples: Rows given out so far.
+      failure: The first error of reading, or empty; it reaches the chief as a text
+        among TensorFlow's own.
+    """
+
+    def __init__(
+        self,
+        open_split: Callable[[Split], Source],
+        columns: Mapping[str, ColumnType],
+        batch_size: int,
+    ) -> None:
+        """Makes the feeder; it must be the first Python function of its process.
+
+        Args:
+          open_split: Opens a split of the data.
+          columns: The columns to give.
+          batch_size: Rows per batch.
+        """
+        self._open_split = open_split
+        self._columns = dict(columns)
+        self._batch_size = batch_size
+        self._lock = threading.Lock()
+        self._cursors: dict[int, _Cursor] = {}
+        self.examples = 0
+        self.failure = ""
+        self._graph = tf.Graph()  # Keeps the function alive.
+        with self._graph.as_default():
+            made = tf.numpy_function(
+                self._give,
+                [tf.constant(0, tf.int64)] * 5,
+                [spec.dtype for spec in pipeline.signature(self._columns)],
+                stateful=True,
+            )
+        self.token = made[0].op.get_attr("token").decode()
+
+    @tf.autograph.experimental.do_not_convert
+    def _give(self, *arguments: np.ndarray) -> pipeline.Flat:
+        with self._lock:
+            try:
+                split, *rest = map(int, arguments)
+                window = self._cursor(split).piece(*rest)
+            except Exception as error:
+                self.failure = self.failure or str(error)
+                raise
+            self.examples += len(window.rows)
+        return pipeline.flatten(window, 0, self._columns)
+
+    def _cursor(self, split: int) -> "_Cursor":
+        if split not in self._cursors:
+            source = self._open_split(_SPLITS[split])
+            self._cursors[split] = _Cursor(source, self._batch_size)
+        return self._cursors[split]
+
+
+class _Cursor:
+    """Keeps its place in one split: neighbouring calls share a window."""
+
+    def __init__(self, source: Source, batch_size: int) -> None:
+        self._source = source
+        self._batch_size = batch_size
+        self._window_batches = source.window_batches(batch_size)
+        self._place = (-1, -1)  # Epoch and window.
+        self._window: Window | None = None
+        self._rest: Iterator[tuple[Window, int]] = iter(())
+
+    def piece(self, epoch: int, begin: int, end: int, index: int) -> Window:
+        """Returns the rows of batches `begin` to `end` that one window holds.
+
+        Args:
+          epoch: The epoch.
+          begin: First batch.
+          end: The batch after the last one.
+          index: Which of the windows with any of these batches, from 0; one past the
+            last of them gives no rows.
+        """
+        number = begin // self._window_batches + index
+        first = number * self._window_batches
+        begin, end = max(begin - first, 0), min(end - first, self._window_batches)
+        if begin >= end:
+            return _slice(self._loaded(), 0, 0)
+        window = self._at(epoch, number)
+        rows = slice(begin * self._batch_size, end * self._batch_size)
+        return _slice(window, rows.start, rows.stop)
+
+    def _at(self, epoch: int, number: int) -> Window:
+        if self._place != (epoch, number):
+            if self._place != (epoch, number - 1):
+                self._rest = self._source.windows(
+                    epoch, number * self._window_batches, batch_size=self._batch_size
+                )
+            self._place = (-1, -1)  # Until it is read.
+            found = next(self._rest, None)
+            if found is None:
+                raise ValueError(
+                    f"The data has no window {number} here, where the chief counted "
+                    "more rows. All tasks must read the same files."
+                )
+            self._window, self._place = found[0], (epoch, number)
+        return self._loaded()
+
+    def _loaded(self) -> Window:
+        if self._window is None:
+            raise ValueError("`index` must be 0 at first.")
+        return self._window
+
+
+def _slice(window: Window, begin: int, end: int) -> Window:
+    return Window(
+        window.index,
+        window.table.slice(begin, end - begin),
+        window.files[begin:end],
+        window.rows[begin:end],
+    )

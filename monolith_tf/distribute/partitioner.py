@@ -1,0 +1,53 @@
+"""Cutting large dense variables into blocks of rows, one per parameter server."""
+
+import contextlib
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+
+class Partitioner:
+    """Cuts a variable along its first axis, if it is large enough.
+
+    Args:
+      max_parts: Most blocks of a variable.
+      min_bytes: Least bytes of a block.
+    """
+
+    def __init__(self, max_parts: int, min_bytes: int) -> None:
+        self._partition = tf.distribute.experimental.partitioners.MinSizePartitioner(
+            min_shard_bytes=min_bytes, max_shards=max_parts
+        )
+
+    def __call__(self, shape: tf.TensorShape, dtype: tf.DType) -> list[int]:
+        """Returns the number of blocks along each axis."""
+        if not shape.rank:
+            return []
+        return list(self._partition(shape=shape, dtype=dtype))
+
+
+@contextlib.contextmanager
+def whole_initial_values() -> Iterator[None]:
+    """Makes initial values not depend on how variables are cut.
+
+    Initializers of Keras draw each block by itself otherwise. To be entered inside the
+    scope of the strategy.
+    """
+
+    def create(next_creator: Callable[..., Any], **kwargs: Any) -> Any:
+        value = kwargs.get("initial_value")
+        if callable(value):
+            made: list[Any] = []
+
+            def whole() -> Any:
+                if not made:
+                    made.append(value())
+                return made[0]
+
+            kwargs["initial_value"] = whole
+        return next_creator(**kwargs)
+
+    with tf.variable_creator_scope(create):
+        yield

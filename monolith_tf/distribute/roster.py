@@ -1,0 +1,312 @@
+"""Who takes part in a job: one small file per task below `<model_dir>/cluster`.
+
+The folder is what the tasks share anyway, so a task that cannot be found there has not
+been started, or was given another `model_dir`. Nobody compares the clocks of two
+machines: a task lives as long as the counter in its file goes on changing while one
+looks at it.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import platform
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from monolith_tf.distribute.task import Task
+
+BEAT_SECS = 2.0
+"""How often a task changes the counter in its file, once it is known."""
+SILENT_SECS = 10.0
+"""After how long without a change a task counts as gone."""
+
+_FIRST_BEAT_SECS = 0.25
+_FIRST_BEATS = 20
+
+Entry = Mapping[str, Any]
+
+
+class RosterError(ValueError):
+    """Tasks that do not fit together; the message names task and address."""
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that all tasks of a job must share."""
+    import monolith_tf
+
+    return {
+        "monolith_tf": monolith_tf.__version__,
+        "tensorflow": metadata.version("tensorflow"),
+        "python": platform.python_version(),
+    }
+
+
+def folder(model_dir: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns where the files of a job's tasks are."""
+    return pathlib.Path(model_dir) / "cluster"
+
+
+def read(model_dir: str | os.PathLike[str], name: str) -> Entry | None:
+    """Returns what a task's file holds, or None where there is no whole one."""
+    path = folder(model_dir) / f"{name}.json"
+    # Another machine may replace a file while it is read.
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+    return None
+
+
+class Pulse:
+    """Tells whether a task lives, by its counter and the observer's own clock."""
+
+    def __init__(self, silent_secs: float = SILENT_SECS) -> None:
+        self._silent_secs = silent_secs
+        self._last: tuple[Any, ...] | None = None
+        self._changed = 0.0
+        self.lives = False
+
+    def look(self, entry: Entry | None) -> bool:
+        """Takes in a task's file; returns whether the task lives.
+
+        A counter seen for the first time says nothing yet.
+        """
+        now = time.monotonic()
+        if entry is None:
+            self.lives = False
+            return False
+        identity = entry.get("incarnation"), entry.get("nonce")
+        seen = (*identity, entry.get("counter"))
+        if self._last is None:
+            self._last, self._changed = seen, now
+        elif seen != self._last:
+            self._last, self._changed = seen, now
+            self.lives = True
+        elif now - self._changed > self._silent_secs:
+            self.lives = False
+        return self.lives
+
+    @property
+    def quiet_secs(self) -> float:
+        """Seconds since the counter changed."""
+        return time.monotonic() - self._changed
+
+
+class SignedIn:
+    """This process' own file, kept fresh by a thread.
+
+    Attributes:
+      nonce: Tells this start of the task from all others.
+      rival: The file of another process that says it is the same task, or None.
+    """
+
+    def __init__(
+        self,
+        model_dir: str | os.PathLike[str],
+        task: Task,
+        *,
+        beat_secs: float = BEAT_SECS,
+        told: Callable[[], Entry] = dict,
+        **values: Any,
+    ) -> None:
+        """Writes the file and begins to refresh it.
+
+        Args:
+          model_dir: The job's folder.
+          task: Which task this process is.
+          beat_secs: How often to refresh.
+          told: Gives values that change by themselves, asked at every beat.
+          **values: What else the file holds, at first.
+        """
+        self.nonce = secrets.token_hex(8)
+        self.rival: Entry | None = None
+        self._model_dir = model_dir
+        self._name = task.name
+        self._beat_secs = beat_secs
+        self._told = told
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._values: dict[str, Any] = {
+            "nonce": self.nonce,
+            "incarnation": self.nonce if task.kind == "chief" else "",
+            "address": task.address or "",
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "versions": versions(),
+            "counter": 0,
+            "state": "joining" if task.kind == "chief" else "waiting",
+            "message": "",
+            **values,
+        }
+        folder(model_dir).mkdir(parents=True, exist_ok=True)
+        self._write()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+
+    def update(self, **values: Any) -> None:
+        """Changes what the file holds, at once."""
+        with self._lock:
+            self._values.update(values)
+            self._write()
+
+    def close(self, **values: Any) -> None:
+        """Writes a last time and stops refreshing."""
+        self._ended.set()
+        self._thread.join()
+        self.update(**{**self._told(), **values})
+
+    def _pause_secs(self) -> float:
+        """Newcomers change their counter more often, for others to see it move."""
+        if self._values["counter"] < _FIRST_BEATS:
+            return min(_FIRST_BEAT_SECS, self._beat_secs)
+        return self._beat_secs
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self._pause_secs()):
+            found = read(self._model_dir, self._name)
+            if found is not None and found.get("nonce") != self.nonce:
+                self.rival = found
+            # A full disk must not end the task; it shows where it matters.
+            with contextlib.suppress(OSError), self._lock:
+                self._values["counter"] += 1
+                self._values.update(self._told())
+                self._write()
+
+    def _write(self) -> None:
+        path = folder(self._model_dir) / f"{self._name}.json"
+        temporary = path.with_name(f".{path.name}.{self.nonce}")
+        temporary.write_text(json.dumps(self._values), encoding="utf-8")
+        temporary.replace(path)
+
+
+def check_alone(
+    model_dir: str | os.PathLike[str], task: Task, *, beat_secs: float = BEAT_SECS
+) -> None:
+    """Checks that no other process is the same task of the same job.
+
+    Waits for a little more than a beat where there is a file that looks fresh.
+
+    Raises:
+      RosterError: If there is one.
+    """
+    entry = read(model_dir, task.name)
+    if entry is None or entry.get("state") in ("done", "ended", "failed", "ps_lost"):
+        return
+    if entry.get("host") == socket.gethostname() and not _runs(entry.get("pid")):
+        return
+    if entry.get("pid") == os.getpid() and entry.get("host") == socket.gethostname():
+        return  # This process itself, before it replaced its own image.
+    pulse = Pulse()
+    deadline = time.monotonic() + 2.5 * beat_secs
+    while time.monotonic() < deadline:
+        if pulse.look(read(model_dir, task.name)):
+            raise _twice(task, entry)
+        time.sleep(beat_secs / 10)
+
+
+def check_rival(task: Task, signed_in: SignedIn) -> None:
+    """Raises RosterError if another process has signed in as this task since."""
+    if signed_in.rival is not None:
+        raise _twice(task, signed_in.rival)
+
+
+def _twice(task: Task, entry: Entry) -> RosterError:
+    return RosterError(
+        f"Another process is {task.name} of this job already: process "
+        f"{entry.get('pid')} on {entry.get('host')}, address {entry.get('address')}. "
+        "End one of the two, or give this one another `task.index` in `TF_CONFIG`."
+    )
+
+
+def _runs(pid: Any) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, TypeError, ValueError):
+        return True
+    return True
+
+
+def wait_for_all(
+    model_dir: str | os.PathLike[str],
+    task: Task,
+    signed_in: SignedIn,
+    *,
+    timeout: float,
+    poll_secs: float = 0.2,
+) -> dict[str, Entry]:
+    """Waits until every worker and parameter server serves this chief.
+
+    Args:
+      model_dir: The job's folder.
+      task: The chief's.
+      signed_in: The chief's file.
+      timeout: Seconds to wait.
+      poll_secs: How often to look.
+
+    Returns:
+      Task name -> what its file holds.
+
+    Raises:
+      RosterError: If one is missing, failed, or has other versions or addresses.
+    """
+    deadline = time.monotonic() + timeout
+    others = task.others()
+    while True:
+        check_rival(task, signed_in)
+        found = {other.name: read(model_dir, other.name) for other in others}
+        here = {}
+        for other in others:
+            entry = found[other.name]
+            if entry is not None and entry.get("incarnation") == signed_in.nonce:
+                _check_fits(other, entry)
+                if entry.get("state") == "serving":
+                    here[other.name] = entry
+        if len(here) == len(others):
+            return here
+        if time.monotonic() > deadline:
+            missing = [other for other in others if other.name not in here]
+            raise RosterError(
+                "\n".join(_absent(o, model_dir, timeout) for o in missing)
+            )
+        time.sleep(poll_secs)
+
+
+def _absent(other: Task, model_dir: str | os.PathLike[str], timeout: float) -> str:
+    return (
+        f"{other.name} at {other.address} did not sign in under {folder(model_dir)} "
+        f"within {timeout:g} s: it is not running, or its `model_dir` is another "
+        "folder. All tasks must see one and the same `model_dir`."
+    )
+
+
+def _check_fits(other: Task, entry: Entry) -> None:
+    where = f"{other.name} at {other.address} (process {entry['pid']} on "
+    where += f"{entry['host']})"
+    if entry.get("state") == "failed":
+        raise RosterError(f"{where} failed: {entry.get('message')}")
+    if entry["address"] != other.address:
+        raise RosterError(
+            f"{where} says that its address is {entry['address']}. Give all tasks the "
+            "same `cluster` in `TF_CONFIG`."
+        )
+    for name, version in versions().items():
+        theirs = entry["versions"].get(name)
+        if theirs != version and not _same_python(name, theirs, version):
+            raise RosterError(
+                f"{where} runs {name} {theirs}; the chief runs {version}. Install one "
+                "version everywhere."
+            )
+
+
+def _same_python(name: str, left: str, right: str) -> bool:
+    """Whether two versions of Python differ by their patch level at most."""
+    return name == "python" and left.split(".")[:2] == right.split(".")[:2]

@@ -1,0 +1,121 @@
+"""What each task of a cluster does with the config that all of them are given."""
+
+from monolith_tf.config import schema
+from monolith_tf.data import feed as feed_lib
+from monolith_tf.data import source as source_lib
+from monolith_tf.distribute import cluster as cluster_lib
+from monolith_tf.distribute import exits
+from monolith_tf.distribute import server
+from monolith_tf.distribute import task as task_lib
+from monolith_tf.distribute.spec import ClusterSpec
+from monolith_tf.distribute.task import Task
+from monolith_tf.experiment import build
+from monolith_tf.experiment import estimator
+from monolith_tf.experiment import side_car
+
+
+def train(
+    config: schema.ExperimentConfig,
+    task: Task,
+    *,
+    watcher: estimator.Watcher | None = None,
+) -> dict[str, float]:
+    """Runs one task until the job is done.
+
+    Args:
+      config: The config, with a `cluster`.
+      task: Which task this process is.
+      watcher: Told of what happens, in the chief.
+
+    Returns:
+      In the chief, the last evaluation's metrics.
+    """
+    spec = check(config, task)
+    if task.kind == "chief":
+        return _lead(config, task, spec, watcher)
+    if task.kind == "evaluator":
+        side_car.run(config, task, spec)
+    elif task.kind == "worker":
+        _work(config, task, spec)
+    else:
+        server.serve(task, config.model_dir, spec)
+    return {}
+
+
+def check(config: schema.ExperimentConfig, task: Task) -> ClusterSpec:
+    """Checks that a config can run as a task; returns its cluster.
+
+    Raises:
+      TaskError: If config and `TF_CONFIG` do not fit together.
+      ValueError: If the config asks for what a cluster cannot do.
+    """
+    if config.cluster is None:
+        raise task_lib.TaskError(
+            f"`{task_lib.VARIABLE}` makes this process {task.name} of a cluster, and "
+            "the config has no `cluster`. Add one, or unset the variable to train in "
+            "one process."
+        )
+    spec = config.cluster
+    task_lib.check_counts(task, ps=spec.ps, workers=spec.workers)
+    if task.kind == "evaluator" and not spec.evaluator:
+        raise task_lib.TaskError(
+            f"`{task_lib.VARIABLE}` makes this process an evaluator; the config has "
+            "none. Set `cluster.evaluator` to true."
+        )
+    if config.data.input_fn is not None:
+        raise ValueError(
+            "`data.input_fn` gives one stream of batches, which cannot be dealt out to "
+            f"workers. Received: input_fn={config.data.input_fn!r}. Give files, or a "
+            "`data.reader` of your own, or train in one process."
+        )
+    for key in ("early_stop", "reduce_on_plateau"):
+        if spec.evaluator and getattr(config.trainer, key) is not None:
+            raise ValueError(
+                f"`trainer.{key}` needs evaluations between training phases. Received: "
+                "`cluster.evaluator` true, which scores checkpoints beside them. Set "
+                "it to false, and the workers score."
+            )
+    return spec
+
+
+def _lead(
+    config: schema.ExperimentConfig,
+    task: Task,
+    spec: ClusterSpec,
+    watcher: estimator.Watcher | None,
+) -> dict[str, float]:
+    cluster = cluster_lib.Cluster(task, spec, config.model_dir)
+    try:
+        with cluster.watched():
+            job = estimator.Estimator(config, watcher=watcher, cluster=cluster)
+            return job.train()
+    except exits.ParameterServerLostError as error:
+        reached = int(cluster.told.get("step", 0))
+        found = estimator.checkpoints_of(config).latest()
+        step = 0 if found is None else found.step
+        rows = max(0, reached - step) * config.data.batch_size
+        raise exits.ParameterServerLostError(
+            f"{error} Its rows and variables are gone with it. Start the job again, "
+            f"parameter servers and chief: it goes on from step {step}, and what was "
+            f"learned since from about {rows} rows is learned again."
+        ) from error
+
+
+def _work(config: schema.ExperimentConfig, task: Task, spec: ClusterSpec) -> None:
+    job = build.Job(config)
+    columns = job.columns
+    feeder = feed_lib.Feeder(
+        lambda split: source_lib.open_split(
+            config.data, split, columns, seed=config.seed
+        ),
+        columns,
+        config.data.batch_size,
+    )
+    server.serve(
+        task,
+        config.model_dir,
+        spec,
+        told=lambda: {"examples": feeder.examples, "message": feeder.failure},
+        feed=feeder.token,
+        examples=0,
+    )

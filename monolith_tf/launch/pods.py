@@ -1,0 +1,175 @@
+"""What the pods of all Kubernetes manifests have in common."""
+
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+import monolith_tf
+from monolith_tf import config as config_lib
+from monolith_tf.config import schema
+from monolith_tf.distribute.spec import ClusterSpec
+
+Manifest = dict[str, Any]
+
+PORT = 2222
+VOLUME_DIR = "/job"
+_CONFIG_DIR = "/etc/monolith_tf"
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+# What a pod is promised at least; edit them by the sizing rules of docs/cluster.md.
+_REQUESTS = {
+    "chief": {"cpu": "1", "memory": "2Gi"},
+    "ps": {"cpu": "2", "memory": "8Gi"},
+    "worker": {"cpu": "4", "memory": "4Gi"},
+    "evaluator": {"cpu": "2", "memory": "8Gi"},
+}
+_CHECKPOINT_SECS = 300
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts of several lines as they are."""
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def to_yaml(manifests: Sequence[Manifest]) -> str:
+    """Returns manifests as one YAML stream."""
+    return yaml.dump_all(
+        manifests, Dumper=_Dumper, sort_keys=False, explicit_start=True, width=1000
+    )
+
+
+def job_name(config: schema.ExperimentConfig) -> str:
+    """Returns a job's name: the last part of its `model_dir`, as Kubernetes likes it.
+
+    Raises:
+      ValueError: If nothing of it is left.
+    """
+    last = pathlib.PurePosixPath(config.model_dir).name.lower()
+    name = re.sub(r"[^a-z0-9]+", "-", last).strip("-")[:40].strip("-")
+    if not name:
+        raise ValueError(
+            "The last part of `model_dir` must have letters or digits, since it names "
+            f"the job. Received: model_dir={config.model_dir!r}."
+        )
+    # A name of a Service begins with a letter.
+    return name if name[0].isalpha() else f"job-{name}"
+
+
+def cluster_of(config: schema.ExperimentConfig) -> ClusterSpec:
+    """Returns a config's cluster, having checked that its tasks can share a folder.
+
+    Raises:
+      ValueError: If there is no `cluster`, or `model_dir` is outside of the volume.
+    """
+    if config.cluster is None:
+        raise ValueError("`cluster` must be set. Received: cluster=None.")
+    path = config.model_dir
+    below = pathlib.PurePosixPath(VOLUME_DIR, path).is_relative_to(VOLUME_DIR)
+    if not _URL.match(path) and (not below or ".." in path.split("/")):
+        raise ValueError(
+            f"`model_dir` must be relative or below {VOLUME_DIR}, where the pods mount "
+            f"the volume that they share. Received: model_dir={path!r}."
+        )
+    return config.cluster
+
+
+def labels(name: str) -> dict[str, str]:
+    """Returns what all objects of a job are labelled with."""
+    return {
+        "app.kubernetes.io/name": "monolith-tf",
+        "app.kubernetes.io/instance": name,
+    }
+
+
+def metadata(name: str, suffix: str = "") -> Manifest:
+    """Returns the metadata of an object that belongs to a job."""
+    return {"name": name + suffix, "labels": labels(name)}
+
+
+def shared_objects(config: schema.ExperimentConfig) -> list[Manifest]:
+    """Returns the config and the volume."""
+    name = job_name(config)
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": metadata(name, "-config"),
+            "data": {"config.yaml": config_lib.dump_config(config)},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": metadata(name),
+            "spec": {
+                "accessModes": ["ReadWriteMany"],
+                "resources": {"requests": {"storage": "100Gi"}},
+            },
+        },
+    ]
+
+
+def fence(name: str, pods: dict[str, str]) -> Manifest:
+    """Returns a policy that lets only the pods of a job connect to each other."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata(name),
+        "spec": {
+            "podSelector": {"matchLabels": pods},
+            "policyTypes": ["Ingress"],
+            "ingress": [
+                {
+                    "from": [{"podSelector": {"matchLabels": pods}}],
+                    "ports": [{"protocol": "TCP", "port": PORT}],
+                }
+            ],
+        },
+    }
+
+
+def pod_spec(
+    kind: str, name: str, image: str | None, *, container: str, port: str
+) -> Manifest:
+    """Returns what a task's pod runs.
+
+    Args:
+      kind: The task's.
+      name: The job's.
+      image: The image; None takes `monolith-tf:<version>`.
+      container: The container's name.
+      port: The port's name.
+    """
+    spec: Manifest = {
+        "automountServiceAccountToken": False,
+        "containers": [
+            {
+                "name": container,
+                "image": image or f"monolith-tf:{monolith_tf.__version__}",
+                "command": ["python", "-m", "monolith_tf", "train"],
+                "args": [f"{_CONFIG_DIR}/config.yaml"],
+                "workingDir": VOLUME_DIR,
+                "ports": [{"name": port, "containerPort": PORT}],
+                "resources": {"requests": dict(_REQUESTS[kind])},
+                "volumeMounts": [
+                    {"name": "job", "mountPath": VOLUME_DIR},
+                    {"name": "config", "mountPath": _CONFIG_DIR, "readOnly": True},
+                ],
+            }
+        ],
+        "volumes": [
+            {"name": "job", "persistentVolumeClaim": {"claimName": name}},
+            {"name": "config", "configMap": {"name": f"{name}-config"}},
+        ],
+    }
+    if kind == "chief":
+        spec["terminationGracePeriodSeconds"] = _CHECKPOINT_SECS
+    return spec

@@ -1,0 +1,80 @@
+"""Where tasks are, how often they were tried, and how a job ends."""
+
+import dataclasses
+import math
+import signal
+from typing import Literal
+
+from monolith_tf.distribute import exits
+from monolith_tf.distribute.task import Task
+
+_STEADY_SECS = 600.0
+"""After how long a life a death counts as the first one again."""
+_LONGEST_BACKOFF_SECS = 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+      code: The launcher's exit code.
+      message: Why it is not 0; empty where it is.
+      culprit: The task whose log tells more, or None.
+    """
+
+    code: int
+    message: str = ""
+    culprit: str | None = None
+
+
+@dataclasses.dataclass
+class TaskState:
+    """Where a task is.
+
+    Attributes:
+      task: Which one.
+      state: `waiting` for its start, `running`, `stopping` (it was told to end, or is
+        about to end), `ended`, or `lost`: it died too often.
+      restarts: How often it was started again.
+    """
+
+    task: Task
+    state: Literal["waiting", "running", "stopping", "ended", "lost"] = "waiting"
+    restarts: int = -1
+    due: float = math.inf
+    plan: list[tuple[float, signal.Signals]] = dataclasses.field(default_factory=list)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has a process."""
+        return self.state in ("running", "stopping")
+
+
+@dataclasses.dataclass
+class Retries:
+    """How often something was started again in a row, since it last began."""
+
+    begun: float = 0.0
+    count: int = 0
+
+    def next(self, now: float, limit: int) -> float | None:
+        """Returns seconds to wait before the next try; None when there is none."""
+        if now - self.begun >= _STEADY_SECS:
+            self.count = 0
+        if self.count >= limit:
+            return None
+        self.count += 1
+        return min(2.0 ** (self.count - 1), _LONGEST_BACKOFF_SECS)
+
+
+def how_it_ended(code: int) -> str:
+    """Says how a process ended."""
+    if code == exits.PS_LOST:
+        return "lost a parameter server"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"

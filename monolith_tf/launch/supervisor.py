@@ -1,0 +1,280 @@
+"""What a launcher does when tasks end: events in, actions out, no processes.
+
+The chief and the parameter servers stand and fall together: the rows are in the
+servers' memory, and only a chief that starts anew restores them from the checkpoint.
+Workers come and go, and so does an evaluator.
+"""
+
+import math
+import signal
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+from monolith_tf.distribute import exits
+from monolith_tf.distribute.task import Task
+from monolith_tf.launch.actions import Action
+from monolith_tf.launch.actions import Say
+from monolith_tf.launch.actions import Send
+from monolith_tf.launch.actions import Start
+from monolith_tf.launch.states import Outcome
+from monolith_tf.launch.states import Retries
+from monolith_tf.launch.states import TaskState
+from monolith_tf.launch.states import how_it_ended
+
+Plan = Sequence[tuple[float, signal.Signals]]
+
+_LEFT_EARLY_SECS = 10.0
+_STOP: Plan = ((0.0, signal.SIGTERM), (10.0, signal.SIGKILL))
+# It sees the chief's end by itself, and says so in its log.
+_LET_END: Plan = ((5.0, signal.SIGTERM), (15.0, signal.SIGKILL))
+# A chief that lost a parameter server ends by itself.
+_LET_CHIEF_END: Plan = ((30.0, signal.SIGKILL),)
+# It has said that it is done, and has only itself to tidy up.
+_LET_DONE_CHIEF_END: Plan = ((60.0, signal.SIGTERM), (70.0, signal.SIGKILL))
+_CHECKPOINT_AND_STOP: Plan = ((0.0, signal.SIGTERM), (300.0, signal.SIGKILL))
+_STOP_CHIEF: Plan = ((0.0, signal.SIGTERM), (30.0, signal.SIGKILL))
+_KILL: Plan = ((0.0, signal.SIGKILL),)
+
+
+class Supervisor:
+    """Decides what to start and to stop.
+
+    Every method takes the present time, in seconds of a clock that never goes back,
+    and returns what to do now.
+
+    Attributes:
+      tasks: Task name -> its state.
+      outcome: How the job ended; None before all tasks have.
+    """
+
+    def __init__(self, tasks: Sequence[Task], *, max_restarts: int) -> None:
+        """Makes a supervisor.
+
+        Args:
+          tasks: The job's.
+          max_restarts: How often in a row a worker, an evaluator, or the chief with
+            its parameter servers, is started again; not negative.
+        """
+        if max_restarts < 0:
+            raise ValueError(
+                "`max_restarts` must not be negative. "
+                f"Received: max_restarts={max_restarts}."
+            )
+        self.tasks: Mapping[str, TaskState] = {t.name: TaskState(t) for t in tasks}
+        self.outcome: Outcome | None = None
+        self._core = [s for s in self._all() if s.task.kind in ("chief", "ps")]
+        self._chief = next(s for s in self._core if s.task.kind == "chief")
+        self._max_restarts = max_restarts
+        self._retries = {
+            name: Retries() for name in ["chief", *(s.task.name for s in self._all())]
+        }
+        self._result: Outcome | None = None
+        self._recover_at: float | None = None
+        self._done = False  # Whether a task has seen that the chief is.
+        self._interrupts = 0
+        self._actions: list[Action] = []
+
+    def begin(self, now: float) -> list[Action]:
+        """Starts the job."""
+        for state in self._all():
+            self._start(state, now)
+        return self._taken()
+
+    def ended(self, name: str, code: int, now: float) -> list[Action]:
+        """Takes in that a process ended.
+
+        Args:
+          name: Its task's.
+          code: Its exit code, or minus the signal that ended it.
+          now: The time.
+        """
+        state = self.tasks[name]
+        was_asked = state.state == "stopping"
+        state.state, state.plan, state.due = "ended", [], math.inf
+        kind = state.task.kind
+        if self._result is not None and (kind != "evaluator" or was_asked):
+            pass
+        elif kind == "chief":
+            self._chief_ended(code, now)
+        elif was_asked or self._interrupts:
+            pass
+        elif code == exits.WRONG_USE:
+            self._finish(code, f"{name} {how_it_ended(code)}.", name, now)
+        elif code == exits.DONE:
+            self._done = True
+            self._stop(self._chief, _LET_DONE_CHIEF_END, now)
+        elif code == exits.CHIEF_GONE:
+            # The chief comes back; if it never was away, it misses the task.
+            state.due = now + _LEFT_EARLY_SECS
+        elif self._done and kind != "evaluator":
+            pass
+        elif kind == "ps":
+            self._recover(name, f"{name} {how_it_ended(code)}", now)
+        else:
+            self._retry(state, f"{name} {how_it_ended(code)}", now)
+        self._settle(now)
+        return self._taken()
+
+    def interrupt(self, now: float) -> list[Action]:
+        """Ends the job: at first with a checkpoint, the second time at once."""
+        self._interrupts += 1
+        interrupted = Outcome(exits.INTERRUPTED, "Interrupted.")
+        if self._interrupts > 1:
+            self._recover_at = None
+            self._result = interrupted
+            for state in self._all():
+                self._stop(state, _KILL, now)
+        elif self._result is not None or not self._chief.alive:
+            self._recover_at = None
+            self._result = interrupted
+            for state in self._all():
+                self._stop(state, _STOP, now)
+        else:
+            self._say(
+                "Interrupted; the chief writes a checkpoint. Again: ends at once."
+            )
+            for state in self._all():
+                if state is self._chief:
+                    self._stop(state, _CHECKPOINT_AND_STOP, now)
+                elif not state.alive or state.task.kind == "evaluator":
+                    self._stop(state, _STOP, now)
+        self._settle(now)
+        return self._taken()
+
+    def tick(self, now: float) -> list[Action]:
+        """Does what is due."""
+        for state in self._all():
+            while state.plan and state.plan[0][0] <= now:
+                self._send(state, state.plan.pop(0)[1])
+            if state.due > now:
+                continue
+            state.due = math.inf
+            if state.state == "waiting":
+                self._start(state, now)
+            elif state.state == "ended" and self._chief.state == "running":
+                name = state.task.name
+                why = f"{name} left while the chief runs"
+                if state.task.kind == "ps":
+                    self._recover(name, why, now)
+                else:
+                    self._retry(state, why, now)
+        self._settle(now)
+        return self._taken()
+
+    def _chief_ended(self, code: int, now: float) -> None:
+        recovering = self._recover_at is not None
+        if code == exits.DONE or (self._done and code < 0):
+            self._finish(exits.DONE, "", None, now)
+        elif self._interrupts and code in (exits.INTERRUPTED, -signal.SIGTERM):
+            self._finish(exits.INTERRUPTED, "Interrupted.", None, now)
+        elif self._interrupts:
+            message = (
+                f"The chief {how_it_ended(code)} before it had written a checkpoint."
+            )
+            self._finish(exits.FAILED, message, "chief", now)
+        elif recovering:
+            pass  # Whatever it says of itself, it has lost its parameter servers.
+        elif code == exits.PS_LOST or code < 0:
+            self._recover("chief", f"The chief {how_it_ended(code)}", now)
+        else:
+            self._finish(code, f"The chief {how_it_ended(code)}.", "chief", now)
+
+    def _recover(self, culprit: str, why: str, now: float) -> None:
+        """Starts the chief and the parameter servers again."""
+        if self._recover_at is not None:
+            return
+        retries = self._retries["chief"]
+        backoff = retries.next(now, self._max_restarts)
+        if backoff is None:
+            message = f"{why}, after {retries.count} restarts in a row."
+            self._finish(exits.FAILED, message, culprit, now)
+            return
+        self._say(
+            f"{why}; the chief and the parameter servers start again from the last "
+            f"checkpoint ({retries.count} of {self._max_restarts})."
+        )
+        self._recover_at = now + backoff
+        for state in self._core:
+            self._stop(state, _LET_CHIEF_END if state is self._chief else _STOP, now)
+
+    def _retry(self, state: TaskState, why: str, now: float) -> None:
+        """Starts a worker or an evaluator again, or goes on without it."""
+        retries = self._retries[state.task.name]
+        backoff = retries.next(now, self._max_restarts)
+        if backoff is not None:
+            state.state, state.due = "waiting", now + backoff
+            count = f"{retries.count} of {self._max_restarts}"
+            self._say(f"{why}; it starts again in {backoff:g} s ({count}).")
+            return
+        state.state = "lost"
+        why = f"{why}, after {retries.count} restarts in a row"
+        left = sum(s.task.kind == "worker" and s.state != "lost" for s in self._all())
+        if state.task.kind == "worker" and not left:
+            message = f"{why}, and no other worker is left."
+            self._finish(exits.FAILED, message, state.task.name, now)
+        elif self._result is None:
+            self._say(f"{why}; the job goes on without it.")
+
+    def _finish(self, code: int, message: str, culprit: str | None, now: float) -> None:
+        """Settles how the job ends; the others are stopped once the chief is."""
+        self._recover_at = None
+        self._result = Outcome(code, message, culprit)
+        self._stop(self._chief, _STOP_CHIEF, now)
+
+    def _settle(self, now: float) -> None:
+        """Does what had to wait until other tasks ended."""
+        if self._recover_at is not None and not any(s.alive for s in self._core):
+            at, self._recover_at = self._recover_at, None
+            for state in self._all():
+                if not state.alive:
+                    state.state, state.due = "waiting", at
+        if self._result is None or self._chief.alive:
+            return
+        done = self._result.code == exits.DONE
+        for state in self._all():
+            if not (done and state.task.kind == "evaluator"):
+                self._stop(state, _LET_END if done else _STOP, now)
+        if not any(s.alive or s.state == "waiting" for s in self._all()):
+            self.outcome = self._result
+            if self.outcome.code == exits.DONE:
+                self.outcome = self._without_evaluation() or self.outcome
+
+    def _without_evaluation(self) -> Outcome | None:
+        for state in self._all():
+            if state.task.kind == "evaluator" and state.state == "lost":
+                message = f"Training is done, but {state.task.name} died too often."
+                return Outcome(exits.FAILED, message, state.task.name)
+        return None
+
+    def _start(self, state: TaskState, now: float) -> None:
+        state.state, state.due, state.plan = "running", math.inf, []
+        state.restarts += 1
+        self._retries[state.task.name].begun = now
+        self._actions.append(Start(state.task.name))
+
+    def _stop(self, state: TaskState, plan: Plan, now: float) -> None:
+        """Ends a process by signals after given times; the harsher plan counts."""
+        if not state.alive:
+            if state.state == "waiting":
+                state.state = "ended"
+            state.due = math.inf
+            return
+        coming = [(now + delay, number) for delay, number in plan]
+        if state.state == "stopping" and state.plan and state.plan[-1] <= coming[-1]:
+            return
+        state.state, state.plan = "stopping", coming
+        while state.plan and state.plan[0][0] <= now:
+            self._send(state, state.plan.pop(0)[1])
+
+    def _send(self, state: TaskState, number: signal.Signals) -> None:
+        self._actions.append(Send(state.task.name, number))
+
+    def _say(self, text: str) -> None:
+        self._actions.append(Say(text))
+
+    def _all(self) -> list[TaskState]:
+        return list(self.tasks.values())
+
+    def _taken(self) -> list[Action]:
+        taken, self._actions = self._actions, []
+        return taken

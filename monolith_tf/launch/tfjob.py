@@ -1,0 +1,67 @@
+"""Manifests of a job for Kubeflow's training operator: a TFJob.
+
+The operator sets `TF_CONFIG`, and gives every task a Service.
+"""
+
+from monolith_tf.config import schema
+from monolith_tf.launch import pods
+from monolith_tf.launch.pods import Manifest
+
+# What the operator looks for in a pod.
+_CONTAINER = "tensorflow"
+_PORT = "tfjob-port"
+
+
+def tfjob_manifests(
+    config: schema.ExperimentConfig, *, image: str | None = None
+) -> list[Manifest]:
+    """Returns the objects that run a job.
+
+    Args:
+      config: The job's, with a `cluster`. Paths are relative to the volume.
+      image: What the containers run; None takes `monolith-tf:<version>`.
+
+    Raises:
+      ValueError: If there is no `cluster`, or `model_dir` is outside of the volume.
+    """
+    cluster = pods.cluster_of(config)
+    name = pods.job_name(config)
+    replicas = {
+        "Chief": ("chief", 1),
+        "PS": ("ps", cluster.ps),
+        "Worker": ("worker", cluster.workers),
+    }
+    if cluster.evaluator:
+        replicas["Evaluator"] = ("evaluator", 1)
+    return [
+        *pods.shared_objects(config),
+        pods.fence(name, {"training.kubeflow.org/job-name": name}),
+        {
+            "apiVersion": "kubeflow.org/v1",
+            "kind": "TFJob",
+            "metadata": pods.metadata(name),
+            "spec": {
+                "runPolicy": {"backoffLimit": 10, "cleanPodPolicy": "Running"},
+                "tfReplicaSpecs": {
+                    key: _replica(name, kind, count, image)
+                    for key, (kind, count) in replicas.items()
+                },
+            },
+        },
+    ]
+
+
+def _replica(name: str, kind: str, count: int, image: str | None) -> Manifest:
+    return {
+        "replicas": count,
+        # The policy ExitCode would take a lost parameter server, 75, for final.
+        "restartPolicy": "OnFailure",
+        "template": {
+            "metadata": {
+                "labels": pods.labels(name) | {"app.kubernetes.io/component": kind},
+                # A mesh's proxy does not understand the tasks' connections.
+                "annotations": {"sidecar.istio.io/inject": "false"},
+            },
+            "spec": pods.pod_spec(kind, name, image, container=_CONTAINER, port=_PORT),
+        },
+    }

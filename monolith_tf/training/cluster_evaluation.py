@@ -1,0 +1,122 @@
+"""Scores a split by the workers of a cluster, every example once."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from monolith_tf.data import feed as feed_lib
+from monolith_tf.data.spec import Split
+from monolith_tf.distribute import cluster as cluster_lib
+from monolith_tf.training import calls
+from monolith_tf.training import evaluation
+from monolith_tf.types import Tensor
+
+_CALLS_PER_WORKER = 2
+
+
+class ClusterEvaluator:
+    """Has workers run the forward path, and accumulates metrics in the chief."""
+
+    def __init__(
+        self,
+        evaluator: evaluation.Evaluator,
+        cluster: cluster_lib.Cluster,
+        feed: feed_lib.Feed,
+        batches_per_call: int,
+    ) -> None:
+        """Makes it.
+
+        Args:
+          evaluator: The forward path and the metrics.
+          cluster: The cluster.
+          feed: How workers read their batches.
+          batches_per_call: Most batches that a worker scores in one call.
+        """
+        self._evaluator = evaluator
+        self._cluster = cluster
+        self._feed = feed
+        self._batches_per_call = batches_per_call
+        # A test split is asked for once, at the end: a trace each.
+        self._functions: dict[str, Any] = {}
+
+    def forget(self) -> None:
+        """Called when the store's variables were replaced."""
+        self._functions.clear()
+
+    def evaluate(self, split: Split, num_batches: int) -> dict[str, float]:
+        """Returns `<head>/<metric>` -> value, and the mean `loss`.
+
+        Args:
+          split: Which split.
+          num_batches: Its batches.
+        """
+        return self._evaluator.score(self._batches(split, num_batches))
+
+    def _batches(self, split: Split, num_batches: int) -> Iterator[dict[str, Any]]:
+        function = self._functions.setdefault(split, tf.function(self._work_on(split)))
+        starts = list(range(0, num_batches, self._batches_per_call))
+        pending = calls.Calls(self._cluster.coordinator, self._cluster.check)
+        begun = 0
+        held: dict[int, Any] = {}  # What came before its turn.
+        for turn in range(len(starts)):
+            while turn not in held:
+                limit = _CALLS_PER_WORKER * self._cluster.spec.workers
+                while pending.under_way < limit and begun < len(starts):
+                    end = min(starts[begun] + self._batches_per_call, num_batches)
+                    pending.begin(function, (starts[begun], end), begun)
+                    begun += 1
+                done = pending.next_done()
+                held[done.tag] = done.result
+            yield from _split(*held.pop(turn))
+
+    def _work_on(self, split: Split) -> Any:
+        def work(begin: Tensor, end: Tensor) -> tuple[Tensor, Any]:
+            epoch = tf.constant(0, tf.int64)
+            iterator = iter(self._feed.dataset(split, epoch, begin, end))
+            specs = _specs(self._evaluator, iterator.element_spec)
+            count = tf.cast(end - begin, tf.int32)
+            sizes = tf.TensorArray(tf.int64, count)
+            arrays = [
+                tf.TensorArray(s.dtype, count, element_shape=s.shape, infer_shape=False)
+                for s in tf.nest.flatten(specs)
+            ]
+            for place in tf.range(count):
+                found = self._evaluator.forward(next(iterator))
+                values = tf.nest.flatten(found)
+                rows = next(iter(found["predictions"].values()))
+                sizes = sizes.write(place, tf.size(rows, tf.int64))
+                arrays = [
+                    a.write(place, v) for a, v in zip(arrays, values, strict=True)
+                ]
+            joined = [
+                a.concat() if s.shape.rank else a.stack()
+                for a, s in zip(arrays, tf.nest.flatten(specs), strict=True)
+            ]
+            return sizes.stack(), tf.nest.pack_sequence_as(specs, joined)
+
+        return work
+
+
+def _specs(evaluator: evaluation.Evaluator, element_spec: Any) -> Any:
+    """Returns the specs of what the forward path gives, without running it."""
+    traced = tf.function(evaluator.forward).get_concrete_function(element_spec)
+    return tf.nest.map_structure(
+        lambda t: tf.TensorSpec([None] * len(t.shape), t.dtype),
+        traced.structured_outputs,
+    )
+
+
+def _split(sizes: np.ndarray, joined: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields the batches that a call has put one behind the other."""
+    ends = np.cumsum(sizes)
+    for place, (end, size) in enumerate(zip(ends, sizes, strict=True)):
+        own: dict[str, Any] = {"loss": place}  # One number a batch, else one a row.
+        yield {
+            name: {
+                key: array[own.get(name, slice(end - size, end))]
+                for key, array in values.items()
+            }
+            for name, values in joined.items()
+        }

@@ -1,0 +1,141 @@
+"""Steps that overlap: rows travel while the model computes.
+
+With `i` for the step, the body of the loop is
+
+    plain            pull i;               compute i; push i
+    prefetch         pull i + 1;           compute i; push i
+    deferred push    push i - 1; pull i + 1; compute i
+    both             pull i + 1; push i - 1; compute i
+
+and what does not wait for another runs at the same time. So a step does not see, in the
+rows that it shares with the step before, that step's update (with both, those of the
+two before). Dense variables are always up to date with the worker's own steps.
+"""
+
+from typing import Any
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from monolith_tf.distribute.spec import PipelineSpec
+from monolith_tf.training import step as step_lib
+from monolith_tf.types import Tensor
+
+
+class _Pending(NamedTuple):
+    """Gradients of rows still to be pushed."""
+
+    held: step_lib.Held
+    rows: dict[str, Tensor]
+    step: Tensor
+    is_due: Tensor
+
+
+class _State(NamedTuple):
+    result: step_lib.LoopResult
+    held: step_lib.Held
+    pending: Any  # `_Pending`, or `()`.
+
+
+def loop(
+    step: step_lib.TrainStep,
+    iterator: Any,
+    steps: Tensor,
+    now_secs: Tensor,
+    spec: PipelineSpec,
+) -> step_lib.LoopResult:
+    """Takes `steps` steps; all of them are finished at the end.
+
+    Args:
+      step: The step function.
+      iterator: Has at least `steps` batches.
+      steps: How many steps, at least 1.
+      now_secs: Seconds since 1970.
+      spec: What overlaps.
+    """
+    if not spec.prefetch and not spec.deferred_push:
+        return step.loop(iterator, steps, now_secs)
+    first = step.pull(next(iterator), now_secs)
+    begin = _State(step.no_result(), first, ())
+    if spec.deferred_push:
+        rows = {name: tf.zeros_like(value) for name, value in first.pulled.rows.items()}
+        nothing = _Pending(first, rows, step.step.read_value(), tf.constant(False))
+        begin = begin._replace(pending=nothing)
+
+    def next_held(state: _State) -> step_lib.Held:
+        return _cond(
+            state.result.steps + 1 < steps,
+            lambda: step.pull(next(iterator), now_secs),
+            lambda: state.held,
+        )
+
+    def body(state: _State) -> _State:
+        held, pending = state.held, state.pending
+        following = next_held(state) if spec.prefetch else None
+        if spec.deferred_push:
+            _push(step, pending)
+        if following is None:
+            following = next_held(state)
+        made = step.compute(held)
+        is_finite = tf.math.is_finite(made.loss)
+        now = step.step.read_value()
+        tf.cond(is_finite, lambda: _update(step, made), lambda: tf.no_op())
+        made_rows = {
+            name: made.rows.get(name, tf.zeros_like(value))
+            for name, value in held.pulled.rows.items()
+        }
+        computed = _Pending(held, made_rows, now, is_finite)
+        if spec.deferred_push:
+            pending = computed
+        else:
+            _push(step, computed)
+        return _State(state.result.plus(made), following, pending)
+
+    def goes_on(state: _State) -> Tensor:
+        return tf.logical_and(state.result.steps < steps, state.result.finite)
+
+    end = _while(goes_on, body, begin)
+    if spec.deferred_push:
+        _push(step, end.pending)
+    return end.result
+
+
+def _update(step: step_lib.TrainStep, made: step_lib.Made) -> tf.Operation:
+    step.update_dense(made)
+    return tf.group(step.step.assign_add(1))
+
+
+def _push(step: step_lib.TrainStep, pending: _Pending) -> None:
+    def push() -> tf.Operation:
+        step.push(pending.held, pending.rows, pending.step)
+        return tf.no_op()
+
+    tf.cond(pending.is_due, push, lambda: tf.no_op())
+
+
+def _cond(predicate: Tensor, true: Any, false: Any) -> Any:
+    """`tf.cond` over structures that hold ragged tensors and the like."""
+    structure = false()
+    flat = tf.cond(
+        predicate,
+        lambda: tf.nest.flatten(true(), expand_composites=True),
+        lambda: tf.nest.flatten(structure, expand_composites=True),
+    )
+    return tf.nest.pack_sequence_as(structure, flat, expand_composites=True)
+
+
+def _while(goes_on: Any, body: Any, begin: Any) -> Any:
+    """`tf.while_loop` over structures, whose tensors may change in their first axis."""
+    first = tf.nest.flatten(begin, expand_composites=True)
+    shapes = [t.shape if not t.shape.rank else [None, *t.shape[1:]] for t in first]
+
+    def pack(flat: Any) -> Any:
+        return tf.nest.pack_sequence_as(begin, list(flat), expand_composites=True)
+
+    flat = tf.while_loop(
+        lambda *flat: goes_on(pack(flat)),
+        lambda *flat: tf.nest.flatten(body(pack(flat)), expand_composites=True),
+        first,
+        shape_invariants=[tf.TensorShape(shape) for shape in shapes],
+    )
+    return pack(flat)

@@ -1,0 +1,125 @@
+"""Tests of batches that a worker reads for functions traced elsewhere."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+from monolith_tf import data
+from monolith_tf.data import feed as feed_lib
+from monolith_tf.features.columns import ColumnType
+
+_BATCH = 64
+_ROWS = 40 * _BATCH + 10
+_COLUMNS = {
+    "id": ColumnType(dtype="int64"),
+    "word": ColumnType(dtype="string"),
+    "ids": ColumnType(dtype="int64", is_list=True),
+    "pair": ColumnType(dtype="float32", is_list=True, length=2),
+}
+
+
+@pytest.fixture(name="spec", scope="module")
+def _spec(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("feed")
+    numbers = np.arange(_ROWS)
+    table = pa.table(
+        {
+            "id": numbers,
+            "word": [f"w{number % 97}" for number in numbers],
+            "ids": [[number] * (number % 3) for number in numbers],
+            "pair": [[number, -number] for number in numbers],
+        }
+    )
+    pq.write_table(table, folder / "train.parquet", row_group_size=500)
+    pq.write_table(table.slice(0, 100), folder / "eval.parquet")
+    return data.DataSpec(
+        train=str(folder / "train.parquet"),
+        eval=str(folder / "eval.parquet"),
+        batch_size=_BATCH,
+        shuffle_buffer=8 * _BATCH,
+    )
+
+
+@pytest.fixture(name="feeder")
+def _feeder(spec):
+    return feed_lib.Feeder(
+        lambda split: data.open_split(spec, split, _COLUMNS, seed=5), _COLUMNS, _BATCH
+    )
+
+
+def _fed(feeder, split, epoch, begin, end):
+    feed = feed_lib.Feed(feeder.token, _COLUMNS, _BATCH)
+
+    @tf.function
+    def read(begin, end):
+        found = tf.TensorArray(tf.string, 0, dynamic_size=True, infer_shape=False)
+        sizes = tf.TensorArray(tf.int64, 0, dynamic_size=True)
+        epoch_ = tf.constant(epoch, tf.int64)
+        for batch in feed.dataset(split, epoch_, begin, end):
+            words = tf.gather(batch["word"].dictionary, batch["word"].codes)
+            ids = tf.strings.as_string(batch["id"])
+            lists = tf.strings.as_string(batch["ids"].values)
+            pairs = tf.strings.as_string(tf.reshape(batch["pair"], [-1]))
+            found = found.write(found.size(), tf.concat([ids, words, lists, pairs], 0))
+            sizes = sizes.write(sizes.size(), tf.size(batch["id"], tf.int64))
+        return sizes.stack(), found.concat()
+
+    numbers = [tf.constant(number, tf.int64) for number in (begin, end)]
+    sizes, values = read(*numbers)
+    return sizes.numpy().tolist(), values.numpy().tolist()
+
+
+def _expected(spec, split, epoch, begin, end):
+    source = data.open_split(spec, split, _COLUMNS, seed=5)
+    batches = source.dataset(epoch, begin).take(end - begin)
+    sizes, values = [], []
+    for batch in batches:
+        sizes.append(int(tf.size(batch["id"])))
+        values += tf.strings.as_string(batch["id"]).numpy().tolist()
+        values += batch["word"].numpy().tolist()
+        values += tf.strings.as_string(batch["ids"].values).numpy().tolist()
+        pairs = tf.reshape(batch["pair"], [-1])
+        values += tf.strings.as_string(pairs).numpy().tolist()
+    return sizes, values
+
+
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        pytest.param([("train", 0, 0, 41)], id="a whole epoch"),
+        pytest.param([("train", 1, 39, 41)], id="the smaller last batch"),
+        pytest.param(
+            [("train", 0, 0, 3), ("train", 0, 3, 9), ("train", 0, 9, 30)],
+            id="neighbours",
+        ),
+        pytest.param(
+            [("train", 0, 30, 31), ("train", 0, 2, 3), ("train", 2, 2, 9)],
+            id="to and fro",
+        ),
+        pytest.param(
+            [("train", 0, 5, 20), ("eval", 0, 0, 2), ("train", 0, 20, 22)],
+            id="another split in between",
+        ),
+    ],
+)
+def test_gives_what_the_source_gives(spec, feeder, ranges):
+    rows = 0
+    for split, epoch, begin, end in ranges:
+        expected = _expected(spec, split, epoch, begin, end)
+        assert _fed(feeder, split, epoch, begin, end) == expected
+        rows += sum(expected[0])
+    assert feeder.examples == rows
+
+
+def test_an_error_of_reading_is_kept(spec, feeder):
+    with pytest.raises(tf.errors.OpError):
+        _fed(feeder, "train", 0, 48, 49)
+    assert feeder.failure == (
+        "The data has no window 6 here, where the chief counted more rows. All tasks "
+        "must read the same files."
+    )
+    # And it goes on after it.
+    expected = _expected(spec, "train", 0, 0, 1)
+    assert _fed(feeder, "train", 0, 0, 1) == expected

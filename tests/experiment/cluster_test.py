@@ -1,0 +1,228 @@
+"""Clusters of real processes, against one process, and with some of them killed."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from monolith_tf.distribute import exits
+from monolith_tf.distribute import roster
+from monolith_tf.testing import small_job
+from monolith_tf.testing.cluster_processes import ClusterProcesses
+from monolith_tf.training import checkpoint
+
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(name="config", scope="module")
+def _config(tmp_path_factory):
+    return small_job.write(tmp_path_factory.mktemp("job"))
+
+
+@pytest.fixture(name="alone", scope="module")
+def _alone(config, tmp_path_factory):
+    """The model_dir of a run in one process."""
+    model_dir = tmp_path_factory.mktemp("alone")
+    _train_alone(config, model_dir)
+    return model_dir
+
+
+def _train_alone(config, model_dir):
+    command = [sys.executable, "-m", "monolith_tf", "train", str(config)]
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CONFIG"}
+    subprocess.run(
+        [*command, f"model_dir={model_dir}"],
+        env=environment | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        check=True,
+        timeout=240,
+        capture_output=True,
+    )
+
+
+def _train(config, model_dir, *overrides, ps, workers=1):
+    with ClusterProcesses(
+        config, model_dir, *overrides, ps=ps, workers=workers
+    ) as cluster:
+        cluster.start()
+        codes = cluster.wait_all()
+        assert not any(codes.values()), (codes, cluster.log("chief"))
+
+
+def _last(model_dir):
+    return checkpoint.CheckpointDir(model_dir / "checkpoints").latest()
+
+
+def _dense(found):
+    reader = tf.train.load_checkpoint(str(found.path / "dense"))
+    return {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if "OBJECT_GRAPH" not in name and "save_counter" not in name
+    }
+
+
+def _records(model_dir, *, phase):
+    path = model_dir / "metrics.jsonl"
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    return [record for record in found if record["phase"] == phase]
+
+
+def _assert_equal(model_dir, alone):
+    """Two runs: the same rows and variables, bit for bit, and the same evaluations."""
+    left, right = _last(model_dir), _last(alone)
+    assert left.manifest["state"]["progress"] == right.manifest["state"]["progress"]
+    expected, found = _dense(right), _dense(left)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    assert small_job.rows(left.embedding_dir) == small_job.rows(right.embedding_dir)
+    assert _records(model_dir, phase="eval") == _records(alone, phase="eval")
+
+
+def test_one_worker_and_one_server_equal_one_process(config, alone, tmp_path):
+    _train(config, tmp_path, ps=1)
+    _assert_equal(tmp_path, alone)
+    lines, expected = (_records(d, phase="train") for d in (tmp_path, alone))
+    for line in [*lines, *expected]:
+        del line["examples_per_sec"]
+    assert lines == expected
+
+
+_slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "ps", [2, *(pytest.param(ps, marks=_slow) for ps in (1, 5, None))]
+)
+def test_a_checkpoint_of_three_servers_goes_on_with(config, alone, tmp_path, ps):
+    # Small enough for blocks of the dense variables on all three servers.
+    cut = "cluster.min_part_bytes=32"
+    _train(config, tmp_path, cut, "trainer.epochs=1", ps=3)
+    assert _last(tmp_path).step == 32
+    if ps is None:
+        _train_alone(config, tmp_path)
+    else:
+        _train(config, tmp_path, cut, ps=ps)
+    _assert_equal(tmp_path, alone)
+
+
+_UNIQUE = """\
+model_dir: {folder}/model
+data: {{format: parquet, train: {folder}/rows.parquet, eval: {folder}/eval.parquet,
+        batch_size: 16, shuffle_buffer: 200}}
+features: [{{name: number, kind: id}}]
+labels: [click]
+default_table: {{dim: 2}}
+model: {{name: dcn, params: {{label: click, num_cross_layers: 1, hidden_units: [4]}}}}
+trainer: {{epochs: 1, steps_per_loop: 5, log_every_steps: 7}}
+metrics: [auc]
+"""
+
+
+def _write_unique(folder, rows):
+    """A job in which every row has an id of its own."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.table({"number": range(rows), "click": [i % 2 for i in range(rows)]})
+    parquet.write_table(table, folder / "rows.parquet", row_group_size=150)
+    parquet.write_table(table.slice(0, 100), folder / "eval.parquet")
+    (folder / "unique.yaml").write_text(_UNIQUE.format(folder=folder))
+    return folder / "unique.yaml"
+
+
+def test_every_example_goes_to_exactly_one_worker(tmp_path):
+    rows = 2003
+    config = _write_unique(tmp_path, rows)
+    model_dir = tmp_path / "model"
+    _train(config, model_dir, "trainer.eval_every_epochs=1", ps=1, workers=2)
+    workers = [roster.read(model_dir, f"worker-{index}") for index in range(2)]
+    given = [worker["examples"] for worker in workers]
+    # No row was missed, since its id has a row of the table; none was given twice.
+    assert len(small_job.rows(_last(model_dir).embedding_dir)) == rows
+    assert sum(given) == rows + 100
+    assert min(given) > 0
+    progress = _last(model_dir).manifest["state"]["progress"]
+    assert progress["step"] == progress["batch"] == -(-rows // 16)
+
+
+def test_a_worker_dies_for_good_and_the_job_ends(config, tmp_path):
+    many = ("trainer.epochs=5", "trainer.deterministic=false")
+    with ClusterProcesses(config, tmp_path, *many, workers=2) as cluster:
+        cluster.start()
+        cluster.wait_until(lambda: _steps(tmp_path) >= 20)
+        cluster.kill("worker-0")
+        assert cluster.wait("chief") == exits.DONE, cluster.log("chief")
+        assert cluster.wait("ps-0") == cluster.wait("worker-1") == exits.DONE
+    assert _last(tmp_path).step == 5 * 32
+
+
+def test_a_server_dies_and_the_job_starts_again(config, tmp_path):
+    many = ("trainer.epochs=4", "trainer.eval_every_epochs=null")
+    with ClusterProcesses(config, tmp_path, *many) as cluster:
+        cluster.start()
+        cluster.wait_until(lambda: _steps(tmp_path) >= 20)
+        cluster.kill("ps-0")
+        assert cluster.wait("chief") == exits.PS_LOST, cluster.log("chief")
+        step = _last(tmp_path).step
+        said = cluster.log("chief")
+        assert "A parameter server was lost: ps-0 at 127.0.0.1:" in said
+        assert f"it goes on from step {step}" in said
+        # The worker that is still there serves the next chief, as a fresh image.
+        cluster.start("ps-0", "chief")
+        assert cluster.wait("chief") == exits.DONE, cluster.log("chief")
+        assert cluster.wait("worker-0") == exits.DONE
+        assert "A new chief has taken over" in cluster.log("worker-0")
+    assert f"Resuming from {_last(tmp_path).path.parent}/ckpt-{step:08d}" in (
+        cluster.log("chief")
+    )
+    assert _last(tmp_path).step == 4 * 32
+
+
+def test_tasks_end_where_their_chief_is_gone(config, tmp_path):
+    with ClusterProcesses(config, tmp_path, "cluster.idle_timeout=12") as cluster:
+        cluster.start()
+        cluster.wait_until(lambda: _steps(tmp_path) >= 10)
+        cluster.kill("chief")
+        assert cluster.wait("ps-0") == cluster.wait("worker-0") == exits.CHIEF_GONE
+        address = cluster.tasks["chief"].address
+    assert (
+        f"error: ps-0: the chief at {address} is gone for 12 s, "
+        "`cluster.idle_timeout`; ending."
+    ) in cluster.log("ps-0")
+
+
+def test_a_missing_task_is_named(config, tmp_path):
+    short = "cluster.join_timeout=20"
+    with ClusterProcesses(config, tmp_path, short) as cluster:
+        cluster.start("ps-0", "chief")
+        assert cluster.wait("chief") == exits.FAILED
+        address = cluster.tasks["worker-0"].address
+    assert (
+        f"error: worker-0 at {address} did not sign in under {tmp_path}/cluster within "
+        "20 s"
+    ) in cluster.log("chief")
+
+
+def _steps(model_dir):
+    entry = roster.read(model_dir, "chief")
+    return 0 if entry is None else entry.get("step", 0)
+
+
+def test_an_evaluator_scores_checkpoints_beside_the_training(config, alone, tmp_path):
+    beside = ("cluster.evaluator=true", "trainer.keep_best=click/auc")
+    with ClusterProcesses(config, tmp_path, *beside) as cluster:
+        cluster.start("evaluator-0")
+        cluster.start()
+        codes = cluster.wait_all()
+        assert not any(codes.values()), (codes, cluster.log("evaluator-0"))
+    assert not _records(tmp_path, phase="eval")
+    scored = {r["step"]: r for r in _records(tmp_path / "evaluator", phase="eval")}
+    expected = {r["step"]: r for r in _records(alone, phase="eval")}
+    assert scored[64] == expected[64]
+    best = json.loads((tmp_path / "checkpoints" / "best.json").read_text())
+    assert best["value"] == max(r["click/auc"] for r in scored.values())

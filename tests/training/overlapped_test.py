@@ -1,0 +1,157 @@
+"""Tests of steps that overlap, on a model whose updates can be worked out in NumPy."""
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from absl.testing import parameterized
+
+from monolith_tf import layers
+from monolith_tf import testing
+from monolith_tf.distribute.spec import PipelineSpec
+from monolith_tf.embedding.initializer_spec import ZerosSpec
+from monolith_tf.embedding.optimizer_spec import SgdSpec
+from monolith_tf.embedding.spec import ColumnSpec
+from monolith_tf.embedding.spec import TableSpec
+from monolith_tf.embedding.store import EmbeddingStore
+from monolith_tf.features.encode import FeatureEncoder
+from monolith_tf.features.spec import FeatureSpec
+from monolith_tf.features.spec import LabelSpec
+from monolith_tf.models import base
+from monolith_tf.models import network as network_lib
+from monolith_tf.training import overlapped
+from monolith_tf.training import step as step_lib
+
+_COLUMNS = {
+    "user": tf.TensorSpec([None], tf.int64),
+    "x": tf.TensorSpec([None], tf.float32),
+    "y": tf.TensorSpec([None], tf.float32),
+}
+_RATE = 0.05
+
+
+class _Sum(base.Model):
+    """Predicts the user's number plus w x; half the squared error."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(1, use_bias=False, kernel_initializer="ones")
+
+    def model_fn(self, inputs, mode):
+        predictions = inputs.embeddings["user"][:, 0]
+        predictions += self.dense(inputs.dense["x"])[:, 0]
+        loss = 0.5 * tf.reduce_sum((predictions - inputs.labels["y"]) ** 2)
+        return base.EstimatorSpec(mode=mode, predictions=predictions, loss=loss)
+
+
+def _step():
+    table = TableSpec(
+        name="user",
+        dim=1,
+        slot=1,
+        initializer=ZerosSpec(),
+        optimizer=SgdSpec(learning_rate=_RATE),
+    )
+    features = (
+        FeatureSpec(name="user", kind="id"),
+        FeatureSpec(name="x", kind="dense"),
+    )
+    network = network_lib.Network(
+        FeatureEncoder(features, {"user": 1}),
+        EmbeddingStore(
+            [table], [ColumnSpec(feature="user", table="user")], capacity=1000
+        ),
+        _Sum(),
+        labels=[LabelSpec(name="y")],
+    )
+    step = step_lib.TrainStep(network, tf_keras.optimizers.SGD(_RATE))
+    step.build(_COLUMNS)
+    return step
+
+
+def _batches(rng, count):
+    """Batches of all users, of changing sizes."""
+    users = [np.arange(3), np.arange(2), np.arange(3)[::-1], np.arange(1, 3)]
+    return [
+        {
+            "user": users[place % 4],
+            "x": rng.normal(size=len(users[place % 4])).astype("float32"),
+            "y": rng.normal(size=len(users[place % 4])).astype("float32"),
+        }
+        for place in range(count)
+    ]
+
+
+def _run(step, batches, spec):
+    signature = {name: tf.TensorSpec([None], s.dtype) for name, s in _COLUMNS.items()}
+    dataset = tf.data.Dataset.from_generator(
+        lambda: iter(batches), output_signature=signature
+    )
+
+    @tf.function
+    def loop(steps):
+        now = tf.constant(0, tf.int64)
+        return overlapped.loop(step, iter(dataset), steps, now, spec)
+
+    return loop(tf.constant(len(batches), tf.int64))
+
+
+def _rows(step):
+    users = {
+        "user": tf.range(3, dtype=tf.int64),
+        "x": tf.zeros([3]),
+        "y": tf.zeros([3]),
+    }
+    _, pulled = step.network.lookup(users, base.Mode.EVALUATE)
+    return step.network.store.combine(pulled)["user"]["vec"].numpy()[:, 0]
+
+
+def _expected(batches, staleness):
+    """Rows, w and losses where a step misses the updates of the `staleness` before."""
+    w, pushes, losses = 1.0, [np.zeros(3)], []
+    for place, batch in enumerate(batches):
+        seen = sum(pushes[: max(1, place + 1 - staleness)])
+        error = seen[batch["user"]] + w * batch["x"] - batch["y"]
+        losses.append(0.5 * np.sum(error**2))
+        w -= _RATE * np.sum(error * batch["x"])
+        push = np.zeros(3)
+        push[batch["user"]] = -_RATE * error
+        pushes.append(push)
+    return sum(pushes), w, losses
+
+
+class OverlappedTest(testing.TestCase):
+    @parameterized.product(prefetch=[0, 1], deferred_push=[0, 1], count=[1, 2, 9])
+    def test_a_step_misses_one_update_for_each_stage(
+        self, prefetch, deferred_push, count
+    ):
+        step = _step()
+        batches = _batches(self.rng, count)
+        spec = PipelineSpec(prefetch=prefetch, deferred_push=deferred_push)
+        result = _run(step, batches, spec)
+        rows, w, losses = _expected(batches, prefetch + deferred_push)
+        self.assertEqual(result.steps, count)
+        self.assertEqual(result.examples, sum(len(b["x"]) for b in batches))
+        self.assertAllClose(result.loss_sum, sum(losses))
+        self.assertAllClose(step.network.model.dense.kernel, [[w]])
+        self.assertAllClose(_rows(step), rows)
+        self.assertEqual(step.step, count)
+
+    @parameterized.product(prefetch=[0, 1], deferred_push=[0, 1])
+    def test_a_step_whose_loss_is_not_finite_changes_nothing(
+        self, prefetch, deferred_push
+    ):
+        step = _step()
+        batches = _batches(self.rng, 5)
+        batches[3]["y"][0] = np.nan
+        spec = PipelineSpec(prefetch=prefetch, deferred_push=deferred_push)
+        result = _run(step, batches, spec)
+        rows, w, _ = _expected(batches[:3], prefetch + deferred_push)
+        self.assertFalse(result.finite)
+        self.assertEqual(result.steps, 3)
+        self.assertAllClose(step.network.model.dense.kernel, [[w]])
+        self.assertAllClose(_rows(step), rows)
+        self.assertEqual(step.step, 3)
+
+
+if __name__ == "__main__":
+    tf.test.main()
