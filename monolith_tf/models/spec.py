@@ -17,7 +17,10 @@ _REFERENCE = re.compile(
 )
 
 BUILT_IN: Mapping[str, str] = {
+    "autoint": "monolith_tf.models.autoint:AutoInt",
     "dcn": "monolith_tf.models.dcn:DCN",
+    "fibinet": "monolith_tf.models.fibinet:FiBiNET",
+    "final_mlp": "monolith_tf.models.final_mlp:FinalMLP",
     "mmoe": "monolith_tf.models.mmoe:MMoE",
 }
 """Registered models: name in a config -> class."""

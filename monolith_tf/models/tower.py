@@ -1,0 +1,55 @@
+"""The hidden layers that models have in common."""
+
+from collections.abc import Sequence
+
+import tf_keras
+
+from monolith_tf import layers
+from monolith_tf.types import Tensor
+
+_MOMENTUM = 0.9
+_EPSILON = 1e-5
+
+
+class Tower(tf_keras.layers.Layer):
+    """Dense layers with batch normalization, relu and dropout, the last one too.
+
+        x = dropout(relu(batch_norm(x @ w + b)))    # for every width
+
+    Batch normalization follows its batch quickly and adds little to the variances:
+    embeddings start small.
+
+    Args:
+      units: Width of every layer, first to last.
+      dropout: Share of every layer's output that training drops.
+      batch_norm: Whether layers are normalized over the batch.
+
+    Input shape: `[batch, width]`.
+    Output shape: `[batch, units[-1]]`.
+    """
+
+    def __init__(
+        self, units: Sequence[int], *, dropout: float = 0.0, batch_norm: bool = True
+    ) -> None:
+        super().__init__()
+        self._layers: list[tf_keras.layers.Layer] = []
+        for width in units:
+            self._layers.append(
+                tf_keras.layers.Dense(width, kernel_initializer="glorot_normal")
+            )
+            if batch_norm:
+                self._layers.append(
+                    tf_keras.layers.BatchNormalization(
+                        momentum=_MOMENTUM, epsilon=_EPSILON
+                    )
+                )
+            self._layers.append(tf_keras.layers.ReLU())
+            if dropout:
+                self._layers.append(layers.Dropout(dropout))
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """See the class."""
+        outputs = inputs
+        for layer in self._layers:
+            outputs = layer(outputs)
+        return outputs

@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""Makes data/criteo of the `train.txt` of Criteo's display advertising challenge.
+
+    scripts/prepare/criteo.py train.txt                     # also train.txt.gz
+    scripts/prepare/criteo.py train.txt --shares 0.9 0 0.1  # no valid split
+
+The file has no header: a label, 13 counts and 26 hashed categories, separated by tabs,
+any of which but the label may be missing. Columns are named `label`, `I1` to `I13` and
+`C1` to `C26`; what is missing is a null. Which split a row goes to depends on the seed
+and the row's number alone.
+"""
+
+import argparse
+import pathlib
+
+import pyarrow as pa
+import streaming
+
+TYPES = {
+    "label": pa.int64(),
+    **{f"I{i}": pa.int64() for i in range(1, 14)},
+    **{f"C{i}": pa.string() for i in range(1, 27)},
+}
+
+
+def main() -> None:
+    """Runs the conversion."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    root = pathlib.Path(__file__).resolve().parent.parent.parent
+    parser.add_argument("source", type=pathlib.Path, help="train.txt, or train.txt.gz")
+    parser.add_argument("--output", type=pathlib.Path, default=root / "data" / "criteo")
+    parser.add_argument("--shares", nargs=3, type=float, default=[0.8, 0.1, 0.1])
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    shares = streaming.shares(arguments.shares)
+    make(arguments.source, arguments.output, shares, arguments.seed)
+
+
+def make(
+    source: pathlib.Path, output: pathlib.Path, shares: dict[str, float], seed: int
+) -> None:
+    """Writes the Parquet files."""
+    splits = streaming.Splits(output, shares, seed)
+    with streaming.opened(source) as file:
+        for batch in streaming.csv_batches(file, TYPES, delimiter="\t", header=False):
+            splits.write(batch)
+    splits.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Every config passes its check and takes steps on made-up data."""
+
+import pathlib
+
+import pytest
+
+from monolith_tf import config as config_lib
+from monolith_tf.experiment import estimator
+
+_CONFIGS = sorted((pathlib.Path(__file__).resolve().parents[2] / "configs").glob("*"))
+
+# Two steps, and the evaluation at the end.
+_SHORT = (
+    "trainer.max_steps=2",
+    "trainer.checkpoint_every_steps=null",
+    "trainer.summaries=false",
+    "cluster=null",
+)
+_SYNTHETIC = (
+    "data.format=synthetic",
+    "data.train=[]",
+    "data.eval=[]",
+    "data.test=[]",
+    "data.num_rows=128",
+    "data.batch_size=64",
+    "data.shuffle_buffer=0",
+)
+
+
+@pytest.mark.parametrize("path", _CONFIGS, ids=lambda path: path.stem)
+def test_a_config_is_without_mistakes(path):
+    config_lib.load_config(path, data="present")
+
+
+@pytest.mark.parametrize("path", _CONFIGS, ids=lambda path: path.stem)
+def test_a_config_trains_and_evaluates(path, tmp_path):
+    # The data of census configs is in the project, and made-up rows would not fit it.
+    data = () if path.stem.startswith("census") else _SYNTHETIC
+    job = estimator.Estimator(path, *_SHORT, *data, f"model_dir={tmp_path / 'model'}")
+    metrics = job.train()
+    assert any(name.endswith("/auc") for name in metrics)
+    assert 0 < metrics["loss"] < 10

@@ -1,0 +1,199 @@
+"""Tests of the preparation scripts on small files of the true formats."""
+
+import gzip
+import importlib
+import pathlib
+import sys
+import zipfile
+
+import pyarrow.parquet as pq
+import pytest
+
+_FOLDER = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "prepare"
+_NAMES = ("streaming", "frappe", "movielens_1m", "criteo", "avazu")
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    """Imports the scripts as they import each other, by their names alone."""
+    monkeypatch.syspath_prepend(str(_FOLDER))
+    yield importlib.import_module
+    for name in _NAMES:
+        sys.modules.pop(name, None)
+
+
+def _rows(path):
+    return pq.read_table(path).to_pylist()
+
+
+_FRAPPE = (
+    "label,user,item,daytime,weekday,isweekend,homework,cost,weather,country,city\r\n"
+    "1,266,1244,5042,5049,5054,5055,5058,5062,5070,5152\r\n"
+    "0,0,957,5039,5046,5053,5055,5058,5060,5069,5149\r\n"
+)
+
+
+def test_frappe_takes_the_zip_file(scripts, tmp_path):
+    with zipfile.ZipFile(tmp_path / "Frappe_x1.zip", "w") as archive:
+        for split in ("train", "valid", "test"):
+            archive.writestr(f"Frappe_x1/{split}.csv", _FRAPPE)
+    out = tmp_path / "frappe"
+    scripts("frappe").make(tmp_path / "Frappe_x1.zip", out, check=False)
+    rows = _rows(out / "valid.parquet")
+    assert len(rows) == 2
+    assert rows[0]["label"] == 1
+    assert rows[0]["item"] == 1244
+    assert rows[1]["city"] == 5149
+    assert sorted(p.name for p in out.iterdir()) == [
+        "test.parquet",
+        "train.parquet",
+        "valid.parquet",
+    ]
+
+
+def test_frappe_says_that_a_file_is_not_the_published_one(scripts, tmp_path):
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.csv").write_text(_FRAPPE, newline="")
+    with pytest.raises(SystemExit, match=r"MD5 sum \w+, not the published ba7306e6"):
+        scripts("frappe").make(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_frappe_takes_libfm_files(scripts, tmp_path):
+    ids = [266, 1244, 5042, 5049, 5054, 5055, 5058, 5062, 5070, 5152]
+    line = " ".join(f"{id_}:1" for id_ in ids)
+    for name in ("train", "validation", "test"):
+        text = f"1 {line}\n-1 {line}\n"
+        (tmp_path / f"frappe.{name}.libfm").write_text(text)
+    scripts("frappe").make(tmp_path, tmp_path / "out")
+    rows = _rows(tmp_path / "out" / "train.parquet")
+    assert [row["label"] for row in rows] == [1, 0]
+    assert list(rows[0].values()) == [1, *ids]
+
+
+def test_frappe_rejects_a_short_libfm_row(scripts, tmp_path):
+    (tmp_path / "frappe.train.libfm").write_text("1 2:1\n")
+    with pytest.raises(ValueError, match=r"must have 10 ids\. Received: '1 2:1"):
+        scripts("frappe").make(tmp_path, tmp_path / "out")
+
+
+def test_movielens_joins_users_and_movies(scripts, tmp_path):
+    source = tmp_path / "ml-1m.zip"
+    with zipfile.ZipFile(source, "w") as archive:
+        archive.writestr("ml-1m/users.dat", "1::F::1::10::48067\n2::M::56::16::70072\n")
+        archive.writestr(
+            "ml-1m/movies.dat",
+            "73::Misérables, Les (1995)::Drama|Musical\n".encode("latin-1"),
+        )
+        archive.writestr("ml-1m/ratings.dat", "2::73::4::978300760\n1::73::5::1\n")
+    scripts("movielens_1m").make(source, tmp_path / "out", check=False)
+    assert _rows(tmp_path / "out" / "ratings.parquet") == [
+        {
+            "user": 2,
+            "movie": 73,
+            "rating": 4,
+            "timestamp": 978300760,
+            "gender": "M",
+            "age": 56,
+            "occupation": 16,
+            "zip_code": "70072",
+            "title": "Misérables, Les (1995)",
+            "genres": ["Drama", "Musical"],
+        },
+        {
+            "user": 1,
+            "movie": 73,
+            "rating": 5,
+            "timestamp": 1,
+            "gender": "F",
+            "age": 1,
+            "occupation": 10,
+            "zip_code": "48067",
+            "title": "Misérables, Les (1995)",
+            "genres": ["Drama", "Musical"],
+        },
+    ]
+
+
+def test_movielens_checks_the_published_sum(scripts, tmp_path):
+    with zipfile.ZipFile(tmp_path / "ml-1m.zip", "w") as archive:
+        archive.writestr("ml-1m/users.dat", "")
+    with pytest.raises(SystemExit, match="not the published c4d9eecf"):
+        scripts("movielens_1m").make(tmp_path / "ml-1m.zip", tmp_path / "out")
+
+
+def test_another_zip_file_is_told_apart(scripts, tmp_path):
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("readme", "")
+    with pytest.raises(SystemExit, match=r"other\.zip has no users\.dat"):
+        scripts("movielens_1m").make(
+            tmp_path / "other.zip", tmp_path / "out", check=False
+        )
+
+
+def _criteo_line(number):
+    counts = [str(number), "", "-1", *["3"] * 10]
+    categories = ["68fd1e64", "", *["80e26c9b"] * 24]
+    return "\t".join([str(number % 2), *counts, *categories])
+
+
+def test_criteo_keeps_every_row_once_and_missing_values(scripts, tmp_path):
+    lines = [_criteo_line(number) for number in range(200)]
+    (tmp_path / "train.txt").write_text("\n".join(lines) + "\n")
+    shares = scripts("streaming").shares([0.5, 0.25, 0.25])
+    for run in ("a", "b"):
+        scripts("criteo").make(tmp_path / "train.txt", tmp_path / run, shares, seed=3)
+    rows = {
+        split: _rows(tmp_path / "a" / f"{split}.parquet")
+        for split in ("train", "valid", "test")
+    }
+    assert sorted(row["I1"] for part in rows.values() for row in part) == [*range(200)]
+    assert 75 < len(rows["train"]) < 125
+    first = rows["train"][0]
+    assert first["I2"] is None
+    assert first["I3"] == -1
+    assert first["C1"] == "68fd1e64"
+    assert first["C2"] is None
+    assert len(first) == 40
+    assert _rows(tmp_path / "b" / "train.parquet") == rows["train"]
+
+
+def test_shares_must_sum_to_one(scripts):
+    with pytest.raises(SystemExit, match=r"sum to 1 are expected, not \[0\.5"):
+        scripts("streaming").shares([0.5, 0.2, 0.2])
+
+
+_AVAZU = """\
+id,click,hour,C1,banner_pos,site_id,site_domain,site_category,app_id,app_domain,\
+app_category,device_id,device_ip,device_model,device_type,device_conn_type,C14,C15,\
+C16,C17,C18,C19,C20,C21
+1000009418151094273,0,14102100,1005,0,1fbe01fe,f3845767,28905ebd,ecad2386,7801e8d9,\
+07d7df22,a99f214a,ddd2926e,44956a24,1,2,15706,320,50,1722,0,35,-1,79
+10000169349117863715,1,14102523,1005,0,1fbe01fe,f3845767,28905ebd,ecad2386,7801e8d9,\
+07d7df22,a99f214a,96809ac8,711ee120,1,0,15704,320,50,1722,0,35,100084,79
+"""
+
+
+def test_avazu_reads_packed_files_and_takes_the_hour_apart(scripts, tmp_path):
+    with gzip.open(tmp_path / "train.gz", "wt") as file:
+        file.write(_AVAZU)
+    shares = scripts("streaming").shares([1.0, 0.0, 0.0])
+    scripts("avazu").make(tmp_path / "train.gz", tmp_path / "out", shares, seed=0)
+    first, second = _rows(tmp_path / "out" / "train.parquet")
+    # 21 October 2014 was a Tuesday, the 25th a Saturday.
+    assert (first["hour"], first["weekday"], first["is_weekend"]) == (0, 1, 0)
+    assert (second["hour"], second["weekday"], second["is_weekend"]) == (23, 5, 1)
+    assert first["device_model"] == "44956a24"
+    assert first["C20"] == -1
+    assert (first["click"], second["click"]) == (0, 1)
+    assert "id" not in first
+    assert not (tmp_path / "out" / "valid.parquet").exists()
+
+
+@pytest.mark.parametrize("name", _NAMES[1:])
+def test_each_script_explains_itself(scripts, name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as exit_:
+        scripts(name).main()
+    assert exit_.value.code == 0
+    assert "--output" in capsys.readouterr().out
