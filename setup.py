@@ -5,6 +5,7 @@ import pathlib
 import setuptools
 
 _ROOT = pathlib.Path(__file__).parent
+_SERVING = ["grpcio>=1.70", "tensorflow-serving-api~=2.21.0", "Werkzeug>=3"]
 
 setuptools.setup(
     name="monolith_tf",
@@ -37,11 +38,15 @@ setuptools.setup(
             "pytest-xdist>=3.8",
             "hypothesis>=6.150",
             "scikit-learn>=1.7",
+            "kubernetes-validate>=1.37",
+            "jsonschema>=4.26",
             "ruff>=0.17",
             "mypy>=2",
             "import-linter>=2.5",
             "types-PyYAML",
+            *_SERVING,
         ],
+        "serving": _SERVING,
         "dev": ["pre-commit>=4", "pytest-cov>=7"],
         "docs": ["sphinx>=9", "myst-parser>=5", "furo"],
         "plot": ["matplotlib>=3.10"],

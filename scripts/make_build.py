@@ -7,7 +7,14 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = "monolith_tf"
 # Distribution names of what is imported under another name.
-REQUIREMENTS = {"absl": "absl_py", "yaml": "pyyaml", "sklearn": "scikit_learn"}
+REQUIREMENTS = {
+    "absl": "absl_py",
+    "google": "protobuf",
+    "grpc": "grpcio",
+    "sklearn": "scikit_learn",
+    "tensorflow_serving": "tensorflow_serving_api",
+    "yaml": "pyyaml",
+}
 
 HEADER = '''"""Bazel targets: a library per package or module, a test per file.
 
