@@ -1,11 +1,20 @@
-"""Counts the golden cases that a run has passed."""
+"""What all tests share: small tables, and a count of the golden cases passed."""
 
 import json
 import pathlib
+import sys
 
 import pytest
 
 _GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+
+@pytest.fixture(autouse=True)
+def small_tables(monkeypatch):
+    """Reserves little memory by default; many tests share the memory of a process."""
+    sizing = sys.modules.get("monolith_tf.embedding.sizing")
+    if sizing is not None:
+        monkeypatch.setattr(sizing, "_SHARE_OF_MEMORY", 1 / 1024)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -64,7 +64,7 @@ class Embedding(tf_keras.layers.Layer):
         does not say so.
       seed: Of new rows, together with the layer's name; drawn by Python's `random` when
         not given, which `tf_keras.utils.set_random_seed` seeds.
-      capacity: Keys there is room for; as many as a 32nd of the machine's memory holds
+      capacity: Keys there is room for; as many as a 64th of the machine's memory holds
         when not given. Memory is taken as rows are made.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 

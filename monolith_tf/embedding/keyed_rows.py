@@ -34,7 +34,7 @@ class KeyedRows:
       name: Of the table; initial values depend on it.
       spec: What a row is.
       seed: Of initial values.
-      capacity: Keys there is room for; as many as a 32nd of this machine's memory holds
+      capacity: Keys there is room for; as many as a 64th of this machine's memory holds
         when not given. Memory is taken only as rows are written.
     """
 
@@ -50,8 +50,9 @@ class KeyedRows:
             seed=seed,
             is_exact=True,
             # Row 0 is nobody's.
+            # Half of a store's share: a model may have a layer for each feature.
             capacity=1
-            + (capacity or sizing.capacity(self.group, [self.group], Placement())),
+            + (capacity or sizing.capacity(self.group, [self.group], Placement()) // 2),
         )
         self._make_functions()
 

@@ -36,9 +36,10 @@ class ModelServer:
       rest_port: Where it listens for HTTP, or None.
       versions: The model it serves.
 
-    Example:
-      >>> with ModelServer("runs/a/export", port=8500) as server:  # doctest: +SKIP
-      ...     server.wait()
+    Example::
+
+        with ModelServer("runs/a/export", port=8500) as server:
+            server.wait()
     """
 
     def __init__(

@@ -196,7 +196,8 @@ _ERRORS = {
     "unknown_key_like_none": (
         "ps: 2, workers",
         "qqq: 2, workers",
-        "23: `cluster.qqq`: unknown key. Known are `ps`, `workers`.",
+        "23: `cluster.qqq`: unknown key. Known are `ps`, `workers`, `evaluator`, "
+        "`mode`, `pipeline`, `min_part_bytes`, `join_timeout`, `idle_timeout`.",
     ),
     "unknown_key_at_the_top": (
         "metrics:",
