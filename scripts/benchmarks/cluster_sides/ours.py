@@ -1,0 +1,73 @@
+"""This project's job, by its own loop, without what runs between steps."""
+
+import copy
+import dataclasses
+import pathlib
+
+from monolith_tf.data import feed as feed_lib
+from monolith_tf.distribute import cluster as cluster_lib
+from monolith_tf.distribute import spec as spec_lib
+from monolith_tf.experiment import build
+from monolith_tf.training import checkpoint
+from monolith_tf.training import cluster_stepper
+from monolith_tf.training import loop
+from monolith_tf.training import recorder
+from monolith_tf.training import run as run_lib
+from monolith_tf.training import stepper
+
+
+class Ours:
+    """A job with a store of its own.
+
+    Args:
+      job: The job's parts.
+      cluster: Where it trains; None for this process.
+      feed: How workers read; None for this process.
+      overlaps: Whether the pipeline is on.
+    """
+
+    def __init__(
+        self,
+        job: build.Job,
+        cluster: cluster_lib.Cluster | None,
+        feed: feed_lib.Feed | None,
+        overlaps: bool,
+    ) -> None:
+        fixed, source = job.settle(None), job.source("train")
+        model_dir = pathlib.Path(job.config.model_dir)
+        self._loop = job.config.trainer.steps_per_loop
+        self._run = run_lib.Run(
+            model_dir=model_dir,
+            step=job.train_step(fixed, anew=True),
+            progress=run_lib.Progress(),
+            window=run_lib.Window(),
+            total_steps=0,
+            steps_per_epoch=source.batches_per_epoch(),
+            recorder=recorder.Recorder(model_dir, summaries=False),
+            checkpoints=checkpoint.CheckpointDir(model_dir / "checkpoints"),
+            evaluate=lambda split: {},
+            config_yaml="",
+            static_state=fixed.to_json(),
+        )
+        if cluster is None or feed is None:
+            batches = source.dataset(num_epochs=None, string_codes=True)
+            self._stepper = stepper.LocalStepper(self._run.step, batches)
+            return
+        on = int(overlaps)
+        pipeline = spec_lib.PipelineSpec(prefetch=on, deferred_push=on)
+        own = copy.copy(cluster)
+        own.spec = dataclasses.replace(cluster.spec, pipeline=pipeline)
+        self._stepper = cluster_stepper.ClusterStepper(
+            self._run.step, own, feed, self._run, self._loop
+        )
+
+    def run(self, steps: int) -> None:
+        """Takes further steps."""
+        self._run.total_steps += steps
+        loop.train(
+            self._run,
+            self._stepper,
+            actions=[],
+            steps_per_loop=self._loop,
+            explain=lambda batch: f"Batch {batch}.",
+        )
