@@ -102,7 +102,10 @@ class Supervisor:
             self._finish(code, f"{name} {how_it_ended(code)}.", name, now)
         elif code == exits.DONE:
             self._done = True
-            self._stop(self._chief, _LET_DONE_CHIEF_END, now)
+            if self._chief.alive:
+                self._stop(self._chief, _LET_DONE_CHIEF_END, now)
+            else:  # It was killed when it had nothing left to do.
+                self._finish(exits.DONE, "", None, now)
         elif code == exits.CHIEF_GONE:
             # The chief comes back; if it never was away, it misses the task.
             state.due = now + _LEFT_EARLY_SECS

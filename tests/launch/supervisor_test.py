@@ -306,6 +306,14 @@ class TestTheCore:
         job.ends("worker-0", KILLED)
         assert job.state("worker-0") == "lost"
 
+    def test_a_chief_killed_when_it_was_done_needs_no_other_start(self):
+        job = Job(workers=1, evaluator=True)
+        job.ends("chief", KILLED)
+        job.ends("evaluator-0", 0)  # It saw the chief's last word.
+        job.ends("ps-0", -signal.SIGTERM)
+        job.ends("worker-0", 0)
+        assert job.outcome == Outcome(0, "")
+
     def test_a_chief_that_was_done_needs_no_parameter_servers(self):
         job = Job(workers=1)
         job.ends("ps-0", KILLED)
@@ -399,6 +407,7 @@ class TestInterrupts:
         assert job.outcome == Outcome(130, "Interrupted.")
 
 
+@hypothesis.example([(2, 1, 0.0), (0, 0, 30.0)])
 @hypothesis.settings(
     deadline=None,
     max_examples=50,
