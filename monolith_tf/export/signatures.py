@@ -117,17 +117,20 @@ class Examples(Signature):
         return numpy_answer(answer, sample)
 
 
-class Regress(Examples):
-    """One head, as the method `tensorflow/serving/regress` gives it."""
-
+class _OneHead(Examples):
     input_name = "inputs"
-    method = REGRESS
 
     def __init__(
         self, columns: Mapping[str, ColumnType], answer: Answer, head: str
     ) -> None:
         super().__init__(columns, answer)
         self._head = head
+
+
+class Regress(_OneHead):
+    """One head, as the method `tensorflow/serving/regress` gives it."""
+
+    method = REGRESS
 
     def check(self, outputs: Mapping[str, tf.TensorSpec]) -> None:
         """See base class."""
@@ -150,20 +153,13 @@ class Regress(Examples):
         return {"outputs": super().expected(sample, answer)[self._head]}
 
 
-class Classify(Examples):
+class Classify(_OneHead):
     """One head, as the method `tensorflow/serving/classify` gives it.
 
     A head of one number per row is taken for the probability of class "1".
     """
 
-    input_name = "inputs"
     method = CLASSIFY
-
-    def __init__(
-        self, columns: Mapping[str, ColumnType], answer: Answer, head: str
-    ) -> None:
-        super().__init__(columns, answer)
-        self._head = head
 
     def check(self, outputs: Mapping[str, tf.TensorSpec]) -> None:
         """See base class."""

@@ -3,8 +3,10 @@
 import pathlib
 
 import numpy as np
+import tensorflow as tf
 
 from monolith_tf.embedding import checkpoint_files
+from monolith_tf.training import checkpoint
 
 CONFIG = """\
 model_dir: {folder}/model
@@ -103,4 +105,22 @@ def rows(directory: str) -> dict[int, bytes]:
         for group in manifest["groups"]
         for chunk in checkpoint_files.read_rows(directory, group)
         for feature_id, row in zip(chunk.ids.tolist(), chunk.rows, strict=True)
+    }
+
+
+def last(model_dir: pathlib.Path) -> checkpoint.Checkpoint:
+    """Returns a job's newest checkpoint."""
+    found = checkpoint.CheckpointDir(model_dir / "checkpoints").latest()
+    if found is None:
+        raise ValueError(f"There is no checkpoint of {model_dir}.")
+    return found
+
+
+def dense(found: checkpoint.Checkpoint) -> dict[str, np.ndarray]:
+    """Returns a checkpoint's dense variables and their optimizers' state by name."""
+    reader = tf.train.load_checkpoint(str(found.path / "dense"))
+    return {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if "OBJECT_GRAPH" not in name and "save_counter" not in name
     }

@@ -9,7 +9,6 @@ Monday) and `is_weekend`. `click` is the label. Which split a row goes to depend
 seed and the row's number alone.
 """
 
-import argparse
 import datetime
 import pathlib
 
@@ -33,15 +32,7 @@ TYPES = {
 
 def main() -> None:
     """Runs the conversion."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    root = pathlib.Path(__file__).resolve().parent.parent.parent
-    parser.add_argument("source", type=pathlib.Path, help="train.csv, or train.gz")
-    parser.add_argument("--output", type=pathlib.Path, default=root / "data" / "avazu")
-    parser.add_argument("--shares", nargs=3, type=float, default=[0.8, 0.1, 0.1])
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    shares = streaming.shares(arguments.shares)
-    make(arguments.source, arguments.output, shares, arguments.seed)
+    streaming.convert_csv(make, __doc__, "avazu", "train.csv, or train.gz")
 
 
 def make(

@@ -10,7 +10,6 @@ any of which but the label may be missing. Columns are named `label`, `I1` to `I
 and the row's number alone.
 """
 
-import argparse
 import pathlib
 
 import pyarrow as pa
@@ -25,15 +24,7 @@ TYPES = {
 
 def main() -> None:
     """Runs the conversion."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    root = pathlib.Path(__file__).resolve().parent.parent.parent
-    parser.add_argument("source", type=pathlib.Path, help="train.txt, or train.txt.gz")
-    parser.add_argument("--output", type=pathlib.Path, default=root / "data" / "criteo")
-    parser.add_argument("--shares", nargs=3, type=float, default=[0.8, 0.1, 0.1])
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    shares = streaming.shares(arguments.shares)
-    make(arguments.source, arguments.output, shares, arguments.seed)
+    streaming.convert_csv(make, __doc__, "criteo", "train.txt, or train.txt.gz")
 
 
 def make(

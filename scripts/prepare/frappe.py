@@ -8,7 +8,6 @@ checked against the published MD5 sums. The `.libfm` files of the same data are 
 too: there a label is 1 or -1, and each id stands before `:1`.
 """
 
-import argparse
 import pathlib
 from collections.abc import Iterator
 from typing import IO
@@ -36,10 +35,7 @@ LINES_AT_A_TIME = 65_536
 
 def main() -> None:
     """Runs the conversion."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    root = pathlib.Path(__file__).resolve().parent.parent.parent
-    parser.add_argument("source", type=pathlib.Path, help="the zip file, or a folder")
-    parser.add_argument("--output", type=pathlib.Path, default=root / "data" / "frappe")
+    parser = streaming.parser(__doc__, "frappe", "the zip file, or a folder")
     parser.add_argument("--no-checksum", action="store_true")
     arguments = parser.parse_args()
     make(arguments.source, arguments.output, check=not arguments.no_checksum)

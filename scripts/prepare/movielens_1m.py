@@ -8,7 +8,6 @@ published. `ratings.parquet` holds a row for each rating in the file's order, wi
 is known of the user and the movie beside it; genres are a list.
 """
 
-import argparse
 import pathlib
 from collections.abc import Iterator
 
@@ -35,10 +34,7 @@ SCHEMA = pa.schema(
 
 def main() -> None:
     """Runs the conversion."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    root = pathlib.Path(__file__).resolve().parent.parent.parent
-    parser.add_argument("source", type=pathlib.Path, help="ml-1m.zip")
-    parser.add_argument("--output", type=pathlib.Path, default=root / "data" / "ml1m")
+    parser = streaming.parser(__doc__, "ml1m", "ml-1m.zip")
     parser.add_argument("--no-checksum", action="store_true")
     arguments = parser.parse_args()
     make(arguments.source, arguments.output, check=not arguments.no_checksum)

@@ -1,5 +1,6 @@
 """What the preparation scripts share: big files in, Parquet out, piece by piece."""
 
+import argparse
 import contextlib
 import gzip
 import hashlib
@@ -7,6 +8,7 @@ import io
 import pathlib
 import sys
 import zipfile
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -21,6 +23,32 @@ from rich import progress
 
 ROW_GROUP_ROWS = 131_072
 BLOCK_BYTES = 1 << 24
+
+
+def parser(description: str | None, data: str, source: str) -> argparse.ArgumentParser:
+    """Returns the arguments that all scripts take.
+
+    Args:
+      description: The script's docstring.
+      data: The folder below `data` that it makes.
+      source: What it reads.
+    """
+    made = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    root = pathlib.Path(__file__).resolve().parent.parent.parent
+    made.add_argument("source", type=pathlib.Path, help=source)
+    made.add_argument("--output", type=pathlib.Path, default=root / "data" / data)
+    return made
+
+
+def convert_csv(
+    make: Callable[..., None], description: str | None, data: str, source: str
+) -> None:
+    """Runs a conversion whose rows are drawn into splits; arguments as `parser`."""
+    arguments = parser(description, data, source)
+    arguments.add_argument("--shares", nargs=3, type=float, default=[0.8, 0.1, 0.1])
+    arguments.add_argument("--seed", type=int, default=0)
+    given = arguments.parse_args()
+    make(given.source, given.output, shares(given.shares), given.seed)
 
 
 class Counted(io.RawIOBase):

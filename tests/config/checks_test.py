@@ -144,7 +144,10 @@ def test_metric_without_a_direction():
 
 @pytest.mark.parametrize("name", ["loss", "auc", "click/auc", "click/gauc"])
 def test_names_of_metrics(name):
-    config_lib.parse_config(GOOD, "x", [f"trainer.keep_best={name}"], data="ignored")
+    config = config_lib.parse_config(
+        GOOD, "x", [f"trainer.keep_best={name}"], data="ignored"
+    )
+    assert config.trainer.keep_best == name
 
 
 _MODEL_ERRORS = {
@@ -240,7 +243,8 @@ def test_model_errors(old, new, message):
 @pytest.mark.parametrize("entry", ["embeddings.vec", "ids.vec", "history.vec"])
 def test_slices_of_groups(entry):
     text = changed("item.bias", entry, ASSEMBLED)
-    config_lib.parse_config(text, data="ignored")
+    model = config_lib.parse_config(text, data="ignored").model
+    assert any(entry in part.inputs for part in (*model.blocks, *model.heads))
 
 
 def test_a_config_made_in_python_is_checked_too():
@@ -281,7 +285,8 @@ class TestData:
         return changed("eval: eval/", f"eval: {tmp_path}/eval/", text)
 
     def test_fitting(self, text):
-        config_lib.parse_config(text, data="required")
+        config = config_lib.parse_config(text, data="required")
+        assert [label.name for label in config.labels] == ["click"]
 
     def test_label_missing_from_the_data(self, text):
         lines = errors_of(changed("[click]", "[clik]", text), data="present")

@@ -151,4 +151,6 @@ class OptimizerSpecTest(testing.TestCase):
             schedules.ScheduleSpec(name="cosine", end_learning_rate=1e-4),
             schedules.ScheduleSpec(warmup_steps=10),
         ):
-            optimizer_spec.FtrlSpec(learning_rate=rate)
+            self.assertEqual(
+                optimizer_spec.FtrlSpec(learning_rate=rate).learning_rate, rate
+            )

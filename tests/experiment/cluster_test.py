@@ -7,13 +7,11 @@ import sys
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from monolith_tf.distribute import exits
 from monolith_tf.distribute import roster
 from monolith_tf.testing import small_job
 from monolith_tf.testing.cluster_processes import ClusterProcesses
-from monolith_tf.training import checkpoint
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 
@@ -52,19 +50,6 @@ def _train(config, model_dir, *overrides, ps, workers=1):
         assert not any(codes.values()), (codes, cluster.log("chief"))
 
 
-def _last(model_dir):
-    return checkpoint.CheckpointDir(model_dir / "checkpoints").latest()
-
-
-def _dense(found):
-    reader = tf.train.load_checkpoint(str(found.path / "dense"))
-    return {
-        name: reader.get_tensor(name)
-        for name in reader.get_variable_to_shape_map()
-        if "OBJECT_GRAPH" not in name and "save_counter" not in name
-    }
-
-
 def _records(model_dir, *, phase):
     path = model_dir / "metrics.jsonl"
     found = [json.loads(line) for line in path.read_text().splitlines()]
@@ -73,9 +58,9 @@ def _records(model_dir, *, phase):
 
 def _assert_equal(model_dir, alone):
     """Two runs: the same rows and variables, bit for bit, and the same evaluations."""
-    left, right = _last(model_dir), _last(alone)
+    left, right = small_job.last(model_dir), small_job.last(alone)
     assert left.manifest["state"]["progress"] == right.manifest["state"]["progress"]
-    expected, found = _dense(right), _dense(left)
+    expected, found = small_job.dense(right), small_job.dense(left)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
@@ -102,7 +87,7 @@ def test_a_checkpoint_of_three_servers_goes_on_with(config, alone, tmp_path, ps)
     # Small enough for blocks of the dense variables on all three servers.
     cut = "cluster.min_part_bytes=32"
     _train(config, tmp_path, cut, "trainer.epochs=1", ps=3)
-    assert _last(tmp_path).step == 32
+    assert small_job.last(tmp_path).step == 32
     if ps is None:
         _train_alone(config, tmp_path)
     else:
@@ -143,10 +128,10 @@ def test_every_example_goes_to_exactly_one_worker(tmp_path):
     workers = [roster.read(model_dir, f"worker-{index}") for index in range(2)]
     given = [worker["examples"] for worker in workers]
     # No row was missed, since its id has a row of the table; none was given twice.
-    assert len(small_job.rows(_last(model_dir).embedding_dir)) == rows
+    assert len(small_job.rows(small_job.last(model_dir).embedding_dir)) == rows
     assert sum(given) == rows + 100
     assert min(given) > 0
-    progress = _last(model_dir).manifest["state"]["progress"]
+    progress = small_job.last(model_dir).manifest["state"]["progress"]
     assert progress["step"] == progress["batch"] == -(-rows // 16)
 
 
@@ -158,7 +143,7 @@ def test_a_worker_dies_for_good_and_the_job_ends(config, tmp_path):
         cluster.kill("worker-0")
         assert cluster.wait("chief") == exits.DONE, cluster.log("chief")
         assert cluster.wait("ps-0") == cluster.wait("worker-1") == exits.DONE
-    assert _last(tmp_path).step == 5 * 32
+    assert small_job.last(tmp_path).step == 5 * 32
 
 
 def test_a_server_dies_and_the_job_starts_again(config, tmp_path):
@@ -168,7 +153,7 @@ def test_a_server_dies_and_the_job_starts_again(config, tmp_path):
         cluster.wait_until(lambda: _steps(tmp_path) >= 20)
         cluster.kill("ps-0")
         assert cluster.wait("chief") == exits.PS_LOST, cluster.log("chief")
-        step = _last(tmp_path).step
+        step = small_job.last(tmp_path).step
         said = cluster.log("chief")
         assert "A parameter server was lost: ps-0 at 127.0.0.1:" in said
         assert f"it goes on from step {step}" in said
@@ -177,10 +162,10 @@ def test_a_server_dies_and_the_job_starts_again(config, tmp_path):
         assert cluster.wait("chief") == exits.DONE, cluster.log("chief")
         assert cluster.wait("worker-0") == exits.DONE
         assert "A new chief has taken over" in cluster.log("worker-0")
-    assert f"Resuming from {_last(tmp_path).path.parent}/ckpt-{step:08d}" in (
+    assert f"Resuming from {small_job.last(tmp_path).path.parent}/ckpt-{step:08d}" in (
         cluster.log("chief")
     )
-    assert _last(tmp_path).step == 4 * 32
+    assert small_job.last(tmp_path).step == 4 * 32
 
 
 def test_tasks_end_where_their_chief_is_gone(config, tmp_path):

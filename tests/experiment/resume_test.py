@@ -10,10 +10,8 @@ import time
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from monolith_tf.testing import small_job
-from monolith_tf.training import checkpoint
 
 _TIMEOUT_SECS = 240
 
@@ -46,19 +44,6 @@ def _kill_when(process, condition):
     process.communicate(timeout=60)
 
 
-def _last(model_dir):
-    return checkpoint.CheckpointDir(model_dir / "checkpoints").latest()
-
-
-def _dense(found):
-    reader = tf.train.load_checkpoint(str(found.path / "dense"))
-    return {
-        name: reader.get_tensor(name)
-        for name in reader.get_variable_to_shape_map()
-        if "OBJECT_GRAPH" not in name and "save_counter" not in name
-    }
-
-
 def _lines(model_dir):
     """The log without what a clock decides."""
     lines = (model_dir / "metrics.jsonl").read_text().splitlines()
@@ -84,11 +69,11 @@ def test_a_job_killed_twice_ends_as_an_undisturbed_one(tmp_path, deterministic):
     resumed = _finish(_start(config, how, f"model_dir={killed}"))
     _finish(undisturbed)
     assert "Resuming from" in resumed
-    assert _last(killed).step == _last(calm).step == 2 * 32
-    rows = small_job.rows(_last(calm).embedding_dir)
+    assert small_job.last(killed).step == small_job.last(calm).step == 2 * 32
+    rows = small_job.rows(small_job.last(calm).embedding_dir)
     assert len(rows) > 50
     # The same batches in the same order: the same ids have met the same steps.
-    assert rows.keys() == small_job.rows(_last(killed).embedding_dir).keys()
+    assert rows.keys() == small_job.rows(small_job.last(killed).embedding_dir).keys()
     lines = _lines(killed)
     assert [_place(line) for line in lines] == [_place(line) for line in _lines(calm)]
     if not deterministic:
@@ -97,11 +82,14 @@ def test_a_job_killed_twice_ends_as_an_undisturbed_one(tmp_path, deterministic):
                 if name != "phase":
                     assert line[name] == pytest.approx(value, abs=0.02), name
         return
-    expected, found = _dense(_last(calm)), _dense(_last(killed))
+    expected, found = (
+        small_job.dense(small_job.last(calm)),
+        small_job.dense(small_job.last(killed)),
+    )
     assert expected.keys() == found.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
-    assert rows == small_job.rows(_last(killed).embedding_dir)
+    assert rows == small_job.rows(small_job.last(killed).embedding_dir)
     assert lines == _lines(calm)
 
 
@@ -126,6 +114,6 @@ def test_interrupt_leaves_a_checkpoint_and_exit_code_130(tmp_path):
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "checkpoint was written" in output
-    found = _last(model_dir)
+    found = small_job.last(model_dir)
     assert found.step > 0
     assert isinstance(found.path, pathlib.Path)

@@ -255,9 +255,11 @@ def test_a_killed_launcher_leaves_nothing(launcher, tmp_path):
     assert (tmp_path / "checkpoint").read_text() == "[]"
 
 
-def test_a_launcher_that_ends_leaves_nothing_to_guard():
-    own = os.getpid()
-    guard.main([f"+ {own} chief", f"- {own}"])
+def test_a_launcher_that_ends_leaves_nothing_to_guard(monkeypatch):
+    sent = []
+    monkeypatch.setattr(os, "kill", lambda *signalled: sent.append(signalled))
+    guard.main(["+ 7 chief", "- 7"])
+    assert sent == []
 
 
 def test_an_error_in_the_launcher_leaves_no_child(make, tmp_path, monkeypatch):
