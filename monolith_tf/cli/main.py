@@ -37,6 +37,7 @@ _COMMANDS = {
     "check": check,
     "inspect": inspect,
 }
+_MESSAGE_LINES = 12
 _EPILOG = """\
 CONFIG is a YAML file; `key.path=value` replaces one of its values:
   monolith-tf train configs/census_mmoe.yaml trainer.max_steps=200 tables[0].dim=8
@@ -153,9 +154,9 @@ def _failed(error: Exception, *, debug: bool) -> int:
     if isinstance(error, OSError | ValueError | ArithmeticError):
         _complain(f"error: {error}")
     else:
-        # An error nobody foresaw: its message alone may not tell what it is about.
-        lines = str(error).strip().splitlines() or [""]
-        _complain(f"error: {type(error).__name__}: {lines[0]}")
+        # An error nobody foresaw. TensorFlow's messages may fill a screen.
+        lines = str(error).strip().splitlines()[:_MESSAGE_LINES]
+        _complain(f"error: {type(error).__name__}: " + "\n".join(lines))
         if not debug:
             _complain("Add --debug to see where it comes from.")
     return errors.FAILED

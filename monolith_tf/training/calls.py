@@ -3,6 +3,7 @@
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
@@ -35,9 +36,7 @@ class Calls:
         """
         self._coordinator = coordinator
         self._check = check
-        self._finished: queue.SimpleQueue[tuple[Any, Any, BaseException | None]] = (
-            queue.SimpleQueue()
-        )
+        self._finished: queue.SimpleQueue[tuple[Any, Any, bool]] = queue.SimpleQueue()
         self.under_way = 0
 
     def begin(self, function: Any, args: Sequence[int], tag: Any) -> None:
@@ -50,9 +49,9 @@ class Calls:
 
     def _fetch(self, remote: Any, tag: Any) -> None:
         try:
-            self._finished.put((tag, remote.fetch(), None))
-        except BaseException as error:
-            self._finished.put((tag, None, error))
+            self._finished.put((tag, remote.fetch(), True))
+        except BaseException:  # Or the caller would wait for ever.
+            self._finished.put((tag, remote, False))
 
     def next_done(self) -> Done:
         """Waits for any call under way to end.
@@ -63,10 +62,18 @@ class Calls:
         while True:
             self._check()
             with contextlib.suppress(queue.Empty):
-                tag, result, error = self._finished.get(timeout=_POLL_SECS)
+                tag, result, is_fetched = self._finished.get(timeout=_POLL_SECS)
                 break
         self.under_way -= 1
-        if error is not None:
-            self._coordinator.join()  # Raises what came first and cancelled the rest.
-            raise error
-        return Done(tag, result)
+        return Done(tag, result if is_fetched else self._fetch_again(result))
+
+    def _fetch_again(self, remote: Any) -> Any:
+        """Returns a result that could not be fetched before.
+
+        A worker may be lost while its result is on its way. The coordinator then has
+        another one repeat the call, but whoever waits for the result gets the error.
+        """
+        while not self._coordinator.done():  # Raises what failed first, if any did.
+            self._check()
+            time.sleep(_POLL_SECS)
+        return remote.fetch()

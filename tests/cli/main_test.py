@@ -156,10 +156,10 @@ class TestErrors:
         assert fail(ValueError("No `x` here.")) == (1, "error: No `x` here.\n")
 
     def test_an_unforeseen_error_names_its_kind(self, fail):
-        status, err = fail(RuntimeError("first\nsecond"))
+        status, err = fail(RuntimeError("first\n" * 30))
         assert status == errors.FAILED
         assert err == (
-            "error: RuntimeError: first\nAdd --debug to see where it comes from.\n"
+            "error: RuntimeError: " + "first\n" * 12 + "Add --debug to see where it comes from.\n"
         )
 
     def test_debug_shows_the_traceback(self, fail):
