@@ -1,7 +1,7 @@
 """The embedding store against its peers, and against itself at other sizes.
 
     scripts/bench embedding [--peers] [--tables peers features rows skew optimizers
-                            reading] [--rounds 7] [--write]
+                            reading workers] [--rounds 7] [--write]
 
 A step looks 26 features of 4096 examples up, dim 16, takes half the sum of squares as
 the loss, and updates by Adagrad. The ids of a feature are log-uniform below 200,000.
@@ -38,8 +38,9 @@ _TORCH = "torch==2.13.0 fbgemm-gpu-cpu==1.8.0 numpy"
 _ADDONS = "tensorflow==2.16.2 tf-keras==2.16.0 tensorflow-recommenders-addons==0.8.1"
 _OURS = process.Library("monolith_tf")
 _HERE = {
-    ("keras_side", "one"): process.Library("tf_keras, one layer"),
-    ("keras_side", "many"): process.Library("tf_keras, a layer per feature"),
+    ("keras_side", layers, optimizer): process.Library(f"tf_keras, {name}, {optimizer}")
+    for optimizer in ("adagrad", "legacy")
+    for layers, name in (("one", "one layer"), ("many", "a layer per feature"))
 }
 _PEERS = {
     ("torch_side",): process.Library("torch", _TORCH, alone=True),
@@ -209,7 +210,33 @@ def reading(case: Case, rounds: int) -> str:
     return f"{_described(case)}\n\n{table}"
 
 
-_ALONE = {f.__name__: f for f in (features, rows, skew, optimizers, reading)}
+def workers(case: Case, rounds: int) -> str:
+    """Returns the table of what the modes of a store cost, and what they lose."""
+    case = dataclasses.replace(case, cores=2)
+    names = [(mode, count) for mode in ("exact", "hogwild") for count in ("1", "2")]
+    with contextlib.ExitStack() as stack:
+        sides = {
+            name: stack.enter_context(_open(_OURS, case, "workers", *name))
+            for name in names
+        }
+        for side in sides.values():
+            side.ask("make")
+        times = process.in_turn(sides, rounds, steps=case.batches)
+        lost = {name: side.ask("lost") for name, side in sides.items()}
+    lines = [
+        [*name, *(f"{x:.1f}" for x in 1e3 * np.median(times[name], axis=0)),
+         f"{100 * lost[name]:.3f} %"]
+        for name in names
+    ]  # fmt: skip
+    head = ["mode", "workers", "ms per worker's step", "cpu ms", "updates lost"]
+    return (
+        f"{_described(case)} SGD by whole numbers, so that weights count updates; "
+        "workers are threads, each on all batches, and share the processors."
+        f"\n\n{report.table(head, lines)}"
+    )
+
+
+_ALONE = {f.__name__: f for f in (features, rows, skew, optimizers, reading, workers)}
 
 
 def main() -> None:

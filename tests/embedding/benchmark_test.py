@@ -16,14 +16,15 @@ def benchmarks(monkeypatch):
 
 
 @pytest.mark.parametrize("layers", ["one", "many"])
-def test_tf_keras_trains_the_same_rows_as_the_store(tmp_path, layers):
+@pytest.mark.parametrize("optimizer", ["adagrad", "legacy"])
+def test_tf_keras_trains_the_same_rows_as_the_store(tmp_path, layers, optimizer):
     from embedding_sides import keras_side
     from embedding_sides import ours
 
     initial = str(tmp_path / "initial.npy")
     store, peer = (
         ours.Side(json.dumps(_CASE)),
-        keras_side.Side(json.dumps(_CASE), layers),
+        keras_side.Side(json.dumps(_CASE), layers, optimizer),
     )
     store.make()
     store.initial(give=initial)
@@ -38,6 +39,23 @@ def test_tf_keras_trains_the_same_rows_as_the_store(tmp_path, layers):
     clock, cpu = store.time(steps=1)
     assert clock > 0.0
     assert cpu >= 0.0
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_workers_count_the_updates_that_are_lost(count):
+    from embedding_sides import workers
+
+    side = workers.Side(json.dumps(_CASE), "exact", count)
+    side.make()
+    side.time(steps=4)
+    assert side.lost() == 0.0
+    side.time(steps=2)
+    assert side.lost() == 0.0
+    # Of the workers' passes, one to warm up and three timed, as if one was lost.
+    side._passes += 1
+    assert side.lost() == pytest.approx(1.0 / (4 * int(count) + 1))
+    with pytest.raises(ValueError, match=r"whole passes\. Received: steps=3"):
+        side.time(steps=3)
 
 
 def test_ids_are_skewed_as_asked_and_below_their_bound():

@@ -13,10 +13,17 @@ class Side(case_lib.Trainer):
     Args:
       case: As in `Trainer`.
       layers: "one" for all features, or "many", one for each.
+      optimizer: "adagrad", the one that `compile` takes by that name, or "legacy",
+        which ends in a kernel made for sparse gradients, and so is faster.
     """
 
-    def __init__(self, case: str, layers: str) -> None:
+    def __init__(self, case: str, layers: str, optimizer: str) -> None:
         super().__init__(case)
+        kind = tf_keras.optimizers
+        self._make_optimizer = {
+            "adagrad": kind.Adagrad,
+            "legacy": kind.legacy.Adagrad,
+        }[optimizer]
         self._num_layers = 1 if layers == "one" else self._case.features
         tensorflow_steps.use_cores(self._case)
 
@@ -31,10 +38,11 @@ class Side(case_lib.Trainer):
             layer.build([None])
             layer.embeddings.assign(weights)
             self._layers.append(layer)
-        # The one that ends in a kernel made for sparse gradients, and so the faster.
-        self._optimizer = tf_keras.optimizers.legacy.Adagrad(
+        self._optimizer = self._make_optimizer(
             case_lib.LEARNING_RATE, case_lib.ACCUMULATOR, epsilon=0.0
         )
+        if hasattr(self._optimizer, "build"):
+            self._optimizer.build([layer.embeddings for layer in self._layers])
         ids = case.draw()
         if self._num_layers == 1:
             ids = case_lib.row_numbers(ids, case)[:, np.newaxis]
