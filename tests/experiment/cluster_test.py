@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from pyarrow import parquet
 
 from monolith_tf.distribute import exits
 from monolith_tf.distribute import roster
@@ -191,6 +192,23 @@ def test_a_missing_task_is_named(config, tmp_path):
         f"error: worker-0 at {address} did not sign in under {tmp_path}/cluster within "
         "20 s"
     ) in cluster.log("chief")
+
+
+def test_a_worker_that_cannot_read_its_data_is_named(tmp_path):
+    config = small_job.write(tmp_path)
+    # The chief itself reads the train split's statistics, and counts the rows of both.
+    path = tmp_path / "eval.parquet"
+    column = parquet.read_metadata(path).row_group(0).column(0)
+    with path.open("r+b") as file:
+        file.seek(column.dictionary_page_offset)
+        file.write(bytes(column.total_compressed_size))
+    with ClusterProcesses(config, tmp_path) as cluster:
+        cluster.start()
+        assert cluster.wait("chief") == exits.FAILED
+        address = cluster.tasks["worker-0"].address
+    said = cluster.log("chief")
+    assert f"error: worker-0 at {address} cannot read its data: " in said
+    assert str(path) in said
 
 
 def _steps(model_dir):
