@@ -159,7 +159,9 @@ class TestErrors:
         status, err = fail(RuntimeError("first\n" * 30))
         assert status == errors.FAILED
         assert err == (
-            "error: RuntimeError: " + "first\n" * 12 + "Add --debug to see where it comes from.\n"
+            "error: RuntimeError: "
+            + "first\n" * 12
+            + "Add --debug to see where it comes from.\n"
         )
 
     def test_debug_shows_the_traceback(self, fail):

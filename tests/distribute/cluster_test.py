@@ -11,11 +11,11 @@ def task():
     """A chief with a worker that listens, and parameter servers that do not."""
     with socket.create_server(("127.0.0.1", 0)) as worker:
         with socket.create_server(("127.0.0.1", 0)) as closed:
-            gone = "127.0.0.1:{}".format(closed.getsockname()[1])
+            gone = f"127.0.0.1:{closed.getsockname()[1]}"
         addresses = {
             "chief": ("127.0.0.1:1",),
             "ps": (gone, "no-such-host.invalid:2222"),
-            "worker": ("127.0.0.1:{}".format(worker.getsockname()[1]),),
+            "worker": (f"127.0.0.1:{worker.getsockname()[1]}",),
         }
         yield Task(kind="chief", index=0, cluster=addresses)
 
