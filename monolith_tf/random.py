@@ -66,6 +66,32 @@ def uniform(
     return tf.random.stateless_uniform(shape, scope.next_seed(owner), dtype=dtype)
 
 
+def coarse_uniform(owner: Any, shape: Any, seed: int | None = None) -> tf.Tensor:
+    """Draws multiples of 2^-16 from [0, 1), in half the time that `uniform` takes.
+
+    For masks, whose rates are no finer than that. Outside a step scope draws are as
+    those of `uniform`.
+
+    Args:
+      owner: The layer that draws.
+      shape: The shape of the draw; may be a tensor.
+      seed: Operation seed of a draw outside a step scope.
+    """
+    scope = getattr(_local, "scope", None)
+    if scope is None:
+        return tf.random.uniform(shape, seed=seed)
+    size = tf.reduce_prod(shape)
+    words = tf.random.stateless_uniform(
+        [(size + 3) // 4],
+        scope.next_seed(owner),
+        minval=None,
+        maxval=None,
+        dtype=tf.uint64,
+    )
+    draws = tf.reshape(tf.bitcast(words, tf.uint16), [-1])[:size]
+    return tf.reshape(tf.cast(draws, tf.float32) * 2.0**-16, shape)
+
+
 def normal(
     owner: Any, shape: Any, dtype: tf.DType = tf.float32, seed: int | None = None
 ) -> tf.Tensor:

@@ -1,6 +1,8 @@
 """Tests of draws that depend on seed, step and layer only."""
 
+import numpy as np
 import tensorflow as tf
+from absl.testing import parameterized
 
 from monolith_tf import random
 from monolith_tf import testing
@@ -34,6 +36,34 @@ class RandomTest(testing.TestCase):
             draw = random.normal(self, [20_000])
         self.assertAllClose(tf.reduce_mean(draw), 0.0, atol=0.03)
         self.assertAllClose(tf.math.reduce_std(draw), 1.0, atol=0.03)
+
+    def test_coarse_draws_are_uniform_multiples(self):
+        with random.step_scope(0, tf.constant(0, tf.int64)):
+            first, second = (random.coarse_uniform(self, [201, 99]) for _ in range(2))
+        counts, _ = np.histogram(first, 20, (0.0, 1.0))
+        # 995 of each are expected, with a deviation of 31.
+        self.assertAllInRange(counts, 995 - 155, 995 + 155)
+        self.assertAllEqual(first * 65536, np.round(first * 65536))
+        correlation = np.corrcoef(np.ravel(first), np.ravel(second))[0, 1]
+        self.assertAllClose(correlation, 0.0, atol=0.04)
+        neighbours = np.ravel(first)
+        correlation = np.corrcoef(neighbours[:-1], neighbours[1:])[0, 1]
+        self.assertAllClose(correlation, 0.0, atol=0.04)
+
+    @parameterized.parameters(([],), ([0, 3],), ([1],), ([2, 3],))
+    def test_coarse_draws_have_any_shape(self, shape):
+        owner = object()
+
+        @tf.function
+        def draw(shape):
+            with random.step_scope(0, tf.constant(0, tf.int64)):
+                return random.coarse_uniform(owner, shape)
+
+        self.assertEqual(draw(tf.constant(shape, tf.int32)).shape, shape)
+        self.assertAllEqual(
+            draw(tf.constant(shape, tf.int32)), draw(tf.constant(shape, tf.int32))
+        )
+        self.assertEqual(random.coarse_uniform(owner, shape).shape, shape)
 
     def test_outside_a_scope_draws_vary(self):
         first, second = random.uniform(self, [8]), random.uniform(self, [8])

@@ -15,10 +15,11 @@ from monolith_tf.layers import modes
 class Dropout(base.Layer):
     """Zeroes entries at random in training and scales the others up.
 
-        y = where(u >= rate, x / (1 - rate), 0)     # u uniform, one draw per entry
+        y = x * (u >= rate) / (1 - rate)     # u uniform, one draw per entry
 
     The layer has no state. Inside a training step of this package its draws are a
-    function of the job's seed and the step; under plain Keras they are TensorFlow's.
+    function of the job's seed and the step, and multiples of 2^-16, to which the rate
+    is rounded up; under plain Keras they are TensorFlow's.
 
     Source: Srivastava et al., "Dropout", JMLR 15, 2014.
 
@@ -58,7 +59,7 @@ class Dropout(base.Layer):
         self.supports_masking = True
 
     def _uniform(self, shape: Any) -> tf.Tensor:
-        return random.uniform(self, shape, seed=self.seed)
+        return random.coarse_uniform(self, shape, seed=self.seed)
 
     def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
         if self.rate == 0.0:
@@ -90,5 +91,5 @@ class Dropout(base.Layer):
 
 def drop(inputs: tf.Tensor, draw: tf.Tensor, rate: float) -> tf.Tensor:
     """Zeroes the entries whose draw is below `rate` and scales the others up."""
-    kept = draw >= rate
-    return tf.where(kept, inputs * (1.0 / (1.0 - rate)), tf.zeros_like(inputs))
+    scale = 1.0 / (1.0 - rate)
+    return inputs * (tf.cast(draw >= rate, inputs.dtype) * scale)
