@@ -40,10 +40,11 @@ class SeNet(base.Layer):
       on_gpu: True asks for the fused form, as `fused=True` does.
       out_type: "concat", "stack" or None; see the output shape.
       keep_list: Returns a single tensor as a list of one.
-      fused: True compiles the layer with XLA, once per batch size, of which there are
-        few, as batches are filled up; False does not; "auto" does for large inputs.
-        Values agree to rounding. The fused form has gradients of the first order
-        only; an export holds the plain one.
+      fused: True takes the fused form, which XLA compiles unless the input is too small
+        to gain by that: once per batch size, of which there are few, as batches are
+        filled up. False takes the plain form; "auto" is True where XLA gains. Values
+        agree to rounding. The fused form has gradients of the first order only; an
+        export holds the plain one.
       regularizer: Another name of `kernel_regularizer`.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 

@@ -1,14 +1,16 @@
 """CIN and SeNet in time and memory: plain, plain under XLA, fused, and DeepCTR's.
 
-    scripts/bench fused [--only cin|senet] [--size small|bars|grid] [--rounds 5]
-                        [--peers] [--write]
+    scripts/bench fused [--only cin|senet] [--size small|bars|grid|crossovers]
+                        [--rounds 5] [--peers] [--write]
 
 "plain" multiplies all pairs of maps and fields in every layer and then by the kernel,
-as the papers write it. Every side is a process of its own; they take turns, and medians
-are printed, with the processor time behind them, for a machine that is shared.
-"peak" is what a training step holds beyond its inputs, weights and what was there
-before, compilation included. `--peers` installs DeepCTR below the running environment
-and adds its layers. `--write` puts the table into `docs/fused.md` and draws it.
+as the papers write it. Every side of a case is a process of its own; they take turns,
+and medians are printed, with the processor time behind them, for a machine that is
+shared; "plain / it" is the median of the rounds' quotients. "peak" is what a training
+step holds beyond its inputs, weights and what was there before, compilation included.
+`--size crossovers` compares with "unfused", what the layers compute with `fused=False`.
+`--peers` installs DeepCTR below the running environment and adds its layers. `--write`
+puts the table into `docs/fused.md` and draws it.
 """
 
 import argparse
@@ -20,18 +22,27 @@ from fused_sides.case import Case
 from sides import process
 from sides import report
 
-HERE = process.Library("monolith_tf")
-DEEPCTR = process.Library("DeepCTR", "deepctr==0.9.4")
-SIDES = {"plain": HERE, "plain_xla": HERE, "fused": HERE}
+# glibc keeps what is freed. Otherwise the past of a process decides whether a step of
+# a millisecond has to ask the system for the same memory every time.
+_KEEP = {f"MALLOC_{what}_THRESHOLD_": str(2**25) for what in ("MMAP", "TRIM")}
+_ENVIRONMENT = (("TF_USE_LEGACY_KERAS", "1"), *_KEEP.items())
+HERE = process.Library("monolith_tf", environment=_ENVIRONMENT)
+DEEPCTR = process.Library("DeepCTR", "deepctr==0.9.4", environment=_ENVIRONMENT)
+SIDES = ["plain", "plain_xla", "fused"]
+CROSSING = ["unfused", "fused"]
 SECONDS = 0.1  # of a measurement
 UNITS = {"forward": "ms", "training": "ms", "peak": "MiB"}
 
 
 def cases(size: str) -> list[Case]:
-    """Returns a few small cases, those of the stated aims, or a grid of others."""
+    """Returns a few small cases, those of the stated aims, or many others."""
     if size == "bars":
         found = [Case("cin", 4096, 26, 16, (128,) * n, "relu") for n in (2, 3)]
         return found + [Case("senet", b, 26, 16) for b in (1024, 4096)]
+    if size == "crossovers":
+        shapes = [(b, 26, 16, (128,) * n) for n in (2, 3) for b in (32, 64, 128, 256)]
+        shapes += [(b, 10, 8, (32,) * n) for n in (2, 3) for b in (512, 1024, 4096)]
+        return [Case("cin", *shape, "relu") for shape in shapes]
     found = [Case("cin", 1024, 26, 16, (128,) * n, "relu") for n in (2, 3)]
     found.append(Case("senet", 1024, 26, 16))
     if size == "small":
@@ -49,49 +60,53 @@ def cases(size: str) -> list[Case]:
 
 def start(name: str) -> process.Process:
     """Returns a process of a side."""
-    return process.Process(SIDES.get(name, DEEPCTR), "fused_sides.side", name)
+    library = DEEPCTR if name == "deepctr" else HERE
+    return process.Process(library, "fused_sides.side", name)
 
 
-def measure(sides: dict[str, process.Process], case: Case, rounds: int) -> dict:
+def measure(names: list[str], case: Case, rounds: int) -> dict:
     """Returns medians of milliseconds, processor milliseconds and MiB, by side."""
-    fields = dataclasses.asdict(case)
-    norms = {name: side.ask("make", case=fields) for name, side in sides.items()}
-    for name, found in norms.items():
-        same_function = case.operation == "cin" or name != "deepctr"
-        if same_function and not np.allclose(found, norms["plain"], rtol=1e-4):
-            raise ValueError(f"{case}: {name} gives {found}, plain {norms['plain']}.")
-    results: dict[str, dict] = {name: {} for name in sides}
-    for what in ("forward", "training"):
-        clock, _ = sides["plain"].ask("time", which=what, calls=1)
-        asked = {"which": what, "calls": max(1, round(SECONDS / clock))}
-        for name, times in process.in_turn(sides, rounds, **asked).items():
-            clock, cpu = 1e3 * np.median(times, axis=0)
-            results[name] |= {what: clock, f"{what}_cpu": cpu}
+    first = names[0]
     with contextlib.ExitStack() as stack:
-        fresh = {name: stack.enter_context(start(name)) for name in sides}
-        for name, side in fresh.items():
-            results[name]["peak"] = side.ask("peak", case=fields)
+        # New ones for each case, as TensorFlow keeps memory that it has freed.
+        sides = {name: stack.enter_context(start(name)) for name in names}
+        fields = dataclasses.asdict(case)
+        made = {name: side.ask("make", case=fields) for name, side in sides.items()}
+        for name, (norms, _) in made.items():
+            same_function = case.operation == "cin" or name != "deepctr"
+            if same_function and not np.allclose(norms, made[first][0], rtol=1e-4):
+                raise ValueError(f"{case}: {name} gives {norms}, not {made[first]}.")
+        results: dict[str, dict] = {name: {"peak": made[name][1]} for name in names}
+        for what in ("forward", "training"):
+            clock, _ = sides[first].ask("time", which=what, calls=1)
+            asked = {"which": what, "calls": max(1, round(SECONDS / clock))}
+            found = process.in_turn(sides, rounds, **asked)
+            for name, times in found.items():
+                clock, cpu = 1e3 * np.median(times, axis=0)
+                gain = np.median(found[first][:, 0] / times[:, 0])
+                results[name] |= {what: clock, f"{what}_cpu": cpu, f"{what}_gain": gain}
     return results
 
 
 def rows(case: Case, found: dict[str, dict]) -> list[list[str]]:
-    """Returns lines of the table: what each side took, and the plain one by it."""
-    plain = found["plain"]
+    """Returns lines of the table: what each side took, and the first one by it."""
+    first = next(iter(found.values()))
     return [
         [
             f"{case}: {name}",
-            *(f"{one[key]:.2f}" for key in ("forward", "forward_cpu")),
-            f"{plain['forward'] / one['forward']:.2f}",
-            *(f"{one[key]:.2f}" for key in ("training", "training_cpu")),
-            f"{plain['training'] / one['training']:.2f}",
-            *(f"{one['peak'] / by:.2f}" for by in (1.0, plain["peak"])),
+            *(f"{one[w]:.2f}" for w in ("forward", "forward_cpu", "forward_gain")),
+            *(f"{one[w]:.2f}" for w in ("training", "training_cpu", "training_gain")),
+            *(f"{one['peak'] / by:.2f}" for by in (1.0, first["peak"])),
         ]
         for name, one in found.items()
     ]
 
 
-HEAD = ["case: side", "forward ms", "cpu ms", "plain / it"]
-HEAD += ["training ms", "cpu ms", "plain / it", "peak MiB", "it / plain"]
+def head(names: list[str]) -> list[str]:
+    """Returns the names of the columns."""
+    found = ["case: side", "forward ms", "cpu ms", f"{names[0]} / it"]
+    found += ["training ms", "cpu ms", f"{names[0]} / it"]
+    return [*found, "peak MiB", f"it / {names[0]}"]
 
 
 def plot(part: str, results: dict[Case, dict[str, dict]]) -> None:
@@ -119,33 +134,34 @@ def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", choices=["cin", "senet"])
-    parser.add_argument("--size", choices=["small", "bars", "grid"], default="small")
+    sizes = ["small", "bars", "grid", "crossovers"]
+    parser.add_argument("--size", choices=sizes, default="small")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--write", action="store_true", help="needs matplotlib")
     arguments = parser.parse_args()
+    names = CROSSING if arguments.size == "crossovers" else SIDES
+    names = [*names, *(["deepctr"] if arguments.peers else [])]
     about = f"{report.machine()}; medians of {arguments.rounds} rounds in turn."
-    print(about, "  ".join(HEAD), sep="\n", flush=True)
+    print(about, "  ".join(head(names)), sep="\n", flush=True)
     part = "_".join(filter(None, ["fused", arguments.size, arguments.only]))
     results: dict[Case, dict[str, dict]] = {}
-    with contextlib.ExitStack() as stack:
-        names = [*SIDES, *(["deepctr"] if arguments.peers else [])]
-        sides = {name: stack.enter_context(start(name)) for name in names}
-        for case in cases(arguments.size):
-            if arguments.only not in (None, case.operation):
-                continue
-            results[case] = measure(sides, case, arguments.rounds)
-            for row in rows(case, results[case]):
-                print(*row, sep="  ", flush=True)
-            if arguments.write:  # at once, so that what comes later may fail
-                write(part, about, results)
+    for case in cases(arguments.size):
+        if arguments.only not in (None, case.operation):
+            continue
+        results[case] = measure(names, case, arguments.rounds)
+        for row in rows(case, results[case]):
+            print(*row, sep="  ", flush=True)
+        if arguments.write:  # at once, so that what comes later may fail
+            write(part, about, results)
 
 
 def write(part: str, about: str, results: dict[Case, dict[str, dict]]) -> None:
     """Writes the results so far."""
+    names = list(next(iter(results.values())))
     lines = [row for item in results.items() for row in rows(*item)]
     plot(part, results)
-    text = f"{about}\n\n{report.table(HEAD, lines)}\n![As a drawing]({part}.png)"
+    text = f"{about}\n\n{report.table(head(names), lines)}\n![As a drawing]({part}.png)"
     report.write("fused.md", part, text)
 
 

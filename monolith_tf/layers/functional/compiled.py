@@ -1,6 +1,7 @@
 """Functions that XLA compiles, with gradients of their own, for any batch size."""
 
 import functools
+from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
 from typing import Protocol
@@ -39,7 +40,10 @@ class Definition(Protocol):
 
 
 def call(
-    definition: Definition, batched: Sequence[Any], weights: Sequence[Any]
+    definition: Definition,
+    batched: Sequence[Any],
+    weights: Sequence[Any],
+    min_rows: int = 0,
 ) -> Tensors:
     """Computes a definition on the given tensors.
 
@@ -51,6 +55,8 @@ def call(
       definition: What to compute.
       batched: Tensors of one type whose first axis is the batch.
       weights: Tensors.
+      min_rows: Smaller batches are not compiled: TensorFlow runs the operations of the
+        definition one by one, which costs less than to start a compiled function.
 
     Returns:
       The outputs, of the type of `batched`.
@@ -62,6 +68,7 @@ def call(
         definition,
         tuple(tf.TensorSpec([size, *x.shape[1:]], x.dtype) for x in batched),
         tuple(tf.TensorSpec(w.shape, w.dtype) for w in weights),
+        min_rows,
     )
     outputs: Tensors = function(batched, weights)
     return outputs
@@ -97,61 +104,99 @@ def _function(
     definition: Definition,
     batched: tuple[tf.TensorSpec, ...],
     weights: tuple[tf.TensorSpec, ...],
+    min_rows: int,
 ) -> Any:
-    """Returns `_padded` for tensors with these specs as a function that is traced once.
+    """Returns `_call` for tensors with these specs as a function that is traced once.
 
     Inside of a function, a tape does not follow the compiled one and keep all that it
     computes, but sees what the custom gradient leaves.
     """
     return tf.function(
-        functools.partial(_padded, definition),
+        functools.partial(_call, definition, min_rows),
         input_signature=[list(batched), list(weights)],
         autograph=False,
     )
 
 
-def _padded(definition: Definition, batched: Tensors, weights: Tensors) -> Tensors:
-    size = batched[0].shape[0]
-    size = tf.shape(batched[0])[0] if size is None else int(size)
-    rows = padded_size(size, definition.block_rows)
-    run = _compiled(definition, len(batched))
-    if isinstance(size, int) and size == rows:
-        return run(*batched, *weights)
-    # Neither copies where the batch has that size.
-    filled = [
-        tf.pad(x, [[0, rows - size], *[[0, 0]] * (x.shape.rank - 1)]) for x in batched
-    ]
-    outputs = run(*filled, *weights)
-    return [tf.slice(y, [0] * y.shape.rank, [size, *y.shape[1:]]) for y in outputs]
-
-
-@functools.cache
-def _compiled(definition: Definition, num_batched: int) -> Any:
-    """Returns the definition as a function of tensors of a compiled size."""
-    forward = tf.function(
-        functools.partial(_forward, definition), autograph=False, jit_compile=True
-    )
-    backward = tf.function(
-        functools.partial(_backward, definition), autograph=False, jit_compile=True
+def _call(
+    definition: Definition, min_rows: int, batched: Tensors, weights: Tensors
+) -> Tensors:
+    """Computes the outputs, and gradients where a tape asks for them."""
+    forward, backward = (
+        functools.partial(_by_size, definition, function, min_rows)
+        for function in (_forward, _backward)
     )
 
     @tf.custom_gradient
     def run(*tensors: tf.Tensor) -> tuple[Tensors, Any]:
-        args = list(tensors[:num_batched]), list(tensors[num_batched:])
-        outputs, saved = forward(*args)
+        outputs, saved = forward(batched, weights)
         # A tape that might be asked for the second order looks no further.
         saved = [tf.stop_gradient(tensor) for tensor in saved]
 
         def grad(*upstream: tf.Tensor) -> list[tf.Tensor]:
-            of_batched, of_weights = backward(*args, saved, list(upstream))
+            gradients = backward((batched, list(upstream)), (weights, saved))
             return [
                 tf.raw_ops.PreventGradient(input=gradient, message=_ONE_ORDER)
-                for gradient in of_batched + of_weights
+                for gradient in tf.nest.flatten(gradients)
             ]
 
         return outputs, grad
 
-    return run
+    outputs: Tensors = run(*batched, *weights)
+    return outputs
+
+
+def _by_size(
+    definition: Definition,
+    function: Callable[..., tuple[Any, Any]],
+    min_rows: int,
+    by_row: Any,
+    others: Any,
+) -> tuple[Any, Any]:
+    """Applies a function of tensors with a batch axis and others, in the batch's way.
+
+    That is with XLA, or without on fewer than `min_rows`.
+    """
+    first = tf.nest.flatten(by_row)[0]
+    size = tf.shape(first)[0] if first.shape[0] is None else int(first.shape[0])
+    plain = functools.partial(function, definition, by_row, others)
+    padded = functools.partial(_padded, definition, function, size, by_row, others)
+    if min_rows == 0:
+        return padded()
+    if isinstance(size, int):
+        return plain() if size < min_rows else padded()
+    found: tuple[Any, Any] = tf.cond(size < min_rows, plain, padded)
+    return found
+
+
+def _padded(
+    definition: Definition,
+    function: Callable[..., tuple[Any, Any]],
+    size: Any,
+    by_row: Any,
+    others: Any,
+) -> tuple[Any, Any]:
+    """Applies the compiled function to a batch that is filled up with zeros."""
+    rows = padded_size(size, definition.block_rows)
+    compiled = _compiled(definition, function)
+    if isinstance(size, int) and size == rows:
+        return compiled(by_row, others)
+    # Neither copies where the batch has that size.
+    filled = tf.nest.map_structure(
+        lambda x: tf.pad(x, [[0, rows - size], *[[0, 0]] * (x.shape.rank - 1)]), by_row
+    )
+    outputs, rest = compiled(filled, others)
+    return [
+        tf.slice(y, [0] * y.shape.rank, [size, *y.shape[1:]]) for y in outputs
+    ], rest
+
+
+@functools.cache
+def _compiled(definition: Definition, function: Callable[..., Any]) -> Any:
+    """Returns one of the functions below, of one definition, compiled by XLA."""
+    return tf.function(
+        functools.partial(function, definition), autograph=False, jit_compile=True
+    )
 
 
 def _forward(
@@ -163,11 +208,10 @@ def _forward(
 
 def _backward(
     definition: Definition,
-    batched: Tensors,
-    weights: Tensors,
-    saved: Tensors,
-    upstream: Tensors,
+    by_row: tuple[Tensors, Tensors],
+    others: tuple[Tensors, Tensors],
 ) -> tuple[Tensors, Tensors]:
+    (batched, upstream), (weights, saved) = by_row, others
     gradients = definition.backward(
         _wide(batched), _wide(weights), saved, _wide(upstream)
     )

@@ -10,11 +10,11 @@ from typing import Any
 
 import tensorflow as tf
 
-# Bytes of the plain form's largest tensor from which on the fused form was measured to
-# be no slower, by operation and device. What is not here was not seen to win: a GPU has
-# not been measured, and in half precision TensorFlow's own products of matrices are
-# faster on a CPU than XLA's. Measured by `scripts/bench fused --size grid`, see
-# docs/fused.md.
+# Bytes of the plain form's largest tensor from which on XLA's was measured to be no
+# slower, by operation and device. What is not here was not seen to win: a GPU has not
+# been measured, and in half precision TensorFlow's own products of matrices are faster
+# on a CPU than XLA's. Measured by `scripts/bench fused --size crossovers` (CIN) and
+# `--size grid --only senet`, see docs/fused.md.
 _CROSSOVERS = {
     ("cin_two_layers", "CPU"): 4 * 2**20,
     ("cin", "CPU"): 32 * 2**20,  # as fast from there on, in a fraction of the memory
@@ -84,10 +84,15 @@ def wins(operation: str, shape: Sequence[int | None], dtype: tf.DType) -> bool:
       shape: Shape of the plain form's largest tensor, batch first.
       dtype: Its type.
     """
-    device = "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
-    least = _CROSSOVERS.get((operation, device))
+    least = crossover(operation)
     dtype = tf.as_dtype(dtype)
     if least is None or dtype.size < 4:
         return False
     sizes = [_USUAL_BATCH if size is None else size for size in shape]
     return math.prod(sizes) * int(dtype.size) >= least
+
+
+def crossover(operation: str) -> int | None:
+    """Returns the bytes from which on XLA was measured to be no slower, if it was."""
+    device = "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
+    return _CROSSOVERS.get((operation, device))

@@ -1,21 +1,30 @@
-"""Squeeze and excitation, compiled."""
+"""Squeeze and excitation with gradients of its own; compiled for large inputs."""
 
 import dataclasses
+import math
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from monolith_tf.layers.functional import compiled
+from monolith_tf.layers.functional import forms
 from monolith_tf.layers.functional.compiled import Tensors
 
-_MIN_ROWS = 64
+_BLOCK_ROWS = 64
 
 
 def senet(x: Any, w1: tf.Tensor, b1: tf.Tensor, w2: tf.Tensor, b2: tf.Tensor) -> Any:
-    """Computes `functional.senet`."""
+    """Computes `functional.senet`; too small an input is not compiled."""
     is_list = isinstance(x, (list, tuple))
     batched = list(x) if is_list else [x]
-    outputs = compiled.call(_Senet(is_list), batched, [w1, b1, w2, b2])
+    row_bytes = sum(math.prod(x.shape[1:]) * x.dtype.size for x in batched)
+    outputs = compiled.call(
+        _Senet(is_list),
+        batched,
+        [w1, b1, w2, b2],
+        min_rows=math.ceil((forms.crossover("senet") or 0) / row_bytes),
+    )
     return outputs if is_list else outputs[0]
 
 
@@ -25,11 +34,11 @@ class _Senet:
 
     @property
     def block_rows(self) -> int:
-        return _MIN_ROWS
+        return _BLOCK_ROWS
 
     def forward(self, batched: Tensors, weights: Tensors) -> tuple[Tensors, Tensors]:
         w1, b1, w2, b2 = weights
-        squeezed = self._sums(batched) / self._widths(batched)
+        squeezed = self._each(tf.reduce_mean, batched)
         hidden = tf.nn.relu(squeezed @ w1 + b1)  # [batch, units]
         gates = tf.sigmoid(hidden @ w2 + b2)  # [batch, features]
         outputs = [
@@ -42,11 +51,13 @@ class _Senet:
     ) -> tuple[Tensors, Tensors]:
         w1, _, w2, _ = weights
         squeezed, hidden, gates = saved
-        of_gates = self._sums([g * x for g, x in zip(upstream, batched, strict=True)])
-        of_logits = of_gates * gates * (1 - gates)
+        products = [g * x for g, x in zip(upstream, batched, strict=True)]
+        of_gates = self._each(tf.reduce_sum, products)
+        of_logits = tf.raw_ops.SigmoidGrad(y=gates, dy=of_gates)
         of_hidden = tf.matmul(of_logits, w2, transpose_b=True)
-        of_hidden = tf.where(hidden > 0, of_hidden, 0)
-        of_sums = tf.matmul(of_hidden, w1, transpose_b=True) / self._widths(batched)
+        of_hidden = tf.raw_ops.ReluGrad(gradients=of_hidden, features=hidden)
+        widths = tf.constant([x.shape[-1] for x in batched], w1.dtype)  # one, or all
+        of_sums = tf.matmul(of_hidden, w1, transpose_b=True) / widths
         of_batched = [
             g * gate + of_sum
             for g, gate, of_sum in zip(
@@ -60,14 +71,10 @@ class _Senet:
             tf.reduce_sum(of_logits, axis=0),
         ]
 
-    def _sums(self, batched: Tensors) -> tf.Tensor:
-        """Returns the sum of every feature, `[batch, features]`."""
-        sums = [tf.reduce_sum(x, axis=-1) for x in batched]
-        return tf.stack(sums, axis=1) if self.is_list else sums[0]
-
-    def _widths(self, batched: Tensors) -> tf.Tensor:
-        widths = [x.shape[-1] for x in batched]
-        return tf.constant(widths, batched[0].dtype)  # broadcasts for a single tensor
+    def _each(self, reduce: Callable[..., tf.Tensor], batched: Tensors) -> tf.Tensor:
+        """Reduces every feature to a number, `[batch, features]`."""
+        found = [reduce(x, axis=-1) for x in batched]
+        return tf.stack(found, axis=1) if self.is_list else found[0]
 
     def _spread(self, values: tf.Tensor) -> Tensors:
         """Returns `[batch, features]` in the form of the input, to be multiplied."""

@@ -29,8 +29,9 @@ def senet(
       b1: `[units]`.
       w2: `[units, features]`.
       b2: `[features]`.
-      fused: True compiles it with XLA, False does not, "auto" does for large inputs.
-        The fused form has gradients of the first order only.
+      fused: True takes the fused form, with gradients of its own, of the first order
+        only, and compiled by XLA unless `x` is too small to gain by that; False takes
+        the plain one; "auto" is True where XLA gains.
 
     Returns:
       A tensor, or a new list, of the shapes of `x`.

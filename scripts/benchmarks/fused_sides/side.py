@@ -1,5 +1,6 @@
 """A side of the benchmark `fused`: CIN and SeNet, computed in one way."""
 
+import ctypes
 import dataclasses
 import functools
 
@@ -31,16 +32,16 @@ def plain_senet(case: Case, x, weights):
     return x * tf.sigmoid(hidden @ w2 + b2)[..., tf.newaxis]
 
 
-def fused(case: Case, x, weights):
+def layer(case: Case, x, weights, fused=True):
     from monolith_tf.layers import functional
 
     if case.operation == "senet":
-        return functional.senet(x, *weights, fused=True)
+        return functional.senet(x, *weights, fused=fused)
     layers = len(case.units)
     activation = getattr(tf.nn, case.activation) if case.activation else None
     activations = [activation] * (layers - 1)
     kernels, biases = weights[:layers], weights[layers:]
-    return functional.cin(x, kernels, biases, activations, fused=True)
+    return functional.cin(x, kernels, biases, activations, fused=fused)
 
 
 def deepctr(case: Case, x, weights, made={}):  # noqa: B006
@@ -71,24 +72,29 @@ def deepctr(case: Case, x, weights, made={}):  # noqa: B006
     return layer.call(x)
 
 
-def prepare(side: str, case: Case):
-    """Returns inputs, and by name the functions to be measured."""
+def draw(case: Case) -> tuple:
+    """Returns an input, weights and a gradient of the output."""
     rng = np.random.default_rng(0)
 
-    def draw(*shape):
+    def one(*shape):
         scale = shape[0] ** -0.5 if len(shape) == 2 else 1.0
         return tf.constant((rng.normal(size=shape) * scale).astype("float32"))
 
-    x = draw(case.batch, case.fields, case.dim)
-    weights = [draw(*shape) for shape in case.shapes]
-    plain = plain_senet if case.operation == "senet" else plain_cin
-    function = {"fused": fused, "deepctr": deepctr}.get(side, plain)
+    x = one(case.batch, case.fields, case.dim)
+    weights = [one(*shape) for shape in case.shapes]
+    return x, weights, one(*case.output_shape)
 
-    @functools.partial(tf.function, autograph=False, jit_compile=side == "plain_xla")
+
+def functions(side: str, case: Case, jit_compile: bool) -> tuple:
+    """Returns the functions to be measured: forward, and with all gradients."""
+    plain = plain_senet if case.operation == "senet" else plain_cin
+    unfused = functools.partial(layer, fused=False)
+    others = {"fused": layer, "unfused": unfused, "deepctr": deepctr}
+    function = others.get(side, plain)
+
     def forward(x, weights):
         return function(case, x, weights)
 
-    @functools.partial(tf.function, autograph=False, jit_compile=side == "plain_xla")
     def training(x, weights, upstream):
         used = [x, *weights]
         with tf.GradientTape() as tape:
@@ -97,7 +103,14 @@ def prepare(side: str, case: Case):
         gradients = tape.gradient(y, used, output_gradients=upstream)
         return y, [g for g in gradients if g is not None]
 
-    upstream = draw(*case.output_shape)
+    made = functools.partial(tf.function, autograph=False, jit_compile=jit_compile)
+    return made(forward), made(training)
+
+
+def prepare(side: str, case: Case):
+    """Returns by name what is to be measured."""
+    x, weights, upstream = draw(case)
+    forward, training = functions(side, case, jit_compile=side == "plain_xla")
     return {
         "forward": lambda: forward(x, weights),
         "training": lambda: training(x, weights, upstream),
@@ -105,31 +118,39 @@ def prepare(side: str, case: Case):
 
 
 class Side:
-    """One way to compute a case after another."""
+    """One way to compute a case."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def make(self, case: dict) -> list[float]:
-        """Makes the functions of a case; returns norms of output and gradient."""
-        self._calls = prepare(self._name, Case.from_json(case))
+    def make(self, case: dict) -> tuple[list[float], float | None]:
+        """Makes the functions of a case.
+
+        Returns:
+          Norms of output and gradient, and the MiB that the first training step needs;
+          that it is compiled counts. Steps of a small batch before it load the
+          libraries, XLA's too.
+        """
+        whole = Case.from_json(case)
+        for side in (self._name, "plain_xla"):
+            small = prepare(side, dataclasses.replace(whole, batch=64))
+            _finish(small["training"]())
+        self._calls = prepare(self._name, whole)
+        _give_back()
+        peak = worker.peak_mib(lambda: _finish(self._calls["training"]()))
         y, gradients = self._calls["training"]()
-        return [float(tf.norm(t)) for t in (y, gradients[0])]
+        return [float(tf.norm(t)) for t in (y, gradients[0])], peak
 
     def time(self, which: str, calls: int) -> tuple[float, float]:
         """Returns the seconds a call takes, on the clock and of all processors."""
         return worker.seconds(lambda: _finish(self._calls[which]()), calls)
 
-    def peak(self, case: dict) -> float | None:
-        """Returns the MiB that a step needs, of a process that has made none before.
 
-        TensorFlow keeps what it has freed, so only a first step says what it needs. One
-        of a small batch before it loads the libraries; that it is compiled counts.
-        """
-        whole = Case.from_json(case)
-        _finish(prepare(self._name, dataclasses.replace(whole, batch=64))["training"]())
-        training = prepare(self._name, whole)["training"]
-        return worker.peak_mib(lambda: _finish(training()))
+def _give_back() -> None:
+    """Returns freed memory to the system, so that a step has to ask for it again."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # glibc
+        libc.malloc_trim(0)
 
 
 def _finish(results) -> None:
