@@ -14,6 +14,7 @@ from monolith_tf.distribute import listening
 from monolith_tf.distribute import roster
 from monolith_tf.distribute.spec import ClusterSpec
 from monolith_tf.distribute.task import Task
+from monolith_tf.distribute.task import split_address
 
 _POLL_SECS = 0.2
 # Handlers of remote calls block a thread each; with too few of them a server hangs.
@@ -140,7 +141,11 @@ def start(task: Task) -> Any:
     Raises:
       OSError: If it cannot listen on the task's port.
     """
-    config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=inter_op_threads())
+    asked = tf.config.threading.get_intra_op_parallelism_threads()
+    config = tf.compat.v1.ConfigProto(
+        inter_op_parallelism_threads=inter_op_threads(),
+        intra_op_parallelism_threads=asked or intra_op_threads(task),
+    )
     try:
         server = tf.distribute.Server(
             tf.train.ClusterSpec({k: list(v) for k, v in task.cluster.items()}),
@@ -161,6 +166,20 @@ def start(task: Task) -> Any:
 def inter_op_threads() -> int:
     """Returns the threads that a server needs not to starve."""
     return max(_MIN_INTER_OP_THREADS, 2 * (os.cpu_count() or 1))
+
+
+def intra_op_threads(task: Task) -> int:
+    """Returns the threads that one operation may use: the host's workers share cores.
+
+    0, which is all cores, where no worker runs.
+    """
+    host = _host(task.address)
+    workers = [_host(address) for address in task.cluster["worker"]].count(host)
+    return max(1, (os.cpu_count() or 1) // workers) if workers else 0
+
+
+def _host(address: str | None) -> str:
+    return split_address(address or "")[0]
 
 
 def restart() -> None:

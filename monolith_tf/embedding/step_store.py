@@ -1,5 +1,6 @@
 """What a step asks of a store: rows of ids, and room for their gradients."""
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -155,8 +156,14 @@ class StepStore(tf.Module):
                 of_shard = gradient
                 if not isinstance(part.places, tuple):
                     of_shard = tf.gather(gradient, part.places)
-                with tf.device(shard.device):
-                    shard.apply_gradients(part, of_shard, clock, rate_scale)
+                self._at(
+                    shard,
+                    shard.apply_gradients,
+                    part._replace(places=()),
+                    of_shard,
+                    clock,
+                    rate_scale,
+                )
 
     @tf.autograph.experimental.do_not_convert
     def counters(self) -> dict[str, Tensor]:
@@ -182,8 +189,11 @@ class StepStore(tf.Module):
         found, rows = [], []
         parts = routing.partition(batch, self.placement.num_shards)
         for shard, part in zip(self._shards[name], parts, strict=True):
-            with tf.device(shard.device):
-                part, weights = shard.lookup(part, clock)
+            pulled, weights = self._at(
+                shard, shard.lookup, part._replace(places=()), clock
+            )
+            # What is here already need not come back.
+            part = pulled._replace(places=part.places, ids=part.ids, counts=part.counts)
             # Weights that need not travel back from another machine.
             is_kept = (
                 clock is not None
@@ -195,6 +205,21 @@ class StepStore(tf.Module):
         if len(rows) == 1:
             return rows[0], tuple(found)
         return tf.dynamic_stitch([part.places for part in found], rows), tuple(found)
+
+    def _at(self, shard: Shard, function: Callable[..., Any], *args: Any) -> Any:
+        """Calls a function where a shard lives."""
+
+        def call(*args: Any) -> Any:
+            with tf.device(shard.device):
+                return function(*args)
+
+        if self.placement.devices is None or tf.executing_eagerly():
+            return call(*args)
+        # One call over there. As a part of the graph here, each of its branches would
+        # send messages to and fro.
+        remote = tf.function(call, experimental_attributes={"_noinline": True})
+        with tf.device(shard.device):
+            return remote(*args)
 
 
 def _clock(group: layout.Group, step: Tensor | None, secs: Any) -> Clock:

@@ -122,6 +122,34 @@ def _apply(
     if tf.distribute.in_cross_replica_context():
         # On a worker. It has to be here: a replica must not begin outside of a loop.
         strategy = tf.distribute.get_strategy()
-        strategy.run(lambda: optimizer.apply_gradients(pairs))
+        sent = _sent(pairs)
+        strategy.run(
+            # Aggregating, by one worker alone, would bring them back here.
+            lambda: optimizer.apply_gradients(sent, skip_gradients_aggregation=True)
+        )
     else:
         optimizer.apply_gradients(pairs)
+
+
+def _sent(
+    pairs: list[tuple[Tensor, tf.Variable]],
+) -> list[tuple[Tensor, tf.Variable]]:
+    """Brings gradients to their variables, all of one device in one message."""
+    alike: dict[tuple[str, tf.DType], list[tuple[Tensor, tf.Variable]]] = {}
+    sent = []
+    for gradient, variable in pairs:
+        if isinstance(gradient, tf.IndexedSlices):
+            sent.append((gradient, variable))
+        else:
+            key = (variable.device, gradient.dtype)
+            alike.setdefault(key, []).append((gradient, variable))
+    for (device, _), members in alike.items():
+        flat = tf.concat([tf.reshape(gradient, [-1]) for gradient, _ in members], 0)
+        with tf.device(device):
+            sizes = [variable.shape.num_elements() for _, variable in members]
+            parts = tf.split(tf.identity(flat), sizes)
+            sent += [
+                (tf.reshape(part, variable.shape), variable)
+                for part, (_, variable) in zip(parts, members, strict=True)
+            ]
+    return sent

@@ -54,7 +54,7 @@ def loop(
       spec: What overlaps.
     """
     if not spec.prefetch and not spec.deferred_push:
-        return step.loop(iterator, steps, now_secs)
+        return _in_order(step, iterator, steps, now_secs)
     first = step.pull(next(iterator), now_secs)
     begin = _State(step.no_result(), first, ())
     if spec.deferred_push:
@@ -98,6 +98,17 @@ def loop(
     if spec.deferred_push:
         _push(step, end.pending)
     return end.result
+
+
+def _in_order(
+    step: step_lib.TrainStep, iterator: Any, steps: Tensor, now_secs: Tensor
+) -> step_lib.LoopResult:
+    """Takes one step after the other."""
+    return _while(
+        lambda result: tf.logical_and(result.steps < steps, result.finite),
+        lambda result: result.plus(step(next(iterator), now_secs)),
+        step.no_result(),
+    )
 
 
 def _update(step: step_lib.TrainStep, made: step_lib.Made) -> tf.Operation:

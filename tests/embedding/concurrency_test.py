@@ -19,8 +19,15 @@ _WORKERS = 3
 
 
 class ConcurrencyTest(testing.TestCase):
-    @parameterized.product(unknown=["insert", "zeros"], num_shards=[1, 2])
-    def test_no_update_is_lost_in_exact_mode(self, unknown, num_shards):
+    @parameterized.product(
+        unknown=["insert", "zeros"],
+        placement=[
+            Placement(),
+            Placement(num_shards=2),
+            Placement(num_shards=2, devices=("/CPU:0", "/CPU:0")),
+        ],
+    )
+    def test_no_update_is_lost_in_exact_mode(self, unknown, placement):
         # Whole numbers: the sum is exact in any order of the updates.
         table = TableSpec(
             name="t",
@@ -33,7 +40,7 @@ class ConcurrencyTest(testing.TestCase):
         store = EmbeddingStore(
             [table],
             [ColumnSpec(feature="f", table="t")],
-            placement=Placement(num_shards=num_shards),
+            placement=placement,
             capacity=2048,
         )
         batches = self.rng.integers(0, 400, [_WORKERS, _STEPS, 16])

@@ -10,6 +10,7 @@ from monolith_tf import testing
 from monolith_tf.distribute.spec import PipelineSpec
 from monolith_tf.embedding.initializer_spec import ZerosSpec
 from monolith_tf.embedding.optimizer_spec import SgdSpec
+from monolith_tf.embedding.placement import Placement
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.embedding.store import EmbeddingStore
@@ -27,6 +28,7 @@ _COLUMNS = {
     "y": tf.TensorSpec([None], tf.float32),
 }
 _RATE = 0.05
+_ELSEWHERE = Placement(num_shards=2, devices=("/CPU:0", "/CPU:0"))
 
 
 class _Sum(base.Model):
@@ -43,7 +45,7 @@ class _Sum(base.Model):
         return base.EstimatorSpec(mode=mode, predictions=predictions, loss=loss)
 
 
-def _step():
+def _step(placement=None):
     table = TableSpec(
         name="user",
         dim=1,
@@ -58,7 +60,10 @@ def _step():
     network = network_lib.Network(
         FeatureEncoder(features, {"user": 1}),
         EmbeddingStore(
-            [table], [ColumnSpec(feature="user", table="user")], capacity=1000
+            [table],
+            [ColumnSpec(feature="user", table="user")],
+            placement=placement,
+            capacity=1000,
         ),
         _Sum(),
         labels=[LabelSpec(name="y")],
@@ -120,11 +125,16 @@ def _expected(batches, staleness):
 
 
 class OverlappedTest(testing.TestCase):
-    @parameterized.product(prefetch=[0, 1], deferred_push=[0, 1], count=[1, 2, 9])
+    @parameterized.product(
+        prefetch=[0, 1],
+        deferred_push=[0, 1],
+        count_and_placement=[(1, None), (2, None), (9, None), (9, _ELSEWHERE)],
+    )
     def test_a_step_misses_one_update_for_each_stage(
-        self, prefetch, deferred_push, count
+        self, prefetch, deferred_push, count_and_placement
     ):
-        step = _step()
+        count, placement = count_and_placement
+        step = _step(placement)
         batches = _batches(self.rng, count)
         spec = PipelineSpec(prefetch=prefetch, deferred_push=deferred_push)
         result = _run(step, batches, spec)
