@@ -10,6 +10,9 @@ distinct strings of one slot n (n - 1) / 2^49 pairs are expected to collide, whi
 0.2 pairs at 10 million strings and 0.002 at one million.
 """
 
+import functools
+from collections.abc import Sequence
+
 from monolith_tf.types import Tensor
 
 HASH_BITS = 48
@@ -41,12 +44,54 @@ def from_integers(values: Tensor) -> Tensor:
     """
     import tensorflow as tf
 
-    x = tf.bitcast(tf.cast(values, tf.int64), tf.uint64)
+    x = _folded(tf.bitcast(tf.cast(values, tf.int64), tf.uint64))
     mask = tf.constant(_HASH_MASK, tf.uint64)
-    wide = _mix(x + tf.constant(_GAMMA_64, tf.uint64), _ROUNDS_64, _MASK_64)
-    x = tf.where(x <= mask, x, tf.bitwise.bitwise_and(wide, mask))
     x = tf.bitwise.bitwise_and(x + tf.constant(_OFFSET, tf.uint64), mask)
     return tf.bitcast(_mix(x, _ROUNDS, _HASH_MASK), tf.int64)
+
+
+def to_integers(hashed: Tensor) -> Tensor:
+    """Returns the integers in [0, 2^48) whose `from_integers` hashes these are.
+
+    Args:
+      hashed: int64 in [0, 2^48), of any shape.
+    """
+    import tensorflow as tf
+
+    mask = tf.constant(_HASH_MASK, tf.uint64)
+    x = tf.bitcast(tf.convert_to_tensor(hashed, tf.int64), tf.uint64)
+    for shift, factor in reversed(_ROUNDS):
+        inverse = tf.constant(pow(factor, -1, 1 << HASH_BITS), tf.uint64)
+        x = tf.bitwise.bitwise_and(x * inverse, mask)
+        # Undo x ^= x >> shift; two terms do, since 3 * shift > 48.
+        once, twice = (
+            tf.bitwise.right_shift(x, tf.constant(n * shift, tf.uint64)) for n in (1, 2)
+        )
+        x = tf.bitwise.bitwise_xor(x, tf.bitwise.bitwise_xor(once, twice))
+    x = x + tf.constant((1 << 64) - _OFFSET, tf.uint64)
+    return tf.bitcast(tf.bitwise.bitwise_and(x, mask), tf.int64)
+
+
+def folded(values: Sequence[Tensor]) -> list[Tensor]:
+    """Returns integers as `from_integers` takes them for hashing, in [0, 2^48).
+
+    Where all are in that range, as in most batches, it does no more than see that.
+
+    Args:
+      values: int64 tensors of any shapes.
+    """
+    import tensorflow as tf
+
+    if not values:
+        return []
+    unsigned = [tf.bitcast(x, tf.uint64) for x in values]
+    largest = functools.reduce(tf.maximum, map(tf.reduce_max, unsigned))
+    found: list[Tensor] = tf.cond(
+        largest <= tf.constant(_HASH_MASK, tf.uint64),
+        lambda: list(values),
+        lambda: [tf.bitcast(_folded(x), tf.int64) for x in unsigned],
+    )
+    return found
 
 
 def from_strings(values: Tensor) -> Tensor:
@@ -131,6 +176,15 @@ def to_integer(hashed: int) -> int:
         # Undo x ^= x >> shift; two terms do, since 3 * shift > 48.
         x ^= (x >> shift) ^ (x >> 2 * shift)
     return (x - _OFFSET) & _HASH_MASK
+
+
+def _folded(x: Tensor) -> Tensor:
+    """Brings uint64 into [0, 2^48); those that are there stay."""
+    import tensorflow as tf
+
+    mask = tf.constant(_HASH_MASK, tf.uint64)
+    wide = _mix(x + tf.constant(_GAMMA_64, tf.uint64), _ROUNDS_64, _MASK_64)
+    return tf.where(x <= mask, x, tf.bitwise.bitwise_and(wide, mask))
 
 
 def _mix(x: Tensor, rounds: tuple[tuple[int, int], ...], mask: int) -> Tensor:

@@ -35,6 +35,24 @@ class IdsTest(tf.test.TestCase):
         self.assertEqual(ids.to_integer(ids.hash_integer(value)), value)
         self.assertEqual(ids.hash_integer(ids.to_integer(value)), value)
 
+    def test_tensors_of_hashes_are_inverted_too(self):
+        values = np.array([0, 1, 77, 2**24, 2**47 + 5, LIMIT - 1], np.int64)
+        hashed = [ids.hash_integer(int(value)) for value in values]
+        self.assertAllEqual(ids.to_integers(hashed), values)
+
+    def test_folded_integers_have_the_hashes_of_the_others(self):
+        inside = tf.constant([[0, LIMIT - 1]], tf.int64)
+        outside = tf.constant([-1, LIMIT, 5], tf.int64)
+        self.assertAllEqual(ids.folded([inside])[0], inside)
+        for values, folded in zip(
+            (inside, outside), ids.folded([inside, outside]), strict=True
+        ):
+            self.assertAllInRange(folded, 0, LIMIT - 1)
+            self.assertAllEqual(ids.from_integers(folded), ids.from_integers(values))
+        empty = tf.zeros([0], tf.int64)
+        self.assertEqual(ids.folded([empty])[0].shape, [0])
+        self.assertEqual(ids.folded([]), [])
+
     def test_no_collision_among_dense_and_strided_integers(self):
         dense = np.arange(200_000, dtype=np.int64)
         values = np.unique(np.concatenate([dense, dense << 20, LIMIT - 1 - dense]))

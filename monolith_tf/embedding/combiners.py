@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from monolith_tf.embedding.spec import Combiner
+from monolith_tf.padded import Padded
 from monolith_tf.types import RaggedTensor
 from monolith_tf.types import Tensor
 
@@ -57,10 +58,28 @@ def combine(
     if combiner == "max":
         return _to_batch(tf.math.segment_max(values, ids), row_splits)
     sums = _to_batch(tf.math.segment_sum(values, ids), row_splits)
-    if combiner == "sum":
-        return sums
-    counts = tf.cast(tf.maximum(_lengths(row_splits), 1), sums.dtype)[:, tf.newaxis]
-    return sums / (counts if combiner == "mean" else tf.sqrt(counts))
+    return _averaged(sums, _lengths(row_splits), combiner)
+
+
+def combine_padded(
+    values: Tensor, lists: Padded, combiner: Combiner
+) -> Tensor | RaggedTensor:
+    """Turns padded lists of rows into one embedding each, as `combine` does.
+
+    Args:
+      values: Rows, `[batch, width, dim]`; of padding, zeros.
+      lists: What they are the rows of; of "first_n", resized to that length.
+      combiner: As in `combine`.
+    """
+    if combiner == "none":
+        return tf.RaggedTensor.from_tensor(values, lengths=lists.lengths)
+    if combiner == "first_n":
+        return values
+    if combiner == "max":
+        lowest = tf.where(lists.mask()[:, :, tf.newaxis], values, values.dtype.min)
+        largest = tf.reduce_max(lowest, axis=1)
+        return tf.where(lists.lengths[:, tf.newaxis] > 0, largest, 0.0)
+    return _averaged(tf.reduce_sum(values, axis=1), lists.lengths, combiner)
 
 
 def truncate(
@@ -79,6 +98,13 @@ def truncate(
     lists = tf.RaggedTensor.from_row_splits(values, row_splits, validate=False)
     lists = lists[:, :max_length]
     return lists.values, lists.row_splits
+
+
+def _averaged(sums: Tensor, lengths: Tensor, combiner: Combiner) -> Tensor:
+    if combiner == "sum":
+        return sums
+    counts = tf.cast(tf.maximum(lengths, 1), sums.dtype)[:, tf.newaxis]
+    return sums / (counts if combiner == "mean" else tf.sqrt(counts))
 
 
 def _lengths(row_splits: Tensor) -> Tensor:

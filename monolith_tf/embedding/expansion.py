@@ -39,13 +39,12 @@ def combine(
       splits: Feature -> row splits, `()` for one id per example.
       rows: Rows of distinct ids, `[unique, dim]`.
       inverse: For each occurrence its place among them: first of features with one id
-        per example, then of the others. `()` if the rows are those of occurrences.
+        per example, then of the others.
 
     Returns:
       Feature -> embedding.
     """
-    is_expanded = isinstance(inverse, tuple)
-    expanded = rows if is_expanded else expand(rows, inverse)  # [occurrences, dim]
+    expanded = expand(rows, inverse)  # [occurrences, dim]
     singles = [c for c in columns if is_single(splits[c.feature])]
     lists = [c for c in columns if not is_single(splits[c.feature])]
     embeddings = {}

@@ -1,36 +1,57 @@
 """Read-only tables, for export."""
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
+from typing import NamedTuple
 from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
-from monolith_tf.embedding import layout
+from monolith_tf import ids as ids_lib
+from monolith_tf.embedding import frozen_lists
 from monolith_tf.embedding import routing
-from monolith_tf.embedding.layout import Group
-from monolith_tf.embedding.pulled import Pulled
+from monolith_tf.embedding.frozen_group import FrozenGroup
+from monolith_tf.embedding.frozen_group import frozen_groups
 from monolith_tf.embedding.restoring import Restoring
-from monolith_tf.embedding.shard_rows import scatter
 from monolith_tf.embedding.spec import ColumnSpec
-from monolith_tf.embedding.spec import SliceSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.ids import HASH_BITS
 from monolith_tf.ids import NUM_SLOTS
+from monolith_tf.padded import Padded
 from monolith_tf.types import Tensor
 
 Rows: TypeAlias = Iterable[tuple[np.ndarray, np.ndarray]]
 """Chunks: ids, `[n]`, and weights, `[n, dim]`, of tables whose slices are equal."""
 
-# Half floats are kept as their bits: TensorFlow cannot read back a tensor of them that
-# was written in parts.
-_DTYPES = {"fp32": tf.float32, "fp16": tf.int16, "int8": tf.int8}
-_INT8_STEPS = 127
+_NO_KEY = -1  # Has no row, or one of zeros.
+
+
+class Found(NamedTuple):
+    """What a lookup in a frozen store found.
+
+    Attributes:
+      rows: Feature -> slice name -> its rows: `[batch, dim]`; of lists, `[total, dim]`,
+        or `[batch, width, dim]` with zeros for padding.
+      lists: Feature -> row splits, or the padded lists; None of one id per example.
+    """
+
+    rows: dict[str, dict[str, Tensor]]
+    lists: dict[str, Any]
+
+
+class _Piece(NamedTuple):
+    """What one group is asked for at once: of columns `[columns, batch]`, or a list."""
+
+    frozen: FrozenGroup
+    columns: Sequence[ColumnSpec]
+    ids: Tensor
+    lists: Any = None
 
 
 class FrozenStore(tf.Module):
@@ -41,13 +62,18 @@ class FrozenStore(tf.Module):
     was saved with an empty store also answers from the rows that `frozen_files.write`
     puts into its files.
 
+    Hashing takes longer than finding rows. Tables of integers may do without: they are
+    indexed by the integers themselves, which `find_values` takes.
+
     Attributes:
       groups: The tables as they are stored.
+      integers: Names of the tables that are indexed by integers.
 
     Args:
       tables: The tables, each with a slot.
       columns: The features that read them.
       exact: Whether all slices are stored as full floats, whatever they say.
+      integers: Tables whose ids were made of integers alone; none by default.
     """
 
     def __init__(
@@ -56,11 +82,14 @@ class FrozenStore(tf.Module):
         columns: Sequence[ColumnSpec],
         *,
         exact: bool = False,
+        integers: Collection[str] = (),
     ) -> None:
         super().__init__(name="frozen_store")
         self._columns = tuple(columns)
         self.groups = [FrozenGroup(group, exact) for group in frozen_groups(tables)]
         self._router = routing.Router([g.group for g in self.groups], columns)
+        self.integers = frozenset(integers)
+        self._slots = {table.name: table.slot or 0 for table in tables}
         self._group_of_slot = np.full(NUM_SLOTS, -1)
         for number, frozen in enumerate(self.groups):
             for table in frozen.group.tables:
@@ -74,12 +103,13 @@ class FrozenStore(tf.Module):
     @property
     def features(self) -> tuple[str, ...]:
         """All features, in the order in which `combine` gives them."""
-        columns = self._router.columns.values()
-        return tuple(column.feature for of_group in columns for column in of_group)
+        return tuple(column.feature for column in self._columns)
 
     def emptied(self, *, exact: bool) -> "FrozenStore":
         """Returns a store of the same tables without rows."""
-        return FrozenStore(self.tables, self._columns, exact=exact)
+        return FrozenStore(
+            self.tables, self._columns, exact=exact, integers=self.integers
+        )
 
     def fill(self, rows: Rows) -> None:
         """Adds rows, of ids that have none yet, in memory."""
@@ -88,7 +118,19 @@ class FrozenStore(tf.Module):
             mine = [(ids, weights) for place, ids, weights in chunks if place == number]
             if mine:
                 ids, weights = map(np.concatenate, zip(*mine, strict=True))
-                frozen.add(ids, weights)
+                frozen.add(self.keys(ids), weights)
+
+    def keys(self, ids: Tensor) -> Tensor:
+        """Returns what stands for feature ids in the groups' indices."""
+        ids = tf.convert_to_tensor(ids, tf.int64)
+        if not self.integers:
+            return ids
+        slots = ids_lib.slot_of(ids)
+        of_integers = [self._slots[name] for name in self.integers]
+        is_integer = tf.reduce_any(slots[..., tf.newaxis] == of_integers, axis=-1)
+        integers = ids_lib.to_integers(ids_lib.hash_of(ids))
+        keys = tf.bitwise.left_shift(slots, tf.constant(HASH_BITS, tf.int64)) | integers
+        return tf.where(is_integer, keys, ids)
 
     def by_group(self, rows: Rows) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Splits chunks of rows by the group they belong to, a place in `groups`."""
@@ -111,7 +153,7 @@ class FrozenStore(tf.Module):
         training: bool = False,
         step: Tensor | None = None,
         now_secs: Tensor | None = None,
-    ) -> Pulled:
+    ) -> Found:
         """Finds the rows of a batch's ids; see `EmbeddingStore.lookup`.
 
         Raises:
@@ -123,126 +165,85 @@ class FrozenStore(tf.Module):
                 "`training` must be False: a frozen store does not learn. "
                 "Received: training=True."
             )
-        # Without gradients to sum, finding ids twice costs less than finding doubles.
-        occurrences, splits = self._router.occurrences(ids)
-        rows = {
-            frozen.group.name: frozen.read(occurrences[frozen.group.name])
-            for frozen in self.groups
-            if frozen.group.name in occurrences
-        }
-        inverses = dict.fromkeys(rows, ())
-        return Pulled(rows, inverses, splits, {}, ())
+        pieces = self._pieces(ids)
+        return self._read(pieces, [self.keys(piece.ids) for piece in pieces])
 
     @tf.autograph.experimental.do_not_convert
-    def combine(self, pulled: Pulled) -> dict[str, dict[str, Any]]:
+    def find_values(self, values: Mapping[str, Any]) -> Found:
+        """Finds the rows of a batch's ids by what they are made of.
+
+        Args:
+          values: Feature -> int64 as `lookup` takes ids: integers for features of the
+            tables in `integers`, 48-bit hashes for others.
+        """
+        pieces = self._pieces(values)
+        keys = []
+        for piece, value in zip(
+            pieces, ids_lib.folded([piece.ids for piece in pieces]), strict=True
+        ):
+            slots = np.array([self._slots[c.table] << HASH_BITS for c in piece.columns])
+            is_list = piece.lists is not None
+            keys.append(value | (slots[0] if is_list else slots[:, np.newaxis]))
+        return self._read(pieces, keys)
+
+    @tf.autograph.experimental.do_not_convert
+    def combine(self, found: Found) -> dict[str, dict[str, Any]]:
         """Embeddings of every feature: feature -> slice name -> tensor."""
-        return self._router.combine(pulled.rows, pulled.inverses, pulled.splits)
+        embeddings = {}
+        for column in self._columns:
+            if column.feature in found.rows:
+                lists = found.lists[column.feature]
+                embeddings[column.feature] = {
+                    name: frozen_lists.combined(rows, lists, column)
+                    for name, rows in found.rows[column.feature].items()
+                }
+        return embeddings
 
     @tf.autograph.experimental.do_not_convert
-    def masks(self, pulled: Pulled) -> dict[str, Tensor]:
+    def masks(self, found: Found) -> dict[str, Tensor]:
         """For each "first_n" feature `[batch, max_length]`, true where an id stands."""
-        return self._router.masks(pulled.splits)
+        masks = {}
+        for column in self._columns:
+            if column.combiner == "first_n" and column.feature in found.lists:
+                lists = found.lists[column.feature]
+                masks[column.feature] = frozen_lists.mask(lists, column)
+        return masks
 
+    def _pieces(self, given: Mapping[str, Any]) -> list[_Piece]:
+        """What groups are asked for; at once for features of one id per example."""
+        self._router.check_features(given)
+        pieces = []
+        for frozen in self.groups:
+            singles, tensors = [], []
+            for column in self._router.columns[frozen.group.name]:
+                if column.feature not in given:
+                    continue
+                ids, lists = frozen_lists.asked(given[column.feature], column)
+                if lists is None:
+                    singles.append(column)
+                    tensors.append(ids)
+                else:
+                    pieces.append(_Piece(frozen, [column], ids, lists))
+            if singles:
+                pieces.append(_Piece(frozen, singles, tf.stack(tensors)))
+        return pieces
 
-class FrozenGroup(tf.Module):
-    """An index and, for each slice, a variable of the stored type.
-
-    Row 0 is zero and answers for ids without a row.
-
-    Attributes:
-      group: The tables and the layout of their rows.
-      index: Id -> row number.
-      slices: The slices' rows, `[rows, dim]` each, however many there are.
-    """
-
-    def __init__(self, group: Group, exact: bool) -> None:
-        super().__init__(name="frozen_group")
-        self.group = group
-        self._specs = group.tables[0].row_slices()
-        self._compressors = ["fp32" if exact else s.compressor for s in self._specs]
-        self.index = tf.lookup.experimental.MutableHashTable(
-            tf.int64, tf.int64, default_value=0
-        )
-        self.slices = [
-            tf.Variable(
-                tf.zeros([1, spec.dim], _DTYPES[compressor]),
-                shape=tf.TensorShape([None, spec.dim]),
-                trainable=False,
-                name=spec.name,
-            )
-            for spec, compressor in zip(self._specs, self._compressors, strict=True)
-        ]
-
-    def add(self, ids: np.ndarray, weights: np.ndarray) -> None:
-        """Makes room for rows and adds them."""
-        start = self.capacity()
-        for variable, values in zip(self.slices, self.compress(weights), strict=True):
-            variable.assign(tf.concat([variable, values], axis=0))
-        self.insert(ids, tf.range(start, start + len(ids), dtype=tf.int64))
-
-    def capacity(self) -> Tensor:
-        """How many rows there is room for, row 0 among them; int64."""
-        # Not read: a copy of all rows would be made.
-        return tf.raw_ops.VariableShape(input=self.slices[0].handle, out_type=tf.int64)[
-            0
-        ]
-
-    def find(self, ids: Tensor) -> Tensor:
-        """Row numbers of ids, 0 for an id without a row."""
-        return tf.ensure_shape(self.index.lookup(ids), [None])
-
-    def insert(self, ids: Tensor, numbers: Tensor) -> tf.Operation:
-        """Tells where the rows of ids are."""
-        return self.index.insert(tf.convert_to_tensor(ids, tf.int64), numbers)
-
-    def write(self, numbers: Tensor, weights: Tensor) -> list[tf.Operation]:
-        """Overwrites rows."""
-        return [
-            scatter(variable, numbers, values)
-            for variable, values in zip(
-                self.slices, self.compress(weights), strict=True
-            )
-        ]
-
-    def read(self, ids: Tensor) -> Tensor:
-        """Returns the rows of ids, `[n, dim]`, zeros for an id without a row."""
-        numbers = self.find(ids)
-        slices = []
-        for spec, compressor, variable in zip(
-            self._specs, self._compressors, self.slices, strict=True
-        ):
-            values = tf.gather(variable, numbers)
-            if compressor == "fp16":
-                values = tf.bitcast(values, tf.float16)
-            values = tf.cast(values, tf.float32)
-            if compressor == "int8":
-                values *= spec.int8_range / _INT8_STEPS
-            slices.append(values)
-        return tf.concat(slices, axis=1) if len(slices) > 1 else slices[0]
-
-    def compress(self, weights: Tensor) -> list[Tensor]:
-        """Returns rows as they are stored, slice by slice."""
-        stored = []
-        for part, spec, compressor in zip(
-            self.group.parts, self._specs, self._compressors, strict=True
-        ):
-            values = weights[:, part.start : part.start + part.dim]
-            if compressor == "int8":
-                steps = tf.round(values / spec.int8_range * _INT8_STEPS)
-                values = tf.clip_by_value(steps, -_INT8_STEPS, _INT8_STEPS)
-            elif compressor == "fp16":
-                values = tf.bitcast(tf.cast(values, tf.float16), tf.int16)
-            stored.append(tf.cast(values, _DTYPES[compressor]))
-        return stored
-
-
-def frozen_groups(tables: Sequence[TableSpec]) -> tuple[Group, ...]:
-    """Groups tables by how their rows are served."""
-
-    def key(part: SliceSpec) -> tuple:
-        return part.compressor, part.int8_range if part.compressor == "int8" else None
-
-    return layout.merge_tables(tables, key)
+    def _read(self, pieces: Sequence[_Piece], keys: Sequence[Tensor]) -> Found:
+        found = Found({}, {})
+        for piece, wanted in zip(pieces, keys, strict=True):
+            if isinstance(piece.lists, Padded):
+                wanted = tf.where(piece.lists.mask(), wanted, _NO_KEY)
+            slices = piece.frozen.read(wanted)
+            if piece.lists is None:
+                slices = {name: tf.unstack(rows) for name, rows in slices.items()}
+            for place, column in enumerate(piece.columns):
+                found.lists[column.feature] = piece.lists
+                found.rows[column.feature] = (
+                    {name: rows[place] for name, rows in slices.items()}
+                    if piece.lists is None
+                    else slices
+                )
+        return found
 
 
 def saved_rows(

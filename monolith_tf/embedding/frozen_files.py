@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from monolith_tf.embedding.checkpoint import CHUNK_BYTES
-from monolith_tf.embedding.frozen import FrozenGroup
 from monolith_tf.embedding.frozen import FrozenStore
 from monolith_tf.embedding.frozen import Rows
+from monolith_tf.embedding.frozen_group import FrozenGroup
 from monolith_tf.types import Tensor
 
 
@@ -90,7 +90,7 @@ def write(
         for group, keys, number in zip(store.groups, names, counted.rows, strict=True)
     ]
     for place, ids, weights in store.by_group(rows()):
-        writers[place].add(ids, weights)
+        writers[place].add(store.keys(ids).numpy(), weights)
     for writer in writers:
         writer.close()
     for path in glob.glob(glob.escape(prefix) + ".*"):
@@ -132,18 +132,18 @@ class _GroupWriter:
         self._next = 0
         self._write_zeros(1)  # Row 0.
 
-    def add(self, ids: np.ndarray, weights: np.ndarray) -> None:
+    def add(self, keys: np.ndarray, weights: np.ndarray) -> None:
         """Adds rows, save those that are zero."""
         stored = self._group.compress(weights)
         kept = np.flatnonzero(_is_kept(stored))[: self._num_rows + 1 - self._next]
-        self._write_ids(ids[kept])
+        self._write_keys(keys[kept])
         self._write([tf.gather(values, kept) for values in stored])
 
     def close(self) -> None:
         """Writes what is left: room without ids."""
-        # Rows that went since they were counted leave ids that nobody has.
+        # Rows that went since they were counted leave keys that no id has.
         gone = self._num_rows + 1 - self._next
-        self._write_ids(-1 - np.arange(gone))
+        self._write_keys(-1 - np.arange(gone))
         if not self._num_rows:
             for name in self._names[:2]:
                 self._pieces.add(name, tf.zeros([0], tf.int64))
@@ -151,12 +151,12 @@ class _GroupWriter:
         while self._next < self._end:
             self._write_zeros(min(size, self._end - self._next))
 
-    def _write_ids(self, ids: np.ndarray) -> None:
-        if not len(ids):
+    def _write_keys(self, keys: np.ndarray) -> None:
+        if not len(keys):
             return
-        numbers = tf.range(self._next, self._next + len(ids), dtype=tf.int64)
+        numbers = tf.range(self._next, self._next + len(keys), dtype=tf.int64)
         for name, values in zip(
-            self._names[:2], (tf.constant(ids), numbers), strict=True
+            self._names[:2], (tf.constant(keys), numbers), strict=True
         ):
             self._pieces.add(name, values, start=self._next - 1, total=self._num_rows)
 

@@ -81,29 +81,11 @@ class Router:
         }
         return distinct, splits
 
-    def occurrences(
-        self, ids: Mapping[str, Any]
-    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Collects the ids of each group as often as they occur.
-
-        Args:
-          ids: As in `distinct`.
-
-        Returns:
-          Group name -> ids, `[occurrences]`, and row splits as `distinct` gives them.
-        """
-        pieces, splits = self._pieces(ids)
-        occurrences = {
-            name: tf.concat([piece for piece, _ in of_group], axis=0)
-            for name, of_group in pieces.items()
-        }
-        return occurrences, splits
-
     def _pieces(
         self, ids: Mapping[str, Any]
     ) -> tuple[dict[str, list[tuple[Tensor, int]]], dict[str, Any]]:
         """Group name -> ids of each feature and their slot; row splits of features."""
-        self._check_features(ids)
+        self.check_features(ids)
         splits: dict[str, Any] = {}
         sizes: dict[str, int | None] = {}
         pieces = {}
@@ -134,8 +116,7 @@ class Router:
 
         Args:
           rows: Group name -> `[unique, group.dim]`.
-          inverses: Group name -> `Distinct.inverse`; `()` where every occurrence has
-            a row of its own.
+          inverses: Group name -> `Distinct.inverse`.
           splits: Feature -> row splits, as `distinct` gave them.
 
         Returns:
@@ -171,7 +152,8 @@ class Router:
                     )
         return masks
 
-    def _check_features(self, ids: Mapping[str, Any]) -> None:
+    def check_features(self, ids: Mapping[str, Any]) -> None:
+        """Raises ValueError for a feature that no column names."""
         known = [c.feature for columns in self.columns.values() for c in columns]
         unknown = sorted(set(ids) - set(known))
         if unknown:

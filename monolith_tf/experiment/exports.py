@@ -8,6 +8,7 @@ from monolith_tf.config import schema
 from monolith_tf.embedding import frozen as frozen_lib
 from monolith_tf.experiment import build
 from monolith_tf.export import saved_model
+from monolith_tf.features import encode
 from monolith_tf.models.network import Network
 from monolith_tf.training import actions as actions_lib
 from monolith_tf.training import checkpoint as checkpoint_lib
@@ -58,7 +59,10 @@ class Exporter:
         directory: str | pathlib.Path,
     ) -> pathlib.Path:
         spec, store = self._config.export, network.store
-        frozen = frozen_lib.FrozenStore(store.tables, store.columns)
+        integers = encode.integer_tables(
+            network.encoder.features, self._job.feature_columns
+        )
+        frozen = frozen_lib.FrozenStore(store.tables, store.columns, integers=integers)
         return saved_model.export(
             network.over(frozen),
             self._job.feature_columns,

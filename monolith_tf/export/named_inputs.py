@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from monolith_tf.export.errors import ExportError
 from monolith_tf.features.columns import ColumnType
+from monolith_tf.padded import Padded
 from monolith_tf.types import Tensor
 
 LENGTH_SUFFIX = "_length"
@@ -50,8 +51,8 @@ class NamedInputs:
             specs[name] = tf.TensorSpec(shape, tf.as_dtype(kind.dtype), name=name)
         return specs
 
-    def decode(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the columns that tensors stand for."""
+    def decode(self, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Returns the columns that tensors stand for; lists ragged or `Padded`."""
         columns = {}
         for name, kind in self._columns.items():
             value = tensors[name]
@@ -73,10 +74,12 @@ class NamedInputs:
             arrays[name] = tf.convert_to_tensor(value).numpy()
         return arrays
 
-    def _list(self, name: str, values: Tensor, lengths: Tensor) -> tf.RaggedTensor:
+    def _list(self, name: str, values: Tensor, lengths: Tensor) -> Any:
         if self._padded:
             width = tf.shape(values, tf.int64)[1]
-            fits = tf.reduce_all((lengths >= 0) & (lengths <= width))
+            # As unsigned numbers, negative lengths are beyond all widths.
+            unsigned = tf.bitcast(lengths, tf.uint64)
+            fits = tf.reduce_max(unsigned) <= tf.cast(width, tf.uint64)
             rule = "between 0 and the number of its columns"
         else:
             total = tf.reduce_sum(lengths)
@@ -86,5 +89,5 @@ class NamedInputs:
         with tf.control_dependencies([tf.debugging.Assert(fits, [message, lengths])]):
             lengths = tf.identity(lengths)
         if self._padded:
-            return tf.RaggedTensor.from_tensor(values, lengths=lengths)
+            return Padded(values, lengths)
         return tf.RaggedTensor.from_row_lengths(values, lengths, validate=False)

@@ -31,9 +31,10 @@ class Updates(tf.Module):
         self._store = store
         self.used = [_scalar(number + 1) for number in num_rows]  # With row 0.
         self.step = _scalar(step)
+        self.token = _scalar(0)  # When it was first asked, in microseconds.
 
     def apply(
-        self, table: Tensor, ids: Tensor, rows: Tensor, step: Tensor
+        self, table: Tensor, ids: Tensor, rows: Tensor, step: Tensor, token: Tensor
     ) -> dict[str, Tensor]:
         """Writes rows, and gives ids that have none a spare one.
 
@@ -45,6 +46,8 @@ class Updates(tf.Module):
           ids: Feature ids, `[n]`; of equal ones the last counts.
           rows: Their weights, `[n, dim]`. Zeros take no spare row.
           step: The global step that the model has reached with them; 0 if more follow.
+          token: What an earlier request was answered; refused if the model was loaded
+            anew since then, and so may have forgotten that request. 0 for none.
         """
         places = _Places(self._store)
         with tf.control_dependencies(places.check(table, ids, rows)):
@@ -54,6 +57,16 @@ class Updates(tf.Module):
         mutex = tf.raw_ops.MutexV2(shared_name=_LOCK)
         lock = tf.raw_ops.MutexLock(mutex=mutex)
         with tf.control_dependencies([lock]):
+            now = tf.cast(tf.timestamp() * 1e6, tf.int64)
+            before = self.token.read_value()
+            mine = tf.where(before == 0, now, before)
+            same = tf.debugging.Assert(
+                (token == 0) | (token == mine),
+                [f"{KEY}: the model was loaded anew since it gave the token", token],
+            )
+        with tf.control_dependencies([same]):
+            taken = self.token.assign(mine)
+        with tf.control_dependencies([taken]):
             inserted, used, capacity = tf.switch_case(
                 place,
                 [
@@ -70,6 +83,7 @@ class Updates(tf.Module):
             "rows": used - 1,
             "capacity": capacity - 1,
             "step": tf.identity(reached),
+            "token": mine,
         }
 
     def _apply(
@@ -77,12 +91,12 @@ class Updates(tf.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Writes to one group; returns ids inserted, rows in use, and room."""
         group, used = self._store.groups[place], self.used[place]
-        ids, places = tf.unique(ids, tf.int64)
+        keys, places = tf.unique(self._store.keys(ids), tf.int64)
         last = tf.math.unsorted_segment_max(
-            tf.range(tf.size(places, tf.int64)), places, tf.size(ids)
+            tf.range(tf.size(places, tf.int64)), places, tf.size(keys)
         )
         rows = tf.gather(tf.reshape(rows, [-1, group.group.dim]), last)
-        numbers = group.find(ids)
+        numbers = group.find(keys)
         is_new = (numbers == 0) & tf.reduce_any(rows != 0.0, axis=1)
         order = tf.cumsum(tf.cast(is_new, tf.int64))  # 1 for the first new id.
         start = used.read_value()
@@ -106,7 +120,7 @@ class Updates(tf.Module):
             taken = used.assign(end)
         with tf.control_dependencies([taken]):
             published = group.insert(
-                tf.boolean_mask(ids, is_new), tf.boolean_mask(numbers, is_new)
+                tf.boolean_mask(keys, is_new), tf.boolean_mask(numbers, is_new)
             )
         with tf.control_dependencies([published]):
             return tf.identity(end - start), tf.identity(end), capacity
@@ -168,6 +182,7 @@ class Update(signatures.Signature):
             "ids": tf.TensorSpec([None], tf.int64, name="ids"),
             "rows": tf.TensorSpec([None, None], tf.float32, name="rows"),
             "step": tf.TensorSpec([], tf.int64, name="step"),
+            "token": tf.TensorSpec([], tf.int64, name="token"),
         }
         self._updates = updates
         self._store = store
@@ -185,6 +200,7 @@ class Update(signatures.Signature):
             "ids": np.zeros([0], np.int64),
             "rows": np.zeros([0, group.dim], np.float32),
             "step": np.array(0, np.int64),
+            "token": np.array(0, np.int64),
         }
 
     def expected(

@@ -11,8 +11,10 @@ import tensorflow as tf
 
 from monolith_tf import ids as ids_lib
 from monolith_tf.features import transforms
+from monolith_tf.features.columns import ColumnType
 from monolith_tf.features.spec import FeatureSpec
 from monolith_tf.features.strings import StringCodes
+from monolith_tf.padded import Padded
 from monolith_tf.types import RaggedTensor
 from monolith_tf.types import Tensor
 
@@ -75,8 +77,8 @@ class FeatureEncoder(tf.Module):
         Args:
           columns: Column -> raw values: `[batch]`, or ragged `[batch, None]` where an
             `id_list` or a dense feature of several numbers reads them; the latter may
-            be `[batch, dim]` too. Strings may come as `StringCodes`. More columns than
-            needed may be there.
+            be `[batch, dim]` too. Lists may come as `Padded`, and strings as
+            `StringCodes`. More columns than needed may be there.
 
         Raises:
           ValueError: If a column is missing.
@@ -87,6 +89,8 @@ class FeatureEncoder(tf.Module):
         with tf.device("CPU:0"):
             for feature in self._features:
                 values = self._column(feature, columns)
+                if isinstance(values, Padded):
+                    values = values.to_ragged()
                 if feature.kind == "dense":
                     dense[feature.name] = self._dense(feature, values)
                     continue
@@ -96,10 +100,8 @@ class FeatureEncoder(tf.Module):
                 flat = _flat(values)
                 if flat.dtype == tf.string:
                     strings[feature.name] = ids_lib.from_strings(flat)
-                elif feature.transform:
-                    integers[feature.name] = self._numbers(feature, flat)
                 else:
-                    integers[feature.name] = tf.cast(flat, tf.int64)
+                    integers[feature.name] = self._integers(feature, flat)
             hashed = strings | _at_once(ids_lib.from_integers, integers)
             ids = {
                 feature.name: self._ids(feature, hashed[feature.name], columns)
@@ -107,6 +109,46 @@ class FeatureEncoder(tf.Module):
                 if feature.name in hashed
             }
         return FeatureBatch(ids, dense)
+
+    def values(
+        self, columns: Mapping[str, Tensor | RaggedTensor], integers: Collection[str]
+    ) -> dict[str, Tensor | RaggedTensor | Padded]:
+        """Returns what is known of ids before hashing, for `FrozenStore.find_values`.
+
+        Args:
+          columns: As `encode` takes them.
+          integers: Tables that are asked for by integers; the others by hashes.
+
+        Returns:
+          Feature -> int64 in the shape that its column came in.
+        """
+        found = {}
+        for feature in self._features:
+            if feature.kind == "dense":
+                continue
+            column = self._column(feature, columns)
+            if isinstance(column, StringCodes):
+                found[feature.name] = column.hashes()
+                continue
+            flat = column.values if isinstance(column, Padded) else _flat(column)
+            if flat.dtype == tf.string:
+                flat = ids_lib.from_strings(flat)
+            else:
+                flat = self._integers(feature, flat)
+                if feature.table_name not in integers:
+                    flat = ids_lib.from_integers(flat)
+            if isinstance(column, Padded):
+                flat = column._replace(values=flat)
+            elif _is_ragged(column):
+                flat = column.with_flat_values(flat)
+            found[feature.name] = flat
+        return found
+
+    def _integers(self, feature: FeatureSpec, values: Tensor) -> Tensor:
+        """Returns numbers as the integers that stand for them, int64."""
+        if feature.transform:
+            return self._numbers(feature, values)
+        return tf.cast(values, tf.int64)
 
     def _ids(
         self, feature: FeatureSpec, hashed: Tensor, columns: Mapping[str, Tensor]
@@ -116,6 +158,8 @@ class FeatureEncoder(tf.Module):
         values = columns[feature.source_column]
         if isinstance(values, StringCodes):
             values = values.codes
+        if isinstance(values, Padded):
+            values = values.to_ragged()
         return values.with_flat_values(flat) if _is_ragged(values) else flat
 
     def _dense(self, feature: FeatureSpec, values: Tensor) -> Tensor:
@@ -145,7 +189,7 @@ class FeatureEncoder(tf.Module):
                 f"Received: columns {', '.join(f'`{key}`' for key in columns)}."
             )
         values = columns[name]
-        if isinstance(values, StringCodes | tf.RaggedTensor):
+        if isinstance(values, StringCodes | tf.RaggedTensor | Padded):
             return values
         return tf.convert_to_tensor(values)
 
@@ -166,6 +210,18 @@ class FeatureEncoder(tf.Module):
                 f"{sorted(self._statistics)}. Compute them from the train split, or "
                 "give `mean` and `std` in the config."
             )
+
+
+def integer_tables(
+    features: Sequence[FeatureSpec], columns: Mapping[str, ColumnType]
+) -> frozenset[str]:
+    """Returns the tables that no column of strings reads."""
+    kinds: dict[str, set[bool]] = {}
+    for feature in features:
+        if feature.kind != "dense":
+            is_string = columns[feature.source_column].dtype == "string"
+            kinds.setdefault(feature.table_name, set()).add(is_string)
+    return frozenset(table for table, found in kinds.items() if found == {False})
 
 
 def raw_numbers(feature: FeatureSpec, values: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from monolith_tf.embedding.frozen import FrozenStore
 from monolith_tf.features import encode
 from monolith_tf.features import labels as labels_lib
 from monolith_tf.features.spec import LabelSpec
@@ -79,8 +80,16 @@ class Network(tf.Module):
           The encoded batch, and what the store pulled for it.
         """
         batch = self.encoder.encode(columns)
+        if isinstance(self.store, FrozenStore):
+            return batch, self._found(self.encoder, columns)
         training = mode is base.Mode.TRAIN
         return batch, self.store.lookup(batch.ids, training=training, **when)
+
+    def _found(
+        self, encoder: encode.FeatureEncoder, columns: Mapping[str, Tensor]
+    ) -> Any:
+        """What a frozen store has for columns, with no more hashing than it needs."""
+        return self.store.find_values(encoder.values(columns, self.store.integers))
 
     def run(
         self,
@@ -122,8 +131,9 @@ class Network(tf.Module):
         sides = []
         for is_user in (True, False):
             names = [name for name in order if (name in user_features) == is_user]
-            batch = self.encoder.only(names).encode(columns)
-            sides.append(self.inputs(batch, self.store.lookup(batch.ids)))
+            encoder = self.encoder.only(names)
+            batch = encoder.encode(columns)
+            sides.append(self.inputs(batch, self._found(encoder, columns)))
         user, items = sides
         inputs = base.Inputs(
             embeddings=_merged(self.store.features, user.embeddings, items.embeddings),

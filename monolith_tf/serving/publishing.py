@@ -60,7 +60,7 @@ def publish(
 
     The server says at which step it stands: after a restart, or when it has gone over
     to another version, at that of its export. It gets all that changed since then. It
-    may be called as often as one likes, and from several places.
+    may be called as often as one likes, but for one server from one place at a time.
 
     Args:
       model_dir: Of the job whose model is served.
@@ -114,7 +114,6 @@ def _publish(
             for piece in rows.split(chunk_bytes):
                 client.update(piece)
                 removed += len(piece.ids)
-        client.check_unbroken()
         client.update(nothing, step=newest.step)
     elif start > newest.step:
         logging.warning(

@@ -1,6 +1,5 @@
 """The `update_embeddings` signature of a model server, from outside."""
 
-import threading
 from typing import NamedTuple
 
 import grpc
@@ -13,7 +12,6 @@ from monolith_tf.serving import errors
 
 SIGNATURE = "update_embeddings"
 _TIMEOUT_SECS = 30
-_CLOSE_AFTER_SECS = 5
 
 
 class BrokenError(RuntimeError):
@@ -33,11 +31,11 @@ class Updated(NamedTuple):
 
 
 class UpdateClient:
-    """Sends row updates to one server, and notices when it may have forgotten some.
+    """Sends row updates to one server, which refuses them when it has forgotten some.
 
     A server that is restarted, or goes over to another version, has only what its
     export has. So all requests but the first ask for the version that answered it, and
-    a lost connection means that all must be sent anew.
+    carry the token that it answered, which no other start of a server gives.
 
     Attributes:
       address: Of the server.
@@ -54,20 +52,13 @@ class UpdateClient:
         self._name = name
         self._channel = grpc.insecure_channel(address)
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
-        self._was_ready = False
-        self._lost = threading.Event()
-        self._channel.subscribe(self._watch)
+        self._token = 0
 
     def __enter__(self) -> "UpdateClient":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._channel.unsubscribe(self._watch)
-        # The thread that watches looks up five times a second, and fails loudly if the
-        # channel is gone by then.
-        closing = threading.Timer(_CLOSE_AFTER_SECS, self._channel.close)
-        closing.daemon = True
-        closing.start()
+        self._channel.close()
 
     def update(self, rows: changed_rows.Rows, *, step: int = 0) -> Updated:
         """Sends rows of one table.
@@ -77,7 +68,7 @@ class UpdateClient:
           step: The step at which the server stands once it has them; 0 leaves it.
 
         Raises:
-          BrokenError: If the version that answered before is gone.
+          BrokenError: If what answered before is gone; nothing has changed then.
           ServingError: If the model takes no updates, or has no room.
           grpc.RpcError: If there is no answer.
         """
@@ -91,6 +82,7 @@ class UpdateClient:
             ("ids", tf.make_tensor_proto(rows.ids, tf.int64)),
             ("rows", tf.make_tensor_proto(rows.weights, tf.float32)),
             ("step", tf.make_tensor_proto(step, tf.int64)),
+            ("token", tf.make_tensor_proto(self._token, tf.int64)),
         ):
             request.inputs[key].CopyFrom(value)
         try:
@@ -101,27 +93,15 @@ class UpdateClient:
         answer = {
             key: int(tf.make_ndarray(value)) for key, value in response.outputs.items()
         }
+        self._token = answer["token"]
         return Updated(answer["inserted"], answer["step"])
-
-    def check_unbroken(self) -> None:
-        """Checks that the server has kept what was sent.
-
-        Raises:
-          BrokenError: If the connection was lost in between.
-        """
-        if self._lost.is_set():
-            raise BrokenError("the connection was lost")
-
-    def _watch(self, state: grpc.ChannelConnectivity) -> None:
-        if state is grpc.ChannelConnectivity.READY:
-            self._was_ready = True
-        elif self._was_ready:
-            self._lost.set()
 
     def _explained(self, error: grpc.RpcError) -> Exception:
         text = error.details() or ""
         if self.version and error.code() is grpc.StatusCode.NOT_FOUND:
             return BrokenError(f"version {self.version} is gone")
+        if "was loaded anew" in text:
+            return BrokenError("it was restarted")
         if SIGNATURE in text and f"{SIGNATURE}:" not in text:
             return errors.ServingError(
                 f"The model at {self.address} takes no updates: it has no signature "

@@ -58,7 +58,7 @@ def make(tables: Sequence[TableSpec] = (), model: base.Model | None = None) -> N
         ColumnSpec(feature="history", table="item", combiner="mean"),
         ColumnSpec(feature="item", table="item"),
     ]
-    store = FrozenStore(specs, columns)
+    store = FrozenStore(specs, columns, integers=SLOTS)
     return Network(FeatureEncoder(features, SLOTS), store, model or Sum())
 
 

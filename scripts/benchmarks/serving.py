@@ -1,13 +1,17 @@
 """Exported DCN and DIN models against plain SavedModels of the same networks.
 
     scripts/bench serving [--seconds 4] [--only DCN] [--write]
+    scripts/bench serving --table export [--write]
 
 Each model is trained for some steps and exported; the plain SavedModel holds the same
 values in `tf_keras.layers.Embedding` layers, and takes row numbers in place of raw ids.
 First both must give the same answers. Then they take turns, request by request, at
 batch 1, 100 and 1000: by the session loader, and by gRPC from two `monolith-tf serve`
 on this machine, one client that waits for each answer. The target is at most 1.2 times
-the plain model's median. `--write` puts the table into `docs/serving_benchmark.md`.
+the plain model's median.
+
+`--table export` shows instead how much memory exports of tables of 1, 5 and 20 million
+rows take, on 7 GB of disk. `--write` puts a table into `docs/serving_benchmark.md`.
 """
 
 import argparse
@@ -20,11 +24,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 
 import grpc
 import numpy as np
 import tensorflow as tf
 from serving_sides import case
+from serving_sides import exporting
 from serving_sides import plain
 from sides import report
 from tensorflow.core.protobuf import config_pb2
@@ -49,8 +55,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--only", choices=case.MODELS)
+    parser.add_argument("--table", choices=("table", "export"), default="table")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
+    measure = _exports if arguments.table == "export" else _answers
+    head, rows = measure(arguments)
+    text = f"{report.machine('grpcio')}\n\n{report.table(head, rows)}"
+    print(text)
+    if arguments.write:
+        report.write("serving_benchmark.md", arguments.table, text)
+
+
+def _exports(_: argparse.Namespace) -> tuple[Sequence[str], list[list[str]]]:
+    with tempfile.TemporaryDirectory() as folder:
+        rows = []
+        for row in exporting.rows(pathlib.Path(folder) / "job"):
+            print(*row, file=sys.stderr)
+            rows.append(row)
+    return exporting.HEAD, rows
+
+
+def _answers(arguments: argparse.Namespace) -> tuple[Sequence[str], list[list[str]]]:
     rows = []
     for name in [arguments.only] if arguments.only else case.MODELS:
         with tempfile.TemporaryDirectory() as folder:
@@ -58,10 +83,7 @@ def main() -> None:
             for path, opened in (("session", _sessions), ("gRPC", _servers)):
                 with opened(sides) as asked:
                     rows += _measure(f"{name}, {path}", asked, arguments.seconds)
-    text = f"{report.machine('grpcio')}\n\n{report.table(_HEAD, rows)}"
-    print(text)
-    if arguments.write:
-        report.write("serving_benchmark.md", "table", text)
+    return _HEAD, rows
 
 
 def _export(folder: pathlib.Path, name: str) -> dict[str, pathlib.Path]:

@@ -6,6 +6,7 @@ from absl.testing import parameterized
 
 from monolith_tf import testing
 from monolith_tf.embedding import combiners
+from monolith_tf.padded import Padded
 
 # Lengths of the lists of a batch, with empty lists in every place.
 BATCHES = {
@@ -48,6 +49,23 @@ def reference(values, lengths, combiner):
 
 
 class CombinersTest(testing.TestCase):
+    @parameterized.parameters("sum", "mean", "sqrtn", "max", "first_n", "none")
+    def test_padded_lists_give_what_ragged_ones_give(self, combiner):
+        lengths = [2, 0, 3, 1]
+        rows = self.rng.normal(size=[4, 3, 5]).astype("f4") - 2.0
+        lists = Padded(tf.zeros([4, 3], tf.int64), tf.constant(lengths, tf.int64))
+        rows *= lists.mask()[:, :, tf.newaxis].numpy()
+        ragged = tf.RaggedTensor.from_tensor(rows, lengths=lengths)
+        padded = combiners.combine_padded(tf.constant(rows), lists, combiner)
+        expected = combiners.combine(
+            ragged.values, tf.cast(ragged.row_splits, tf.int64), combiner, 3
+        )
+        if combiner == "first_n":
+            expected, _ = expected
+        elif combiner == "none":
+            padded, expected = padded.to_tensor(), expected.to_tensor()
+        self.assertAllClose(padded, expected, 1e-6)
+
     def batch(self, name, dim=3):
         lengths = BATCHES[name]
         # Distinct values, so that a maximum has no ties, and all of them negative, so

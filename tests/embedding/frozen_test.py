@@ -5,14 +5,17 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from monolith_tf import ids as ids_lib
 from monolith_tf import testing
 from monolith_tf.embedding import optimizer_spec
+from monolith_tf.embedding.frozen import FrozenStore
 from monolith_tf.embedding.frozen import frozen_store
 from monolith_tf.embedding.placement import Placement
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import SliceSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.embedding.store import EmbeddingStore
+from monolith_tf.padded import Padded
 
 _COLUMNS = (
     ColumnSpec(feature="user", table="user"),
@@ -168,9 +171,8 @@ class FrozenStoreTest(testing.TestCase):
         live = store.combine(pulled)
         self.assertLen(pulled.rows, 2)
         frozen = store.freeze()
-        pulled = frozen.lookup(ids)
-        self.assertLen(pulled.rows, 2)
-        served = frozen.combine(pulled)
+        self.assertLen(frozen.groups, 2)
+        served = frozen.combine(frozen.lookup(ids))
         self.assertAllEqual(served["a"]["vec"], live["a"]["vec"])
         self.assertAllEqual(served["c"]["vec"], live["c"]["vec"])
         self.assertAllClose(served["b"]["vec"], live["b"]["vec"], rtol=1e-3)
@@ -197,6 +199,44 @@ class FrozenStoreTest(testing.TestCase):
         self.assertAllEqual(outputs["user"], expected["user"]["vec"])
         self.assertAllEqual(outputs["history"], expected["history"]["vec"])
         self.assertAllEqual(outputs["mask"].sum(axis=1), [2, 0, 1, 2, 0, 0])
+
+    def test_tables_of_integers_are_asked_by_integers_or_by_ids(self):
+        tables = [
+            TableSpec(name="number", slot=1, dim=2),
+            TableSpec(name="text", slot=2, dim=2, compressor="fp16"),
+        ]
+        columns = [
+            ColumnSpec(feature="one", table="number"),
+            ColumnSpec(feature="list", table="number", combiner="mean", max_length=2),
+            ColumnSpec(
+                feature="first", table="number", combiner="first_n", max_length=3
+            ),
+            ColumnSpec(feature="text", table="text"),
+        ]
+        integers = tf.constant([3, -7, 2**60, 4], tf.int64)  # No row for 4.
+        hashes = tf.constant([11, 12, 13, 14], tf.int64)
+        numbers = ids_lib.with_slot(1, ids_lib.from_integers(integers))
+        texts = ids_lib.with_slot(2, hashes)
+        weights = np.arange(6, dtype="f4").reshape(3, 2) + 1
+        frozen = FrozenStore(tables, columns, integers=["number"])
+        frozen.fill([(numbers[:3].numpy(), weights), (texts[:3].numpy(), -weights)])
+        lists = tf.gather(integers, [[0, 1, 2], [3, 0, 1], [2, 2, 2]])
+        padded = Padded(lists, tf.constant([3, 1, 0], tf.int64))
+        asked = {"one": integers, "list": padded, "first": padded, "text": hashes}
+        found = frozen.find_values(asked)
+        zero = [[0, 0]]
+        expected = {
+            "one": [*weights, *zero],
+            "list": [weights[:2].mean(axis=0), *zero, *zero],
+            "first": [weights, np.zeros([3, 2]), np.zeros([3, 2])],
+            "text": [*-weights, *zero],
+        }
+        for feature, slices in frozen.combine(found).items():
+            self.assertAllEqual(slices["vec"], expected[feature])
+        self.assertAllEqual(frozen.masks(found)["first"], padded.mask())
+        found = frozen.lookup({"one": numbers, "text": texts})
+        for feature, slices in frozen.combine(found).items():
+            self.assertAllEqual(slices["vec"], expected[feature])
 
     def test_refuses_to_train(self):
         with self.assertRaisesRegex(ValueError, "`training` must be False"):

@@ -101,6 +101,8 @@ def test_an_export_answers_as_the_trainer_does(path, tmp_path):
         "data.format=parquet",
         *(f"data.{split}={file}" for split in ("train", "eval", "test")),
         "data.validation_fraction=0",
+        "data.negatives=null",
+        "trainer.warm_start=[]",
         f"data.batch_size={_ROWS}",
         "trainer.epochs=null",
         "trainer.max_steps=2",

@@ -1,5 +1,6 @@
 """Rows of a served model change in place: asked by TensorFlow's C API."""
 
+import contextlib
 import pathlib
 import tempfile
 import threading
@@ -19,7 +20,7 @@ _KEY = "update_embeddings"
 _SPARE = 4
 
 
-def _update(table, values, rows, step=0):
+def _update(table, values, rows, step=0, token=0):
     return (
         _KEY,
         {
@@ -27,6 +28,7 @@ def _update(table, values, rows, step=0):
             "ids": small_network.feature_ids(table, values),
             "rows": np.array(rows, np.float32),
             "step": np.array(step, np.int64),
+            "token": np.array(token, np.int64),
         },
     )
 
@@ -63,6 +65,21 @@ class UpdatesTest(testing.TestCase):
             origin=saved_model.Origin(step=100),
         )
 
+    @contextlib.contextmanager
+    def started(self, path):
+        """Gives a function that answers requests of one start of a server."""
+        with tf.compat.v1.Session(graph=tf.Graph()) as session:
+            meta_graph = tf.compat.v1.saved_model.load(session, ["serve"], str(path))
+
+            def run(request):
+                signature = meta_graph.signature_def[request[0]]
+                return session.run(
+                    {name: info.name for name, info in signature.outputs.items()},
+                    {signature.inputs[n].name: v for n, v in request[1].items()},
+                )
+
+            yield run
+
     def test_a_server_takes_rows(self):
         path = self.export()
         self.assertEqual(
@@ -86,8 +103,12 @@ class UpdatesTest(testing.TestCase):
             ],
         )
 
+        token = answers[0]["token"]
+        self.assertGreater(token, 0)
+
         def state(inserted, rows, step):
-            return {"inserted": inserted, "rows": rows, "capacity": 7, "step": step}
+            counts = {"inserted": inserted, "rows": rows, "capacity": 7}
+            return {**counts, "step": step, "token": token}
 
         self.assertEqual(answers[0], state(0, 3, 100))
         self.assertAllClose(answers[1]["sums"][:, 0], [9, 3, 0, 4])
@@ -97,6 +118,24 @@ class UpdatesTest(testing.TestCase):
         self.assertEqual(answers[5], state(0, 4, 120))  # Zeros take no spare row.
         self.assertEqual(answers[6], state(1, 5, 120))  # Steps do not go back.
         self.assertAllClose(answers[7]["sums"][:, 0], [12, 15, 6, 3])
+
+    def test_a_request_with_the_token_of_an_earlier_start_is_refused(self):
+        path = self.export()
+        asked = _predict([7], [1])
+        with self.started(path) as run:
+            token = run(_update("user", [9], [[1, 1, 1]]))["token"]
+            again = _update("user", [7], [[5, 5, 5]], step=110, token=token)
+            self.assertEqual(run(again)["step"], 110)
+        with self.started(path) as run:
+            with self.assertRaisesRegex(
+                tf.errors.InvalidArgumentError,
+                "update_embeddings: the model was loaded anew since it gave the token",
+            ):
+                run(again)
+            self.assertAllClose(run(asked)["sums"][:, 0], [9])
+            answer = run(_update("user", [], np.zeros([0, 3])))
+            self.assertEqual(answer["step"], 100)
+            self.assertGreater(answer["token"], token)
 
     def test_what_is_refused_changes_nothing(self):
         path = self.export()
@@ -154,16 +193,7 @@ class UpdatesTest(testing.TestCase):
 
     def test_requests_at_once_never_share_a_spare_row(self):
         path = self.export()
-        with tf.compat.v1.Session(graph=tf.Graph()) as session:
-            meta_graph = tf.compat.v1.saved_model.load(session, ["serve"], str(path))
-
-            def run(request):
-                signature = meta_graph.signature_def[request[0]]
-                return session.run(
-                    {name: info.name for name, info in signature.outputs.items()},
-                    {signature.inputs[n].name: v for n, v in request[1].items()},
-                )
-
+        with self.started(path) as run:
             threads = [
                 threading.Thread(
                     target=run, args=[_update("user", [30 + i], [[i + 1, 0, 0]])]

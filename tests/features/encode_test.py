@@ -11,7 +11,10 @@ from monolith_tf import ids
 from monolith_tf.features import FeatureEncoder
 from monolith_tf.features import FeatureSpec
 from monolith_tf.features import TransformSpec
+from monolith_tf.features.columns import ColumnType
+from monolith_tf.features.encode import integer_tables
 from monolith_tf.features.strings import string_codes
+from monolith_tf.padded import Padded
 
 BUCKETS = TransformSpec(name="bucketize", boundaries=(0.0, 10.0))
 
@@ -246,3 +249,58 @@ def test_a_missing_column(encoder, columns):
     del columns["country"]
     with pytest.raises(ValueError, match=r"`country` needs the column `country`\. Rec"):
         encoder.encode(columns)
+
+
+def test_values_are_what_ids_are_made_of(encoder, columns):
+    integers = {"user", "item"}
+    values = encoder.values(columns, integers)
+    encoded = encoder.encode(columns).ids
+    assert set(values) == set(encoded)
+    np.testing.assert_array_equal(values["user"], columns["user"])
+    assert values["history"].to_list() == columns["history"].to_list()
+    tables = {feature.name: feature.table_name for feature in FEATURES}
+    for name, value in values.items():
+        ragged = isinstance(value, tf.RaggedTensor)
+        flat = value.flat_values if ragged else value
+        hashed = ids.from_integers(flat) if tables[name] in integers else flat
+        expected = encoded[name].flat_values if ragged else encoded[name]
+        found = ids.with_slot(SLOTS[tables[name]], hashed)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_padded_lists_are_encoded_as_ragged_ones(encoder, columns):
+    padded = {
+        name: Padded(value.to_tensor(), value.row_lengths())
+        if isinstance(value, tf.RaggedTensor)
+        else value
+        for name, value in columns.items()
+    }
+    ids_of_padded, expected = (encoder.encode(c).ids for c in (padded, columns))
+    for name, value in expected.items():
+        found = ids_of_padded[name]
+        if isinstance(value, tf.RaggedTensor):
+            assert found.to_list() == value.to_list()
+        else:
+            np.testing.assert_array_equal(found, value)
+    values = encoder.values(padded, {"item"})
+    expected = encoder.values(columns, {"item"})
+    for name in ("history", "visited", "prices_id"):
+        assert values[name].to_ragged().to_list() == expected[name].to_list()
+
+
+def test_tables_that_strings_read_are_not_of_integers():
+    columns = {
+        "user": ColumnType(dtype="int64"),
+        "item": ColumnType(dtype="int64"),
+        "name": ColumnType(dtype="string"),
+        "price": ColumnType(dtype="float32"),
+    }
+    features = [
+        FeatureSpec(name="user", kind="id"),
+        FeatureSpec(name="item", kind="id"),
+        FeatureSpec(name="called", kind="id", column="name", table="item"),
+        FeatureSpec(name="name", kind="id"),
+        FeatureSpec(name="bucket", kind="id", column="price", transform=BUCKETS),
+        FeatureSpec(name="price", kind="dense"),
+    ]
+    assert integer_tables(features, columns) == {"user", "bucket"}

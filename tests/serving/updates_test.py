@@ -142,6 +142,7 @@ def test_updates_by_rest(rest):
             "ids": [feature_id],
             "rows": [[1, 0, 0]],
             "step": 0,
+            "token": 0,
         },
     }
     status, answer = rest("default:predict", body)

@@ -1,0 +1,121 @@
+"""Tables that are stored alike, as an index and read-only rows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from monolith_tf.embedding import layout
+from monolith_tf.embedding.layout import Group
+from monolith_tf.embedding.shard_rows import scatter
+from monolith_tf.embedding.spec import SliceSpec
+from monolith_tf.embedding.spec import TableSpec
+from monolith_tf.types import Tensor
+
+# Half floats are kept as their bits: TensorFlow cannot read back a tensor of them that
+# was written in parts.
+_DTYPES = {"fp32": tf.float32, "fp16": tf.int16, "int8": tf.int8}
+_INT8_STEPS = 127
+
+
+class FrozenGroup(tf.Module):
+    """An index and, for each slice, a variable of the stored type.
+
+    Row 0 is zero and answers for keys without a row.
+
+    Attributes:
+      group: The tables and the layout of their rows.
+      index: Key, as `FrozenStore.keys` gives it, -> row number.
+      slices: The slices' rows, `[rows, dim]` each, however many there are.
+    """
+
+    def __init__(self, group: Group, exact: bool) -> None:
+        super().__init__(name="frozen_group")
+        self.group = group
+        self._specs = group.tables[0].row_slices()
+        self._compressors = ["fp32" if exact else s.compressor for s in self._specs]
+        self.index = tf.lookup.experimental.MutableHashTable(
+            tf.int64, tf.int64, default_value=0
+        )
+        self.slices = [
+            tf.Variable(
+                tf.zeros([1, spec.dim], _DTYPES[compressor]),
+                shape=tf.TensorShape([None, spec.dim]),
+                trainable=False,
+                name=spec.name,
+            )
+            for spec, compressor in zip(self._specs, self._compressors, strict=True)
+        ]
+
+    def add(self, keys: Tensor, weights: np.ndarray) -> None:
+        """Makes room for rows and adds them."""
+        start = self.capacity()
+        for variable, values in zip(self.slices, self.compress(weights), strict=True):
+            variable.assign(tf.concat([variable, values], axis=0))
+        self.insert(keys, tf.range(start, start + len(weights), dtype=tf.int64))
+
+    def capacity(self) -> Tensor:
+        """How many rows there is room for, row 0 among them; int64."""
+        # Not read: a copy of all rows would be made.
+        return tf.raw_ops.VariableShape(input=self.slices[0].handle, out_type=tf.int64)[
+            0
+        ]
+
+    def find(self, keys: Tensor) -> Tensor:
+        """Row numbers of keys, 0 for a key without a row."""
+        numbers = self.index.lookup(keys)
+        numbers.set_shape(keys.shape)
+        return numbers
+
+    def insert(self, keys: Tensor, numbers: Tensor) -> tf.Operation:
+        """Tells where the rows of keys are."""
+        return self.index.insert(tf.convert_to_tensor(keys, tf.int64), numbers)
+
+    def write(self, numbers: Tensor, weights: Tensor) -> list[tf.Operation]:
+        """Overwrites rows."""
+        return [
+            scatter(variable, numbers, values)
+            for variable, values in zip(
+                self.slices, self.compress(weights), strict=True
+            )
+        ]
+
+    def read(self, keys: Tensor) -> dict[str, Tensor]:
+        """Slice name -> rows of keys, `[..., dim]`; zeros for a key without a row."""
+        numbers = self.find(keys)
+        slices = {}
+        for spec, compressor, variable in zip(
+            self._specs, self._compressors, self.slices, strict=True
+        ):
+            values = tf.gather(variable, numbers)
+            if compressor == "fp16":
+                values = tf.bitcast(values, tf.float16)
+            values = tf.cast(values, tf.float32)
+            if compressor == "int8":
+                values *= spec.int8_range / _INT8_STEPS
+            slices[spec.name] = values
+        return slices
+
+    def compress(self, weights: Tensor) -> list[Tensor]:
+        """Returns rows as they are stored, slice by slice."""
+        stored = []
+        for part, spec, compressor in zip(
+            self.group.parts, self._specs, self._compressors, strict=True
+        ):
+            values = weights[:, part.start : part.start + part.dim]
+            if compressor == "int8":
+                steps = tf.round(values / spec.int8_range * _INT8_STEPS)
+                values = tf.clip_by_value(steps, -_INT8_STEPS, _INT8_STEPS)
+            elif compressor == "fp16":
+                values = tf.bitcast(tf.cast(values, tf.float16), tf.int16)
+            stored.append(tf.cast(values, _DTYPES[compressor]))
+        return stored
+
+
+def frozen_groups(tables: Sequence[TableSpec]) -> tuple[Group, ...]:
+    """Groups tables by how their rows are served."""
+
+    def key(part: SliceSpec) -> tuple:
+        return part.compressor, part.int8_range if part.compressor == "int8" else None
+
+    return layout.merge_tables(tables, key)

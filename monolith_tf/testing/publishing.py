@@ -1,0 +1,157 @@
+"""A job whose rows change, and a server that keeps what is published to it."""
+
+import contextlib
+import pathlib
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from concurrent import futures
+from typing import Any
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2
+from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+from monolith_tf.embedding.spec import ColumnSpec
+from monolith_tf.embedding.spec import TableSpec
+from monolith_tf.embedding.store import EmbeddingStore
+from monolith_tf.training import checkpoint as checkpoint_lib
+
+TABLES = (
+    TableSpec(name="a", slot=1, dim=2, expire_after_steps=8),
+    TableSpec(name="b", slot=2, dim=3),
+    TableSpec(name="c", slot=3, dim=3),
+)
+
+Found = dict[int, tuple[str, np.ndarray]]
+"""Feature id -> its table and row."""
+
+
+class UpdateServer(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """`update_embeddings` over a dictionary, with faults on demand.
+
+    Attributes:
+      rows: What was sent.
+      step: Where it stands.
+      requests: All requests so far.
+      before: Called with their number before one is answered; may raise
+        `grpc.RpcError(code, text)`.
+    """
+
+    def __init__(self, step: int, version: int = 1) -> None:
+        self.export_step = self.step = step
+        self.version = version
+        self.rows: Found = {}
+        self.requests: list[predict_pb2.PredictRequest] = []
+        self.before: Callable[[int], None] = lambda number: None
+        self._token = 1
+
+    def restart(self, version: int | None = None) -> None:
+        """Forgets all but the export."""
+        self.rows, self.step = {}, self.export_step
+        self.version = version or self.version
+        self._token += 1
+
+    def Predict(
+        self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
+    ) -> predict_pb2.PredictResponse:
+        """Answers an update."""
+        self.requests.append(request)
+        try:
+            self.before(len(self.requests))
+        except grpc.RpcError as error:
+            context.abort(*error.args)
+        spec = request.model_spec
+        if spec.name != "default" or spec.version.value not in (0, self.version):
+            context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found for request")
+        given = {name: tf.make_ndarray(v) for name, v in request.inputs.items()}
+        if given["token"] not in (0, self._token):
+            text = "update_embeddings: the model was loaded anew"
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+        before = len(self.rows)
+        for id_, row in zip(given["ids"].tolist(), given["rows"], strict=True):
+            if id_ in self.rows or row.any():
+                self.rows[id_] = (given["table"].item().decode(), row)
+        self.step = max(self.step, int(given["step"]))
+        response = predict_pb2.PredictResponse()
+        response.model_spec.version.value = self.version
+        inserted = len(self.rows) - before
+        for name, value in (
+            ("inserted", inserted),
+            ("step", self.step),
+            ("token", self._token),
+        ):
+            response.outputs[name].CopyFrom(tf.make_tensor_proto(value, tf.int64))
+        return response
+
+
+@contextlib.contextmanager
+def listening(servicer: UpdateServer) -> Iterator[str]:
+    """Gives the address at which a server answers."""
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+        servicer, server
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(0).wait()
+
+
+def feature_ids(table: TableSpec, values: Iterable[int]) -> np.ndarray:
+    """Returns ids of a table."""
+    return np.asarray(values, np.int64) + ((table.slot or 0) << 48)
+
+
+class RowJob:
+    """A store that is trained and saved as a job does.
+
+    Attributes:
+      folder: Its model_dir.
+      step: The global step.
+
+    Args:
+      folder: Its model_dir.
+      **options: Of the store.
+    """
+
+    def __init__(self, folder: pathlib.Path, **options: Any) -> None:
+        self.folder = folder
+        self.step = 0
+        self._store = EmbeddingStore(
+            TABLES,
+            [ColumnSpec(feature=t.name, table=t.name) for t in TABLES],
+            capacity=256,
+            **({"track_updates": True} | options),
+        )
+        self._root = tf.Module()
+        self._root.step = tf.Variable(0)
+
+    def train(self, *batches: Sequence[int]) -> None:
+        """Takes a step for each batch of values, which all tables get; then saves."""
+        for values in batches:
+            ids = {t.name: tf.constant(feature_ids(t, values)) for t in TABLES}
+            pulled = self._store.lookup(ids, training=True, step=self.step)
+            gradients = {name: tf.ones_like(r) for name, r in pulled.rows.items()}
+            self._store.apply_gradients(pulled, gradients, self.step)
+            self.step += 1
+            self._store.maintain(self.step)
+        checkpoints = checkpoint_lib.CheckpointDir(self.folder / "checkpoints")
+        checkpoints.save(self._root, self._store, step=self.step, state={})
+
+    def rows(self, values: Iterable[int]) -> Found:
+        """Returns those of the ids of values that have a row."""
+        found = {}
+        for table in TABLES:
+            ids = feature_ids(table, values)
+            pulled = self._store.lookup({table.name: tf.constant(ids)}, training=False)
+            rows = self._store.combine(pulled)[table.name]["vec"].numpy()
+            for id_, row in zip(ids.tolist(), rows, strict=True):
+                if row.any():
+                    found[id_] = (table.name, row)
+        return found

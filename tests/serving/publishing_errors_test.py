@@ -1,0 +1,103 @@
+"""What cannot be published is told."""
+
+import grpc
+import pytest
+
+from monolith_tf.serving import errors
+from monolith_tf.serving import publishing
+from monolith_tf.testing import publishing as support
+from monolith_tf.training import checkpoint as checkpoint_lib
+
+
+@pytest.fixture
+def job(tmp_path):
+    return support.RowJob(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch):
+    monkeypatch.setattr(publishing, "_FIRST_WAIT_SECS", 0.05)
+
+
+def _refusing(code, text):
+    server = support.UpdateServer(step=0)
+
+    def refuse(number):
+        if number > 1 or code is not grpc.StatusCode.INVALID_ARGUMENT:
+            raise grpc.RpcError(code, text)
+
+    server.before = refuse
+    return server
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "told"),
+    [
+        (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "assertion failed: [update_embeddings: capacity is spent: ...",
+            r"{address} has no room for more new ids; a full version is due: "
+            r"`monolith-tf export CONFIG`\. More of `export\.spare_rows` lasts ",
+        ),
+        (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "update_embeddings: unknown table",
+            r"{address} refuses an update: update_embeddings: unknown table",
+        ),
+        (
+            grpc.StatusCode.FAILED_PRECONDITION,
+            'Serving signature key "update_embeddings" not found.',
+            r"The model at {address} takes no updates: it has no signature "
+            r"`update_embeddings`\. Set `export\.spare_rows` and export it again\.",
+        ),
+        (
+            grpc.StatusCode.NOT_FOUND,
+            "Servable not found for request: Latest(default)",
+            r"{address} refuses an update: Servable not found for request",
+        ),
+        (
+            grpc.StatusCode.UNAVAILABLE,
+            "failed to connect",
+            r"{address} could not be brought up to date\. The last of several tries in "
+            r"0\.35 s ended with: UNAVAILABLE: failed to connect",
+        ),
+    ],
+)
+def test_what_a_server_refuses_is_told(job, code, text, told):
+    job.train([1])
+    with (
+        support.listening(_refusing(code, text)) as address,
+        pytest.raises(errors.ServingError, match="^" + told.format(address=address)),
+    ):
+        publishing.publish(job.folder, address, patience_secs=0.5)
+
+
+def test_a_server_that_is_ahead_is_told(job, caplog):
+    job.train([1])
+    with support.listening(support.UpdateServer(step=7)) as address:
+        done = publishing.publish(job.folder, address)
+        assert done == publishing.Published(1, 7, 7, 0, 0, 0)
+        told = f"{address} stands at step 7, ahead of the newest checkpoint, of step 1."
+        assert told in caplog.text
+
+
+def test_a_job_that_does_not_track_updates_is_told(tmp_path):
+    job = support.RowJob(tmp_path, track_updates=False)
+    job.train([1])
+    with (
+        support.listening(support.UpdateServer(step=0)) as address,
+        pytest.raises(
+            errors.ServingError,
+            match=r"ckpt-00000001/embedding does not tell when its rows were updated\. "
+            r"Set `export\.spare_rows`, train on, and publish the next checkpoint\.",
+        ),
+    ):
+        publishing.publish(tmp_path, address)
+
+
+def test_a_job_without_checkpoints_is_told(tmp_path):
+    with pytest.raises(
+        checkpoint_lib.CheckpointError,
+        match=rf"^There is no checkpoint in {tmp_path}/checkpoints\. Train first: ",
+    ):
+        publishing.publish(tmp_path, "127.0.0.1:1")
