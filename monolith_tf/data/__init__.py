@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "Block": "reader",
         "DataSpec": "spec",
         "InputFn": "input_fn",
+        "NegativesSpec": "spec",
         "Piece": "reader",
         "Reader": "reader",
         "RowRange": "source",

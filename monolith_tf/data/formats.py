@@ -54,7 +54,17 @@ def read_schema(spec: DataSpec, split: Split = "train") -> dict[str, ColumnType]
     rows, and synthetic data has whatever columns are asked for: its schema is empty.
     """
     reader = make_reader(spec, split)
-    return reader.schema(reader.files(spec.file_split(split))[0])
+    file = reader.files(spec.file_split(split))[0]
+    schema = reader.schema(file)
+    if spec.negatives is None or not spec.num_negatives(split) or not schema:
+        return schema
+    label = spec.negatives.label
+    if label in schema:
+        raise ValueError(
+            f"`data.negatives` makes the column `{label}`, which {file} has already. "
+            "Give rows of label 1 only, without it, or another name."
+        )
+    return schema | {label: ColumnType(dtype="int64")}
 
 
 def check_columns(
@@ -62,7 +72,8 @@ def check_columns(
 ) -> None:
     """Raises ValueError if the split's first file cannot give the columns."""
     reader = make_reader(spec, split)
-    check_file(reader, reader.files(spec.file_split(split))[0], columns)
+    file = reader.files(spec.file_split(split))[0]
+    check_file(reader, file, spec.in_files(split, columns))
 
 
 def check_file(reader: Reader, file: str, columns: Mapping[str, ColumnType]) -> None:

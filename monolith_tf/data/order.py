@@ -12,6 +12,7 @@ _MASK = (1 << 64) - 1
 PIECES = 1
 WINDOWS = 2
 HELD_OUT = 3
+NEGATIVES = 4
 
 
 def permutation(num: int, *key: int) -> np.ndarray:
@@ -30,6 +31,18 @@ def held_out(rows: np.ndarray, fraction: float, *key: int) -> np.ndarray:
     """
     limit = np.uint64(int(fraction * 2.0**64))
     return _mix(rows.astype(np.uint64) + _state(key)) < limit
+
+
+def below(num: int, places: np.ndarray, *key: int) -> np.ndarray:
+    """Returns for each place a number below `num`, int64 [places].
+
+    Args:
+      num: How many numbers there are, at least 1.
+      places: What is drawn for, not negative.
+      *key: What the draw depends on beside the place.
+    """
+    hashed = _mix(places.astype(np.uint64) + _state(key))
+    return (hashed % np.uint64(num)).astype(np.int64)
 
 
 def _state(key: tuple[int, ...]) -> np.uint64:

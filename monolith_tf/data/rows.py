@@ -79,12 +79,17 @@ class SplitRows:
             self._counts[index] = int(self._members(number, rows).sum())
         return self._counts.get(index)
 
-    def read(self, index: int) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    def read(self, index: int, epoch: int = 0) -> Iterator[tuple[pa.Table, np.ndarray]]:
         """Yields the clean rows of a piece with their numbers in the file.
+
+        Args:
+          index: Which piece.
+          epoch: Makes no difference here.
 
         Raises:
           ValueError: At a bad row, unless bad rows are to be skipped.
         """
+        del epoch
         number, piece = self.pieces[index]
         num_rows = num_bad = 0
         first = ""

@@ -11,8 +11,8 @@ from typing import NoReturn
 import numpy as np
 
 from monolith_tf.data import formats
+from monolith_tf.data import negatives
 from monolith_tf.data.reader import Reader
-from monolith_tf.data.rows import SplitRows
 from monolith_tf.data.spec import DataSpec
 from monolith_tf.data.spec import Split
 from monolith_tf.data.windows import Window
@@ -66,7 +66,7 @@ class Source:
         self._reader = reader
         self._split = split
         self._seed = seed
-        self._rows = SplitRows(spec, reader, split, columns, seed)
+        self._rows = negatives.split_rows(spec, reader, split, columns, seed)
         self.failure: Exception | None = None
 
     @property
@@ -295,5 +295,5 @@ def open_split(
     """
     reader = formats.make_reader(spec, split)
     source = Source(spec, reader, split, columns, seed)
-    formats.check_file(reader, source.files[0], columns)
+    formats.check_file(reader, source.files[0], spec.in_files(split, columns))
     return source

@@ -1,12 +1,65 @@
 """Where the rows come from, as data."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated
 from typing import Literal
+from typing import TypeVar
 
 from monolith_tf.features.shorthand import OneOrMany
 
 Split = Literal["train", "eval", "test"]
+
+Columns = TypeVar("Columns")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NegativesSpec:
+    """Rows with items drawn at random, beside each row of the files.
+
+    A row of the files says that a user has interacted with an item: its label is 1. The
+    rows drawn for it repeat it with other items, and their label is 0. An item is drawn
+    uniformly from those of the train split until it is one that the user has not
+    interacted with, by the train split and the split drawn for. What is drawn depends
+    on seed, epoch and row alone: it is new in every epoch, and the same for every
+    evaluation.
+
+    The pairs of users and items are kept in memory, 8 bytes each.
+
+    Attributes:
+      train: Rows drawn for each row of the train split. A split with 0 is taken as it
+        is, with a column `label` in its files.
+      eval: Rows drawn for each row of the eval split.
+      test: Rows drawn for each row of the test split.
+      user: Column of the users.
+      item: Column of the items; more columns, after it, are what else of the row
+        belongs to the item, and change with it.
+      label: The column that is made.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    train: int = 0
+    eval: int = 0
+    test: int = 0
+    user: str = "user"
+    item: Annotated[tuple[str, ...], OneOrMany()] = ("item",)
+    label: str = "label"
+
+    def __post_init__(self) -> None:
+        item = (self.item,) if isinstance(self.item, str) else tuple(self.item)
+        object.__setattr__(self, "item", item)
+        if min(self.train, self.eval, self.test) < 0:
+            raise ValueError(
+                "`train`, `eval` and `test` must not be negative. Received: "
+                f"train={self.train}, eval={self.eval}, test={self.test}."
+            )
+        names = [self.user, *item, self.label]
+        if not item or len(set(names)) < len(names):
+            raise ValueError(
+                "`user`, `item` and `label` must be columns of their own. Received: "
+                f"user={self.user!r}, item={item}, label={self.label!r}."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +86,7 @@ class DataSpec:
         reads the train split in the order of the files. The other splits always are.
       on_bad_row: A row that cannot be read, or lacks a value that has no default, is an
         `error`, or is left out and counted (`skip`).
+      negatives: Rows drawn for each row of the files; None draws none.
       weight: Column of per-example weights; None weighs every example 1.
       delimiter: Between the cells of a CSV row, one character.
       column_names: Names of the columns of CSV files that have no header row.
@@ -57,6 +111,7 @@ class DataSpec:
     batch_size: int = 1024
     shuffle_buffer: int = 100_000
     on_bad_row: Literal["error", "skip"] = "error"
+    negatives: NegativesSpec | None = None
     weight: str | None = None
     delimiter: str = ","
     column_names: tuple[str, ...] = ()
@@ -91,6 +146,11 @@ class DataSpec:
                     f"`{name}` must be of the form `module:Name`. "
                     f"Received: {name}={value!r}."
                 )
+        if self.input_fn is not None and self.negatives is not None:
+            raise ValueError(
+                "`negatives` are drawn for the rows of files. Received: "
+                f"input_fn={self.input_fn!r} too. Draw them in that function."
+            )
         if self.input_fn is not None and (
             self.reader or self.train or self.eval or self.test
         ):
@@ -126,6 +186,24 @@ class DataSpec:
         if self.input_fn is not None:
             return True
         return self.format == "synthetic" or bool(self.patterns(self.file_split(split)))
+
+    def num_negatives(self, split: Split) -> int:
+        """Returns how many rows are drawn for each row of a split's files."""
+        given = self.negatives or NegativesSpec()
+        return {"train": given.train, "eval": given.eval, "test": given.test}[split]
+
+    def pair_columns(self) -> tuple[str, ...]:
+        """Returns the columns that negatives are drawn by."""
+        given = self.negatives
+        return () if given is None else (given.user, *given.item)
+
+    def in_files(
+        self, split: Split, columns: Mapping[str, Columns]
+    ) -> dict[str, Columns]:
+        """Returns the columns that a split's files hold, without one that is made."""
+        if self.negatives is None or not self.num_negatives(split):
+            return dict(columns)
+        return {k: v for k, v in columns.items() if k != self.negatives.label}
 
 
 def _patterns(value: str | tuple[str, ...]) -> tuple[str, ...]:

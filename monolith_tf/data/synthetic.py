@@ -19,7 +19,10 @@ _MAX_LENGTH = 10
 
 
 class SyntheticReader(Reader):
-    """Draws each column on its own, from a seed made of split, piece and column."""
+    """Draws each column on its own, from a seed made of split, piece and column.
+
+    All lists of a row have one length, as those of one history must.
+    """
 
     guesses_types = True
 
@@ -42,11 +45,11 @@ class SyntheticReader(Reader):
     def read(self, piece: Piece, columns: Mapping[str, ColumnType]) -> Iterator[Block]:
         """See `Reader.read`."""
         num_rows = piece.num_rows or 0
-        arrays = []
-        for name, type_ in columns.items():
-            key = [zlib.crc32(text.encode()) for text in (piece.file, name)]
-            rng = np.random.default_rng([*key, piece.index])
-            arrays.append(_column(rng, num_rows, type_))
+        lengths = _rng(piece, "").integers(0, _MAX_LENGTH, num_rows)
+        arrays = [
+            _column(_rng(piece, name), lengths, type_)
+            for name, type_ in columns.items()
+        ]
         rows = np.arange(piece.first_row, piece.first_row + num_rows)
         yield Block(pa.table(arrays, names=list(columns)), rows)
 
@@ -57,14 +60,21 @@ class SyntheticReader(Reader):
         return False
 
 
-def _column(rng: np.random.Generator, num_rows: int, type_: ColumnType) -> pa.Array:
+def _rng(piece: Piece, column: str) -> np.random.Generator:
+    key = [zlib.crc32(text.encode()) for text in (piece.file, column)]
+    return np.random.default_rng([*key, piece.index])
+
+
+def _column(
+    rng: np.random.Generator, lengths: np.ndarray, type_: ColumnType
+) -> pa.Array:
     """Draws one column."""
+    num_rows = len(lengths)
     if not type_.is_list:
         return _values(rng, num_rows, type_)
     if type_.length is not None:
         values = _values(rng, num_rows * type_.length, type_)
         return pa.FixedSizeListArray.from_arrays(values, type_.length)
-    lengths = rng.integers(0, _MAX_LENGTH, num_rows)
     splits = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     return pa.ListArray.from_arrays(splits, _values(rng, int(splits[-1]), type_))
 

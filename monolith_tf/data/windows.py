@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from monolith_tf.data import order
+from monolith_tf.data.negatives import SampledRows
 from monolith_tf.data.rows import SplitRows
 
 
@@ -28,7 +29,13 @@ class Window:
 
 
 def epoch_windows(
-    split: SplitRows, *, epoch: int, first: int, size: int, seed: int, shuffle: bool
+    split: SplitRows | SampledRows,
+    *,
+    epoch: int,
+    first: int,
+    size: int,
+    seed: int,
+    shuffle: bool,
 ) -> Iterator[Window]:
     """Yields the windows of one epoch.
 
@@ -55,7 +62,7 @@ def epoch_windows(
         if known is not None and known <= skip:
             skip -= known
             continue
-        for table, rows in split.read(piece):
+        for table, rows in split.read(piece, epoch):
             dropped = min(skip, len(rows))
             skip -= dropped
             held.add(piece, table.slice(dropped), rows[dropped:])
@@ -75,7 +82,7 @@ def _draw(shuffle: bool, *key: int) -> tuple[int, ...] | None:
 class _Held:
     """Rows read and not yet given out."""
 
-    def __init__(self, split: SplitRows) -> None:
+    def __init__(self, split: SplitRows | SampledRows) -> None:
         self._split = split
         self._tables: list[pa.Table] = []
         self._files: list[np.ndarray] = []

@@ -124,11 +124,15 @@ def save(
 
 
 def restore(
-    restoring: Restoring, shards: Mapping[str, Sequence[ShardRows]]
+    restoring: Restoring,
+    shards: Mapping[str, Sequence[ShardRows]],
+    *,
+    keep_others: bool = False,
 ) -> RestoreReport:
     """Fills shards from a checkpoint; see `EmbeddingStore.restore`."""
-    for shard in itertools.chain(*shards.values()):
-        shard.clear()
+    if not keep_others:
+        for shard in itertools.chain(*shards.values()):
+            shard.clear()
     capacity = {id(s): int(s.capacity) for s in itertools.chain(*shards.values())}
     for group, chunk in restoring.rows():
         of_group = shards[group.name]

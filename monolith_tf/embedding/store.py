@@ -169,6 +169,7 @@ class EmbeddingStore(step_store.StepStore):
         deltas: Sequence[str] = (),
         aliases: Mapping[str, str] | None = None,
         with_optimizer_state: bool = True,
+        keep_others: bool = False,
     ) -> checkpoint.RestoreReport:
         """Replaces everything by what `save` wrote, whatever its number of shards.
 
@@ -180,6 +181,8 @@ class EmbeddingStore(step_store.StepStore):
           deltas: Directories of what changed since, oldest first.
           aliases: Saved table name -> table name; by default they are the same.
           with_optimizer_state: Whether optimizer state is read too.
+          keep_others: Whether rows that the checkpoint lacks stay, of tables that were
+            restored from another one for instance.
 
         Raises:
           ValueError: If the checkpoint is damaged or does not fit the tables; nothing
@@ -193,7 +196,7 @@ class EmbeddingStore(step_store.StepStore):
             aliases=aliases,
             with_optimizer_state=with_optimizer_state,
         )
-        report = checkpoint.restore(restoring, self._shards)
+        report = checkpoint.restore(restoring, self._shards, keep_others=keep_others)
         self._tracked_since = report.step or 0
         return report
 

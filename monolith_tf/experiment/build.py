@@ -97,6 +97,7 @@ class Job:
             self.config.features,
             self.config.labels,
             self.config.data.weight,
+            self.config.data.pair_columns(),
             schema=self._schema,
         )
 

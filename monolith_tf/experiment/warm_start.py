@@ -1,6 +1,7 @@
-"""Begins a job with what fits of another job's checkpoint."""
+"""Begins a job with what fits of other jobs' checkpoints."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from absl import logging
@@ -9,29 +10,34 @@ from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import step as step_lib
 
 
-def apply(path: str, step: step_lib.TrainStep, store: Any) -> None:
-    """Takes over dense variables that fit by path and shape, and the tables' rows.
+def apply(paths: Sequence[str], step: step_lib.TrainStep, store: Any) -> None:
+    """Takes over the model's variables that fit by path and shape, and tables' rows.
 
-    The global step and the position in the data stay at 0.
+    The global step, the position in the data and the optimizers of the model's
+    variables stay at their beginning.
 
     Args:
-      path: A checkpoint, or a `model_dir` whose best or newest checkpoint is taken.
+      paths: Checkpoints, or `model_dir`s whose best or newest checkpoint is taken; what
+        a later one has replaces what a former one had.
       step: The step function, its variables made.
       store: The embedding store.
 
     Raises:
       CheckpointError: If there is no checkpoint.
     """
-    checkpoint = _open(pathlib.Path(path))
-    missing = checkpoint_lib.restore_matching(checkpoint, step.state)
-    store.restore(checkpoint.embedding_dir)
-    step.step.assign(0)
-    logging.info(
-        "Warm start from %s; %d dense variables keep their initial values%s.",
-        checkpoint.path,
-        len(missing),
-        ": " + ", ".join(missing[:10]) if missing else "",
-    )
+    missing: set[str] | None = None
+    for number, path in enumerate(paths):
+        checkpoint = _open(pathlib.Path(path))
+        lacks = set(checkpoint_lib.restore_matching(checkpoint, step.state, "model/"))
+        missing = lacks if missing is None else missing & lacks
+        store.restore(checkpoint.embedding_dir, keep_others=number > 0)
+        logging.info("Warm start from %s.", checkpoint.path)
+    if missing:
+        logging.info(
+            "%d dense variables keep their initial values: %s.",
+            len(missing),
+            ", ".join(sorted(missing)[:10]),
+        )
 
 
 def _open(path: pathlib.Path) -> checkpoint_lib.Checkpoint:

@@ -277,13 +277,24 @@ def restore_dense(checkpoint: Checkpoint, root: tf.Module) -> None:
     _read(checkpoint, variables)
 
 
-def restore_matching(checkpoint: Checkpoint, root: tf.Module) -> list[str]:
+def restore_matching(
+    checkpoint: Checkpoint, root: tf.Module, prefix: str = ""
+) -> list[str]:
     """Restores the dense variables that fit by path, shape and type.
 
+    Args:
+      checkpoint: The checkpoint.
+      root: Holds the variables.
+      prefix: What their paths begin with; the others stay as they are.
+
     Returns:
-      The paths that did not.
+      The paths that did not fit.
     """
-    variables = named_variables(root)
+    variables = {
+        path: variable
+        for path, variable in named_variables(root).items()
+        if path.startswith(prefix)
+    }
     saved = checkpoint.manifest["variables"]
     fitting = {
         path: variable

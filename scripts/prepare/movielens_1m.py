@@ -2,15 +2,25 @@
 """Makes data/ml1m of MovieLens-1M's `ml-1m.zip`.
 
     scripts/prepare/movielens_1m.py ml-1m.zip
+    scripts/prepare/movielens_1m.py ml-1m.zip --negatives ml-1m.test.negative
 
 Download: https://files.grouplens.org/datasets/movielens/ml-1m.zip, whose MD5 sum is
 published. `ratings.parquet` holds a row for each rating in the file's order, with what
 is known of the user and the movie beside it; genres are a list.
+
+`train.parquet` and `test.parquet` are the split of neural collaborative filtering:
+each user's last rating is held out, to be ranked among 99 movies that the user has not
+rated. Users and items are numbered from 0 in the order of the file. The published
+split, which many papers use, decides in its own way where ratings have one time, and
+has drawn its movies: `ml-1m.test.negative` of
+https://github.com/hexiangnan/neural_collaborative_filtering/tree/master/Data tells.
 """
 
 import pathlib
 from collections.abc import Iterator
 
+import leave_one_out
+import numpy as np
 import pyarrow as pa
 import streaming
 
@@ -36,12 +46,20 @@ def main() -> None:
     """Runs the conversion."""
     parser = streaming.parser(__doc__, "ml1m", "ml-1m.zip")
     parser.add_argument("--no-checksum", action="store_true")
+    parser.add_argument("--negatives", type=pathlib.Path, help="ml-1m.test.negative")
     arguments = parser.parse_args()
-    make(arguments.source, arguments.output, check=not arguments.no_checksum)
+    check = not arguments.no_checksum
+    make(arguments.source, arguments.output, arguments.negatives, check=check)
 
 
-def make(source: pathlib.Path, output: pathlib.Path, *, check: bool = True) -> None:
-    """Writes the Parquet file."""
+def make(
+    source: pathlib.Path,
+    output: pathlib.Path,
+    negatives: pathlib.Path | None = None,
+    *,
+    check: bool = True,
+) -> None:
+    """Writes the Parquet files."""
     if check:
         streaming.check_md5(source, MD5)
     users = {
@@ -54,15 +72,30 @@ def make(source: pathlib.Path, output: pathlib.Path, *, check: bool = True) -> N
     }
     splits = streaming.Splits(output, {"ratings": 1.0})
     rows: list[tuple] = []
+    given: list[np.ndarray] = []
     for line in _lines(source, "ratings.dat"):
         user, movie, rating, timestamp = map(int, line)
         rows.append((user, movie, rating, timestamp, *users[user], *movies[movie]))
         if len(rows) == LINES_AT_A_TIME:
-            splits.write_to("ratings", _batch(rows))
+            given.append(_write(splits, rows))
             rows = []
     if rows:
-        splits.write_to("ratings", _batch(rows))
+        given.append(_write(splits, rows))
+    user, movie, ratings, times = np.concatenate(given, axis=1)
+    numbers = leave_one_out.numbered(user), leave_one_out.numbered(movie)
+    if negatives is not None:
+        held = list(leave_one_out.published(negatives))
+    else:
+        held = list(leave_one_out.hold_out(*numbers, times))
+    splits.write_to("train", leave_one_out.train_rows(*numbers, ratings, held))
+    splits.write_to("test", leave_one_out.test_rows(held))
     splits.close()
+
+
+def _write(splits: streaming.Splits, rows: list[tuple]) -> np.ndarray:
+    """Writes rows; returns users, movies, ratings and times, int64 [4, rows]."""
+    splits.write_to("ratings", _batch(rows))
+    return np.array([row[:4] for row in rows], np.int64).T
 
 
 def _lines(source: pathlib.Path, member: str) -> Iterator[list[str]]:

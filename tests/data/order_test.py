@@ -58,3 +58,10 @@ def test_held_out_is_a_share_by_the_hash():
 def test_held_out_of_no_rows_or_no_share():
     assert order.held_out(np.arange(0), 0.5, 1).tolist() == []
     assert not order.held_out(np.arange(1000), 0.0, 1).any()
+
+
+def test_below_is_the_rest_of_the_hash():
+    state = state_of(5, 4, 1)
+    places = [0, 1, 7, 2**40]
+    expected = [splitmix64((state + place) % 2**64) % 13 for place in places]
+    assert order.below(13, np.array(places), 5, 4, 1).tolist() == expected

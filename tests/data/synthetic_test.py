@@ -35,6 +35,16 @@ def test_rows_fit_the_columns_asked_for():
     assert set(table["kind"]) == {b"good", b""}
 
 
+def test_lists_of_a_row_have_one_length():
+    columns = {name: COLUMNS["l"] for name in ("items", "categories")}
+    spec = data.DataSpec(format="synthetic", num_rows=100)
+    source = data.open_split(spec, "train", columns)
+    ((window, _),) = source.windows(shuffle=False)
+    lengths = [[len(x) for x in window.table[name].to_pylist()] for name in columns]
+    assert lengths[0] == lengths[1]
+    assert len(set(lengths[0])) > 5
+
+
 def test_rows_are_the_same_each_time_and_differ_between_splits():
     table = table_of(num_rows=500)
     assert table == table_of(num_rows=500)

@@ -179,6 +179,22 @@ class CheckpointTest(testing.TestCase):
             _read(store, user=np.arange(40))["user/vec"],
         )
 
+    def test_two_checkpoints_fill_one_store(self):
+        member = TableSpec(name="member", slot=5, dim=3, optimizer=_ADAM)
+        both = _store(_USER, member)
+        ids = {"user": np.arange(40), "member": np.arange(40)}
+        expected = {}
+        for number, table in enumerate((_USER, member)):
+            store = _store(table)
+            _train(store, number)
+            store.save(f"{self.directory}/{number}")
+            both.restore(f"{self.directory}/{number}", keep_others=number > 0)
+            expected |= _read(store, **ids)
+        self.assertAllClose(_read(both, **ids), expected, rtol=0, atol=0)
+        both.restore(f"{self.directory}/1")
+        self.assertAllEqual(_read(both, **ids)["user/vec"], np.zeros([40, 3]))
+        self.assertAllEqual(_read(both, **ids)["member/vec"], expected["member/vec"])
+
     def test_slices_come_and_go(self):
         old, kept, new = (
             SliceSpec(name="old", dim=2),

@@ -132,6 +132,14 @@ class CheckpointTest(testing.TestCase):
         self.assertEqual(checkpoint.restore_matching(saved, other), ["extra"])
         self.assertAllEqual(other.model.weights[0], saved_state.model.weights[0])
 
+    def test_restore_matching_below_a_prefix(self):
+        saved_state, other = _state(), _state()
+        saved_state.extra, other.extra = tf.Variable([1.0]), tf.Variable([2.0])
+        saved = self.save(1, saved_state)
+        self.assertEqual(checkpoint.restore_matching(saved, other, "model/"), [])
+        self.assertAllEqual(other.model.weights[0], saved_state.model.weights[0])
+        self.assertAllEqual(other.extra, [2.0])
+
     def test_rejects_what_is_no_checkpoint(self):
         with self.assertRaisesRegex(checkpoint.CheckpointError, "has no manifest.json"):
             checkpoint.open_checkpoint(self.path)

@@ -1,0 +1,92 @@
+"""The split of neural collaborative filtering: a user's last rating is held out."""
+
+import itertools
+import pathlib
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+NUM_NEGATIVES = 99
+
+Held = tuple[int, int, list[int]]
+"""A user, the item held out, and the items it is ranked among."""
+
+
+def numbered(values: np.ndarray) -> np.ndarray:
+    """Returns each value's place in the order of first appearance, from 0."""
+    _, first, codes = np.unique(values, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[codes]
+
+
+def hold_out(
+    users: np.ndarray, items: np.ndarray, times: np.ndarray, seed: int = 0
+) -> Iterator[Held]:
+    """Yields each user's last item, with others that the user has not rated.
+
+    Args:
+      users: Numbers from 0, one a rating.
+      items: Numbers from 0.
+      times: When; of several at once the last in the file counts as the last.
+      seed: Of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    order = np.lexsort((times, users))  # Stable: the file's order where times tie.
+    starts = np.searchsorted(users[order], np.arange(users.max() + 2))
+    others = np.arange(items.max() + 1)
+    for user, (start, end) in enumerate(itertools.pairwise(starts)):
+        rated = items[order[start:end]]
+        unseen = np.setdiff1d(others, rated)
+        drawn = rng.choice(unseen, min(NUM_NEGATIVES, len(unseen)), replace=False)
+        yield user, int(rated[-1]), drawn.tolist()
+
+
+def published(path: pathlib.Path) -> Iterator[Held]:
+    """Yields what a `.test.negative` file says: `(user,item)`, then items, by tabs."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            pair, *items = line.split()
+            match = re.fullmatch(r"\((\d+),(\d+)\)", pair)
+            if not match or not items:
+                raise ValueError(
+                    f"{path}:{number}: a line must be `(user,item)` and items after "
+                    f"it. Received: {line[:60]!r}."
+                )
+            yield int(match[1]), int(match[2]), [int(item) for item in items]
+
+
+def test_rows(held: list[Held]) -> pa.RecordBatch:
+    """Returns a row for each item to rank: `user`, `item`, and `label`, 1 or 0.
+
+    An item that is drawn twice for a user, or is the one held out, is there once.
+    """
+    rows = [
+        (user, candidate, int(candidate == item))
+        for user, item, drawn in held
+        for candidate in dict.fromkeys([item, *drawn])
+    ]
+    columns = [pa.array(column, pa.int64()) for column in zip(*rows, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, names=["user", "item", "label"])
+
+
+def train_rows(
+    users: np.ndarray, items: np.ndarray, ratings: np.ndarray, held: list[Held]
+) -> pa.RecordBatch:
+    """Returns the ratings that are not held out: `user`, `item` and `rating`.
+
+    Raises:
+      ValueError: If what is held out is not among the ratings.
+    """
+    num_items = items.max() + 1
+    pairs = np.array([user * num_items + item for user, item, _ in held])
+    kept = ~np.isin(users * num_items + items, pairs)
+    if len(users) - kept.sum() != len(held):
+        raise ValueError(
+            "Every item held out must be rated once by its user. Received: "
+            f"{len(held)} of them, {len(users) - kept.sum()} of them among the "
+            "ratings. They belong to other ratings."
+        )
+    named = {"user": users, "item": items, "rating": ratings}
+    columns = {name: pa.array(values[kept]) for name, values in named.items()}
+    return pa.RecordBatch.from_pydict(columns)
