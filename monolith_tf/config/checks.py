@@ -153,7 +153,9 @@ def _metrics(config: schema.ExperimentConfig) -> Complaints:
 
 def _evaluations(config: schema.ExperimentConfig) -> Complaints:
     trainer = config.trainer
-    if config.data.reader is None and not config.data.has("eval"):
+    if trainer.mode == "progressive":
+        yield from _progressive(config)
+    elif config.data.reader is None and not config.data.has("eval"):
         for key in ("eval_every_steps", "eval_every_epochs"):
             if getattr(trainer, key) is not None:
                 yield (
@@ -169,6 +171,19 @@ def _evaluations(config: schema.ExperimentConfig) -> Complaints:
     if trainer.keep_best is not None:
         path = ("trainer", "keep_best")
         yield from _watched(config, path, trainer.keep_best, decided=False)
+
+
+def _progressive(config: schema.ExperimentConfig) -> Complaints:
+    if config.data.shuffle_buffer and config.data.input_fn is None:
+        yield (
+            ("data", "shuffle_buffer"),
+            "progressive training reads the rows in their order. Set it to 0.",
+        )
+    if config.cluster is not None:
+        yield (
+            ("trainer", "mode"),
+            "progressive training runs in one process. Leave `cluster` out.",
+        )
 
 
 def _watched(

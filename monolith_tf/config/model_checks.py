@@ -23,10 +23,12 @@ def check(config: schema.ExperimentConfig) -> Complaints:
         )
     labels = [label.name for label in config.labels]
     for index, head in enumerate(config.model.heads):
-        if head.label not in labels:
-            path = ("model", "heads", index, "label")
-            near = errors.did_you_mean(head.label, labels)
-            yield path, f"there is no label `{head.label}`.{near}"
+        for key in ("label", "sample_rate"):
+            label = getattr(head, key)
+            if label is not None and label not in labels:
+                path = ("model", "heads", index, key)
+                near = errors.did_you_mean(label, labels)
+                yield path, f"there is no label `{label}`.{near}"
     yield from _groups(config)
     yield from _blocks(config)
 

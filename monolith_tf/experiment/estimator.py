@@ -29,6 +29,7 @@ from monolith_tf.training import cluster_evaluation
 from monolith_tf.training import cluster_stepper
 from monolith_tf.training import evaluation
 from monolith_tf.training import loop
+from monolith_tf.training import progressive
 from monolith_tf.training import recorder as recorder_lib
 from monolith_tf.training import run as run_lib
 from monolith_tf.training import spec as training_spec
@@ -116,7 +117,7 @@ class Estimator:
             window = run_lib.Window(**state["window"])
             self._resume(progress)
             logging.info("Resuming from %s.", checkpoint.path)
-        elif trainer.warm_start is not None:
+        elif trainer.warm_start:
             warm_start.apply(trainer.warm_start, step, network.store)
         self._recorder.log.cut_back(progress.step if checkpoint else -1)
         self._model_dir.mkdir(parents=True, exist_ok=True)
@@ -141,7 +142,7 @@ class Estimator:
         with _plain_errors(source):
             loop.train(
                 run,
-                self._stepper(run, source),
+                self._stepper(run, source, evaluator),
                 self._actions(run),
                 steps_per_loop=trainer.steps_per_loop,
                 explain=lambda position: diagnosis.explain(network, source, position),
@@ -220,7 +221,9 @@ class Estimator:
                 ),
             )
 
-    def _stepper(self, run: run_lib.Run, source: build.Source) -> stepper_lib.Stepper:
+    def _stepper(
+        self, run: run_lib.Run, source: build.Source, evaluator: evaluation.Evaluator
+    ) -> stepper_lib.Stepper:
         """Returns what takes the steps, from the run's position on."""
         trainer, per_epoch = self.config.trainer, run.steps_per_epoch
         if self._cluster is not None:
@@ -232,6 +235,10 @@ class Estimator:
         else:
             epoch, batch = divmod(run.progress.batch, per_epoch)
             dataset = source.dataset(epoch, batch, num_epochs=None, string_codes=True)
+        if trainer.mode == "progressive":
+            stepper = progressive.ProgressiveStepper(run.step, dataset, evaluator)
+            run.evaluate = stepper.score
+            return stepper
         return stepper_lib.LocalStepper(run.step, dataset)
 
     @functools.cached_property

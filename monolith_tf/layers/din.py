@@ -100,22 +100,32 @@ class DIN(base.Layer):
     def call(self, inputs: Any, mask: Any = None) -> tf.Tensor:
         base.require_floating("inputs", inputs)
         queries, keys = inputs
+        if isinstance(keys, tf.RaggedTensor) and mask is None:
+            return self._call_ragged(queries, keys)
         keys, mask = masks.dense_sequence("keys", keys, mask, position=1)
-        scores = self._scores(queries, keys)  # [batch, time]
+        steps = tf.broadcast_to(queries[:, tf.newaxis, :], tf.shape(keys))
+        scores = self._scores(steps, keys)  # [batch, time]
         if mask is not None:
             scores = tf.where(mask, scores, tf.zeros_like(scores))
         if self.mode == "sum":
             return tf.linalg.matvec(keys, scores, transpose_a=True)
         return scores[:, :, tf.newaxis] * keys
 
+    def _call_ragged(self, queries: tf.Tensor, keys: tf.RaggedTensor) -> tf.Tensor:
+        """Scores the steps that there are, and no padding."""
+        rows, steps = keys.value_rowids(), keys.flat_values  # [steps], [steps, dim]
+        scores = self._scores(tf.gather(queries, rows), steps)
+        scored = scores[:, tf.newaxis] * steps
+        if self.mode == "sum":
+            return tf.math.unsorted_segment_sum(scored, rows, keys.nrows())
+        return keys.with_flat_values(scored).to_tensor()
+
     def _scores(self, queries: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
-        """Returns the score of every step, `[batch, time]`."""
+        """Returns the score of every step, `[...]`, of `[..., dim]` each."""
         dim = queries.shape[-1]
-        shape = tf.shape(keys)
-        queries = tf.broadcast_to(queries[:, tf.newaxis, :], shape)
         both = [queries, keys, queries - keys, queries * keys]
         features = tf.reshape(tf.concat(both, axis=-1), [-1, 4 * dim])
-        scores = tf.reshape(self.attention_mlp(features), shape[:2])
+        scores = tf.reshape(self.attention_mlp(features), tf.shape(keys)[:-1])
         return scores / dim**0.5 if self.decay else scores
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:

@@ -33,6 +33,7 @@ class Assembled(base.Model):
         self._blocks = {
             block.name: _layer(index, block) for index, block in enumerate(spec.blocks)
         }
+        self._correction = layers.LogitCorrection()
         self._logits = {
             head.name or head.label: [
                 tf_keras.layers.Dense(1, name=f"logit_{index}")
@@ -91,6 +92,9 @@ class Assembled(base.Model):
             if mode is not base.Mode.PREDICT:
                 loss_fn = losses.log_loss if is_binary else losses.mse
                 label = inputs.labels[head.label]
+                if head.sample_rate is not None:
+                    rate = inputs.labels[head.sample_rate]
+                    logits = self._correction([logits, rate])
                 total.append(head.weight * loss_fn(label, logits, inputs.weights))
         return base.EstimatorSpec(
             mode=mode,

@@ -111,6 +111,9 @@ class HeadSpec:
         added.
       loss: `log_loss` predicts sigmoid(logits), `mse` predicts the logits.
       weight: Factor of its loss in the total, at least 0.
+      sample_rate: Label that holds the rate, above 0, at which rows whose `label` is 0
+        were kept: the loss is of logits that `LogitCorrection` moved to the rows that
+        are left, predictions are for all there were. None corrects nothing.
       name: Name of its predictions; None takes the label's.
     """
 
@@ -120,6 +123,7 @@ class HeadSpec:
     inputs: Annotated[tuple[str, ...], OneOrMany()]
     loss: Literal["log_loss", "mse"] = "log_loss"
     weight: float = 1.0
+    sample_rate: str | None = None
     name: str | None = None
 
     def __post_init__(self) -> None:
@@ -127,6 +131,11 @@ class HeadSpec:
         if self.weight < 0:
             raise ValueError(
                 f"`weight` must not be negative. Received: weight={self.weight}."
+            )
+        if self.sample_rate is not None and self.loss != "log_loss":
+            raise ValueError(
+                "`sample_rate` corrects the logits of a `log_loss`. Received: "
+                f"sample_rate={self.sample_rate!r}, loss={self.loss!r}."
             )
 
 

@@ -164,6 +164,9 @@ class TrainerSpec:
     An interval of None switches its action off.
 
     Attributes:
+      mode: `batch` only trains. `progressive` goes over the data once, in its order,
+        and scores each batch before it is trained on: evaluations while training are
+        then of the batches since the one before, and of no other rows.
       max_steps: Global step at which training ends; None for no limit.
       epochs: Passes over the training data; None for no limit, but 1 where `max_steps`
         is None too. With both, what comes first ends the training.
@@ -186,13 +189,16 @@ class TrainerSpec:
         embedding rows together; None does not clip.
       deterministic: Whether two runs with one seed agree bit for bit, also across a
         kill and a resume; costs some speed.
-      warm_start: Another job's `model_dir` or checkpoint to take values from at step 0.
+      warm_start: Other jobs' `model_dir`s or checkpoints to take values from at step 0:
+        tables by name, the model's variables by path and shape. Of several that have
+        the same one, the last counts.
       actions: Own actions that run between steps, each as `module:Name`.
       threads: Threads that one operation may use; None takes all cores.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
+    mode: Literal["batch", "progressive"] = "batch"
     max_steps: int | None = None
     epochs: int | None = None
     steps_per_loop: int = 50
@@ -209,12 +215,15 @@ class TrainerSpec:
     optimizer: DenseOptimizerSpec = DenseOptimizerSpec()
     clip_norm: float | None = None
     deterministic: bool = False
-    warm_start: str | None = None
+    warm_start: Annotated[tuple[str, ...], OneOrMany()] = ()
     actions: Annotated[tuple[str, ...], OneOrMany()] = ()
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.max_steps is None and self.epochs is None:
+        if isinstance(self.warm_start, str):
+            object.__setattr__(self, "warm_start", (self.warm_start,))
+        is_progressive = self.mode == "progressive"
+        if self.epochs is None and (is_progressive or self.max_steps is None):
             object.__setattr__(self, "epochs", 1)
         for name in (
             "max_steps",
@@ -245,6 +254,17 @@ class TrainerSpec:
                     "`actions` must be names of the form `package.module:Name`. "
                     f"Received: {action!r}."
                 )
+        if is_progressive and self.epochs != 1:
+            raise ValueError(
+                "`epochs` must be 1 where `mode` is progressive: rows are scored "
+                "before they are trained on. "
+                f"Received: epochs={self.epochs}. Leave it out."
+            )
+        if is_progressive and self.eval_every_steps is None:
+            raise ValueError(
+                "`eval_every_steps` must be given where `mode` is progressive: so many "
+                "batches are scored together. Received: eval_every_steps=None."
+            )
         watched = (self.early_stop, self.keep_best, self.reduce_on_plateau)
         if (
             any(watched)

@@ -142,6 +142,20 @@ def test_metric_without_a_direction():
     config_lib.parse_config(text, data="ignored")
 
 
+def test_progressive_training_keeps_the_order_in_one_process():
+    first, second = errors_of(GOOD, "trainer.mode=progressive")
+    assert first.endswith(
+        "`data.shuffle_buffer`: progressive training reads the rows in their order. "
+        "Set it to 0."
+    )
+    assert second.endswith(
+        "`trainer.mode`: progressive training runs in one process. Leave `cluster` out."
+    )
+    good = ("trainer.mode=progressive", "data.shuffle_buffer=0", "cluster=null")
+    # Nor are there rows of an eval split.
+    config_lib.parse_config(GOOD, "x", [*good, "data.eval=[]"], data="ignored")
+
+
 @pytest.mark.parametrize("name", ["loss", "auc", "click/auc", "click/gauc"])
 def test_names_of_metrics(name):
     config = config_lib.parse_config(
@@ -155,6 +169,11 @@ _MODEL_ERRORS = {
         "{label: buy,",
         "{label: by,",
         "`model.heads[1].label`: there is no label `by`. Did you mean `buy`?",
+    ),
+    "head_sample_rate": (
+        "{label: buy,",
+        "{label: buy, sample_rate: clik,",
+        "`model.heads[1].sample_rate`: there is no label `clik`. Did you mean `click`?",
     ),
     "group_member": (
         "ids: [user, item]",

@@ -147,6 +147,66 @@ class EstimatorTest(testing.TestCase):
             warm.evaluate("eval")["click/auc"], cold.evaluate("eval")["click/auc"] + 0.1
         )
 
+    def test_warm_start_from_several_jobs_takes_from_each_what_it_has(self):
+        block = "{name: %s_logit, layer: Dense, inputs: %s, args: {units: 1}}"
+        model = "model={blocks: [%s], heads: [{label: click, inputs: %s}]}"
+        table = "{name: %s, dim: 4, optimizer: {name: sgd, learning_rate: %s}}"
+        for name in ("user", "item"):
+            self.estimator(
+                f"model_dir={self.folder}/{name}",
+                f"features=[{{name: {name}, kind: id}}]",
+                f"tables=[{table % (name, 0.1)}]",
+                model % (block % (name, name), f"{name}_logit"),
+                "trainer.epochs=1",
+            ).train()
+        average = "{name: both, layer: Average, join: list, inputs: %s}"
+        blocks = [block % ("user", "user"), block % ("item", "item")]
+        blocks.append(average % "[user_logit, item_logit]")
+        self.estimator(
+            "features=[{name: user, kind: id}, {name: item, kind: id}]",
+            f"tables=[{table % ('user', 0)}, {table % ('item', 0)}]",
+            model % (", ".join(blocks), "both"),
+            f"trainer.warm_start=[{self.folder}/user, {self.folder}/item]",
+            "trainer.optimizer={name: sgd, learning_rate: 0}",
+            "trainer.max_steps=1",
+        ).train()
+
+        def logits(folder):
+            job = estimator_lib.Estimator(self.folder / folder / "config.yaml")
+            p = np.concatenate([batch["click"] for batch in job.predict()])
+            return np.log(p / (1 - p))
+
+        expected = (logits("user") + logits("item")) / 2
+        self.assertGreater(np.std(expected), 0.01)
+        self.assertAllClose(logits("model"), expected, atol=1e-4)
+
+    def test_leave_one_out_over_drawn_rows(self):
+        rng = np.random.default_rng(0)
+        pairs = [(u, i) for u in range(30) for i in rng.permutation(40)[:9]]
+        users, items = (np.array(side) for side in zip(*pairs, strict=True))
+        last = np.arange(len(users)) % 9 == 8
+        for split, rows in (("train", ~last), ("eval", last)):
+            table = pa.table({"user": users[rows], "item": items[rows]})
+            parquet.write_table(table, self.folder / f"{split}.parquet")
+        job = self.estimator(
+            "data.weight=null",
+            "data.negatives={train: 4, eval: 20, test: 20, label: click}",
+            "features=[{name: user, kind: id}, {name: item, kind: id, table: item}]",
+            "tables=[{name: item, dim: 4}]",
+            "metrics=[hr@5, ndcg@5]",
+            "group_by=user",
+            "trainer.epochs=3",
+        )
+        metrics = job.train()
+        steps = -(-5 * 8 * 30 // 64)
+        self.assertEqual(self.lines("eval")[-1]["step"], 3 * steps)
+        scores = np.concatenate([batch["click"] for batch in job.predict("eval")])
+        scores = scores.reshape(30, 21)  # Each held-out row, then 20 drawn for it.
+        ranks = np.sum(scores[:, 1:] >= scores[:, :1], axis=1)
+        gains = np.where(ranks < 5, np.log(2) / np.log(ranks + 2), 0)
+        self.assertAllClose(metrics["click/hr@5"], np.mean(ranks < 5))
+        self.assertAllClose(metrics["click/ndcg@5"], np.mean(gains))
+
     def test_an_own_input_fn(self):
         (self.folder / "my_data.py").write_text(
             textwrap.dedent("""

@@ -107,6 +107,8 @@ def test_errors_of_blocks_and_heads():
         spec.BlockSpec(name="a", inputs=("all",), join="none")
     with pytest.raises(ValueError, match=r"not be negative\. Received: weight=-1\.0"):
         spec.HeadSpec(label="click", inputs=("a",), weight=-1.0)
+    with pytest.raises(ValueError, match=r"of a `log_loss`\. .*='rate', loss='mse'"):
+        spec.HeadSpec(label="click", inputs=("a",), loss="mse", sample_rate="rate")
 
 
 @pytest.mark.parametrize("path", spec.BUILT_IN.values())

@@ -2,6 +2,7 @@
 
 import gzip
 import importlib
+import json
 import pathlib
 import sys
 import zipfile
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 _FOLDER = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "prepare"
-_NAMES = ("streaming", "frappe", "movielens_1m", "criteo", "avazu")
+_NAMES = ("amazon", "frappe", "movielens_1m", "criteo", "avazu")
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def scripts(monkeypatch):
     """Imports the scripts as they import each other, by their names alone."""
     monkeypatch.syspath_prepend(str(_FOLDER))
     yield importlib.import_module
-    for name in _NAMES:
+    for name in ("streaming", "leave_one_out", *_NAMES):
         sys.modules.pop(name, None)
 
 
@@ -115,6 +116,73 @@ def test_movielens_joins_users_and_movies(scripts, tmp_path):
     ]
 
 
+def _movielens(path, ratings):
+    """Writes a zip file of ratings `(user, movie, rating, time)`."""
+    with zipfile.ZipFile(path, "w") as archive:
+        users = [f"{u}::F::1::10::48067" for u in range(1, 4)]
+        movies = [f"{m}::Film::Drama" for m in range(1, 300)]
+        lines = ["::".join(map(str, rating)) for rating in ratings]
+        for name, rows in (("users", users), ("movies", movies), ("ratings", lines)):
+            archive.writestr(f"ml-1m/{name}.dat", "\n".join(rows) + "\n")
+    return path
+
+
+# Films are numbered 30, 10, 20, ... in order of appearance, and users 1, 2, 3.
+_RATINGS = [
+    (1, 30, 5, 70), (1, 10, 3, 90), (1, 20, 4, 90), (2, 20, 1, 60), (2, 30, 2, 50),
+    *((3, movie, 3, movie) for movie in range(40, 240)),
+]  # fmt: skip
+
+
+def test_movielens_holds_out_the_last_rating_of_each_user(scripts, tmp_path):
+    source = _movielens(tmp_path / "ml-1m.zip", _RATINGS)
+    scripts("movielens_1m").make(source, tmp_path / "out", check=False)
+    train = _rows(tmp_path / "out" / "train.parquet")
+    test = _rows(tmp_path / "out" / "test.parquet")
+    assert len(train) == len(_RATINGS) - 3
+    assert train[:3] == [
+        {"user": 0, "item": 0, "rating": 5},
+        {"user": 0, "item": 1, "rating": 3},
+        {"user": 1, "item": 0, "rating": 2},
+    ]
+    held_out = [(row["user"], row["item"]) for row in test if row["label"]]
+    assert held_out == [(0, 2), (1, 2), (2, 202)]
+    ranked = {u: [r["item"] for r in test if r["user"] == u] for u in range(3)}
+    for user in (0, 1):
+        assert len(set(ranked[user])) == len(ranked[user]) == 100
+        assert set(ranked[user]) <= set(range(203))
+    assert not {0, 1} & set(ranked[0])  # Films 30 and 10, which user 1 has rated.
+    assert 0 not in ranked[1]
+    assert sorted(ranked[2]) == [0, 1, 2, 202]  # All that user 3 has not rated.
+
+
+def test_movielens_takes_the_published_negatives(scripts, tmp_path):
+    source = _movielens(tmp_path / "ml-1m.zip", _RATINGS[:5])
+    negatives = tmp_path / "ml-1m.test.negative"
+    negatives.write_text("(0,1)\t7\t9\t7\n(1,0)\t0\t3\n")
+    scripts("movielens_1m").make(source, tmp_path / "out", negatives, check=False)
+    rows = [tuple(row.values()) for row in _rows(tmp_path / "out" / "test.parquet")]
+    # 7 is there once; 0, for the user who has it held out, only as that.
+    assert rows == [(0, 1, 1), (0, 7, 0), (0, 9, 0), (1, 0, 1), (1, 3, 0)]
+    train = _rows(tmp_path / "out" / "train.parquet")
+    assert [tuple(row.values()) for row in train] == [(0, 0, 5), (0, 2, 4), (1, 2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("(0,1)\t7\n1,0 3\n", r"negative:2: a line must be `\(user,item\)`.*'1,0 3"),
+        ("(0,77)\t7\n", "1 of them, 0 of them among the ratings"),
+    ],
+)
+def test_movielens_refuses_other_negatives(scripts, tmp_path, text, message):
+    source = _movielens(tmp_path / "ml-1m.zip", _RATINGS[:5])
+    negatives = tmp_path / "ml-1m.test.negative"
+    negatives.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        scripts("movielens_1m").make(source, tmp_path / "out", negatives, check=False)
+
+
 def test_movielens_checks_the_published_sum(scripts, tmp_path):
     with zipfile.ZipFile(tmp_path / "ml-1m.zip", "w") as archive:
         archive.writestr("ml-1m/users.dat", "")
@@ -129,6 +197,59 @@ def test_another_zip_file_is_told_apart(scripts, tmp_path):
         scripts("movielens_1m").make(
             tmp_path / "other.zip", tmp_path / "out", check=False
         )
+
+
+def _amazon(folder, reviews):
+    """Writes reviews and metadata as Amazon's files have them."""
+    with gzip.open(folder / "reviews_Beauty_5.json.gz", "wt") as file:
+        for user, item, time in reviews:
+            review = {"reviewerID": user, "asin": item, "reviewerName": 'A "B"'}
+            review |= {"helpful": [1, 2], "overall": 5.0, "unixReviewTime": time}
+            file.write(json.dumps(review) + "\n")
+    # The metadata are no JSON: quotes are single unless there is one inside.
+    with gzip.open(folder / "meta_Beauty.json.gz", "wt") as file:
+        file.write(
+            "{'asin': 'b', 'title': \"Men's\", 'categories': "
+            "[['Beauty', 'Hair'], ['Beauty', 'Skin', 'Face']]}\n"
+            "{'asin': 'c', 'categories': [['Beauty', 'Hair']]}\n"
+            "{'asin': 'other', 'categories': [['Beauty', 'Nails']]}\n"
+            "{'asin': 'd', 'price': 1.5}\n"
+        )
+    return folder / "reviews_Beauty_5.json.gz", folder / "meta_Beauty.json.gz"
+
+
+def test_amazon_predicts_each_step_from_those_before(scripts, tmp_path):
+    reviews = [("U", "a", 30), ("U", "b", 10), ("U", "c", 20), ("V", "d", 5)]
+    out = tmp_path / "out"
+    scripts("amazon").make(*_amazon(tmp_path, reviews), out, seed=1)
+    # U's steps are b, c, a: items 2, 3, 1 of categories 1 (Face), 2 (Hair) and none. V
+    # has one step, which has none before it.
+    positive, negative = _rows(out / "train.parquet")
+    shared = {"user": 1, "item_history": [2], "category_history": [1]}
+    assert positive == {"label": 1, "item": 3, "category": 2, **shared}
+    assert negative == {"label": 0, "item": 4, "category": 0, **shared}
+    positive, negative = _rows(out / "test.parquet")
+    shared = {"user": 1, "item_history": [2, 3], "category_history": [1, 2]}
+    assert positive == {"label": 1, "item": 1, "category": 0, **shared}
+    assert negative == {"label": 0, "item": 4, "category": 0, **shared}
+
+
+def test_amazon_keeps_the_latest_steps_and_the_files_order_of_equal_times(
+    scripts, tmp_path
+):
+    reviews = [("U", f"i{n}", 7) for n in range(60)] + [("V", "j", 7)]
+    out = tmp_path / "out"
+    scripts("amazon").make(*_amazon(tmp_path, reviews), out, seed=1)
+    rows = _rows(out / "test.parquet")
+    assert rows[0]["item"] == 60
+    assert rows[0]["item_history"] == [*range(10, 60)]
+    assert rows[1]["item"] == 61
+
+
+def test_amazon_says_that_no_negative_is_left(scripts, tmp_path):
+    files = _amazon(tmp_path, [("U", "a", 1), ("U", "b", 2)])
+    with pytest.raises(ValueError, match="A user has reviewed all 2 items"):
+        scripts("amazon").make(*files, tmp_path / "out", seed=1)
 
 
 def _criteo_line(number):
@@ -190,7 +311,7 @@ def test_avazu_reads_packed_files_and_takes_the_hour_apart(scripts, tmp_path):
     assert not (tmp_path / "out" / "valid.parquet").exists()
 
 
-@pytest.mark.parametrize("name", _NAMES[1:])
+@pytest.mark.parametrize("name", _NAMES)
 def test_each_script_explains_itself(scripts, name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, "--help"])
     with pytest.raises(SystemExit) as exit_:

@@ -169,3 +169,16 @@ def test_errors_of_early_stopping():
         spec.EarlyStopSpec(metric="auc", patience=0)
     with pytest.raises(ValueError, match=r"negative\. Received: min_delta=-0\.1\."):
         spec.EarlyStopSpec(metric="auc", min_delta=-0.1)
+
+
+def test_progressive_training_is_one_epoch():
+    given = {"mode": "progressive", "eval_every_steps": 5}
+    assert spec.TrainerSpec(**given).epochs == 1
+    assert spec.TrainerSpec(max_steps=9, **given).epochs == 1
+    with pytest.raises(ValueError, match=r"`epochs` must be 1 .*=2\. Leave it out"):
+        spec.TrainerSpec(epochs=2, **given)
+
+
+def test_progressive_training_needs_to_know_what_is_scored_together():
+    with pytest.raises(ValueError, match="`eval_every_steps` must be given where"):
+        spec.TrainerSpec(mode="progressive", eval_every_epochs=1)

@@ -1,0 +1,69 @@
+"""Steps whose batches are scored before they are trained on."""
+
+import time
+from typing import Any
+
+import tensorflow as tf
+
+from monolith_tf.training import evaluation
+from monolith_tf.training import run as run_lib
+from monolith_tf.training import step as step_lib
+from monolith_tf.training import stepper as stepper_lib
+
+
+class ProgressiveStepper(stepper_lib.Stepper):
+    """Predicts and scores each batch as an evaluation does, then trains on it."""
+
+    def __init__(
+        self,
+        step: step_lib.TrainStep,
+        dataset: tf.data.Dataset,
+        evaluator: evaluation.Evaluator,
+    ) -> None:
+        """Makes a stepper.
+
+        Args:
+          step: The step function.
+          dataset: Batches of columns from the run's position on, in order of time.
+          evaluator: Scores them.
+        """
+        self._step = step
+        self._evaluator = evaluator
+        self._iterator = iter(dataset)
+        self._function: Any = None
+        self._scored: list[dict[str, Any]] = []
+
+    def take(self, run: run_lib.Run, plan: stepper_lib.Plan) -> stepper_lib.Taken:
+        """See base class; takes one step."""
+        if self._function is None:
+            self._function = tf.function(self._score_and_train, reduce_retracing=True)
+        begin = time.perf_counter()
+        columns = next(self._iterator, None)
+        result: Any = self._step.no_result()
+        if columns is not None:
+            now = tf.constant(int(time.time()), tf.int64)
+            found, result = self._function(columns, now)
+            self._scored.append(tf.nest.map_structure(lambda t: t.numpy(), found))
+        result = tf.nest.map_structure(lambda t: t.numpy(), result)
+        seconds = time.perf_counter() - begin
+        return stepper_lib.Taken(result, 1, run.progress.batch, seconds)
+
+    def _score_and_train(
+        self, columns: dict[str, Any], now_secs: tf.Tensor
+    ) -> tuple[dict[str, Any], step_lib.LoopResult]:
+        found = self._evaluator.forward(columns)
+        return found, self._step.no_result().plus(self._step(columns, now_secs))
+
+    def score(self, split: str) -> dict[str, float]:
+        """Returns the metrics of the batches since the last call.
+
+        Args:
+          split: Which part of the data: none but that which is trained on.
+        """
+        del split
+        scored, self._scored = self._scored, []
+        return self._evaluator.score(scored)
+
+    def retrace(self) -> None:
+        """See base class."""
+        self._function = None
