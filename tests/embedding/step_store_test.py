@@ -41,7 +41,8 @@ def _step(store):
 
 class StepStoreTest(testing.TestCase):
     def test_a_shard_elsewhere_is_asked_by_one_call_and_told_by_another(self):
-        device = "/job:localhost/replica:0/task:0/device:CPU:0"
+        with tf.device("CPU:0"):
+            device = tf.identity(0).device  # Once a server has run here, its own.
         store = _store(devices=(device, device))
         step = _step(store)
         graph = step.get_concrete_function(tf.TensorSpec([4], tf.int64)).graph
