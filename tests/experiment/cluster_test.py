@@ -136,6 +136,7 @@ def test_every_example_goes_to_exactly_one_worker(tmp_path):
     assert progress["step"] == progress["batch"] == -(-rows // 16)
 
 
+@_slow
 def test_a_worker_dies_for_good_and_the_job_ends(config, tmp_path):
     many = ("trainer.epochs=5", "trainer.deterministic=false")
     with ClusterProcesses(config, tmp_path, *many, workers=2) as cluster:
@@ -169,6 +170,7 @@ def test_a_server_dies_and_the_job_starts_again(config, tmp_path):
     assert small_job.last(tmp_path).step == 4 * 32
 
 
+@_slow
 def test_tasks_end_where_their_chief_is_gone(config, tmp_path):
     with ClusterProcesses(config, tmp_path, "cluster.idle_timeout=12") as cluster:
         cluster.start()
