@@ -73,11 +73,11 @@ def make(
                 rows[split].append(row)
         for split, found in rows.items():
             if len(found) >= ROWS_AT_A_TIME:
-                splits.write_to(split, _batch(found))
+                splits.write_to(split, streaming.batch(found, SCHEMA))
                 found.clear()
     for split, found in rows.items():
         if found:
-            splits.write_to(split, _batch(found))
+            splits.write_to(split, streaming.batch(found, SCHEMA))
     splits.close()
 
 
@@ -109,14 +109,6 @@ def _negative(rng: np.random.Generator, seen: set[int], num_items: int) -> int:
     while (item := int(rng.integers(1, num_items + 1))) in seen:
         pass
     return item
-
-
-def _batch(rows: list[tuple]) -> pa.RecordBatch:
-    columns = [
-        pa.array(column, field.type)
-        for column, field in zip(zip(*rows, strict=True), SCHEMA, strict=True)
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def make(
 
 def _write(splits: streaming.Splits, rows: list[tuple]) -> np.ndarray:
     """Writes rows; returns users, movies, ratings and times, int64 [4, rows]."""
-    splits.write_to("ratings", _batch(rows))
+    splits.write_to("ratings", streaming.batch(rows, SCHEMA))
     return np.array([row[:4] for row in rows], np.int64).T
 
 
@@ -102,14 +102,6 @@ def _lines(source: pathlib.Path, member: str) -> Iterator[list[str]]:
     with streaming.opened(source, member) as file:
         for line in file:
             yield line.decode("latin-1").rstrip("\r\n").split("::")
-
-
-def _batch(rows: list[tuple]) -> pa.RecordBatch:
-    columns = [
-        pa.array(column, field.type)
-        for column, field in zip(zip(*rows, strict=True), SCHEMA, strict=True)
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
 if __name__ == "__main__":

@@ -146,6 +146,15 @@ def csv_batches(
     yield from reader
 
 
+def batch(rows: Sequence[tuple], schema: pa.Schema) -> pa.RecordBatch:
+    """Returns rows, one at least, as columns."""
+    columns = [
+        pa.array(column, field.type)
+        for column, field in zip(zip(*rows, strict=True), schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
 class Splits:
     """Writes rows to `train.parquet`, `valid.parquet` and `test.parquet`.
 
