@@ -12,7 +12,9 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
+from monolith_tf.serving import publishing
 from monolith_tf.serving import server as server_lib
+from monolith_tf.testing import publishing as publishing_support
 
 
 class Small(tf.Module):
@@ -136,3 +138,10 @@ def rows():
         "history": np.array([[3, 0], [3, 4]]),
         "history_length": np.array([1, 2]),
     }
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """A job whose rows are published, with short waits between tries."""
+    monkeypatch.setattr(publishing, "_FIRST_WAIT_SECS", 0.05)
+    return publishing_support.RowJob(tmp_path)

@@ -9,16 +9,6 @@ from monolith_tf.testing import publishing as support
 from monolith_tf.training import checkpoint as checkpoint_lib
 
 
-@pytest.fixture
-def job(tmp_path):
-    return support.RowJob(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch):
-    monkeypatch.setattr(publishing, "_FIRST_WAIT_SECS", 0.05)
-
-
 def _refusing(code, text):
     server = support.UpdateServer(step=0)
 

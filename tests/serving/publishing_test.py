@@ -2,23 +2,12 @@
 
 import grpc
 import numpy as np
-import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
 from monolith_tf.serving import changed_rows
 from monolith_tf.serving import publishing
 from monolith_tf.testing import publishing as support
-
-
-@pytest.fixture
-def job(tmp_path):
-    return support.RowJob(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch):
-    monkeypatch.setattr(publishing, "_FIRST_WAIT_SECS", 0.05)
 
 
 def _same(rows, others):
