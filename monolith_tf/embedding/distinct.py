@@ -9,7 +9,7 @@ import tensorflow as tf
 from monolith_tf.ids import HASH_BITS
 from monolith_tf.types import Tensor
 
-_MAX_BLOCKS = 16
+_MAX_BLOCKS = 32
 
 
 class Distinct(NamedTuple):
