@@ -4,10 +4,12 @@
                         [--rounds 5] [--peers] [--write]
 
 "plain" multiplies all pairs of maps and fields in every layer and then by the kernel,
-as the papers write it. Every side of a case is a process of its own; they take turns,
-and medians are printed, with the processor time behind them, for a machine that is
-shared; "plain / it" is the median of the rounds' quotients. "peak" is what a training
-step holds beyond its inputs, weights and what was there before, compilation included.
+as the papers write it. The ways to compute a case take turns, all but DeepCTR's in one
+process, for two processes of one program differ by more than a few percent. Medians are
+printed, with the processor time behind them, for a machine that is shared; "plain / it"
+is the median of the rounds' quotients. "peak" is what a training step, alone in a
+process, holds beyond inputs, weights and what was there, compilation included. "plain
+again" is "plain" made twice, which shows how much of a difference is chance.
 `--size crossovers` compares with "unfused", what the layers compute with `fused=False`.
 `--peers` installs DeepCTR below the running environment and adds its layers. `--write`
 puts the table into `docs/fused.md` and draws it.
@@ -16,6 +18,7 @@ puts the table into `docs/fused.md` and draws it.
 import argparse
 import contextlib
 import dataclasses
+from typing import Any
 
 import numpy as np
 from fused_sides.case import Case
@@ -30,6 +33,7 @@ HERE = process.Library("monolith_tf", environment=_ENVIRONMENT)
 DEEPCTR = process.Library("DeepCTR", "deepctr==0.9.4", environment=_ENVIRONMENT)
 SIDES = ["plain", "plain_xla", "fused"]
 CROSSING = ["unfused", "fused"]
+AGAIN = "plain again"  # Small SeNets take a millisecond, and two alike differ.
 SECONDS = 0.1  # of a measurement
 UNITS = {"forward": "ms", "training": "ms", "peak": "MiB"}
 
@@ -42,6 +46,9 @@ def cases(size: str) -> list[Case]:
     if size == "crossovers":
         shapes = [(b, 26, 16, (128,) * n) for n in (2, 3) for b in (32, 64, 128, 256)]
         shapes += [(b, 10, 8, (32,) * n) for n in (2, 3) for b in (512, 1024, 4096)]
+        shapes += [(1024, 10, dim, (units,) * 2) for dim, units in ((8, 128), (32, 32))]
+        shapes += [(512, m, 16, (units,) * 2) for m, units in ((16, 32), (26, 32))]
+        shapes.append((512, 26, 16, (64,) * 2))
         return [Case("cin", *shape, "relu") for shape in shapes]
     found = [Case("cin", 1024, 26, 16, (128,) * n, "relu") for n in (2, 3)]
     found.append(Case("senet", 1024, 26, 16))
@@ -58,29 +65,50 @@ def cases(size: str) -> list[Case]:
     return found + [Case("senet", *shape) for shape in shapes]
 
 
+class Way:
+    """One way to compute a case, in a process that knows several."""
+
+    def __init__(self, seat: process.Process, name: str) -> None:
+        self._seat, self._name = seat, name
+
+    def ask(self, method: str, **arguments: Any) -> Any:
+        """Returns what `Side.<method>` returns there for this way."""
+        return self._seat.ask(method, way=self._name, **arguments)
+
+
 def start(name: str) -> process.Process:
-    """Returns a process of a side."""
-    library = DEEPCTR if name == "deepctr" else HERE
-    return process.Process(library, "fused_sides.side", name)
+    """Returns a process in which a way of this name can be taken."""
+    return process.Process(DEEPCTR if name == "deepctr" else HERE, "fused_sides.side")
 
 
 def measure(names: list[str], case: Case, rounds: int) -> dict:
-    """Returns medians of milliseconds, processor milliseconds and MiB, by side."""
+    """Returns medians of milliseconds, processor milliseconds and MiB, by way."""
     first = names[0]
+    fields = dataclasses.asdict(case)
+    results: dict[str, dict] = {}
     with contextlib.ExitStack() as stack:
         # New ones for each case, as TensorFlow keeps memory that it has freed.
-        sides = {name: stack.enter_context(start(name)) for name in names}
-        fields = dataclasses.asdict(case)
-        made = {name: side.ask("make", case=fields) for name, side in sides.items()}
-        for name, (norms, _) in made.items():
+        shared = stack.enter_context(start(first))
+        ways, norms = {}, {}
+        for name in names:
+            with contextlib.ExitStack() as alone:
+                keeps = stack if name == "deepctr" else alone
+                seat = keeps.enter_context(start(name))
+                norms[name], peak = Way(seat, name).ask("make", case=fields)
+                results[name] = {"peak": peak}
+            if name != "deepctr":
+                seat = shared
+                Way(seat, name).ask("make", case=fields)
+            ways[name] = Way(seat, name)
             same_function = case.operation == "cin" or name != "deepctr"
-            if same_function and not np.allclose(norms, made[first][0], rtol=1e-4):
-                raise ValueError(f"{case}: {name} gives {norms}, not {made[first]}.")
-        results: dict[str, dict] = {name: {"peak": made[name][1]} for name in names}
+            if same_function and not np.allclose(norms[name], norms[first], rtol=1e-4):
+                raise ValueError(
+                    f"{case}: {name} gives {norms[name]}, not {norms[first]}."
+                )
         for what in ("forward", "training"):
-            clock, _ = sides[first].ask("time", which=what, calls=1)
+            clock, _ = ways[first].ask("time", which=what, calls=1)
             asked = {"which": what, "calls": max(1, round(SECONDS / clock))}
-            found = process.in_turn(sides, rounds, **asked)
+            found = process.in_turn(ways, rounds, **asked)
             for name, times in found.items():
                 clock, cpu = 1e3 * np.median(times, axis=0)
                 gain = np.median(found[first][:, 0] / times[:, 0])
@@ -149,7 +177,8 @@ def main() -> None:
     for case in cases(arguments.size):
         if arguments.only not in (None, case.operation):
             continue
-        results[case] = measure(names, case, arguments.rounds)
+        asked = [*names, AGAIN] if case.operation == "senet" else names
+        results[case] = measure(asked, case, arguments.rounds)
         for row in rows(case, results[case]):
             print(*row, sep="  ", flush=True)
         if arguments.write:  # at once, so that what comes later may fail

@@ -9,6 +9,10 @@ import tensorflow as tf
 from monolith_tf.layers.functional import forms
 from monolith_tf.layers.functional import fused_cin
 
+# Two layers are products of the size of the fields. XLA is slow at small ones: with 16
+# fields it won, with 10 it lost. Measured by `scripts/bench fused --size crossovers`.
+_MIN_FIELDS = 16
+
 
 def cin(
     x0: tf.Tensor,
@@ -118,9 +122,9 @@ def cin_pooled_linear(
 
 def _fused_wins(x0: tf.Tensor, units: Sequence[int]) -> bool:
     """Says whether the fused network is no slower; one layer alone never gains."""
-    if len(units) == 1:
-        return False
     batch, fields, dim = x0.shape
+    if len(units) == 1 or (len(units) == 2 and fields < _MIN_FIELDS):
+        return False
     maps = max((fields, *units[:-2]))
     operation = "cin_two_layers" if len(units) == 2 else "cin"
     return forms.wins(operation, [batch, dim, maps, fields], x0.dtype)

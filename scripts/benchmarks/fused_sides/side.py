@@ -1,4 +1,4 @@
-"""A side of the benchmark `fused`: CIN and SeNet, computed in one way."""
+"""The side of the benchmark `fused`: CIN and SeNet, computed in several ways."""
 
 import ctypes
 import dataclasses
@@ -118,12 +118,12 @@ def prepare(side: str, case: Case):
 
 
 class Side:
-    """One way to compute a case."""
+    """Ways to compute a case."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self) -> None:
+        self._calls: dict[str, dict] = {}
 
-    def make(self, case: dict) -> tuple[list[float], float | None]:
+    def make(self, way: str, case: dict) -> tuple[list[float], float | None]:
         """Makes the functions of a case.
 
         Returns:
@@ -132,18 +132,18 @@ class Side:
           libraries, XLA's too.
         """
         whole = Case.from_json(case)
-        for side in (self._name, "plain_xla"):
-            small = prepare(side, dataclasses.replace(whole, batch=64))
+        for each in (way, "plain_xla"):
+            small = prepare(each, dataclasses.replace(whole, batch=64))
             _finish(small["training"]())
-        self._calls = prepare(self._name, whole)
+        self._calls[way] = prepare(way, whole)
         _give_back()
-        peak = worker.peak_mib(lambda: _finish(self._calls["training"]()))
-        y, gradients = self._calls["training"]()
+        peak = worker.peak_mib(lambda: _finish(self._calls[way]["training"]()))
+        y, gradients = self._calls[way]["training"]()
         return [float(tf.norm(t)) for t in (y, gradients[0])], peak
 
-    def time(self, which: str, calls: int) -> tuple[float, float]:
+    def time(self, way: str, which: str, calls: int) -> tuple[float, float]:
         """Returns the seconds a call takes, on the clock and of all processors."""
-        return worker.seconds(lambda: _finish(self._calls[which]()), calls)
+        return worker.seconds(lambda: _finish(self._calls[way][which]()), calls)
 
 
 def _give_back() -> None:

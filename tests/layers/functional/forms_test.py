@@ -90,6 +90,13 @@ class FormsTest(testing.TestCase):
                     functional.cin(x0, kernels, biases, activations), "fused"
                 )
 
+    @parameterized.parameters(
+        (15, [32, 32], False), (16, [32, 32], True), (15, [32, 32, 32], True)
+    )
+    def test_few_fields_keep_two_layers_plain(self, fields, units, fused):
+        x0 = tf.TensorSpec([4096, fields, 16])
+        self.assertEqual(compressed_interaction._fused_wins(x0, units), fused)
+
     @parameterized.parameters(True, False)
     def test_automatic_choice_for_senet(self, as_list):
         x = tf.TensorSpec([4096, 16, 16])
