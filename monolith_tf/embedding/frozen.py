@@ -1,5 +1,6 @@
 """Read-only tables, for export."""
 
+import types
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterable
@@ -7,7 +8,6 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
-from typing import NamedTuple
 from typing import TypeAlias
 
 import numpy as np
@@ -15,43 +15,24 @@ import tensorflow as tf
 
 from monolith_tf import ids as ids_lib
 from monolith_tf.embedding import frozen_lists
+from monolith_tf.embedding import frozen_pieces
 from monolith_tf.embedding import routing
 from monolith_tf.embedding.frozen_group import FrozenGroup
 from monolith_tf.embedding.frozen_group import frozen_groups
+from monolith_tf.embedding.frozen_pieces import Found
+from monolith_tf.embedding.frozen_pieces import Piece
 from monolith_tf.embedding.restoring import Restoring
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.ids import HASH_BITS
 from monolith_tf.ids import NUM_SLOTS
-from monolith_tf.padded import Padded
 from monolith_tf.types import Tensor
 
 Rows: TypeAlias = Iterable[tuple[np.ndarray, np.ndarray]]
 """Chunks: ids, `[n]`, and weights, `[n, dim]`, of tables whose slices are equal."""
 
-_NO_KEY = -1  # Has no row, or one of zeros.
-
-
-class Found(NamedTuple):
-    """What a lookup in a frozen store found.
-
-    Attributes:
-      rows: Feature -> slice name -> its rows: `[batch, dim]`; of lists, `[total, dim]`,
-        or `[batch, width, dim]` with zeros for padding.
-      lists: Feature -> row splits, or the padded lists; None of one id per example.
-    """
-
-    rows: dict[str, dict[str, Tensor]]
-    lists: dict[str, Any]
-
-
-class _Piece(NamedTuple):
-    """What one group is asked for at once: of columns `[columns, batch]`, or a list."""
-
-    frozen: FrozenGroup
-    columns: Sequence[ColumnSpec]
-    ids: Tensor
-    lists: Any = None
+_NO_VALUE = -1  # Has no row, or one of zeros.
+_NO_RANGES: Mapping[str, int] = types.MappingProxyType({})
 
 
 class FrozenStore(tf.Module):
@@ -63,7 +44,8 @@ class FrozenStore(tf.Module):
     puts into its files.
 
     Hashing takes longer than finding rows. Tables of integers may do without: they are
-    indexed by the integers themselves, which `find_values` takes.
+    indexed by the integers themselves, which `find_values` takes. Where those that have
+    a row are small, their rows need not even be searched for.
 
     Attributes:
       groups: The tables as they are stored.
@@ -74,6 +56,12 @@ class FrozenStore(tf.Module):
       columns: The features that read them.
       exact: Whether all slices are stored as full floats, whatever they say.
       integers: Tables whose ids were made of integers alone; none by default.
+      ranges: Tables of integers whose rows are found by a place for each integer ->
+        how many have one, from 0 on; others have no row. The rows of all other tables
+        are found by hashing.
+
+    Raises:
+      ValueError: If a table in `ranges` is not in `integers`.
     """
 
     def __init__(
@@ -83,10 +71,18 @@ class FrozenStore(tf.Module):
         *,
         exact: bool = False,
         integers: Collection[str] = (),
+        ranges: Mapping[str, int] = _NO_RANGES,
     ) -> None:
         super().__init__(name="frozen_store")
+        if not set(ranges) <= set(integers):
+            raise ValueError(
+                "`ranges` must be of tables in `integers`. Received: "
+                f"ranges={dict(ranges)}, integers={sorted(integers)}."
+            )
         self._columns = tuple(columns)
-        self.groups = [FrozenGroup(group, exact) for group in frozen_groups(tables)]
+        self.groups = [
+            FrozenGroup(group, exact, ranges) for group in frozen_groups(tables, ranges)
+        ]
         self._router = routing.Router([g.group for g in self.groups], columns)
         self.integers = frozenset(integers)
         self._slots = {table.name: table.slot or 0 for table in tables}
@@ -105,10 +101,16 @@ class FrozenStore(tf.Module):
         """All features, in the order in which `combine` gives them."""
         return tuple(column.feature for column in self._columns)
 
-    def emptied(self, *, exact: bool) -> "FrozenStore":
-        """Returns a store of the same tables without rows."""
+    def emptied(
+        self, *, exact: bool = False, ranges: Mapping[str, int] = _NO_RANGES
+    ) -> "FrozenStore":
+        """Returns a store of the same tables without rows, with such arguments."""
         return FrozenStore(
-            self.tables, self._columns, exact=exact, integers=self.integers
+            self.tables,
+            self._columns,
+            exact=exact,
+            integers=self.integers,
+            ranges=ranges,
         )
 
     def fill(self, rows: Rows) -> None:
@@ -118,19 +120,21 @@ class FrozenStore(tf.Module):
             mine = [(ids, weights) for place, ids, weights in chunks if place == number]
             if mine:
                 ids, weights = map(np.concatenate, zip(*mine, strict=True))
-                frozen.add(self.keys(ids), weights)
+                frozen.add(self.keys(frozen, ids).numpy(), weights)
 
-    def keys(self, ids: Tensor) -> Tensor:
-        """Returns what stands for feature ids in the groups' indices."""
+    def keys(self, frozen: FrozenGroup, ids: Tensor) -> Tensor:
+        """Returns what stands for feature ids in the index of their group."""
+        return frozen.index.keys(*self.split(ids))
+
+    def split(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the slots of feature ids, and their values: integers or hashes."""
         ids = tf.convert_to_tensor(ids, tf.int64)
+        slots, hashes = ids_lib.slot_of(ids), ids_lib.hash_of(ids)
         if not self.integers:
-            return ids
-        slots = ids_lib.slot_of(ids)
+            return slots, hashes
         of_integers = [self._slots[name] for name in self.integers]
         is_integer = tf.reduce_any(slots[..., tf.newaxis] == of_integers, axis=-1)
-        integers = ids_lib.to_integers(ids_lib.hash_of(ids))
-        keys = tf.bitwise.left_shift(slots, tf.constant(HASH_BITS, tf.int64)) | integers
-        return tf.where(is_integer, keys, ids)
+        return slots, tf.where(is_integer, ids_lib.to_integers(hashes), hashes)
 
     def by_group(self, rows: Rows) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Splits chunks of rows by the group they belong to, a place in `groups`."""
@@ -165,8 +169,12 @@ class FrozenStore(tf.Module):
                 "`training` must be False: a frozen store does not learn. "
                 "Received: training=True."
             )
-        pieces = self._pieces(ids)
-        return self._read(pieces, [self.keys(piece.ids) for piece in pieces])
+        found = []
+        for piece in self._pieces(ids):
+            slots, values = self.split(piece.asked)
+            mine = tf.where(slots == piece.slots, values, _NO_VALUE)
+            found.append(piece._replace(asked=mine))
+        return frozen_pieces.read(found)
 
     @tf.autograph.experimental.do_not_convert
     def find_values(self, values: Mapping[str, Any]) -> Found:
@@ -176,15 +184,14 @@ class FrozenStore(tf.Module):
           values: Feature -> int64 as `lookup` takes ids: integers for features of the
             tables in `integers`, 48-bit hashes for others.
         """
-        pieces = self._pieces(values)
-        keys = []
-        for piece, value in zip(
-            pieces, ids_lib.folded([piece.ids for piece in pieces]), strict=True
-        ):
-            slots = np.array([self._slots[c.table] << HASH_BITS for c in piece.columns])
-            is_list = piece.lists is not None
-            keys.append(value | (slots[0] if is_list else slots[:, np.newaxis]))
-        return self._read(pieces, keys)
+        wide: list[Piece] = []
+        pieces: list[Piece] = []
+        for piece in self._pieces(values):
+            (wide if self._must_fold(piece) else pieces).append(piece)
+        folded = ids_lib.folded([piece.asked for piece in wide])
+        for piece, asked in zip(wide, folded, strict=True):
+            pieces.append(piece._replace(asked=asked))
+        return frozen_pieces.read(pieces)
 
     @tf.autograph.experimental.do_not_convert
     def combine(self, found: Found) -> dict[str, dict[str, Any]]:
@@ -209,7 +216,13 @@ class FrozenStore(tf.Module):
                 masks[column.feature] = frozen_lists.mask(lists, column)
         return masks
 
-    def _pieces(self, given: Mapping[str, Any]) -> list[_Piece]:
+    def _must_fold(self, piece: Piece) -> bool:
+        """Whether a piece may ask for integers that its index does not take."""
+        return piece.frozen.index.folds and any(
+            column.table in self.integers for column in piece.columns
+        )
+
+    def _pieces(self, given: Mapping[str, Any]) -> list[Piece]:
         """What groups are asked for; at once for features of one id per example."""
         self._router.check_features(given)
         pieces = []
@@ -218,32 +231,17 @@ class FrozenStore(tf.Module):
             for column in self._router.columns[frozen.group.name]:
                 if column.feature not in given:
                     continue
-                ids, lists = frozen_lists.asked(given[column.feature], column)
+                asked, lists = frozen_lists.asked(given[column.feature], column)
                 if lists is None:
                     singles.append(column)
-                    tensors.append(ids)
+                    tensors.append(asked)
                 else:
-                    pieces.append(_Piece(frozen, [column], ids, lists))
+                    slot = np.array(self._slots[column.table])
+                    pieces.append(Piece(frozen, [column], slot, asked, lists))
             if singles:
-                pieces.append(_Piece(frozen, singles, tf.stack(tensors)))
+                slots = np.array([[self._slots[column.table]] for column in singles])
+                pieces.append(Piece(frozen, singles, slots, tf.stack(tensors), None))
         return pieces
-
-    def _read(self, pieces: Sequence[_Piece], keys: Sequence[Tensor]) -> Found:
-        found = Found({}, {})
-        for piece, wanted in zip(pieces, keys, strict=True):
-            if isinstance(piece.lists, Padded):
-                wanted = tf.where(piece.lists.mask(), wanted, _NO_KEY)
-            slices = piece.frozen.read(wanted)
-            if piece.lists is None:
-                slices = {name: tf.unstack(rows) for name, rows in slices.items()}
-            for place, column in enumerate(piece.columns):
-                found.lists[column.feature] = piece.lists
-                found.rows[column.feature] = (
-                    {name: rows[place] for name, rows in slices.items()}
-                    if piece.lists is None
-                    else slices
-                )
-        return found
 
 
 def saved_rows(

@@ -8,7 +8,6 @@ reader sees whole tensors.
 import glob
 import os
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -17,43 +16,13 @@ from monolith_tf.embedding.checkpoint import CHUNK_BYTES
 from monolith_tf.embedding.frozen import FrozenStore
 from monolith_tf.embedding.frozen import Rows
 from monolith_tf.embedding.frozen_group import FrozenGroup
+from monolith_tf.embedding.frozen_index import HashIndex
+from monolith_tf.embedding.frozen_index import Places
+from monolith_tf.embedding.frozen_survey import Survey
+from monolith_tf.embedding.frozen_survey import is_kept
 from monolith_tf.types import Tensor
 
-
-class Survey(NamedTuple):
-    """What a first look at the rows found.
-
-    Attributes:
-      rows: Rows of each group that are not zero as they are stored.
-      dropped: Rows of each group that are, which reading an unknown id gives anyway.
-      wanted: The rows of the ids asked for.
-    """
-
-    rows: list[int]
-    dropped: list[int]
-    wanted: list[tuple[np.ndarray, np.ndarray]]
-
-
-def survey(store: FrozenStore, rows: Rows, wanted: np.ndarray) -> Survey:
-    """Counts rows, and picks some.
-
-    Args:
-      store: Where they will belong.
-      rows: The rows.
-      wanted: Ids whose rows are to be returned.
-    """
-    found = Survey([0] * len(store.groups), [0] * len(store.groups), [])
-    wanted = np.unique(wanted)
-    for place, ids, weights in store.by_group(rows):
-        kept = int(_is_kept(store.groups[place].compress(weights)).sum())
-        found.rows[place] += kept
-        found.dropped[place] += len(ids) - kept
-        if len(wanted):
-            nearest = np.minimum(np.searchsorted(wanted, ids), len(wanted) - 1)
-            mine = wanted[nearest] == ids
-            if mine.any():
-                found.wanted.append((ids[mine], weights[mine]))
-    return found
+_VALUE = ".ATTRIBUTES/VARIABLE_VALUE"
 
 
 def write(
@@ -74,23 +43,25 @@ def write(
       store: The store that was saved.
       prefix: Of the files, `<SavedModel>/variables/variables`.
       key: Path of the store in the object that was saved.
-      rows: Gives the rows, as it gave them to `survey`.
+      rows: Gives the rows, as it gave them to `frozen_survey.survey`.
       counted: What that found.
       spare_rows: Rows of each group that are written as zeros, for later.
     """
     reader = tf.train.load_checkpoint(prefix)
-    names = [_names(f"{key}/groups/{i}", g) for i, g in enumerate(store.groups)]
-    ours = {name for group in names for name in group}
     pieces = _Pieces(prefix + ".whole")
+    writers = [
+        _GroupWriter(
+            f"{key}/groups/{i}", group, pieces, counted.rows(group.group), spare_rows
+        )
+        for i, group in enumerate(store.groups)
+    ]
+    ours = {name for writer in writers for name in writer.names}
     for name in reader.get_variable_to_shape_map():
         if name not in ours:
             pieces.add(name, tf.convert_to_tensor(reader.get_tensor(name)))
-    writers = [
-        _GroupWriter(group, keys, pieces, number, spare_rows)
-        for group, keys, number in zip(store.groups, names, counted.rows, strict=True)
-    ]
     for place, ids, weights in store.by_group(rows()):
-        writers[place].add(store.keys(ids).numpy(), weights)
+        keys = store.keys(store.groups[place], ids).numpy()
+        writers[place].add(keys, weights)
     for writer in writers:
         writer.close()
     for path in glob.glob(glob.escape(prefix) + ".*"):
@@ -99,66 +70,89 @@ def write(
     pieces.close(prefix)
 
 
-def _names(key: str, group: FrozenGroup) -> list[str]:
-    """Names of a group's tensors: index keys, index values, then the slices."""
-    slices = [
-        f"{key}/slices/{i}/.ATTRIBUTES/VARIABLE_VALUE" for i in range(len(group.slices))
-    ]
-    index = [f"{key}/index/.ATTRIBUTES/table-{what}" for what in ("keys", "values")]
-    return index + slices
+class _HashWriter:
+    """Writes a hash index of so many keys as they come."""
+
+    def __init__(
+        self, key: str, index: HashIndex, pieces: "_Pieces", size: int
+    ) -> None:
+        del index
+        self.names = [f"{key}/table/.ATTRIBUTES/table-{x}" for x in ("keys", "values")]
+        self._pieces = pieces
+        self._size = size
+        self._next = 0
+
+    def add(self, keys: np.ndarray) -> None:
+        """Adds the keys of the rows that come next, from row 1 on."""
+        if not len(keys):
+            return
+        end = self._next + len(keys)
+        numbers = tf.range(self._next + 1, end + 1, dtype=tf.int64)
+        for name, values in zip(self.names, (tf.constant(keys), numbers), strict=True):
+            self._pieces.add(name, values, start=self._next, total=self._size)
+        self._next = end
+
+    def close(self) -> None:
+        """Writes what is left."""
+        # Rows that went since they were counted leave keys that no id has.
+        self.add(-1 - np.arange(self._size - self._next))
+        if not self._size:
+            for name in self.names:
+                self._pieces.add(name, tf.zeros([0], tf.int64))
 
 
-def _is_kept(stored: list[Tensor]) -> np.ndarray:
-    """Which rows are not zero as they are stored."""
-    return np.logical_or.reduce([(values.numpy() != 0).any(1) for values in stored])
+class _PlacesWriter:
+    """Writes where the rows of small integers are, once all are known."""
+
+    def __init__(self, key: str, index: Places, pieces: "_Pieces", size: int) -> None:
+        del size
+        self.names = [f"{key}/numbers/{_VALUE}"]
+        self._pieces = pieces
+        self._numbers = np.zeros(index.numbers.shape, np.int32)
+        self._next = 1
+
+    def add(self, keys: np.ndarray) -> None:
+        """Adds the keys of the rows that come next, from row 1 on."""
+        end = self._next + len(keys)
+        self._numbers[keys] = np.arange(self._next, end)
+        self._next = end
+
+    def close(self) -> None:
+        """Writes them."""
+        self._pieces.add(self.names[0], tf.constant(self._numbers))
 
 
 class _GroupWriter:
     """Writes the rows of one group, whose number is known, one after the other."""
 
     def __init__(
-        self,
-        group: FrozenGroup,
-        names: list[str],
-        pieces: "_Pieces",
-        num_rows: int,
-        spare_rows: int,
+        self, key: str, group: FrozenGroup, pieces: "_Pieces", size: int, spare: int
     ) -> None:
+        writer = _HashWriter if isinstance(group.index, HashIndex) else _PlacesWriter
         self._group = group
-        self._names = names
         self._pieces = pieces
-        self._num_rows = num_rows
-        self._end = 1 + num_rows + spare_rows
+        self._index = writer(f"{key}/index", group.index, pieces, size)
+        self._names = [f"{key}/slices/{i}/{_VALUE}" for i in range(len(group.slices))]
+        self.names = self._index.names + self._names
+        self._num_rows = size
+        self._end = 1 + size + spare
         self._next = 0
         self._write_zeros(1)  # Row 0.
 
     def add(self, keys: np.ndarray, weights: np.ndarray) -> None:
-        """Adds rows, save those that are zero."""
+        """Adds rows, save those that are zero or that the index does not take."""
         stored = self._group.compress(weights)
-        kept = np.flatnonzero(_is_kept(stored))[: self._num_rows + 1 - self._next]
-        self._write_keys(keys[kept])
+        kept = np.flatnonzero(is_kept(stored) & self._group.index.takes(keys))
+        kept = kept[: self._num_rows + 1 - self._next]
+        self._index.add(keys[kept])
         self._write([tf.gather(values, kept) for values in stored])
 
     def close(self) -> None:
         """Writes what is left: room without ids."""
-        # Rows that went since they were counted leave keys that no id has.
-        gone = self._num_rows + 1 - self._next
-        self._write_keys(-1 - np.arange(gone))
-        if not self._num_rows:
-            for name in self._names[:2]:
-                self._pieces.add(name, tf.zeros([0], tf.int64))
+        self._index.close()
         size = max(1, CHUNK_BYTES // (4 * self._group.group.dim))
         while self._next < self._end:
             self._write_zeros(min(size, self._end - self._next))
-
-    def _write_keys(self, keys: np.ndarray) -> None:
-        if not len(keys):
-            return
-        numbers = tf.range(self._next, self._next + len(keys), dtype=tf.int64)
-        for name, values in zip(
-            self._names[:2], (tf.constant(keys), numbers), strict=True
-        ):
-            self._pieces.add(name, values, start=self._next - 1, total=self._num_rows)
 
     def _write_zeros(self, count: int) -> None:
         self._write(
@@ -173,7 +167,7 @@ class _GroupWriter:
     def _write(self, stored: list[Tensor]) -> None:
         count = len(stored[0])
         if count:
-            for name, values in zip(self._names[2:], stored, strict=True):
+            for name, values in zip(self._names, stored, strict=True):
                 self._pieces.add(name, values, start=self._next, total=self._end)
         self._next += count
 

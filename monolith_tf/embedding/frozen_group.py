@@ -1,11 +1,16 @@
 """Tables that are stored alike, as an index and read-only rows."""
 
+import dataclasses
+from collections.abc import Collection
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from monolith_tf.embedding import layout
+from monolith_tf.embedding.frozen_index import HashIndex
+from monolith_tf.embedding.frozen_index import Places
 from monolith_tf.embedding.layout import Group
 from monolith_tf.embedding.shard_rows import scatter
 from monolith_tf.embedding.spec import SliceSpec
@@ -25,18 +30,23 @@ class FrozenGroup(tf.Module):
 
     Attributes:
       group: The tables and the layout of their rows.
-      index: Key, as `FrozenStore.keys` gives it, -> row number.
+      index: Where the rows are.
       slices: The slices' rows, `[rows, dim]` each, however many there are.
+
+    Args:
+      group: The tables.
+      exact: Whether all slices are stored as full floats.
+      ranges: As `FrozenStore` takes them; of all of the tables, or of none.
     """
 
-    def __init__(self, group: Group, exact: bool) -> None:
+    def __init__(self, group: Group, exact: bool, ranges: Mapping[str, int]) -> None:
         super().__init__(name="frozen_group")
         self.group = group
         self._specs = group.tables[0].row_slices()
         self._compressors = ["fp32" if exact else s.compressor for s in self._specs]
-        self.index = tf.lookup.experimental.MutableHashTable(
-            tf.int64, tf.int64, default_value=0
-        )
+        self.index: HashIndex | Places = HashIndex()
+        if group.tables[0].name in ranges:
+            self.index = Places({t.slot or 0: ranges[t.name] for t in group.tables})
         self.slices = [
             tf.Variable(
                 tf.zeros([1, spec.dim], _DTYPES[compressor]),
@@ -47,12 +57,14 @@ class FrozenGroup(tf.Module):
             for spec, compressor in zip(self._specs, self._compressors, strict=True)
         ]
 
-    def add(self, keys: Tensor, weights: np.ndarray) -> None:
-        """Makes room for rows and adds them."""
+    def add(self, keys: np.ndarray, weights: np.ndarray) -> None:
+        """Makes room for rows and adds those that the index takes."""
+        taken = self.index.takes(keys)
+        keys, weights = keys[taken], weights[taken]
         start = self.capacity()
         for variable, values in zip(self.slices, self.compress(weights), strict=True):
             variable.assign(tf.concat([variable, values], axis=0))
-        self.insert(keys, tf.range(start, start + len(weights), dtype=tf.int64))
+        self.index.insert(keys, tf.range(start, start + len(keys), dtype=tf.int64))
 
     def capacity(self) -> Tensor:
         """How many rows there is room for, row 0 among them; int64."""
@@ -60,16 +72,6 @@ class FrozenGroup(tf.Module):
         return tf.raw_ops.VariableShape(input=self.slices[0].handle, out_type=tf.int64)[
             0
         ]
-
-    def find(self, keys: Tensor) -> Tensor:
-        """Row numbers of keys, 0 for a key without a row."""
-        numbers = self.index.lookup(keys)
-        numbers.set_shape(keys.shape)
-        return numbers
-
-    def insert(self, keys: Tensor, numbers: Tensor) -> tf.Operation:
-        """Tells where the rows of keys are."""
-        return self.index.insert(tf.convert_to_tensor(keys, tf.int64), numbers)
 
     def write(self, numbers: Tensor, weights: Tensor) -> list[tf.Operation]:
         """Overwrites rows."""
@@ -80,9 +82,8 @@ class FrozenGroup(tf.Module):
             )
         ]
 
-    def read(self, keys: Tensor) -> dict[str, Tensor]:
-        """Slice name -> rows of keys, `[..., dim]`; zeros for a key without a row."""
-        numbers = self.find(keys)
+    def read(self, numbers: Tensor) -> dict[str, Tensor]:
+        """Slice name -> rows of these numbers, `[..., dim]`."""
         slices = {}
         for spec, compressor, variable in zip(
             self._specs, self._compressors, self.slices, strict=True
@@ -112,10 +113,24 @@ class FrozenGroup(tf.Module):
         return stored
 
 
-def frozen_groups(tables: Sequence[TableSpec]) -> tuple[Group, ...]:
-    """Groups tables by how their rows are served."""
+def frozen_groups(
+    tables: Sequence[TableSpec], ranges: Collection[str] = ()
+) -> tuple[Group, ...]:
+    """Groups tables by how their rows are served.
+
+    Args:
+      tables: The tables.
+      ranges: Names of those that are kept apart, in groups of their own.
+    """
 
     def key(part: SliceSpec) -> tuple:
         return part.compressor, part.int8_range if part.compressor == "int8" else None
 
-    return layout.merge_tables(tables, key)
+    groups = []
+    for group in layout.merge_tables(tables, key):
+        for is_apart in (False, True):
+            members = tuple(t for t in group.tables if (t.name in ranges) == is_apart)
+            if members:
+                name = f"{group.name}/places" if is_apart else group.name
+                groups.append(dataclasses.replace(group, name=name, tables=members))
+    return tuple(groups)

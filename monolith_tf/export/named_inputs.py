@@ -76,7 +76,7 @@ class NamedInputs:
 
     def _list(self, name: str, values: Tensor, lengths: Tensor) -> Any:
         if self._padded:
-            width = tf.shape(values, tf.int64)[1]
+            width = tf.shape(values)[1]
             # As unsigned numbers, negative lengths are beyond all widths.
             unsigned = tf.bitcast(lengths, tf.uint64)
             fits = tf.reduce_max(unsigned) <= tf.cast(width, tf.uint64)
@@ -86,8 +86,10 @@ class NamedInputs:
             fits = tf.reduce_all(lengths >= 0) & (total == tf.size(values, tf.int64))
             rule = "at least 0, and add up to the number of its values"
         message = f"`{name}{LENGTH_SUFFIX}` must be, for each row of `{name}`, {rule}."
-        with tf.control_dependencies([tf.debugging.Assert(fits, [message, lengths])]):
-            lengths = tf.identity(lengths)
-        if self._padded:
+        # `tf.debugging.Assert` would put a branch around it, which takes longer.
+        fails = tf.raw_ops.Assert(condition=fits, data=[message, lengths])
+        if self._padded:  # Nothing else goes wrong with such lengths: none waits.
             return Padded(values, lengths)
+        with tf.control_dependencies([fails]):
+            lengths = tf.identity(lengths)
         return tf.RaggedTensor.from_row_lengths(values, lengths, validate=False)

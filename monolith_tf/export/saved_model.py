@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from monolith_tf.embedding import frozen_files
+from monolith_tf.embedding import frozen_survey
 from monolith_tf.embedding.frozen import FrozenStore
 from monolith_tf.embedding.frozen import Rows
 from monolith_tf.export import clean_process
@@ -110,11 +111,16 @@ class _Export:
         counted, updates = None, None
         if self._rows is not None:
             wanted = self._sample_ids()
-            counted = frozen_files.survey(network.store, self._rows(), wanted)
+            counted = frozen_survey.survey(network.store, self._rows(), wanted)
             if spec.spare_rows:
                 updates = updates_lib.Updates(
-                    network.store, counted.rows, self._origin.step
+                    network.store,
+                    [counted.rows(frozen.group) for frozen in network.store.groups],
+                    self._origin.step,
                 )
+            else:  # Integers that come later may be of any size.
+                ranges = counted.ranges(network.store.integers)
+                network = network.over(network.store.emptied(ranges=ranges))
         servable = servable_lib.Servable(network, self._columns, spec, updates)
         tf.saved_model.save(servable, str(path), signatures=servable.trace())
         if self._rows is not None and counted is not None:
@@ -130,7 +136,7 @@ class _Export:
         graph.finish(path, methods)
         graph.check(path)
         difference = self._verify(path, servable, counted)
-        metadata.write(path, self._metadata(path, counted, difference))
+        metadata.write(path, self._metadata(path, network.store, counted, difference))
 
     def _sample_ids(self) -> np.ndarray:
         """Returns all ids of the sample."""
@@ -141,7 +147,7 @@ class _Export:
         return np.concatenate([np.zeros([0], np.int64), *flat])
 
     def _answer(
-        self, counted: frozen_files.Survey | None, exact: bool
+        self, counted: frozen_survey.Survey | None, exact: bool
     ) -> signatures.Answer:
         """Returns what the network answers that has the rows of the sample alone."""
         network = self._network
@@ -156,7 +162,7 @@ class _Export:
         self,
         path: pathlib.Path,
         servable: servable_lib.Servable,
-        counted: frozen_files.Survey | None,
+        counted: frozen_survey.Survey | None,
     ) -> float | None:
         """Checks all signatures, and returns what compression changes at most."""
         sample, spec = self._sample, self._spec
@@ -182,10 +188,11 @@ class _Export:
     def _metadata(
         self,
         path: pathlib.Path,
-        counted: frozen_files.Survey | None,
+        store: Any,
+        counted: frozen_survey.Survey | None,
         difference: float | None,
     ) -> dict[str, Any]:
-        spec, store = self._spec, self._network.store
+        spec = self._spec
         groups = store.groups if isinstance(store, FrozenStore) else []
         user = set(spec.user_features)
         features = self._network.encoder.features if user else ()
@@ -224,9 +231,12 @@ class _Export:
                 for table in frozen.group.tables
             },
             "groups": [
-                {"rows": rows, "dropped_rows": dropped, "capacity": rows + spare}
-                for rows, dropped in zip(counted.rows, counted.dropped, strict=True)
-                for spare in [spec.spare_rows]
+                {
+                    "rows": counted.rows(frozen.group),
+                    "dropped_rows": counted.dropped(frozen.group),
+                    "capacity": counted.rows(frozen.group) + spec.spare_rows,
+                }
+                for frozen in groups
             ]
             if counted
             else [],

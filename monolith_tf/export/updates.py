@@ -91,12 +91,12 @@ class Updates(tf.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Writes to one group; returns ids inserted, rows in use, and room."""
         group, used = self._store.groups[place], self.used[place]
-        keys, places = tf.unique(self._store.keys(ids), tf.int64)
+        keys, places = tf.unique(self._store.keys(group, ids), tf.int64)
         last = tf.math.unsorted_segment_max(
             tf.range(tf.size(places, tf.int64)), places, tf.size(keys)
         )
         rows = tf.gather(tf.reshape(rows, [-1, group.group.dim]), last)
-        numbers = group.find(keys)
+        numbers = group.index.find(keys)
         is_new = (numbers == 0) & tf.reduce_any(rows != 0.0, axis=1)
         order = tf.cumsum(tf.cast(is_new, tf.int64))  # 1 for the first new id.
         start = used.read_value()
@@ -119,7 +119,7 @@ class Updates(tf.Module):
         with tf.control_dependencies(writes):
             taken = used.assign(end)
         with tf.control_dependencies([taken]):
-            published = group.insert(
+            published = group.index.insert(
                 tf.boolean_mask(keys, is_new), tf.boolean_mask(numbers, is_new)
             )
         with tf.control_dependencies([published]):

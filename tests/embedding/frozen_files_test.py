@@ -6,8 +6,10 @@ from unittest import mock
 import numpy as np
 import tensorflow as tf
 
+from monolith_tf import ids as ids_lib
 from monolith_tf import testing
 from monolith_tf.embedding import frozen_files
+from monolith_tf.embedding import frozen_survey
 from monolith_tf.embedding.frozen import FrozenStore
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import SliceSpec
@@ -49,6 +51,11 @@ def _ids(slot, numbers):
     return (slot << 48) + np.asarray(numbers, np.int64)
 
 
+def _integer_ids(slot, integers):
+    hashed = ids_lib.from_integers(tf.constant(integers, tf.int64))
+    return ids_lib.with_slot(slot, hashed).numpy()
+
+
 class FrozenFilesTest(testing.TestCase):
     def chunks(self):
         user = self.rng.normal(size=(50, 3)).astype("f4")
@@ -69,9 +76,10 @@ class FrozenFilesTest(testing.TestCase):
         tf.saved_model.save(module, directory, signatures=module.serve)
         prefix = os.path.join(directory, "variables", "variables")
         wanted = np.concatenate([_ids(1, [7, 10, 49, 99]), _ids(2, [3, 4])])
-        counted = frozen_files.survey(store, chunks, wanted)
-        self.assertEqual(counted.rows, [45, 19, 0])
-        self.assertEqual(counted.dropped, [5, 1, 0])
+        counted = frozen_survey.survey(store, chunks, wanted)
+        groups = [frozen.group for frozen in store.groups]
+        self.assertEqual([counted.rows(group) for group in groups], [45, 19, 0])
+        self.assertEqual([counted.dropped(group) for group in groups], [5, 1, 0])
         found = {i: row for ids, rows in counted.wanted for i, row in zip(ids, rows)}  # noqa: B905
         self.assertCountEqual(found, [i for i in wanted if i != _ids(1, 99)])
         self.assertAllEqual(found[_ids(1, 49)], chunks[2][1][19])
@@ -89,15 +97,15 @@ class FrozenFilesTest(testing.TestCase):
         self.assertEqual(
             shapes,
             {
-                "tables/groups/0/index/table-keys": [45],
-                "tables/groups/0/index/table-values": [45],
+                "tables/groups/0/index/table/table-keys": [45],
+                "tables/groups/0/index/table/table-values": [45],
                 "tables/groups/0/slices/0/VARIABLE_VALUE": [50, 3],
-                "tables/groups/1/index/table-keys": [19],
-                "tables/groups/1/index/table-values": [19],
+                "tables/groups/1/index/table/table-keys": [19],
+                "tables/groups/1/index/table/table-values": [19],
                 "tables/groups/1/slices/0/VARIABLE_VALUE": [24, 1],
                 "tables/groups/1/slices/1/VARIABLE_VALUE": [24, 2],
-                "tables/groups/2/index/table-keys": [0],
-                "tables/groups/2/index/table-values": [0],
+                "tables/groups/2/index/table/table-keys": [0],
+                "tables/groups/2/index/table/table-values": [0],
                 "tables/groups/2/slices/0/VARIABLE_VALUE": [5, 5],
             },
         )
@@ -119,7 +127,7 @@ class FrozenFilesTest(testing.TestCase):
         chunks = self.chunks()
         for later in (chunks[:2], [*chunks, (_ids(1, [70]), np.ones([1, 3], "f4"))]):
             store = FrozenStore(_TABLES, _COLUMNS)
-            counted = frozen_files.survey(store, chunks, np.zeros([0], np.int64))
+            counted = frozen_survey.survey(store, chunks, np.zeros([0], np.int64))
             directory = os.path.join(self.get_temp_dir(), f"some_{len(later)}")
             module = _Module(store)
             tf.saved_model.save(module, directory, signatures=module.serve)
@@ -132,3 +140,59 @@ class FrozenFilesTest(testing.TestCase):
             self.assertAllEqual(answer[2], [0, 0, 0])
             there = chunks[2][1][1] if len(later) == 4 else [0, 0, 0]
             self.assertAllEqual(answer[1], there)
+
+    def test_rows_of_small_integers_are_written_by_place(self):
+        tables = [TableSpec(name=t.name, slot=t.slot, dim=3) for t in _TABLES]
+        user, item = self.rng.normal(size=(2, 6, 3)).astype("f4")
+        user[1] = 0.0
+        chunks = [
+            (_integer_ids(1, [5, 0, 3]), user[:3]),
+            (_integer_ids(2, [2, -1, 2**60]), item[:3]),
+            (_integer_ids(1, [7, 4, 6]), user[3:]),
+        ]
+        integers = ["user", "item", "city"]
+        counted = frozen_survey.survey(
+            FrozenStore(tables, _COLUMNS, integers=integers), chunks, np.zeros([0])
+        )
+        self.assertEqual(counted.tables["user"], (5, 1, 8))
+        self.assertEqual(counted.tables["city"], (0, 0, 0))
+        ranges = counted.ranges(integers)
+        self.assertEqual(ranges, {"user": 8, "city": 0})
+        there = dict(zip([5, 3, 7, 4, 6], user[[0, 2, 3, 4, 5]], strict=True))
+        come = (_integer_ids(1, [8, 2, 1]), np.ones([3, 3], "f4"))
+        few = {5: user[0], 3: user[2]}
+        for case, (later, expected) in enumerate(
+            [
+                (chunks, there),
+                (chunks[:2], few),
+                # There is room for as many rows as were counted.
+                ([*chunks[:2], come], {**few, 2: [1] * 3, 1: [1] * 3}),
+                ([*chunks, come], there),
+            ]
+        ):
+            store = FrozenStore(tables, _COLUMNS, integers=integers, ranges=ranges)
+            directory = os.path.join(self.get_temp_dir(), f"places_{case}")
+            module = _Module(store)
+            tf.saved_model.save(module, directory, signatures=module.serve)
+            prefix = os.path.join(directory, "variables", "variables")
+            with mock.patch.object(frozen_files, "CHUNK_BYTES", 100):
+                frozen_files.write(store, prefix, "tables", lambda c=later: c, counted)
+            served = tf.saved_model.load(directory).signatures["serving_default"]
+            asked = [*range(12), -1, 2**60, 2**50]
+            answer = served(
+                user=tf.constant(_integer_ids(1, asked)),
+                item=tf.constant(_integer_ids(2, asked)),
+                city=tf.constant(_integer_ids(3, asked)),
+            )
+            rows = [expected.get(value, [0, 0, 0]) for value in asked]
+            self.assertAllEqual(answer["user"], rows)
+            items = {2: item[0], -1: item[1], 2**60: item[2]}
+            rows = [items.get(value, [0, 0, 0]) for value in asked]
+            self.assertAllEqual(answer["item"], rows)
+            self.assertAllEqual(answer["city"], np.zeros([len(asked), 3]))
+            shapes = {
+                tuple(shape)
+                for name, shape in tf.train.list_variables(prefix)
+                if "/table-keys" in name
+            }
+            self.assertEqual(shapes, {(3,)})  # Of items alone.

@@ -191,6 +191,38 @@ class ExportTest(testing.TestCase):
             refused,
         )
 
+    def test_rows_of_small_integers_are_not_searched_for(self):
+        def searches(path):
+            saved = saved_model_pb2.SavedModel.FromString(
+                (path / "saved_model.pb").read_bytes()
+            )
+            return sum(
+                node.op.startswith("LookupTableFind")
+                for function in saved.meta_graphs[0].graph_def.library.function
+                for node in function.node_def
+            )
+
+        spec = spec_lib.ExportSpec()
+        self.assertEqual(searches(self.export(spec)), 0)
+        self.assertGreater(searches(self.export(spec_lib.ExportSpec(spare_rows=1))), 0)
+        # Some tables of a group may have larger ones.
+        self.weights["user"][2**40] = np.full(3, 0.5)
+        path = self.export(spec)
+        self.assertGreater(searches(path), 0)
+        users, items = [7, -7, 2**40, 2**62], [2, -(2**63), 2**40, 3]
+        lists = [[1, -1, 2**63 - 1], [5], [0, 4], [2**48, 3]]
+        sample = small_network.sample(users, lists, items, [0.0] * 4)
+        named = {
+            "user": np.array(users),
+            "history": sample["history"].to_tensor(2).numpy(),  # Filled up with a row.
+            "history_length": sample["history"].row_lengths().numpy(),
+            "item": np.array(items),
+            "price": np.zeros([4], np.float32),
+        }
+        (answer,) = c_session.ask(path, [("serving_default", named)])
+        sums = small_network.sums(self.weights, sample)
+        self.assertAllClose(answer["sums"][:, 0], sums, 1e-5, 1e-6)
+
     def test_zero_rows_are_dropped_and_compression_is_reported(self):
         self.weights["item"][2] = np.zeros(3)
         self.weights["item"][3] = np.full(3, 1e-3)  # Zero in 8 bits.

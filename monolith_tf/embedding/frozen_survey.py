@@ -1,0 +1,106 @@
+"""A first look at the rows that a read-only store will have."""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import numpy as np
+
+from monolith_tf.embedding.checkpoint import CHUNK_BYTES
+from monolith_tf.embedding.frozen import FrozenStore
+from monolith_tf.embedding.frozen import Rows
+from monolith_tf.embedding.layout import Group
+from monolith_tf.ids import NUM_SLOTS
+from monolith_tf.types import Tensor
+
+_PLACE_BYTES = 4
+_PLACES_PER_ROW = 8
+_FEW_PLACES = 4096
+
+
+class Counted(NamedTuple):
+    """What was found of one table.
+
+    Attributes:
+      rows: Rows that are not zero as they are stored.
+      dropped: Rows that are, which reading an unknown id gives anyway.
+      end: One more than the largest value with a row: integer, or hash.
+    """
+
+    rows: int
+    dropped: int
+    end: int
+
+
+class Survey(NamedTuple):
+    """What a first look at the rows found.
+
+    Attributes:
+      tables: Table -> what was found of it.
+      wanted: The rows of the ids asked for.
+    """
+
+    tables: dict[str, Counted]
+    wanted: list[tuple[np.ndarray, np.ndarray]]
+
+    def rows(self, group: Group) -> int:
+        """Returns how many rows of a group's tables are kept."""
+        return sum(self.tables[table.name].rows for table in group.tables)
+
+    def dropped(self, group: Group) -> int:
+        """Returns how many rows of a group's tables are not."""
+        return sum(self.tables[table.name].dropped for table in group.tables)
+
+    def ranges(self, integers: Collection[str]) -> dict[str, int]:
+        """Returns the tables of small integers, as `FrozenStore` takes `ranges`.
+
+        Their places take a chunk of memory at most, in all, and little beside the rows.
+
+        Args:
+          integers: The tables of integers.
+        """
+        found: dict[str, int] = {}
+        room = CHUNK_BYTES // _PLACE_BYTES
+        for name in sorted(integers, key=lambda name: self.tables[name].end):
+            table = self.tables[name]
+            if table.end > max(_FEW_PLACES, _PLACES_PER_ROW * table.rows):
+                continue
+            room -= table.end + 1
+            if room < 0:
+                break
+            found[name] = table.end
+        return found
+
+
+def survey(store: FrozenStore, rows: Rows, wanted: np.ndarray) -> Survey:
+    """Counts rows, and picks some.
+
+    Args:
+      store: Where they will belong.
+      rows: The rows.
+      wanted: Ids whose rows are to be returned.
+    """
+    kept, seen, ends = np.zeros([3, NUM_SLOTS], np.int64)
+    found = []
+    wanted = np.unique(wanted)
+    for place, ids, weights in store.by_group(rows):
+        slots, values = (x.numpy() for x in store.split(ids))
+        stays = is_kept(store.groups[place].compress(weights))
+        seen += np.bincount(slots, minlength=NUM_SLOTS)
+        kept += np.bincount(slots[stays], minlength=NUM_SLOTS)
+        np.maximum.at(ends, slots[stays], values[stays] + 1)
+        if len(wanted):
+            nearest = np.minimum(np.searchsorted(wanted, ids), len(wanted) - 1)
+            mine = wanted[nearest] == ids
+            if mine.any():
+                found.append((ids[mine], weights[mine]))
+    slots = {table.name: table.slot or 0 for table in store.tables}
+    tables = {
+        name: Counted(int(kept[i]), int(seen[i] - kept[i]), int(ends[i]))
+        for name, i in slots.items()
+    }
+    return Survey(tables, found)
+
+
+def is_kept(stored: list[Tensor]) -> np.ndarray:
+    """Returns which rows are not zero as they are stored."""
+    return np.logical_or.reduce([(values.numpy() != 0).any(1) for values in stored])
