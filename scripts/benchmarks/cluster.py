@@ -93,7 +93,7 @@ def _measure(
                 seat.ask("make")
                 seat.ask("run", steps=case.batches)
             found = process.in_turn(seats, rounds, steps=case.batches)
-    taken = {side: f"{1e3 * np.median(t[:, 0]):.1f}" for side, t in found.items()}
+    taken = {side: (1e3 * t[:, 0]).round(1).tolist() for side, t in found.items()}
     print(case, cluster, taken, f"{time.monotonic() - begin:.0f} s", flush=True)
     return found
 
