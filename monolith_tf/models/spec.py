@@ -22,6 +22,7 @@ BUILT_IN: Mapping[str, str] = {
     "fibinet": "monolith_tf.models.fibinet:FiBiNET",
     "final_mlp": "monolith_tf.models.final_mlp:FinalMLP",
     "mmoe": "monolith_tf.models.mmoe:MMoE",
+    "two_tower": "monolith_tf.models.two_tower:TwoTower",
 }
 """Registered models: name in a config -> class."""
 

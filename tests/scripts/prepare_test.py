@@ -2,11 +2,14 @@
 
 import gzip
 import importlib
+import itertools
 import json
+import os
 import pathlib
 import sys
 import zipfile
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,7 +22,7 @@ def scripts(monkeypatch):
     """Imports the scripts as they import each other, by their names alone."""
     monkeypatch.syspath_prepend(str(_FOLDER))
     yield importlib.import_module
-    for name in ("streaming", "leave_one_out", *_NAMES):
+    for name in ("streaming", "leave_one_out", "in_time_order", *_NAMES):
         sys.modules.pop(name, None)
 
 
@@ -166,6 +169,74 @@ def test_movielens_takes_the_published_negatives(scripts, tmp_path):
     assert rows == [(0, 1, 1), (0, 7, 0), (0, 9, 0), (1, 0, 1), (1, 3, 0)]
     train = _rows(tmp_path / "out" / "train.parquet")
     assert [tuple(row.values()) for row in train] == [(0, 0, 5), (0, 2, 4), (1, 2, 1)]
+
+
+def test_movielens_splits_each_users_ratings_by_time(scripts, tmp_path):
+    # User 1 rates 101 to 130, the last ones first; user 2 five films at one time.
+    ratings = [(1, 131 - n, 4, 1000 - n) for n in range(1, 31)]
+    ratings += [(2, movie, 1, 7) for movie in (9, 5, 8, 6, 7)]
+    source = _movielens(tmp_path / "ml-1m.zip", ratings)
+    scripts("movielens_1m").make(source, tmp_path / "out", check=False)
+    splits = {
+        split: _rows(tmp_path / "out" / "by_time" / f"{split}.parquet")
+        for split in ("train", "valid", "test")
+    }
+    assert {
+        split: [(row["user"], row["movie"]) for row in rows]
+        for split, rows in splits.items()
+    } == {
+        # 24 and 3 and 3 of 30; 4 and the half that is left of 5: 4.5 is not yet 5.
+        "train": [(1, movie) for movie in range(101, 125)]
+        + [(2, movie) for movie in (9, 5, 8, 6)],
+        "valid": [(1, 125), (1, 126), (1, 127)],
+        "test": [(1, 128), (1, 129), (1, 130), (2, 7)],
+    }
+    assert [row["history"] for row in splits["train"][:3]] == [[], [101], [101, 102]]
+    assert splits["train"][22]["history"] == [*range(103, 123)]
+    assert splits["test"][-1]["history"] == [9, 5, 8, 6]
+    row = splits["test"][-1]
+    assert (row["rating"], row["gender"], row["genres"]) == (1, "F", ["Drama"])
+    # `printf 2 | md5sum` and `printf 7 | md5sum`, modulo the numbers of buckets.
+    assert row["user_folded"] == 0xC81E728D9D4C2F636F067F89CC14862C % 36_000
+    assert row["movie_folded"] == 0x8F14E45FCEEA167A5A36DEDD4BEA2543 % 60_000
+
+
+@pytest.mark.slow
+def test_the_true_ratings_are_split_by_time_and_folded_as_the_paper_does(
+    scripts, tmp_path
+):
+    data = pathlib.Path(os.environ.get("MONOLITH_TF_TEST_DATA", "")) / "ml1m"
+    if "MONOLITH_TF_TEST_DATA" not in os.environ or not data.exists():
+        pytest.skip("MONOLITH_TF_TEST_DATA names no folder with ml1m")
+    given = pq.read_table(data / "ratings.parquet").to_pydict().values()
+    with zipfile.ZipFile(tmp_path / "ml-1m.zip", "w") as archive:
+        for name in ("users.dat", "movies.dat"):
+            archive.write(data / name, f"ml-1m/{name}")
+        lines = ("::".join(map(str, row)) for row in zip(*given, strict=True))
+        archive.writestr("ml-1m/ratings.dat", "\n".join(lines) + "\n")
+    scripts("movielens_1m").make(tmp_path / "ml-1m.zip", tmp_path / "out", check=False)
+    tables = [
+        pq.read_table(tmp_path / "out" / "by_time" / f"{split}.parquet")
+        for split in ("train", "valid", "test")
+    ]
+    rows = pa.concat_tables(tables)
+    assert len(rows) == 1_000_209
+    for earlier, later in itertools.pairwise(tables):
+        last = dict(
+            zip(
+                earlier["user"].to_pylist(),
+                earlier["timestamp"].to_pylist(),
+                strict=True,
+            )
+        )
+        for user, time in zip(
+            later["user"].to_pylist(), later["timestamp"].to_pylist(), strict=True
+        ):
+            assert last[user] < time
+    # The paper's 162,541 users become 149,970 and its 59,047 movies 57,361.
+    for name, share in (("user", 149_970 / 162_541), ("movie", 57_361 / 59_047)):
+        left = len(rows[f"{name}_folded"].unique()) / len(rows[name].unique())
+        assert left == pytest.approx(share, abs=0.001)
 
 
 @pytest.mark.parametrize(
