@@ -8,6 +8,7 @@ from monolith_tf.data import feed as feed_lib
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.distribute import spec as spec_lib
 from monolith_tf.experiment import build
+from monolith_tf.models import network as network_lib
 from monolith_tf.training import checkpoint
 from monolith_tf.training import cluster_stepper
 from monolith_tf.training import loop
@@ -60,6 +61,11 @@ class Ours:
         self._stepper = cluster_stepper.ClusterStepper(
             self._run.step, own, feed, self._run, self._loop
         )
+
+    @property
+    def network(self) -> network_lib.Network:
+        """What is trained."""
+        return self._run.step.network
 
     def run(self, steps: int) -> None:
         """Takes further steps."""
