@@ -18,6 +18,7 @@ from monolith_tf.cli import tables
 from monolith_tf.export import metadata
 from monolith_tf.export.errors import ExportError
 
+_CONFIG = "config.yaml"
 _MANIFEST = "manifest.json"
 _FLOAT_BYTES = 4
 _OPTIMIZERS = "optimizers/"
@@ -27,6 +28,12 @@ _SLOT_SHIFT = 48
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what the sub-command takes."""
     parser.add_argument("path", metavar="PATH", help="what to describe")
+    parser.add_argument(
+        "--write-config",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="write the config of a checkpoint with the widths that its search found",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -35,7 +42,13 @@ def run(arguments: argparse.Namespace) -> int:
     checkpoint = find_checkpoint(path)
     if checkpoint is not None:
         show_checkpoint(checkpoint)
+        if arguments.write_config is not None:
+            write_config(checkpoint, arguments.write_config)
         return errors.DONE
+    if arguments.write_config is not None:
+        raise errors.UsageError(
+            f"`--write-config` needs a checkpoint, and {path} has none."
+        )
     try:
         path = saved_model.find(path)
     except errors.UsageError:
@@ -116,6 +129,21 @@ def _searched(search: Any) -> list[list[object]]:
         for layer, features in search.items()
         for feature, size in features.items()
     ]
+
+
+def write_config(checkpoint: pathlib.Path, path: pathlib.Path) -> None:
+    """Writes the config of what a checkpoint's search for widths has found."""
+    from monolith_tf import config as config_lib
+    from monolith_tf.experiment import found_sizes
+
+    manifest = json.loads((checkpoint / _MANIFEST).read_text(encoding="utf-8"))
+    found = manifest["state"].get("search")
+    if not found:
+        raise errors.UsageError(f"{checkpoint} holds no search for widths.")
+    config = config_lib.load_config(checkpoint / _CONFIG, data="ignored")
+    text = config_lib.dump_config(found_sizes.with_found_sizes(config, found))
+    path.write_text(text, encoding="utf-8")
+    sys.stdout.write(f"\nWrote {path}\n")
 
 
 def show_saved_model(path: pathlib.Path) -> None:

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from monolith_tf import config as config_lib
 from monolith_tf.cli import errors
 from monolith_tf.cli import inspect
 from monolith_tf.cli import main
@@ -42,8 +43,8 @@ def write_checkpoint(folder, step):
     return path
 
 
-def call(capsys, path):
-    status = main.main(main.parse(["monolith-tf", "inspect", str(path)]))
+def call(capsys, path, *options):
+    status = main.main(main.parse(["monolith-tf", "inspect", str(path), *options]))
     return status, *capsys.readouterr()
 
 
@@ -82,6 +83,54 @@ def test_what_a_search_has_found(tmp_path, capsys):
         ["gates", "user", "8", "16"],
         ["gates", "item", "0", "32"],
     ]
+
+
+_CONFIG = """\
+model_dir: runs/a
+data: {format: synthetic, batch_size: 8}
+features: [{name: user, kind: id}, {name: item, kind: id}, {name: age, kind: dense}]
+labels: [click]
+tables: [{name: user, dim: 16}, {name: item, dim: 32}]
+model:
+  blocks:
+    - name: gates
+      layer: NASGatingLayer
+      inputs: [user, item]
+      args: {segment_names: [user, item], segment_sizes: [16, 32]}
+    - {name: tower, layer: MLP, inputs: [gates, age], args: {output_dims: [1]}}
+  heads: [{label: click, inputs: tower}]
+"""
+
+
+def test_the_config_of_what_a_search_has_found(tmp_path, capsys):
+    path = write_checkpoint(tmp_path, 5) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["state"]["search"] = {
+        "gates": {"user": {"kept": 8, "width": 16}, "item": {"kept": 0, "width": 32}}
+    }
+    path.write_text(json.dumps(manifest))
+    path.with_name("config.yaml").write_text(_CONFIG)
+    written = tmp_path / "found.yaml"
+    status, out, _ = call(capsys, path.parent, f"--write-config={written}")
+    assert status == 0
+    assert out.endswith(f"\nWrote {written}\n")
+    config = config_lib.load_config(written)
+    assert [feature.name for feature in config.features] == ["user", "age"]
+    assert [(table.name, table.dim) for table in config.tables] == [("user", 8)]
+
+
+def test_a_config_is_written_of_a_search_only(tmp_path, capsys):
+    path = write_checkpoint(tmp_path, 5)
+    status, _, err = call(capsys, path, "--write-config=a.yaml")
+    assert status == errors.WRONG_USE
+    assert err == f"error: {path} holds no search for widths.\n"
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "saved_model.pb").touch()
+    status, _, err = call(capsys, tmp_path / "model", "--write-config=a.yaml")
+    assert status == errors.WRONG_USE
+    assert err == (
+        f"error: `--write-config` needs a checkpoint, and {tmp_path}/model has none.\n"
+    )
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]", '{"step": 1, "files": 3}'])
