@@ -11,18 +11,17 @@ trained from new. Beside them stand models whose fields all have one width.
 
 import argparse
 import collections
-import json
 import pathlib
 import statistics
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 from typing import NamedTuple
 
 import monolith_tf as mt
 from monolith_tf import config as config_lib
 from monolith_tf.experiment import found_sizes
+from monolith_tf.training import checkpoint as checkpoint_lib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIGS = {
@@ -126,10 +125,10 @@ def search(
         *settings,
     )
     job.train()
-    checkpoint = newest(model_dir)
+    checkpoint = newest(job)
     # The last state, not the best one, which may have had other sizes.
-    search_auc = job.evaluate("test", str(checkpoint))["label/auc"]
-    found = manifest(checkpoint)["state"]["search"]
+    search_auc = job.evaluate("test", str(checkpoint.path))["label/auc"]
+    found = checkpoint.manifest["state"]["search"]
     config = found_sizes.with_found_sizes(job.config, found)
     path = folder / f"{model_dir.name}.yaml"
     path.write_text(config_lib.dump_config(config), encoding="utf-8")
@@ -141,23 +140,22 @@ def search(
 def trained(job: mt.Estimator) -> tuple[int, float]:
     """Trains, or goes on; returns the parameters of the tables, and the test AUC."""
     job.train()
-    parameters = num_parameters(newest(pathlib.Path(job.config.model_dir)))
+    parameters = num_parameters(newest(job))
     return parameters, job.evaluate("test")["label/auc"]
 
 
-def newest(model_dir: pathlib.Path) -> pathlib.Path:
-    """Returns the folder of a job's last checkpoint."""
-    return max((model_dir / "checkpoints").glob("ckpt-*"))
+def newest(job: mt.Estimator) -> checkpoint_lib.Checkpoint:
+    """Returns a job's last checkpoint."""
+    path = pathlib.Path(job.config.model_dir) / "checkpoints"
+    found = checkpoint_lib.CheckpointDir(path).latest()
+    if found is None:
+        raise ValueError(f"{path} has no complete checkpoint.")
+    return found
 
 
-def manifest(checkpoint: pathlib.Path) -> dict[str, Any]:
-    """Returns what a checkpoint tells of itself."""
-    return json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8"))
-
-
-def num_parameters(checkpoint: pathlib.Path) -> int:
+def num_parameters(checkpoint: checkpoint_lib.Checkpoint) -> int:
     """Counts the values in the rows of a checkpoint's tables."""
-    embedding = manifest(checkpoint)["embedding"]
+    embedding = checkpoint.manifest["embedding"]
     dims = {
         group["name"]: sum(part["dim"] for part in group["slices"])
         for group in embedding["groups"]

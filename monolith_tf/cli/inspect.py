@@ -43,6 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
     if checkpoint is not None:
         show_checkpoint(checkpoint)
         if arguments.write_config is not None:
+            from monolith_tf.cli import quiet
+
+            quiet.import_tensorflow(verbose=arguments.verbose)
             write_config(checkpoint, arguments.write_config)
         return errors.DONE
     if arguments.write_config is not None:
@@ -135,6 +138,7 @@ def write_config(checkpoint: pathlib.Path, path: pathlib.Path) -> None:
     """Writes the config of what a checkpoint's search for widths has found."""
     from monolith_tf import config as config_lib
     from monolith_tf.experiment import found_sizes
+    from monolith_tf.training import checkpoint as checkpoint_lib
 
     manifest = json.loads((checkpoint / _MANIFEST).read_text(encoding="utf-8"))
     found = manifest["state"].get("search")
@@ -142,7 +146,7 @@ def write_config(checkpoint: pathlib.Path, path: pathlib.Path) -> None:
         raise errors.UsageError(f"{checkpoint} holds no search for widths.")
     config = config_lib.load_config(checkpoint / _CONFIG, data="ignored")
     text = config_lib.dump_config(found_sizes.with_found_sizes(config, found))
-    path.write_text(text, encoding="utf-8")
+    checkpoint_lib.write_text(path, text)
     sys.stdout.write(f"\nWrote {path}\n")
 
 

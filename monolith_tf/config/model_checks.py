@@ -1,7 +1,6 @@
 """Checks of a model that is assembled from the config."""
 
 from collections.abc import Iterator
-from collections.abc import Sequence
 from typing import TypeAlias
 
 from monolith_tf import layers
@@ -86,19 +85,8 @@ def _inputs(
         elif number is not None and name not in blocks:
             yield here, f"`{name}` is not a block, so it has no tensor {number}."
         elif part is not None:
-            for feature in _members(name, config):
+            for feature in schema.members(config, name):
                 yield from _part(feature, part, here, config)
-
-
-def _members(name: str, config: schema.ExperimentConfig) -> Sequence[str]:
-    """Returns the features that a name stands for; itself where it is no group."""
-    groups = {
-        "all": tuple(f.name for f in config.features),
-        "embeddings": tuple(f.name for f in config.features if f.kind != "dense"),
-        "dense": tuple(f.name for f in config.features if f.kind == "dense"),
-        **config.model.groups,
-    }
-    return groups.get(name, (name,))
 
 
 def _part(

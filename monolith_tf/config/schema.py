@@ -104,3 +104,14 @@ def features_of_tables(config: ExperimentConfig) -> Mapping[str, tuple[str, ...]
     for column in columns(config):
         used[column.table] = (*used.get(column.table, ()), column.feature)
     return used
+
+
+def members(config: ExperimentConfig, name: str) -> tuple[str, ...]:
+    """Returns the features that a name stands for; itself where it is no group."""
+    groups = {
+        "all": tuple(f.name for f in config.features),
+        "embeddings": tuple(f.name for f in config.features if f.kind != "dense"),
+        "dense": tuple(f.name for f in config.features if f.kind == "dense"),
+        **config.model.groups,
+    }
+    return groups.get(name, (name,))

@@ -127,11 +127,4 @@ def _tables(
 
 def _members(config: schema.ExperimentConfig, entry: str) -> tuple[str, ...]:
     """Returns the features that an entry of `inputs` names; a block's name as it is."""
-    name = model_spec.parse_reference(entry).name
-    groups = {
-        "all": tuple(f.name for f in config.features),
-        "embeddings": tuple(f.name for f in config.features if f.kind != "dense"),
-        "dense": tuple(f.name for f in config.features if f.kind == "dense"),
-        **config.model.groups,
-    }
-    return groups.get(name, (name,))
+    return schema.members(config, model_spec.parse_reference(entry).name)
