@@ -61,13 +61,15 @@ def to_integers(hashed: Tensor) -> Tensor:
     mask = tf.constant(_HASH_MASK, tf.uint64)
     x = tf.bitcast(tf.convert_to_tensor(hashed, tf.int64), tf.uint64)
     for shift, factor in reversed(_ROUNDS):
-        inverse = tf.constant(pow(factor, -1, 1 << HASH_BITS), tf.uint64)
-        x = tf.bitwise.bitwise_and(x * inverse, mask)
-        # Undo x ^= x >> shift; two terms do, since 3 * shift > 48.
-        once, twice = (
-            tf.bitwise.right_shift(x, tf.constant(n * shift, tf.uint64)) for n in (1, 2)
-        )
-        x = tf.bitwise.bitwise_xor(x, tf.bitwise.bitwise_xor(once, twice))
+        if factor != 1:
+            inverse = tf.constant(pow(factor, -1, 1 << HASH_BITS), tf.uint64)
+            x = tf.bitwise.bitwise_and(x * inverse, mask)
+        # Undo x ^= x >> shift: by x ^= (x >> shift) ^ (x >> 2 shift) ^ ...
+        terms = [
+            tf.bitwise.right_shift(x, tf.constant(bits, tf.uint64))
+            for bits in range(shift, HASH_BITS, shift)
+        ]
+        x = functools.reduce(tf.bitwise.bitwise_xor, terms, x)
     x = x + tf.constant((1 << 64) - _OFFSET, tf.uint64)
     return tf.bitcast(tf.bitwise.bitwise_and(x, mask), tf.int64)
 

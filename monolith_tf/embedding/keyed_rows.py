@@ -49,6 +49,7 @@ class KeyedRows:
             device=HOST,
             seed=seed,
             is_exact=True,
+            is_raw=True,
             # Row 0 is nobody's.
             # Half of a store's share: a model may have a layer for each feature.
             capacity=1

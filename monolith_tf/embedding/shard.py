@@ -30,6 +30,7 @@ class Shard(ShardRows):
       seed: Of initial values.
       is_exact: Whether updates hold the lock.
       capacity: As in `ShardRows`.
+      is_raw: As in `ShardRows`.
     """
 
     def __init__(
@@ -40,8 +41,11 @@ class Shard(ShardRows):
         seed: int,
         is_exact: bool,
         capacity: int,
+        is_raw: bool = False,
     ) -> None:
-        super().__init__(group, device=device, capacity=capacity, seed=seed)
+        super().__init__(
+            group, device=device, capacity=capacity, seed=seed, is_raw=is_raw
+        )
         self._seed = seed
         self._is_exact = is_exact
         # A push may take the weights that the lookup read: their version says whether

@@ -12,6 +12,7 @@ from monolith_tf.embedding import admission
 from monolith_tf.embedding import expiry
 from monolith_tf.embedding.checkpoint_files import Chunk
 from monolith_tf.embedding.layout import Group
+from monolith_tf.embedding.row_index import RowIndex
 from monolith_tf.types import Tensor
 
 COUNTERS = ("rows", "inserted", "refused", "overflow", "dropped", "expired", "evicted")
@@ -48,15 +49,23 @@ class ShardRows:
       device: Where everything lives.
       capacity: Rows there is room for; memory is taken only as rows are written.
       seed: Of the draws of probabilistic admission.
+      is_raw: Whether ids are integers as they stand: unmixed, and without slot bits.
     """
 
-    def __init__(self, group: Group, *, device: str, capacity: int, seed: int) -> None:
+    def __init__(
+        self,
+        group: Group,
+        *,
+        device: str,
+        capacity: int,
+        seed: int,
+        is_raw: bool = False,
+    ) -> None:
+        slots = None if is_raw else [table.slot or 0 for table in group.tables]
         self.group = group
         self.device = device
         with tf.device(device):
-            self.index = tf.lookup.experimental.MutableHashTable(
-                tf.int64, tf.int64, default_value=0
-            )
+            self.index = RowIndex(slots, capacity)
             # In eager mode sections of one name are one lock.
             self.lock = tf.CriticalSection(shared_name=f"shard_{uuid.uuid4().hex}")
             self.next_row = _scalar(1)
@@ -96,7 +105,7 @@ class ShardRows:
 
     def find(self, ids: Tensor) -> Tensor:
         """Row numbers of ids, 0 for an id that has no row."""
-        return tf.ensure_shape(self.index.lookup(ids), [None])
+        return self.index.find(ids)
 
     def stamp_names(self) -> tuple[str, ...]:
         """Names of the stamps that are kept."""
@@ -193,8 +202,7 @@ class ShardRows:
     def clear(self) -> None:
         """Forgets all ids, counts and counters."""
         with tf.device(self.device):
-            ids, _ = self.index.export()
-            self.index.remove(ids)
+            self.index.clear()
             self.next_row.assign(1)
             self.num_free.assign(0)
             self._bump()

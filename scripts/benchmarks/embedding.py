@@ -1,7 +1,7 @@
 """The embedding store against its peers, and against itself at other sizes.
 
-    scripts/bench embedding [--peers] [--tables peers features rows skew optimizers
-                            reading workers] [--rounds 7] [--write]
+    scripts/bench embedding [--peers] [--tables peers ids features rows skew
+                            optimizers reading workers] [--rounds 7] [--write]
 
 A step looks 26 features of 4096 examples up, dim 16, takes half the sum of squares as
 the loss, and updates by Adagrad. The ids of a feature are log-uniform below 200,000.
@@ -124,6 +124,23 @@ def _times(
             yield name, 1e3 * np.median(times[name][:, 0]), side.ask("facts")
 
 
+def ids(case: Case, rounds: int) -> str:
+    """Returns the table of time against the size of the ids."""
+    cases = {
+        f"integers below {case.ids:,}": case,
+        "the same integers and 2^40": dataclasses.replace(case, first_id=1 << 40),
+    }
+    rows = [
+        [name, f"{time:.1f}", f"{facts['distinct']:,.0f}"]
+        for name, time, facts in _times(cases, rounds)
+    ]
+    return (
+        f"{_described(case)} Small integers are found by their place, all other ids, "
+        "and so hashes of strings, in a hash table.\n\n"
+        f"{report.table(['ids', 'step ms', 'distinct ids'], rows)}"
+    )
+
+
 def features(case: Case, rounds: int) -> str:
     """Returns the table of time against features, at as many ids in all."""
     total, ids = case.batch * case.features, case.ids * case.features
@@ -236,7 +253,9 @@ def workers(case: Case, rounds: int) -> str:
     )
 
 
-_ALONE = {f.__name__: f for f in (features, rows, skew, optimizers, reading, workers)}
+_ALONE = {
+    f.__name__: f for f in (ids, features, rows, skew, optimizers, reading, workers)
+}
 
 
 def main() -> None:

@@ -21,6 +21,8 @@ class Case:
       features: Features.
       dim: Width of an embedding.
       ids: Ids of a feature.
+      first_id: What the store adds to the ids that are drawn; the other sides have rows
+        by number.
       skew: An id of rank `r` is drawn with a probability like `r ** -skew`.
       batches: How many differ; they come again. They hold 590,000 ids by default.
       cores: Processors and threads; 0 leaves them alone.
@@ -30,6 +32,7 @@ class Case:
     features: int = 26
     dim: int = 16
     ids: int = 200_000
+    first_id: int = 0
     skew: float = 1.0
     batches: int = 17
     cores: int = 1

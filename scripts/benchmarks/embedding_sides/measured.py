@@ -43,7 +43,7 @@ class Side(ours.Side):
 
         @tf.function(autograph=False)
         def insert(start: tf.Tensor, end: tf.Tensor) -> None:
-            keys = tf.range(start, end) + slots  # [features, n]
+            keys = ids_lib.from_integers(tf.range(start, end)) + slots  # [features, n]
             self._store.lookup(self._features(keys), training=True, step=tf.constant(0))
 
         chunk = max(1, _CHUNK // case.features)

@@ -47,7 +47,8 @@ class Side(case_lib.Trainer):
     def _keys(self, ids: np.ndarray) -> np.ndarray:
         """Returns feature ids, `[..., features, batch]`."""
         slots = np.arange(1, self._case.features + 1, dtype=np.int64)
-        return ids | (slots << ids_lib.HASH_BITS)[:, np.newaxis]
+        mixed = ids_lib.from_integers(ids + self._case.first_id).numpy()
+        return mixed | (slots << ids_lib.HASH_BITS)[:, np.newaxis]
 
     def _features(self, keys: tf.Tensor) -> dict[str, tf.Tensor]:
         return {f"f{i}": keys[i] for i in range(self._case.features)}
@@ -63,12 +64,11 @@ class Side(case_lib.Trainer):
 
     def initial(self, give: str) -> None:
         """Writes the weights that all rows start from, table after table."""
-        ids = tf.range(self._case.ids, dtype=tf.int64)
+        ids = np.tile(np.arange(self._case.ids), [self._case.features, 1])
         weights = []
-        for table in self._tables:
+        for table, keys in zip(self._tables, self._keys(ids), strict=True):
             part = table.row_slices()[0]
             key = initializers.slice_key(0, table.name, part.name)
-            keys = ids + (table.slot << ids_lib.HASH_BITS)
             weights.append(
                 initializers.initial_values(part.initializer, part.dim, keys, key)
             )
