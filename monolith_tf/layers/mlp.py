@@ -9,6 +9,7 @@ import tf_keras
 
 from monolith_tf.layers import activations as activations_lib
 from monolith_tf.layers import base
+from monolith_tf.layers import batch_normalization
 from monolith_tf.layers import initializers as initializers_lib
 from monolith_tf.layers.dense import Dense
 from monolith_tf.layers.dropout import Dropout
@@ -226,7 +227,7 @@ def make_batch_norm(
     renorm_momentum: float,
     epsilon: float = 1e-3,
 ) -> Any:
-    """Returns a Keras batch normalization, with renormalization where asked for."""
+    """Returns a batch normalization, with renormalization where asked for."""
     options: dict[str, Any] = {}
     if renorm:
         options = {
@@ -234,7 +235,7 @@ def make_batch_norm(
             "renorm_clipping": renorm_clipping and dict(renorm_clipping),
             "renorm_momentum": renorm_momentum,
         }
-    return tf_keras.layers.BatchNormalization(
+    return batch_normalization.BatchNormalization(
         momentum=momentum, epsilon=epsilon, name=name, dtype=dtype, **options
     )
 

@@ -7,6 +7,7 @@ import tf_keras
 
 from monolith_tf import layers
 from monolith_tf import losses
+from monolith_tf.layers import batch_normalization
 from monolith_tf.models import base
 
 
@@ -48,7 +49,7 @@ class DCN(base.Model):
         for units in params.hidden_units:
             self._deep.append(tf_keras.layers.Dense(units))
             if params.batch_norm:
-                self._deep.append(tf_keras.layers.BatchNormalization())
+                self._deep.append(batch_normalization.BatchNormalization())
             self._deep.append(tf_keras.layers.Activation("relu"))
             if params.dropout:
                 self._deep.append(layers.Dropout(params.dropout))

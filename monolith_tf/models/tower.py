@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import tf_keras
 
 from monolith_tf import layers
+from monolith_tf.layers import batch_normalization
 from monolith_tf.types import Tensor
 
 _MOMENTUM = 0.9
@@ -39,7 +40,7 @@ class Tower(tf_keras.layers.Layer):
             )
             if batch_norm:
                 self._layers.append(
-                    tf_keras.layers.BatchNormalization(
+                    batch_normalization.BatchNormalization(
                         momentum=_MOMENTUM, epsilon=_EPSILON
                     )
                 )

@@ -1,0 +1,90 @@
+"""Keras' batch normalization, with a gradient that reads the batch less often."""
+
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from monolith_tf.types import Tensor
+
+
+@tf_keras.utils.register_keras_serializable(package="monolith_tf")
+class BatchNormalization(tf_keras.layers.BatchNormalization):
+    """`tf_keras.layers.BatchNormalization`, faster where it trains on matrices.
+
+    Weights, numbers and arguments are the same. Other inputs than float32 matrices, and
+    renormalization, take Keras' way.
+    """
+
+    def call(self, inputs: Tensor, training: Any = None, mask: Any = None) -> Tensor:
+        """See the class."""
+        is_plain = (
+            training is True
+            and self.trainable
+            and mask is None
+            and inputs.shape.rank == 2
+            and inputs.dtype == self.compute_dtype == tf.float32
+            and self.center
+            and self.scale
+            and not self.renorm
+            and self.virtual_batch_size is None
+        )
+        if not is_plain:
+            return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance = normalize_batch(
+            inputs, self.gamma, self.beta, self.epsilon
+        )
+        # An empty batch moves nothing.
+        share = tf.where(tf.size(inputs) > 0, 1.0 - self.momentum, 0.0)
+        self.moving_mean.assign_sub(share * (self.moving_mean - mean))
+        self.moving_variance.assign_sub(share * (self.moving_variance - variance))
+        return outputs
+
+
+def normalize_batch(
+    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalizes columns by their mean and variance over the batch.
+
+        y = (x - mean) / sqrt(variance + epsilon) * gamma + beta
+
+    Columns are summed as products with a row of ones, which is the fastest way there
+    is. The gradient of `y` is written out; mean and variance have none.
+
+    Args:
+      x: `[batch, dim]`.
+      gamma: `[dim]`.
+      beta: `[dim]`.
+      epsilon: Added to the variance.
+
+    Returns:
+      `y`, and mean and variance, `[dim]`; of an empty batch zeros.
+    """
+
+    @tf.custom_gradient
+    def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> Any:
+        batch = tf.shape(x)[0]
+        ones = tf.ones([1, batch])
+        share = tf.math.divide_no_nan(1.0, tf.cast(batch, tf.float32))
+
+        def sums(columns: Tensor) -> Tensor:
+            return tf.matmul(ones, columns)[0]
+
+        mean = share * sums(x)
+        centered = x - mean
+        variance = share * sums(tf.square(centered))
+        inverse = tf.math.rsqrt(variance + epsilon)
+        scale = inverse * gamma
+
+        def gradient(upstream: Tensor, *unused: Tensor) -> tuple[Tensor, ...]:
+            del unused
+            d_beta = sums(upstream)
+            d_gamma = inverse * sums(upstream * centered)
+            # What mean and variance pass on, each spread over the batch.
+            by_mean, by_variance = share * d_beta, share * inverse * d_gamma
+            d_x = scale * (upstream - centered * by_variance - by_mean)
+            return d_x, d_gamma, d_beta
+
+        return (centered * scale + beta, mean, variance), gradient
+
+    return normalize(x, tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta))
