@@ -43,7 +43,7 @@ class Result(NamedTuple):
       seed: The seed.
       sizes: Field -> width.
       parameters: Values in the rows of the tables.
-      auc: Of the test split.
+      auc: Of the test split; None where nothing was kept, so that there is no model.
       search_auc: The same of the model that searched, as it was at its end.
     """
 
@@ -52,7 +52,7 @@ class Result(NamedTuple):
     seed: int
     sizes: Mapping[str, int]
     parameters: int
-    auc: float
+    auc: float | None
     search_auc: float | None = None
 
 
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--layers", nargs="*", choices=CONFIGS, default=list(CONFIGS))
     parser.add_argument(
-        "--penalties", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3]
+        "--penalties", type=float, nargs="+", default=[3e-5, 1e-4, 3e-4]
     )
     parser.add_argument("--widths", type=int, nargs="*", default=[4, 1])
     parser.add_argument(
@@ -129,10 +129,12 @@ def search(
     # The last state, not the best one, which may have had other sizes.
     search_auc = job.evaluate("test", str(checkpoint.path))["label/auc"]
     found = checkpoint.manifest["state"]["search"]
+    sizes = {name: size["kept"] for name, size in found["search"].items()}
+    if not any(sizes.values()):
+        return Result(layer, penalty, seed, sizes, 0, None, search_auc)
     config = found_sizes.with_found_sizes(job.config, found)
     path = folder / f"{model_dir.name}.yaml"
     path.write_text(config_lib.dump_config(config), encoding="utf-8")
-    sizes = {name: size["kept"] for name, size in found["search"].items()}
     parameters, auc = trained(mt.Estimator(path))
     return Result(layer, penalty, seed, sizes, parameters, auc, search_auc)
 
@@ -183,7 +185,7 @@ def table(results: Sequence[Result]) -> str:
             f"{statistics.fmean(sum(r.sizes.values()) for r in group):.4g}",
             f"{statistics.fmean(r.parameters for r in group):,.0f}",
             spread(r.auc for r in group),
-            spread(r.search_auc for r in group if r.search_auc is not None),
+            spread(r.search_auc for r in group),
         ]
         lines.append(f"| {name} | {setting:g} | {' | '.join(cells)} |")
     lines += [
@@ -213,9 +215,9 @@ def by_setting(
     return groups
 
 
-def spread(values: Iterable[float]) -> str:
-    """Returns mean and deviation; the value alone where there is one."""
-    values = list(values)
+def spread(values: Iterable[float | None]) -> str:
+    """Returns mean and deviation of what is there; the value alone if it is one."""
+    values = [value for value in values if value is not None]
     if not values:
         return ""
     text = f"{statistics.fmean(values):.5f}"
@@ -231,7 +233,11 @@ def plot(results: Sequence[Result], path: pathlib.Path) -> None:
 
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     for name in dict.fromkeys(result.search for result in results):
-        points = sorted((r.parameters, r.auc) for r in results if r.search == name)
+        points = sorted(
+            (r.parameters, r.auc)
+            for r in results
+            if r.search == name and r.auc is not None
+        )
         style = "k--o" if name == ONE_WIDTH else "o"
         axes.plot(*zip(*points, strict=True), style, label=name)
     axes.set(xscale="log", xlabel="parameters of the tables", ylabel="test AUC")

@@ -45,6 +45,16 @@ def test_the_table_has_a_line_for_each_setting_and_the_sizes_of_each_seed():
     assert lines[-1] == "Seeds: 1, 2."
 
 
+def test_a_search_that_kept_nothing_has_a_line_without_a_model():
+    results = [
+        _result("one width", 4, 1, {"a": 4}, 400, 0.9),
+        _result("L", 0.1, 1, {"a": 0}, 0, None, 0.5),
+    ]
+    lines = embedding_search.table(results).splitlines()
+    assert "| L | 0.1 | 0 | 0 |  | 0.50000 |" in lines
+    assert "| L | 0.1 | 1 | 0 |" in lines
+
+
 @pytest.fixture
 def data(tmp_path):
     """Rows whose label follows the item; a city for each row number below 5."""
