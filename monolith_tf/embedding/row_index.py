@@ -50,7 +50,7 @@ class RowIndex:
         """
 
         def in_table() -> Tensor:
-            return self._table.lookup(ids)
+            return self.search(ids)
 
         def by_places() -> Tensor:
             places = self._places(ids)
@@ -62,8 +62,11 @@ class RowIndex:
 
         # Hashes of strings, which have no places, show in the first few.
         sample = self._places(ids[:_SAMPLE])
-        numbers = tf.cond(self._are_places(sample), by_places, in_table)
-        return tf.ensure_shape(numbers, [None])
+        return tf.cond(self._are_places(sample), by_places, in_table)
+
+    def search(self, ids: Tensor) -> Tensor:
+        """Returns the same by the hash table alone, in one operation."""
+        return tf.ensure_shape(self._table.lookup(ids), [None])
 
     def insert(self, ids: Tensor, numbers: Tensor) -> tf.Operation:
         """Tells the rows of distinct ids."""

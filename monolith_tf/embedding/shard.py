@@ -69,7 +69,7 @@ class Shard(ShardRows):
         changes = self.changes.read_value()
         generation = self.generation.read_value()
         with tf.control_dependencies([changes, generation]):
-            numbers = self.find(batch.ids)
+            numbers = self.index.find(batch.ids)
         if clock is not None and any(inserts):
             found = batch._replace(numbers=numbers)
             numbers = tf.cond(
@@ -129,7 +129,7 @@ class Shard(ShardRows):
         numbers = tf.cond(
             tf.equal(batch.generation, self.generation),
             lambda: batch.numbers,
-            lambda: self.find(batch.ids),
+            lambda: self.index.search(batch.ids),
         )
         if not any(inserts):
             return numbers
@@ -213,7 +213,7 @@ class Shard(ShardRows):
         found = tf.cond(
             tf.equal(changes, self.changes),
             lambda: tf.zeros_like(new_ids),
-            lambda: self.find(new_ids),
+            lambda: self.index.search(new_ids),
         )
         wanted = tf.equal(found, 0)
         if not all(inserts):

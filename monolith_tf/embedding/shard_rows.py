@@ -103,10 +103,6 @@ class ShardRows:
         self.weights, self.state = weights, state
         self.row_ids, self.free, self.stamps = row_ids, free, stamps
 
-    def find(self, ids: Tensor) -> Tensor:
-        """Row numbers of ids, 0 for an id that has no row."""
-        return self.index.find(ids)
-
     def stamp_names(self) -> tuple[str, ...]:
         """Names of the stamps that are kept."""
         return tuple(
@@ -187,7 +183,7 @@ class ShardRows:
             self.removed.append((step, ids))
         with tf.device(self.device):
             keys = tf.constant(ids, tf.int64)
-            numbers = self.find(keys)
+            numbers = self.index.search(keys)
             self.index.remove(keys)
             start = self.num_free.read_value()
             scatter(
