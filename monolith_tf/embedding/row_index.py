@@ -32,12 +32,12 @@ class RowIndex:
     def __init__(self, slots: Sequence[int] | None, capacity: int) -> None:
         self._slots = slots
         blocks = max(slots) - min(slots) + 1 if slots else 1
-        room = min(_MAX_PLACES, capacity) // blocks
-        self._width = min(_MAX_WIDTH, 1 << max(room - 1, 0).bit_length())
-        self._num_places = tf.constant(blocks * self._width, tf.uint64)
-        self._numbers = tf.Variable(
-            tf.zeros([blocks * self._width], tf.int32), trainable=False
-        )
+        # Twice the rows, since some tables have more of them than others.
+        room = min(_MAX_PLACES, 2 * capacity) // blocks
+        self._width = max(1, min(_MAX_WIDTH, room))
+        num_places = blocks * self._width
+        self._num_places = tf.constant(num_places, tf.uint64)
+        self._numbers = tf.Variable(tf.zeros([num_places], tf.int32), trainable=False)
         self._table = tf.lookup.experimental.MutableHashTable(
             tf.int64, tf.int64, default_value=0
         )

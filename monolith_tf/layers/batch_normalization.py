@@ -48,8 +48,8 @@ def normalize_batch(
 
         y = (x - mean) / sqrt(variance + epsilon) * gamma + beta
 
-    Columns are summed as products with a row of ones, which is the fastest way there
-    is. The gradient of `y` is written out; mean and variance have none.
+    Columns are summed as products with a row of ones, which is faster than to reduce
+    them. The gradient of `y` is written out; mean and variance have none.
 
     Args:
       x: `[batch, dim]`.

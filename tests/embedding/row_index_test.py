@@ -10,7 +10,7 @@ from monolith_tf import testing
 from monolith_tf.embedding.row_index import RowIndex
 
 _SLOTS = (3, 5)
-_CAPACITY = 64  # 32 places for each slot from 3 to 5.
+_CAPACITY = 48  # 32 places for each slot from 3 to 5.
 
 _integers = st.one_of(
     st.integers(0, 40), st.integers(2**20, 2**20 + 5), st.integers(2**47, 2**47 + 5)
@@ -93,8 +93,10 @@ class RowIndexTest(testing.TestCase):
         def places(slots, capacity):
             return int(RowIndex(slots, capacity)._num_places)
 
-        assert places([0], 1) == 1
-        assert places([0], 1000) == 1024
-        assert places([7, 8, 9], 3000) == 3 * 1024
+        assert places([0], 1) == 2
+        assert places([0], 1000) == 2000
+        assert places([7, 8, 9], 3000) == 6000
+        # Never more than 2^23, 32 MiB.
+        assert places(range(26), 10**9) == 26 * (2**23 // 26)
         assert places([0, 32767], 10**9) == 32768 * 256
         assert places(None, 10**9) == 1 << 20
