@@ -24,19 +24,30 @@ class Tower(tf_keras.layers.Layer):
       units: Width of every layer, first to last.
       dropout: Share of every layer's output that training drops.
       batch_norm: Whether layers are normalized over the batch.
+      use_bias: Whether layers have biases. Batch normalization takes them out again,
+        so that their gradients are rounding errors, which Adam makes steps of. Below
+        small inputs, such as products of new embeddings, the moving means lag behind
+        by more than the signal, and evaluation differs from training.
 
     Input shape: `[batch, width]`.
     Output shape: `[batch, units[-1]]`.
     """
 
     def __init__(
-        self, units: Sequence[int], *, dropout: float = 0.0, batch_norm: bool = True
+        self,
+        units: Sequence[int],
+        *,
+        dropout: float = 0.0,
+        batch_norm: bool = True,
+        use_bias: bool = True,
     ) -> None:
         super().__init__()
         self._layers: list[tf_keras.layers.Layer] = []
         for width in units:
             self._layers.append(
-                tf_keras.layers.Dense(width, kernel_initializer="glorot_normal")
+                tf_keras.layers.Dense(
+                    width, use_bias=use_bias, kernel_initializer="glorot_normal"
+                )
             )
             if batch_norm:
                 self._layers.append(
