@@ -75,7 +75,7 @@ def table(data: str, records: Sequence[Record], known: Mapping[str, Any]) -> str
         ]
         rows.append((statistics.fmean(r["test"][metrics[0]] for r in seeds), row))
     header = ["config", "seeds", *metrics, f"each {metrics[0]}", "published"]
-    header += ["examples/s", "parameters", "best step"]
+    header += ["examples/s", "parameters", "scored step"]
     ordered = [row for _, row in sorted(rows, reverse=True)]
     lines = [
         f"# Results on {data}",
@@ -83,8 +83,8 @@ def table(data: str, records: Sequence[Record], known: Mapping[str, Any]) -> str
         f"<!-- Made by `scripts/zoo` from {data}.json. -->",
         "",
         "The test split, scored once by the checkpoint that was best on the valid",
-        "split: mean and standard deviation over the seeds. The rate is that of",
-        "training alone.",
+        "split, or by the last one where the config has no `keep_best`: mean and",
+        "standard deviation over the seeds. The rate is that of training alone.",
         "",
         *_markdown([header, *ordered]),
         "",
