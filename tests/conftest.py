@@ -12,7 +12,10 @@ _GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 def pytest_configure():
     """Undoes `nohup` and `&`: programs that tests start inherit what is ignored."""
-    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    defaults = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
     for number, default in defaults.items():
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, default)
