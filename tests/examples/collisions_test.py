@@ -59,6 +59,7 @@ def test_the_table_takes_the_difference_seed_by_seed():
 
 @pytest.mark.slow
 def test_it_runs_and_goes_on_where_it_was(data, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
     output = tmp_path / "out.md"
     options = {"data": data, "folder": tmp_path / "runs", "output": output}
     arguments = [f"--{name}={value}" for name, value in options.items()]

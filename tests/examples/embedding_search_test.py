@@ -69,6 +69,7 @@ def data(tmp_path):
 
 @pytest.mark.slow
 def test_what_is_found_is_trained_from_its_config(data, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
     output = tmp_path / "out.md"
     folder = tmp_path / "runs"
     options = {"data": data, "folder": folder, "output": output}
