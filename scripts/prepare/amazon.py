@@ -8,11 +8,14 @@ other category of products goes with `--output`. A user's reviews in order of ti
 steps; every step but the first is predicted from those before it: a row with label 1,
 and one with label 0 that has in its place an item the user never reviewed, all of them
 alike likely. The last step of each user is in the test split, all others are in train.
+`tuning` holds the same split of the train rows alone: settings chosen on its
+`test.parquet` have seen nothing of the test rows.
 A history holds the last 50 steps before, oldest first; an item's category is the most
 special one of its last path, or 0 where it has none. Ids count from 1 as they come.
 """
 
 import ast
+import collections
 import json
 import operator
 import pathlib
@@ -50,7 +53,7 @@ def main() -> None:
 def make(
     source: pathlib.Path, metadata: pathlib.Path, output: pathlib.Path, seed: int
 ) -> None:
-    """Writes both Parquet files."""
+    """Writes the Parquet files."""
     items: dict[str, int] = {}
     users: dict[str, list[tuple[int, int]]] = {}
     for review in _objects(source):
@@ -60,17 +63,19 @@ def make(
     categories = _categories(metadata, items)
     rng = np.random.default_rng(seed)
     splits = streaming.Splits(output, {"train": 0.5, "test": 0.5})
-    rows: dict[str, list[tuple]] = {"train": [], "test": []}
+    rows: dict[str, list[tuple]] = collections.defaultdict(list)
     for user, steps in enumerate(users.values(), 1):
         history = [item for _, item in sorted(steps, key=operator.itemgetter(0))]
         for place in range(1, len(history)):
-            split = "test" if place == len(history) - 1 else "train"
+            after = len(history) - 1 - place
             before = history[max(0, place - MAX_LENGTH) : place]
             of_before = [categories[item] for item in before]
             shown = (history[place], _negative(rng, set(history), len(items)))
             for label, item in zip((1, 0), shown, strict=True):
                 row = (label, user, item, categories[item], before, of_before)
-                rows[split].append(row)
+                rows["train" if after else "test"].append(row)
+                if after:
+                    rows["tuning/train" if after > 1 else "tuning/test"].append(row)
         for split, found in rows.items():
             if len(found) >= ROWS_AT_A_TIME:
                 splits.write_to(split, streaming.batch(found, SCHEMA))

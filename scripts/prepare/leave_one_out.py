@@ -26,7 +26,7 @@ def hold_out(
     """Yields each user's last item, with others that the user has not rated.
 
     Args:
-      users: Numbers from 0, one a rating.
+      users: Numbers from 0, one a rating; those that have none are left out.
       items: Numbers from 0.
       times: When; of several at once the last in the file counts as the last.
       seed: Of the draws.
@@ -36,6 +36,8 @@ def hold_out(
     starts = np.searchsorted(users[order], np.arange(users.max() + 2))
     others = np.arange(items.max() + 1)
     for user, (start, end) in enumerate(itertools.pairwise(starts)):
+        if start == end:
+            continue
         rated = items[order[start:end]]
         unseen = np.setdiff1d(others, rated)
         drawn = rng.choice(unseen, min(NUM_NEGATIVES, len(unseen)), replace=False)
@@ -70,23 +72,19 @@ def test_rows(held: list[Held]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, names=["user", "item", "label"])
 
 
-def train_rows(
-    users: np.ndarray, items: np.ndarray, ratings: np.ndarray, held: list[Held]
-) -> pa.RecordBatch:
-    """Returns the ratings that are not held out: `user`, `item` and `rating`.
+def kept(users: np.ndarray, items: np.ndarray, held: list[Held]) -> np.ndarray:
+    """Returns which ratings are not held out, bool [ratings].
 
     Raises:
       ValueError: If what is held out is not among the ratings.
     """
     num_items = items.max() + 1
     pairs = np.array([user * num_items + item for user, item, _ in held])
-    kept = ~np.isin(users * num_items + items, pairs)
-    if len(users) - kept.sum() != len(held):
+    mask = ~np.isin(users * num_items + items, pairs)
+    if len(users) - mask.sum() != len(held):
         raise ValueError(
             "Every item held out must be rated once by its user. Received: "
-            f"{len(held)} of them, {len(users) - kept.sum()} of them among the "
+            f"{len(held)} of them, {len(users) - mask.sum()} of them among the "
             "ratings. They belong to other ratings."
         )
-    named = {"user": users, "item": items, "rating": ratings}
-    columns = {name: pa.array(values[kept]) for name, values in named.items()}
-    return pa.RecordBatch.from_pydict(columns)
+    return mask

@@ -14,6 +14,8 @@ rated. Users and items are numbered from 0 in the order of the file. The publish
 split, which many papers use, decides in its own way where ratings have one time, and
 has drawn its movies: `ml-1m.test.negative` of
 https://github.com/hexiangnan/neural_collaborative_filtering/tree/master/Data tells.
+`tuning` holds the same split of the train rows alone: settings chosen on its
+`test.parquet` have seen nothing of the test rows.
 
 `by_time` holds another split of the rows of `ratings.parquet`: of each user's ratings
 in order of time the first 80 % are in `train.parquet`, then 10 % in `valid.parquet` and
@@ -98,10 +100,34 @@ def make(
         held = list(leave_one_out.published(negatives))
     else:
         held = list(leave_one_out.hold_out(*numbers, times))
-    splits.write_to("train", leave_one_out.train_rows(*numbers, ratings, held))
-    splits.write_to("test", leave_one_out.test_rows(held))
+    known = np.stack([*numbers, ratings, times])
+    known = _hold_out(splits, "", known, held)
+    if known.size:
+        held = list(leave_one_out.hold_out(known[0], known[1], known[3]))
+        _hold_out(splits, "tuning/", known, held)
     splits.close()
     _split_by_time(output)
+
+
+def _hold_out(
+    splits: streaming.Splits,
+    folder: str,
+    known: np.ndarray,
+    held: list[leave_one_out.Held],
+) -> np.ndarray:
+    """Writes `train` and `test`; returns what is known of the train rows.
+
+    Args:
+      splits: Where to.
+      folder: Of the two files: nothing, or a name and a slash.
+      known: Users, items, ratings and times, int64 [4, ratings].
+      held: What is held out.
+    """
+    known = known[:, leave_one_out.kept(known[0], known[1], held)]
+    columns = dict(zip(("user", "item", "rating"), map(pa.array, known), strict=False))
+    splits.write_to(f"{folder}train", pa.RecordBatch.from_pydict(columns))
+    splits.write_to(f"{folder}test", leave_one_out.test_rows(held))
+    return known
 
 
 def _split_by_time(folder: pathlib.Path) -> None:

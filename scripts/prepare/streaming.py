@@ -158,7 +158,8 @@ def batch(rows: Sequence[tuple], schema: pa.Schema) -> pa.RecordBatch:
 class Splits:
     """Writes rows to `train.parquet`, `valid.parquet` and `test.parquet`.
 
-    Which split a row goes to is drawn from the seed and the row's number alone.
+    Which split a row goes to is drawn from the seed and the row's number alone. Files
+    have their names once they are whole: until then `.partial` is behind them.
 
     Args:
       folder: Where to; made where missing.
@@ -185,13 +186,14 @@ class Splits:
             self.write_to(name, batch.filter(pa.array(drawn == number)))
 
     def write_to(self, name: str, batch: pa.RecordBatch) -> None:
-        """Writes rows to one split."""
+        """Writes rows to one split; its name may begin with that of a folder."""
         if not batch.num_rows:
             return
         if name not in self._writers:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            path = self._folder / f"{name}.parquet.partial"
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._writers[name] = pq.ParquetWriter(
-                self._folder / f"{name}.parquet", batch.schema, compression="zstd"
+                path, batch.schema, compression="zstd"
             )
         self._writers[name].write_batch(batch, row_group_size=ROW_GROUP_ROWS)
         self.rows[name] = self.rows.get(name, 0) + batch.num_rows
@@ -200,7 +202,9 @@ class Splits:
         """Ends the files, and says what is in them."""
         for name, writer in self._writers.items():
             writer.close()
-            print(f"{self._folder / name}.parquet: {self.rows[name]:,} rows")
+            path = self._folder / f"{name}.parquet"
+            path.with_suffix(".parquet.partial").replace(path)
+            print(f"{path}: {self.rows[name]:,} rows")
 
 
 def shares(values: Sequence[float]) -> dict[str, float]:

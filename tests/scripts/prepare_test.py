@@ -159,6 +159,19 @@ def test_movielens_holds_out_the_last_rating_of_each_user(scripts, tmp_path):
     assert sorted(ranked[2]) == [0, 1, 2, 202]  # All that user 3 has not rated.
 
 
+def test_movielens_holds_out_once_more_for_tuning(scripts, tmp_path):
+    source = _movielens(tmp_path / "ml-1m.zip", [*_RATINGS[:5], (3, 10, 1, 1)])
+    scripts("movielens_1m").make(source, tmp_path / "out", check=False)
+    # Of users 0 and 1 one rating less than in train; user 2 has had its only one.
+    train = _rows(tmp_path / "out" / "tuning" / "train.parquet")
+    assert train == [{"user": 0, "item": 0, "rating": 5}]
+    test = _rows(tmp_path / "out" / "tuning" / "test.parquet")
+    assert [(row["user"], row["item"]) for row in test if row["label"]] == [
+        (0, 1),
+        (1, 0),
+    ]
+
+
 def test_movielens_takes_the_published_negatives(scripts, tmp_path):
     source = _movielens(tmp_path / "ml-1m.zip", _RATINGS[:5])
     negatives = tmp_path / "ml-1m.test.negative"
@@ -303,6 +316,26 @@ def test_amazon_predicts_each_step_from_those_before(scripts, tmp_path):
     shared = {"user": 1, "item_history": [2, 3], "category_history": [1, 2]}
     assert positive == {"label": 1, "item": 1, "category": 0, **shared}
     assert negative == {"label": 0, "item": 4, "category": 0, **shared}
+
+
+def test_amazon_holds_out_one_step_more_for_tuning(scripts, tmp_path):
+    reviews = [("U", item, time) for time, item in enumerate("abcd")]
+    reviews += [("V", "e", 1), ("V", "f", 2)]
+    out = tmp_path / "out"
+    scripts("amazon").make(*_amazon(tmp_path, reviews), out, seed=1)
+    train = _rows(out / "train.parquet")
+    assert [row["item_history"] for row in train] == [[1], [1], [1, 2], [1, 2]]
+    assert _rows(out / "tuning" / "train.parquet") == train[:2]
+    assert _rows(out / "tuning" / "test.parquet") == train[2:]
+
+
+def test_a_file_has_its_name_once_it_is_whole(scripts, tmp_path):
+    splits = scripts("streaming").Splits(tmp_path, {"train": 1.0})
+    splits.write(pa.RecordBatch.from_pydict({"user": [1, 2]}))
+    assert [path.name for path in tmp_path.iterdir()] == ["train.parquet.partial"]
+    splits.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["train.parquet"]
+    assert _rows(tmp_path / "train.parquet") == [{"user": 1}, {"user": 2}]
 
 
 def test_amazon_keeps_the_latest_steps_and_the_files_order_of_equal_times(
