@@ -15,19 +15,19 @@ _EPSILON = 1e-5
 class Tower(tf_keras.layers.Layer):
     """Dense layers with batch normalization, relu and dropout, the last one too.
 
-        x = dropout(relu(batch_norm(x @ w + b)))    # for every width
+        x = dropout(relu(batch_norm(x @ w)))    # for every width
+        x = dropout(relu(x @ w + b))            # without batch normalization
 
     Batch normalization follows its batch quickly and adds little to the variances:
-    embeddings start small.
+    embeddings start small. It would take biases out again: their gradients would be
+    rounding errors, which Adam makes steps of. Below small inputs, such as products of
+    new embeddings, the moving means would lag behind by more than the signal, and
+    evaluation would differ from training.
 
     Args:
       units: Width of every layer, first to last.
       dropout: Share of every layer's output that training drops.
       batch_norm: Whether layers are normalized over the batch.
-      use_bias: Whether layers have biases. Batch normalization takes them out again,
-        so that their gradients are rounding errors, which Adam makes steps of. Below
-        small inputs, such as products of new embeddings, the moving means lag behind
-        by more than the signal, and evaluation differs from training.
 
     Input shape: `[batch, width]`.
     Output shape: `[batch, units[-1]]`.
@@ -39,14 +39,13 @@ class Tower(tf_keras.layers.Layer):
         *,
         dropout: float = 0.0,
         batch_norm: bool = True,
-        use_bias: bool = True,
     ) -> None:
         super().__init__()
         self._layers: list[tf_keras.layers.Layer] = []
         for width in units:
             self._layers.append(
                 tf_keras.layers.Dense(
-                    width, use_bias=use_bias, kernel_initializer="glorot_normal"
+                    width, use_bias=not batch_norm, kernel_initializer="glorot_normal"
                 )
             )
             if batch_norm:

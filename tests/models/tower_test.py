@@ -7,25 +7,9 @@ import tf_keras
 from monolith_tf.models import tower
 
 
-def test_batch_normalization_takes_biases_out_again():
-    x = tf.random.stateless_normal([64, 6], seed=[1, 2])
-    with_bias, without = tower.Tower([5, 4]), tower.Tower([5, 4], use_bias=False)
-    for layers in (with_bias, without):
-        layers(x)
-    copied = [v for v in with_bias.weights if "bias" not in v.name]
-    for source, target in zip(copied, without.weights, strict=True):
-        target.assign(source)
-    for variable in with_bias.weights:
-        if "bias" in variable.name:
-            variable.assign(tf.random.stateless_normal(variable.shape, seed=[3, 4]))
-    np.testing.assert_allclose(
-        without(x, training=True), with_bias(x, training=True), rtol=1e-4, atol=1e-4
-    )
-
-
 def test_a_tower_is_dense_normalized_rectified():
     x = tf.random.stateless_normal([64, 6], seed=[5, 6])
-    layers = tower.Tower([5], use_bias=False)
+    layers = tower.Tower([5])
     y = layers(x, training=True)
     (kernel,) = (v for v in layers.weights if "kernel" in v.name)
     product = x.numpy() @ kernel.numpy()
