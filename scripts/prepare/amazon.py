@@ -5,13 +5,14 @@
 
 Both files are at https://snap.stanford.edu/data/amazon/productGraph/categoryFiles/. Any
 other category of products goes with `--output`. A user's reviews in order of time are
-steps; every step but the first is predicted from those before it: a row with label 1,
-and one with label 0 that has in its place an item the user never reviewed, all of them
-alike likely. The last step of each user is in the test split, all others are in train.
-`tuning` holds the same split of the train rows alone: settings chosen on its
-`test.parquet` have seen nothing of the test rows.
-A history holds the last 50 steps before, oldest first; an item's category is the most
-special one of its last path, or 0 where it has none. Ids count from 1 as they come.
+steps; every step but the first is predicted from those before it. The last step of each
+user is in the test split: a row with label 1, and one with label 0 that has in its
+place an item the user never reviewed, all of them alike likely. All others are in
+train, without labels: `data.negatives` draws other items for them, new ones in every
+epoch. `tuning` holds the same split of the train rows alone: settings chosen on its
+`test.parquet` have seen nothing of the test rows. A history holds the last 50 steps
+before, oldest first; an item's category is the most special one of its last path, or 0
+where it has none. Ids count from 1 as they come.
 """
 
 import ast
@@ -21,6 +22,7 @@ import operator
 import pathlib
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,9 +31,8 @@ import streaming
 
 MAX_LENGTH = 50
 ROWS_AT_A_TIME = 65_536
-SCHEMA = pa.schema(
+STEPS = pa.schema(
     [
-        ("label", pa.int8()),
         ("user", pa.int32()),
         ("item", pa.int32()),
         ("category", pa.int32()),
@@ -39,6 +40,7 @@ SCHEMA = pa.schema(
         ("category_history", pa.list_(pa.int32())),
     ]
 )
+SCHEMAS = {"train": STEPS, "test": STEPS.append(pa.field("label", pa.int8()))}
 
 
 def main() -> None:
@@ -66,24 +68,43 @@ def make(
     rows: dict[str, list[tuple]] = collections.defaultdict(list)
     for user, steps in enumerate(users.values(), 1):
         history = [item for _, item in sorted(steps, key=operator.itemgetter(0))]
-        for place in range(1, len(history)):
-            after = len(history) - 1 - place
-            before = history[max(0, place - MAX_LENGTH) : place]
-            of_before = [categories[item] for item in before]
-            shown = (history[place], _negative(rng, set(history), len(items)))
-            for label, item in zip((1, 0), shown, strict=True):
-                row = (label, user, item, categories[item], before, of_before)
-                rows["train" if after else "test"].append(row)
-                if after:
-                    rows["tuning/train" if after > 1 else "tuning/test"].append(row)
-        for split, found in rows.items():
-            if len(found) >= ROWS_AT_A_TIME:
-                splits.write_to(split, streaming.batch(found, SCHEMA))
-                found.clear()
-    for split, found in rows.items():
-        if found:
-            splits.write_to(split, streaming.batch(found, SCHEMA))
+        for folder, known in (("", history), ("tuning/", history[:-1])):
+            for split, row in _steps(user, known, categories, rng):
+                rows[folder + split].append(row)
+        _write(splits, rows, ROWS_AT_A_TIME)
+    _write(splits, rows, 1)
     splits.close()
+
+
+def _steps(
+    user: int,
+    history: Sequence[int],
+    categories: Sequence[int],
+    rng: np.random.Generator,
+) -> Iterator[tuple[str, tuple]]:
+    """Yields the split and the row of each step, and of the item drawn for the last."""
+    for place in range(1, len(history)):
+        before = history[max(0, place - MAX_LENGTH) : place]
+        of_before = [categories[item] for item in before]
+        item = history[place]
+        row = (user, item, categories[item], before, of_before)
+        if place < len(history) - 1:
+            yield "train", row
+        else:
+            other = _negative(rng, set(history), len(categories) - 1)
+            yield "test", (*row, 1)
+            yield "test", (user, other, categories[other], before, of_before, 0)
+
+
+def _write(
+    splits: streaming.Splits, rows: Mapping[str, list[tuple]], at_least: int
+) -> None:
+    """Writes the rows of splits that have so many, and forgets them."""
+    for split, found in rows.items():
+        if len(found) >= at_least:
+            schema = SCHEMAS[split.removeprefix("tuning/")]
+            splits.write_to(split, streaming.batch(found, schema))
+            found.clear()
 
 
 def _objects(path: pathlib.Path) -> Iterator[Mapping[str, Any]]:

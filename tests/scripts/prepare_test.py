@@ -308,10 +308,8 @@ def test_amazon_predicts_each_step_from_those_before(scripts, tmp_path):
     scripts("amazon").make(*_amazon(tmp_path, reviews), out, seed=1)
     # U's steps are b, c, a: items 2, 3, 1 of categories 1 (Face), 2 (Hair) and none. V
     # has one step, which has none before it.
-    positive, negative = _rows(out / "train.parquet")
     shared = {"user": 1, "item_history": [2], "category_history": [1]}
-    assert positive == {"label": 1, "item": 3, "category": 2, **shared}
-    assert negative == {"label": 0, "item": 4, "category": 0, **shared}
+    assert _rows(out / "train.parquet") == [{"item": 3, "category": 2, **shared}]
     positive, negative = _rows(out / "test.parquet")
     shared = {"user": 1, "item_history": [2, 3], "category_history": [1, 2]}
     assert positive == {"label": 1, "item": 1, "category": 0, **shared}
@@ -324,9 +322,13 @@ def test_amazon_holds_out_one_step_more_for_tuning(scripts, tmp_path):
     out = tmp_path / "out"
     scripts("amazon").make(*_amazon(tmp_path, reviews), out, seed=1)
     train = _rows(out / "train.parquet")
-    assert [row["item_history"] for row in train] == [[1], [1], [1, 2], [1, 2]]
-    assert _rows(out / "tuning" / "train.parquet") == train[:2]
-    assert _rows(out / "tuning" / "test.parquet") == train[2:]
+    assert [row["item_history"] for row in train] == [[1], [1, 2]]
+    assert _rows(out / "tuning" / "train.parquet") == train[:1]
+    positive, negative = _rows(out / "tuning" / "test.parquet")
+    assert positive == {"label": 1, **train[1]}
+    assert negative["label"] == 0
+    assert negative["item"] in {4, 5, 6}
+    assert negative["item_history"] == [1, 2]
 
 
 def test_a_file_has_its_name_once_it_is_whole(scripts, tmp_path):
