@@ -117,15 +117,17 @@ def csv_batches(
     *,
     delimiter: str = ",",
     header: bool = True,
+    null_values: Sequence[str] = ("",),
     block_bytes: int = BLOCK_BYTES,
 ) -> Iterator[pa.RecordBatch]:
-    """Yields the rows of a CSV file; an empty cell is a null.
+    """Yields the rows of a CSV file.
 
     Args:
       file: The file.
       types: Column -> type, in the file's order where it has no header.
       delimiter: Between cells.
       header: Whether the first row names the columns.
+      null_values: Cells that stand for a missing value.
       block_bytes: Read at a time.
     """
     reader = pyarrow.csv.open_csv(
@@ -139,7 +141,7 @@ def csv_batches(
         convert_options=pyarrow.csv.ConvertOptions(
             column_types=dict(types),
             include_columns=list(types),
-            null_values=[""],
+            null_values=list(null_values),
             strings_can_be_null=True,
         ),
     )
@@ -198,13 +200,14 @@ class Splits:
         self._writers[name].write_batch(batch, row_group_size=ROW_GROUP_ROWS)
         self.rows[name] = self.rows.get(name, 0) + batch.num_rows
 
-    def close(self) -> None:
-        """Ends the files, and says what is in them."""
+    def close(self, *, quiet: bool = False) -> None:
+        """Ends the files, and says what is in them unless `quiet`."""
         for name, writer in self._writers.items():
             writer.close()
             path = self._folder / f"{name}.parquet"
             path.with_suffix(".parquet.partial").replace(path)
-            print(f"{path}: {self.rows[name]:,} rows")
+            if not quiet:
+                print(f"{path}: {self.rows[name]:,} rows")
 
 
 def shares(values: Sequence[float]) -> dict[str, float]:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 _FOLDER = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "prepare"
-_NAMES = ("amazon", "frappe", "movielens_1m", "criteo", "avazu")
+_NAMES = ("amazon", "frappe", "movielens_1m", "criteo", "avazu", "taobao_ad")
 
 
 @pytest.fixture
@@ -415,6 +415,76 @@ def test_avazu_reads_packed_files_and_takes_the_hour_apart(scripts, tmp_path):
     assert (first["click"], second["click"]) == (0, 1)
     assert "id" not in first
     assert not (tmp_path / "out" / "valid.parquet").exists()
+
+
+_BEFORE, _AFTER = 1_494_604_799, 1_494_604_800  # Around 13 May 2017, 0:00, Beijing.
+
+
+def _taobao(folder):
+    """Writes small files of the true formats; returns two of their paths."""
+    (folder / "raw_sample.csv").write_text(
+        "user,time_stamp,adgroup_id,pid,nonclk,clk\n"
+        f"581738,{_BEFORE},1,430548_1007,1,0\n"
+        f"7,{_AFTER},63133,430539_1007,0,1\n"
+    )
+    (folder / "ad_feature.csv").write_text(
+        "adgroup_id,cate_id,campaign_id,customer,brand,price\n"
+        "63133,6406,83237,1,95471,170.0\n"
+        "1,9025,8,2,NULL,99.5\n"
+    )
+    # A space follows the last name in the true file.
+    (folder / "user_profile.csv").write_text(
+        "userid,cms_segid,cms_group_id,final_gender_code,age_level,pvalue_level,"
+        "shopping_level,occupation,new_user_class_level \n"
+        "581738,0,5,2,5,,3,0,3\n"
+    )
+    log = [(7, _AFTER - n, "pv", n, 1000 + n) for n in range(60)]
+    log += [(581738, 5, "buy", 4, 8), (581738, 2, "cart", 3, 9), (71, 1, "fav", 1, 1)]
+    lines = ["user,time_stamp,btag,cate,brand", *(",".join(map(str, r)) for r in log)]
+    (folder / "behavior_log.csv").write_text("\n".join(lines) + "\n")
+    return folder / "raw_sample.csv", folder / "behavior_log.csv"
+
+
+def test_taobao_joins_ads_and_users_and_splits_by_day(scripts, tmp_path):
+    source, _ = _taobao(tmp_path)
+    scripts("taobao_ad").make(source, tmp_path / "out")
+    (train,), (test,) = (
+        _rows(tmp_path / "out" / f"{name}.parquet") for name in ("train", "test")
+    )
+    assert train == {
+        "user": 581738, "time_stamp": _BEFORE, "adgroup_id": 1, "pid": "430548_1007",
+        "clk": 0, "cate_id": 9025, "campaign_id": 8, "customer": 2, "brand": None,
+        "price": 99.5, "cms_segid": 0, "cms_group_id": 5, "final_gender_code": 2,
+        "age_level": 5, "pvalue_level": None, "shopping_level": 3, "occupation": 0,
+        "new_user_class_level": 3,
+    }  # fmt: skip
+    assert (test["clk"], test["brand"], test["price"]) == (1, 95471, 170.0)
+    assert test["age_level"] is None  # Nothing is known of user 7.
+
+
+def test_taobao_gives_the_behaviors_before_a_row(scripts, tmp_path):
+    source, behaviors = _taobao(tmp_path)
+    scripts("taobao_ad").make(source, tmp_path / "out", behaviors)
+    (train,), (test,) = (
+        _rows(tmp_path / "out" / f"{name}.parquet") for name in ("train", "test")
+    )
+    assert train["cate_history"] == [3, 4]
+    assert train["brand_history"] == [9, 8]
+    assert train["btag_history"] == ["cart", "buy"]
+    # The one of the row's own second is not before it; of the others the last 50 are.
+    assert test["cate_history"] == [*range(50, 0, -1)]
+    assert train["new_user_class_level"] == 3
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "test.parquet",
+        "train.parquet",
+    ]
+
+
+def test_taobao_says_that_a_file_is_another_one(scripts, tmp_path):
+    _, behaviors = _taobao(tmp_path)
+    with pytest.raises(SystemExit, match=r"behavior_log\.csv:1: .*Received: user,time"):
+        scripts("taobao_ad").make(behaviors, tmp_path / "out")
+    assert not (tmp_path / "out" / "train.parquet").exists()
 
 
 @pytest.mark.parametrize("name", _NAMES)
