@@ -47,12 +47,26 @@ def histories(
       end: The place behind the last one.
       length: Items of a history, at most.
     """
-    lengths = np.minimum(places[start:end], length)
+    ends = np.arange(start, end)
+    return last(pa.array(items), ends - places[start:end], ends, length)
+
+
+def last(
+    values: pa.Array, starts: np.ndarray, ends: np.ndarray, length: int
+) -> pa.ListArray:
+    """Returns for each range of places its last values, `length` of them at most.
+
+    Args:
+      values: In the order in which they came.
+      starts: First place of each range.
+      ends: The place behind each range's last one.
+      length: Values of a list, at most.
+    """
+    lengths = np.minimum(ends - starts, length)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    firsts = np.arange(start, end) - lengths
-    taken = np.repeat(firsts - offsets[:-1], lengths) + np.arange(offsets[-1])
+    places = np.repeat(ends - lengths - offsets[:-1], lengths) + np.arange(offsets[-1])
     return pa.ListArray.from_arrays(
-        pa.array(offsets, pa.int32()), pa.array(items[taken])
+        pa.array(offsets, pa.int32()), values.take(pa.array(places))
     )
 
 

@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Iterator
 from collections.abc import Mapping
 
+import in_time_order
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -109,12 +110,9 @@ def with_histories(shown: pa.Table, log: pa.Table) -> pa.Table:
     ].to_numpy()
     starts = np.searchsorted(keys, users)
     ends = np.searchsorted(keys, users + shown["time_stamp"].to_numpy())
-    lengths = np.minimum(ends - starts, MAX_LENGTH)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    places = np.repeat(ends - lengths - offsets[:-1], lengths) + np.arange(offsets[-1])
     for name in ("cate", "brand", "btag"):
-        values = log[name].combine_chunks().take(pa.array(places))
-        lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
+        values = log[name].combine_chunks()
+        lists = in_time_order.last(values, starts, ends, MAX_LENGTH)
         shown = shown.append_column(f"{name}_history", lists)
     return shown
 
