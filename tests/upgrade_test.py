@@ -1,0 +1,145 @@
+"""Loads what version 0.1.0 wrote; `golden/v0_1_0/make.py` made it."""
+
+import gzip
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+import monolith_tf as mt
+from monolith_tf.embedding.placement import Placement
+from monolith_tf.embedding.spec import ColumnSpec
+from monolith_tf.embedding.spec import TableSpec
+from monolith_tf.embedding.store import EmbeddingStore
+from monolith_tf.experiment.estimator import Estimator
+from monolith_tf.testing import small_job
+
+# Keras finds classes by name once their modules are loaded.
+_CLASSES = (mt.embedding.Embedding, mt.layers.CIN, mt.layers.MLP, mt.layers.SeNet)
+_GOLDEN = pathlib.Path(__file__).parent / "golden" / "v0_1_0"
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """A copy of the files that 0.1.0 wrote, as the working folder."""
+    folder = tmp_path / "written"
+    shutil.copytree(_GOLDEN, folder, ignore=shutil.ignore_patterns("make.py"))
+    for path in folder.rglob("*.gz"):
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def _inputs(expected):
+    return {
+        name.removeprefix("inputs/"): tf.constant(expected[name])
+        for name in expected
+        if name.startswith("inputs/")
+    }
+
+
+def _expected_rows(expected, moment):
+    ends = np.cumsum(expected[f"{moment}/lengths"])[:-1]
+    rows = np.split(expected[f"{moment}/rows"], ends)
+    return dict(zip(expected[f"{moment}/ids"].tolist(), rows, strict=True))
+
+
+def _check_rows(found, expected, moment, tolerance):
+    rows = small_job.rows(found.embedding_dir)
+    expected_rows = _expected_rows(expected, moment)
+    assert rows.keys() == expected_rows.keys()
+    for feature_id, row in expected_rows.items():
+        values = np.frombuffer(rows[feature_id], np.float32)
+        np.testing.assert_allclose(values, row, rtol=tolerance, atol=tolerance)
+
+
+def test_a_job_is_evaluated_and_resumes_as_it_would_have(written):
+    expected = np.load("expected_job.npz")
+    job = Estimator("config.yaml")
+    _check_rows(small_job.last(written / "model"), expected, "at_16", 0)
+    metrics = job.evaluate("eval")
+    assert metrics["click/auc"] == pytest.approx(float(expected["auc"]), abs=1e-6)
+    log_loss = float(expected["log_loss"])
+    assert metrics["click/log_loss"] == pytest.approx(log_loss, abs=1e-5)
+    job.train()
+    found = small_job.last(written / "model")
+    assert found.step == int(expected["resumed_steps"])
+    _check_rows(found, expected, "resumed", 1e-4)
+
+
+def test_an_export_answers_as_it_did(written):
+    expected = np.load("expected_job.npz")
+    (export,) = (written / "model" / "export").iterdir()
+    signature = tf.saved_model.load(str(export)).signatures["serving_default"]
+    answer = signature(**_inputs(expected))["click"]
+    np.testing.assert_allclose(answer, expected["click"], atol=1e-6)
+
+
+def test_a_checkpoint_and_deltas_restore_on_other_shards(written):
+    expected = np.load("expected_store.npz")
+    tables = (
+        TableSpec(name="a", slot=1, dim=2, expire_after_steps=10, admit_after=2),
+        TableSpec(name="b", slot=2, dim=3),
+    )
+    store = EmbeddingStore(
+        tables,
+        [ColumnSpec(feature=table.name, table=table.name) for table in tables],
+        placement=Placement(num_shards=3),
+        track_updates=True,
+    )
+    folders = [str(written / "store" / step) for step in ("6", "15", "18")]
+    report = store.restore(folders[0], deltas=folders[1:])
+    assert report.step == 18
+    rows = _by_id(store.rows())
+    places = [n for n in expected if n.startswith("ids/")]
+    pairs = ((expected[n], expected[n.replace("ids", "rows")]) for n in places)
+    expected_rows = _by_id(pairs)
+    assert rows.keys() == expected_rows.keys()
+    for feature_id, row in expected_rows.items():
+        np.testing.assert_array_equal(rows[feature_id], row)
+    for name, values in store.counters().items():
+        if f"counters/{name}" in expected:
+            np.testing.assert_array_equal(values, expected[f"counters/{name}"])
+
+
+def _by_id(chunks):
+    return {
+        feature_id: row
+        for ids, rows in chunks
+        for feature_id, row in zip(ids.tolist(), rows, strict=True)
+    }
+
+
+def test_a_keras_file_answers_and_trains_as_it_did(written):
+    expected = np.load("expected_keras.npz")
+    model = tf_keras.models.load_model(written / "keras" / "model.keras")
+    inputs = _inputs(expected)
+    answer = model.predict(inputs, verbose=0)
+    np.testing.assert_allclose(answer, expected["answer"], atol=1e-6)
+    model.fit(inputs, expected["target"], batch_size=16, verbose=0, shuffle=False)
+    further = model.predict(inputs, verbose=0)
+    np.testing.assert_allclose(further, expected["further"], atol=1e-5)
+
+
+def test_a_keras_saved_model_answers_as_it_did_and_trains_its_rows(written):
+    expected = np.load("expected_keras.npz")
+    model = tf_keras.models.load_model(written / "keras" / "saved_model")
+    inputs = _inputs(expected)
+    answer = model.predict(inputs, verbose=0)
+    np.testing.assert_allclose(answer, expected["answer"], atol=1e-6)
+    before = _by_id([model.get_layer("keys").get_rows()])
+    model.fit(inputs, expected["target"], batch_size=16, verbose=0)
+    after = _by_id([model.get_layer("keys").get_rows()])
+    assert before.keys() == after.keys()
+    assert all(np.any(after[key] != row) for key, row in before.items())
+
+
+def test_a_keras_export_answers_as_it_did(written):
+    expected = np.load("expected_keras.npz")
+    loaded = tf.saved_model.load(str(written / "keras" / "export"))
+    inputs = [tf.constant(expected[f"inputs/{n}"]) for n in ("key", "word", "price")]
+    np.testing.assert_allclose(loaded.serve(inputs), expected["answer"], atol=1e-6)
