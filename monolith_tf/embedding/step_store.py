@@ -182,6 +182,28 @@ class StepStore(tf.Module):
         by_table = tf.gather(tf.concat(totals, axis=0), tf.argsort(order))
         return dict(zip(COUNTERS, tf.unstack(by_table, axis=1), strict=True))
 
+    def table_counters(self) -> dict[str, dict[str, int]]:
+        """What happened to each table so far, as plain numbers.
+
+        Reads one small variable per shard, and may be asked while steps are under way.
+
+        Returns:
+          Table name -> counter -> number: those of `counters`, and `bytes`, about what
+          the table's rows take in memory with optimizer state, bookkeeping and index.
+        """
+        counters = {name: value.numpy() for name, value in self.counters().items()}
+        bytes_per_id = {
+            table.name: sizing.bytes_per_id(group)
+            for group in self.groups
+            for table in group.tables
+        }
+        by_table = {}
+        for place, table in enumerate(self.tables):
+            found = {name: int(values[place]) for name, values in counters.items()}
+            found["bytes"] = found["rows"] * bytes_per_id[table.name]
+            by_table[table.name] = found
+        return by_table
+
     def _pull(
         self, name: str, batch: Distinct, clock: Clock | None
     ) -> tuple[Tensor, tuple[PulledShard, ...]]:

@@ -112,21 +112,18 @@ class EmbeddingStore(step_store.StepStore):
 
     def describe(self) -> list[sizing.TableInfo]:
         """Size and place of every table, in the order of `tables`."""
-        rows = self.counters()["rows"].numpy().tolist()
+        counters = self.table_counters()
         devices = tuple(map(self.placement.device, range(self.placement.num_shards)))
-        group_of = {
-            table.name: group for group in self.groups for table in group.tables
-        }
         return [
             sizing.TableInfo(
                 name=table.name,
                 slot=table.slot or 0,
                 dim=table.row_dim,
-                rows=num_rows,
-                bytes=num_rows * sizing.bytes_per_id(group_of[table.name]),
+                rows=counters[table.name]["rows"],
+                bytes=counters[table.name]["bytes"],
                 devices=devices,
             )
-            for table, num_rows in zip(self.tables, rows, strict=True)
+            for table in self.tables
         ]
 
     def save(

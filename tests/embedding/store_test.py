@@ -319,6 +319,11 @@ class StoreTest(testing.TestCase):
         self.assertEqual((b.slot, b.dim, b.devices), (1, 5, ("/CPU:0", "/CPU:0")))
         # Weights, Adagrad's state, the id, and a node and bucket of a hash map.
         self.assertEqual(c.bytes, 2 * (3 * 4 + 3 * 4 + 8 + 43))
+        counters = store.table_counters()
+        self.assertEqual(list(counters), ["a", "b", "c"])
+        self.assertEqual(set(counters["a"].values()), {0})
+        expected = {"rows": 2, "inserted": 2, "bytes": c.bytes}
+        self.assertEqual({key: counters["c"][key] for key in expected}, expected)
 
 
 def _resident_bytes():
