@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import pathlib
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
@@ -34,6 +35,7 @@ from monolith_tf.training import recorder as recorder_lib
 from monolith_tf.training import run as run_lib
 from monolith_tf.training import spec as training_spec
 from monolith_tf.training import stepper as stepper_lib
+from monolith_tf.training import table_log
 
 
 class Watcher:
@@ -114,6 +116,7 @@ class Estimator:
             network.store.restore(checkpoint.embedding_dir)
             state = checkpoint.manifest["state"]
             progress = run_lib.Progress(**state["progress"])
+            _count_examples(progress, state["progress"])
             window = run_lib.Window(**state["window"])
             self._resume(progress)
             logging.info("Resuming from %s.", checkpoint.path)
@@ -134,9 +137,10 @@ class Estimator:
             steps_per_epoch=per_epoch,
             recorder=self._recorder,
             checkpoints=self._checkpoints,
-            evaluate=functools.partial(self._score, evaluator),
+            evaluate=self._scorer(evaluator),
             config_yaml=yaml,
             static_state=fixed.to_json(),
+            saved=checkpoint,
         )
         self._watcher.job(network.store.describe(), run)
         with _plain_errors(source):
@@ -166,7 +170,7 @@ class Estimator:
         """
         found = self._find(checkpoint)
         network = self._restored(found)
-        metrics = self._score(self._evaluator(network), split)
+        metrics = self._scorer(self._evaluator(network))(split)
         self._recorder.record(split, found.step, metrics)
         return metrics
 
@@ -203,12 +207,13 @@ class Estimator:
     def _exporter(self) -> exports.Exporter:
         return exports.Exporter(self._job, self._sample)
 
-    def _export_present(self, run: run_lib.Run) -> pathlib.Path:
+    def _export_present(self, run: run_lib.Run) -> None:
         if self._cluster is None:
-            return self._exporter.present(run, self._export_dir)
+            self._exporter.present(run, self._export_dir)
+            return
         # A graph made here would name the parameter servers.
         local = exports.Exporter(build.Job(self.config), self._sample)
-        return local.checkpoint(run.save_checkpoint(), self._export_dir)
+        run.want_checkpoint(lambda saved: local.checkpoint(saved, self._export_dir))
 
     def _on_steps(self, run: run_lib.Run) -> None:
         self._watcher.steps(run)
@@ -287,15 +292,26 @@ class Estimator:
             network, self.config.metrics, group_by=self.config.group_by
         )
 
+    def _scorer(
+        self, evaluator: evaluation.Evaluator
+    ) -> Callable[[build.Split], dict[str, float]]:
+        """Returns what scores a split, here or by the workers of the cluster."""
+        if self._cluster is None:
+            return functools.partial(self._score, evaluator)
+        workers = cluster_evaluation.ClusterEvaluator(
+            evaluator, self._cluster, self._feed, self.config.trainer.steps_per_loop
+        )
+
+        def score(split: build.Split) -> dict[str, float]:
+            batches = self._job.source(split).batches_per_epoch()
+            return workers.evaluate(split, batches or 0)
+
+        return score
+
     def _score(
         self, evaluator: evaluation.Evaluator, split: build.Split
     ) -> dict[str, float]:
         source = self._job.source(split)
-        if self._cluster is not None:
-            workers = cluster_evaluation.ClusterEvaluator(
-                evaluator, self._cluster, self._feed, self.config.trainer.steps_per_loop
-            )
-            return workers.evaluate(split, source.batches_per_epoch() or 0)
         with _plain_errors(source):
             return evaluator.evaluate(source.dataset(shuffle=False, string_codes=True))
 
@@ -315,7 +331,8 @@ class Estimator:
         """Returns what runs between steps, in the order in which it runs."""
         trainer = self.config.trainer
         actions: list[actions_lib.Action] = [
-            actions_lib.Log(trainer.log_every_steps, self._watcher.line)
+            actions_lib.Log(trainer.log_every_steps, self._watcher.line),
+            table_log.TableLog(trainer.log_every_steps),
         ]
         if architecture.searching_layers(run.step.network.model):
             actions.append(architecture_log.ArchitectureLog(trainer.log_every_steps))
@@ -332,7 +349,11 @@ class Estimator:
         if self._cluster is not None and self._cluster.spec.evaluator:
             checkpoints.append(every)
         elif every is not None:
-            actions.append(actions_lib.Evaluate(every, self._judges()))
+            # A progressive run has scored its batches already.
+            is_quick = trainer.mode == "progressive"
+            actions.append(
+                actions_lib.Evaluate(every, self._judges(), is_quick=is_quick)
+            )
         for name in trainer.actions:
             actions.append(registry.load_name(name, "trainer.actions")())
         every = self.config.export.every_steps
@@ -419,6 +440,17 @@ def _plain_errors(source: build.Source) -> Iterator[None]:
         if source.failure is None:
             raise
         raise source.failure from error
+
+
+def _count_examples(progress: run_lib.Progress, saved: Mapping[str, Any]) -> None:
+    """Estimates the rows trained on, for a checkpoint of 0.1.0, which has no count."""
+    if "examples" not in saved:
+        progress.examples = progress.batch * progress.batch_size
+        logging.warning(
+            "The checkpoint does not say how many rows it was trained on; `examples` "
+            "in metrics.jsonl goes on from %d, an estimate from its batches.",
+            progress.examples,
+        )
 
 
 def _total_steps(trainer: Any, per_epoch: int | None) -> int | None:

@@ -77,9 +77,7 @@ class Exporter:
 class Export(actions_lib.EverySteps):
     """Exports the present values while training goes on."""
 
-    def __init__(
-        self, every: int, export: Callable[[run_lib.Run], pathlib.Path]
-    ) -> None:
+    def __init__(self, every: int, export: Callable[[run_lib.Run], object]) -> None:
         super().__init__(every)
         self._export = export
 

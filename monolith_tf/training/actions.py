@@ -19,9 +19,12 @@ class Action:
     Attributes:
       needs_quiet: Whether no worker may train while it acts. Otherwise a cluster goes
         on meanwhile, and the action may be called some steps late.
+      is_quick: Whether it acts even at the step at which the run is interrupted. What
+        takes longer acts first thing after the run is resumed.
     """
 
     needs_quiet = True
+    is_quick = False
 
     def begin(self, run: run_lib.Run) -> None:
         """Called once, before the first step, after a checkpoint was restored."""
@@ -35,7 +38,7 @@ class Action:
         """Called when the step that `next_step` named is reached."""
 
     def end(self, run: run_lib.Run) -> None:
-        """Called once, when the run ends of itself or is interrupted, not by error."""
+        """Called once, when the run finishes or is interrupted, not after an error."""
 
 
 class EverySteps(Action):
@@ -50,7 +53,8 @@ class EverySteps(Action):
 
     def begin(self, run: run_lib.Run) -> None:
         """See base class."""
-        self._acted_at = run.progress.step
+        is_overdue = type(self).__name__ in run.progress.overdue
+        self._acted_at = -1 if is_overdue else run.progress.step
 
     def next_step(self, step: int) -> int | None:
         """See base class."""
@@ -76,6 +80,7 @@ class Log(EverySteps):
     """Writes the log line and the `train` records of `metrics.jsonl`."""
 
     needs_quiet = False
+    is_quick = True
 
     def __init__(
         self, every: int, on_line: Callable[[run_lib.Run, dict], None] | None = None
@@ -92,6 +97,7 @@ class Log(EverySteps):
         values = {
             "loss": window.loss_sum / window.steps,
             "examples_per_sec": round(rate, 1),
+            "examples": run.progress.examples,
             **{
                 f"loss/{name}": value / window.steps
                 for name, value in window.auxiliary.items()
@@ -165,8 +171,9 @@ class KeepBest(Watch):
 
     def better(self, run: run_lib.Run, value: float) -> None:
         """See base class."""
-        saved = run.save_checkpoint()
-        run.checkpoints.mark_best(saved.path.name, self.metric, value)
+        run.want_checkpoint(
+            lambda saved: run.checkpoints.mark_best(saved.path.name, self.metric, value)
+        )
 
 
 class EarlyStop(Watch):
@@ -216,9 +223,12 @@ class ReduceOnPlateau(Watch):
 class Evaluate(EverySteps):
     """Scores the eval split and hands the metrics to judges."""
 
-    def __init__(self, every: int, judges: Sequence[Judge] = ()) -> None:
+    def __init__(
+        self, every: int, judges: Sequence[Judge] = (), *, is_quick: bool = False
+    ) -> None:
         super().__init__(every, at_end=True)
         self._judges = tuple(judges)
+        self.is_quick = is_quick
 
     def work(self, run: run_lib.Run) -> None:
         """See base class."""
@@ -266,11 +276,10 @@ class SaveCheckpoint(Action):
     def act(self, run: run_lib.Run) -> None:
         """See base class."""
         if run.progress.step != self._saved_at:
-            run.save_checkpoint()
+            run.want_checkpoint()
             self._saved_at = run.progress.step
             self._saved_when = time.monotonic()
 
     def end(self, run: run_lib.Run) -> None:
         """See base class."""
-        # Even where the step did not move: an evaluation may have changed the state.
-        run.save_checkpoint()
+        run.want_checkpoint()

@@ -38,12 +38,8 @@ class ClusterEvaluator:
         self._cluster = cluster
         self._feed = feed
         self._batches_per_call = batches_per_call
-        # A test split is asked for once, at the end: a trace each.
+        # A trace each, kept from one evaluation to the next.
         self._functions: dict[str, Any] = {}
-
-    def forget(self) -> None:
-        """Called when the store's variables were replaced."""
-        self._functions.clear()
 
     def evaluate(self, split: Split, num_batches: int) -> dict[str, float]:
         """Returns `<head>/<metric>` -> value, and the mean `loss`.

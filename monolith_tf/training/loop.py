@@ -31,7 +31,7 @@ def train(
     explain: Callable[[int], str],
     on_steps: Callable[[run_lib.Run], None] | None = None,
 ) -> None:
-    """Trains until the last step, the end of the data, or an action's word.
+    """Trains until the last step, the end of the data, or until an action stops it.
 
     Args:
       run: The run; its progress says where it begins.
@@ -50,8 +50,10 @@ def train(
     for action in actions:
         action.begin(run)
     agenda = _Agenda(run, actions, steps_per_loop, stepper.maintain_every)
+    agenda.catch_up()
     with _signals() as interrupted:
         while not progress.stop and not _done(run):
+            run.save_wanted()
             taken = stepper.take(run, agenda.plan())
             _count(run, taken, explain, on_steps)
             if interrupted():
@@ -70,11 +72,14 @@ def train(
                 break
         for taken in stepper.finish():
             _count(run, taken, explain, on_steps)
+        if progress.stop == "interrupted":
+            agenda.act_quickly()
         _end(run, actions)
         if progress.stop == "interrupted":
+            path = None if run.saved is None else run.saved.path
             raise InterruptedRun(
-                f"Interrupted at step {progress.step}; a checkpoint was written. The "
-                "same command goes on from there."
+                f"Interrupted at step {progress.step}, which the checkpoint {path} "
+                "holds. The same command goes on from there."
             )
 
 
@@ -126,6 +131,26 @@ class _Agenda:
                 action.act(self._run)
                 del self._due[place]
 
+    def catch_up(self) -> None:
+        """Runs what an interrupted run left to do at its last step."""
+        progress = self._run.progress
+        overdue, progress.overdue = progress.overdue, []
+        for action in self._actions:
+            if type(action).__name__ in overdue and not progress.stop:
+                action.act(self._run)
+
+    def act_quickly(self) -> None:
+        """Runs what is due and quick at an interruption, and notes what is not."""
+        progress = self._run.progress
+        for place, at in self._due.items():
+            action = self._actions[place]
+            if at > progress.step:
+                continue
+            if action.is_quick:
+                action.act(self._run)
+            elif not isinstance(action, actions_lib.SaveCheckpoint):
+                progress.overdue.append(type(action).__name__)
+
     def maintenance_is_due(self) -> bool:
         """Returns whether the store is to be looked after now."""
         return self._run.progress.step >= self._maintain_at
@@ -149,6 +174,7 @@ def _count(
     steps = int(taken.result.steps)
     run.progress.step += steps
     run.progress.batch += steps
+    run.progress.examples += int(taken.result.examples)
     run.window.add(taken.result, taken.seconds)
     if on_steps is not None:
         on_steps(run)
@@ -166,14 +192,22 @@ def _done(run: run_lib.Run) -> bool:
 
 
 def _end(run: run_lib.Run, actions: Sequence[actions_lib.Action]) -> None:
-    why, run.progress.stop = run.progress.stop, ""
-    for action in actions:
-        # A checkpoint written at the end must not say that a resumed run is to stop.
-        run.progress.stop = (
-            "" if isinstance(action, actions_lib.SaveCheckpoint) else why
-        )
-        action.end(run)
+    why = run.progress.stop
+    try:
+        for action in actions:
+            action.end(run)
+    except Exception:
+        # What was due at the last step is kept, whatever failed after it.
+        _save(run)
+        raise
+    _save(run)
     run.progress.stop = why
+
+
+def _save(run: run_lib.Run) -> None:
+    """Writes the last checkpoint, which must not say that a resumed run is to stop."""
+    run.progress.stop = ""
+    run.save_wanted()
 
 
 @contextlib.contextmanager

@@ -1,11 +1,13 @@
 """What a training run is made of, as its actions see it."""
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 
+from monolith_tf.data.spec import Split
 from monolith_tf.training import architecture
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import recorder as recorder_lib
@@ -20,18 +22,23 @@ class Progress:
       step: Steps taken.
       batch: Batches of the data consumed, all epochs together.
       batch_size: Rows in a batch, the unit of `batch`.
+      examples: Rows trained on, all epochs together.
       metrics: The last evaluation's metrics.
       best: Who watches -> best `value` of its metric so far, the `step` of it, and the
         evaluations `waited` since.
       stop: Why the run is to end before its last step, or empty.
+      overdue: Names of actions that were due at this step when the run was
+        interrupted; a resumed run begins with them.
     """
 
     step: int = 0
     batch: int = 0
     batch_size: int = 0
+    examples: int = 0
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     best: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     stop: str = ""
+    overdue: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -81,6 +88,7 @@ class Run:
       evaluate: Scores a split ("eval", "test") with the present weights.
       config_yaml: The resolved config.
       static_state: What every checkpoint holds besides progress: slots, statistics.
+      saved: The last checkpoint that this run wrote or began with.
     """
 
     model_dir: pathlib.Path
@@ -91,24 +99,59 @@ class Run:
     steps_per_epoch: int | None
     recorder: recorder_lib.Recorder
     checkpoints: checkpoint_lib.CheckpointDir
-    evaluate: Callable[[str], dict[str, float]]
+    evaluate: Callable[[Split], dict[str, float]]
     config_yaml: str
     static_state: Mapping[str, Any]
+    saved: checkpoint_lib.Checkpoint | None = None
+    _wanted: list[Callable[[checkpoint_lib.Checkpoint], object]] | None = None
+
+    def want_checkpoint(
+        self, then: Callable[[checkpoint_lib.Checkpoint], object] | None = None
+    ) -> None:
+        """Asks for a checkpoint of the present step.
+
+        However many actions ask at a step, one checkpoint is written, after all of
+        them have acted.
+
+        Args:
+          then: What to do with it.
+        """
+        self._wanted = (self._wanted or []) + ([] if then is None else [then])
+
+    def save_wanted(self) -> None:
+        """Writes the checkpoint that was asked for, if one was.
+
+        Nothing is written where the last checkpoint holds the same already.
+        """
+        if self._wanted is None:
+            return
+        wanted, self._wanted = self._wanted, None
+        state = self._state()
+        if self.saved is None or not _holds(self.saved, self.progress.step, state):
+            self.saved = self.checkpoints.save(
+                self.step.state,
+                self.step.network.store,
+                step=self.progress.step,
+                state=state,
+                config_yaml=self.config_yaml,
+            )
+        for then in wanted:
+            then(self.saved)
 
     def save_checkpoint(self) -> checkpoint_lib.Checkpoint:
-        """Writes a checkpoint of the present step."""
-        return self.checkpoints.save(
-            self.step.state,
-            self.step.network.store,
-            step=self.progress.step,
-            state={
-                **self.static_state,
-                "progress": dataclasses.asdict(self.progress),
-                "window": dataclasses.asdict(self.window),
-                "search": architecture.describe(self.step.network.model),
-            },
-            config_yaml=self.config_yaml,
-        )
+        """Returns a checkpoint of the present step; writes it now if there is none."""
+        saved: list[checkpoint_lib.Checkpoint] = []
+        self.want_checkpoint(saved.append)
+        self.save_wanted()
+        return saved[0]
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            **self.static_state,
+            "progress": dataclasses.asdict(self.progress),
+            "window": dataclasses.asdict(self.window),
+            "search": architecture.describe(self.step.network.model),
+        }
 
     def record(self, phase: str, values: Mapping[str, float]) -> None:
         """Records numbers under the present step."""
@@ -117,3 +160,12 @@ class Run:
     def stop(self, why: str) -> None:
         """Ends the run after the present actions."""
         self.progress.stop = why
+
+
+def _holds(
+    saved: checkpoint_lib.Checkpoint, step: int, state: Mapping[str, Any]
+) -> bool:
+    """Whether a checkpoint is of this step, and no action has changed the state."""
+    # Rows and dense variables change with the step, or with what an evaluation finds.
+    as_read = json.loads(json.dumps(state))
+    return saved.step == step and saved.manifest["state"] == as_read

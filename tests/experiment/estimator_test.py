@@ -55,6 +55,29 @@ class EstimatorTest(testing.TestCase):
         records = [json.loads(line) for line in text.splitlines()]
         return [r for r in records if phase in (None, r["phase"])]
 
+    def test_what_the_log_counts_is_what_there_was(self):
+        job = self.estimator()
+        saved = []
+        save = job.checkpoints.save
+        with mock.patch.object(
+            job.checkpoints,
+            "save",
+            side_effect=lambda *a, **k: saved.append(k["step"]) or save(*a, **k),
+        ):
+            job.train()
+        self.assertEqual(self.lines("train")[-1]["examples"], 2 * 2000)
+        # Every 15 steps, and where training ended.
+        self.assertEqual(saved, [15, 30, 45, 60, 64])
+        found = small_job.last(self.folder / "model")
+        rows = small_job.rows(found.embedding_dir)
+        tables = self.lines("tables")[-1]
+        self.assertEqual(tables["step"], 64)
+        counted = [tables[f"{name}/rows"] for name in ("user", "place", "item")]
+        self.assertEqual(sum(counted), len(rows))
+        self.assertEqual(counted, [50, 4, 40])
+        self.assertEqual(tables["user/inserted"], 50)
+        self.assertEqual([tables["item/overflow"], tables["item/dropped"]], [0, 0])
+
     def test_trains_evaluates_predicts_and_exports_the_same_numbers(self):
         job = self.estimator("trainer.epochs=6")
         last = job.train()

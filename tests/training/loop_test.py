@@ -1,0 +1,181 @@
+"""Tests of the outer loop: when actions run, and what a checkpoint is written for."""
+
+import os
+import signal
+
+import pytest
+
+from monolith_tf import testing
+from monolith_tf.training import actions
+from monolith_tf.training import loop
+from monolith_tf.training import run as run_lib
+from tests.training import fakes
+
+
+def _train(run, acts, stepper=None, steps_per_loop=3):
+    stepper = stepper or fakes.Stepper()
+    loop.train(
+        run,
+        stepper,
+        acts,
+        steps_per_loop=steps_per_loop,
+        explain=lambda batch: f"Batch {batch}.",
+    )
+    return stepper
+
+
+def _interrupt_at(step):
+    def at_step(reached):
+        if reached >= step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return at_step
+
+
+class LoopTest(testing.TestCase):
+    def test_calls_end_where_something_is_due(self):
+        run = fakes.run(total_steps=10)
+        stepper = _train(run, [actions.Log(4)])
+        self.assertEqual(stepper.calls, [(0, 3), (3, 1), (4, 3), (7, 1), (8, 2)])
+        self.assertEqual([s for s, _ in run.recorder.of("train")], [4, 8, 10])
+
+    def test_counts_steps_batches_and_examples(self):
+        run = fakes.run(total_steps=10)
+        _train(run, [actions.Log(4)])
+        progress = run.progress
+        self.assertEqual(
+            (progress.step, progress.batch, progress.examples), (10, 10, 100)
+        )
+        seen = [values["examples"] for _, values in run.recorder.of("train")]
+        self.assertEqual(seen, [40, 80, 100])
+
+    def test_a_log_line_is_the_mean_since_the_last_one(self):
+        run = fakes.run(total_steps=8)
+        _train(run, [actions.Log(4)])
+        step, values = run.recorder.of("train")[-1]
+        self.assertEqual(step, 8)
+        self.assertEqual(values["loss"], 0.5)
+        self.assertEqual(values["loss/half"], 0.25)
+        self.assertEqual(values["gradient_norm"], 2.0)
+        self.assertEqual(values["examples_per_sec"], 40.0)
+
+    def test_all_that_want_a_checkpoint_share_one(self):
+        values = iter([1.0, 2.0, 1.5, 3.0])
+        run = fakes.run(total_steps=16, evaluate=lambda split: {"auc": next(values)})
+        exported = []
+
+        class Export(actions.EverySteps):
+            def work(self, run):
+                run.want_checkpoint(lambda saved: exported.append(saved.step))
+
+        acts = [
+            actions.Evaluate(4, [actions.KeepBest("auc", rises=True)]),
+            Export(8),
+            actions.SaveCheckpoint([4, 8], None),
+        ]
+        _train(run, acts)
+        self.assertEqual(run.checkpoints.steps, [4, 8, 12, 16])
+        self.assertEqual(exported, [8, 16])
+        names = [name for name, _, _ in run.checkpoints.best]
+        self.assertEqual(names, ["ckpt-00000004", "ckpt-00000008", "ckpt-00000016"])
+        # What the evaluation of the step found is in its checkpoint.
+        found = [
+            state["progress"]["metrics"]["auc"] for state in run.checkpoints.states
+        ]
+        self.assertEqual(found, [1.0, 2.0, 1.5, 3.0])
+
+    def test_the_last_step_is_saved_once_with_its_evaluation(self):
+        run = fakes.run(total_steps=10)
+        _train(run, [actions.Evaluate(4), actions.SaveCheckpoint([5], None)])
+        self.assertEqual(run.checkpoints.steps, [5, 10])
+        self.assertEqual([s for s, _ in run.recorder.of("eval")], [4, 8, 10])
+        self.assertEqual(
+            run.checkpoints.states[-1]["progress"]["metrics"], {"loss": 1.0}
+        )
+
+    def test_nothing_is_written_where_a_resumed_run_has_nothing_to_do(self):
+        run = fakes.run(total_steps=10)
+        _train(run, [actions.SaveCheckpoint([5], None)])
+        again = fakes.run(total_steps=10, progress=run.progress)
+        again.window, again.saved = run.window, run.saved
+        _train(again, [actions.SaveCheckpoint([5], None)])
+        self.assertEqual(again.checkpoints.steps, [])
+
+    def test_the_end_of_the_data_ends_the_run(self):
+        run = fakes.run()
+        _train(run, [actions.SaveCheckpoint([100], None)], fakes.Stepper(num_batches=7))
+        self.assertEqual(run.progress.step, 7)
+        self.assertEqual(run.checkpoints.steps, [7])
+
+    def test_early_stop_ends_the_run_and_its_checkpoint_lets_a_run_go_on(self):
+        run = fakes.run(total_steps=100)
+        judge = actions.EarlyStop("loss", rises=False, patience=2)
+        _train(run, [actions.Evaluate(5, [judge]), actions.SaveCheckpoint([50], None)])
+        self.assertEqual(run.progress.step, 15)
+        self.assertStartsWith(run.progress.stop, "early: `loss` did not improve")
+        self.assertEqual(run.checkpoints.steps, [15])
+        self.assertEqual(run.checkpoints.states[-1]["progress"]["stop"], "")
+
+    def test_a_loss_that_is_not_finite_is_an_error_that_names_the_batch(self):
+        run = fakes.run(total_steps=100)
+        with self.assertRaisesRegex(
+            loop.NonFiniteLossError, r"loss of step 3 is not finite\. Batch 2\."
+        ):
+            _train(
+                run, [actions.SaveCheckpoint([50], None)], fakes.Stepper(finite=False)
+            )
+        self.assertEqual(run.checkpoints.steps, [])
+        self.assertEqual(run.progress.examples, 20)
+
+    def test_maintenance_is_due_every_so_many_steps(self):
+        run = fakes.run(total_steps=10)
+        stepper = fakes.Stepper()
+        stepper.maintain_every = 4
+        _train(run, [], stepper, steps_per_loop=2)
+        self.assertEqual(run.step.network.store.maintained, [4, 8])
+
+    def test_an_interrupted_run_saves_logs_and_evaluates_when_resumed(self):
+        run = fakes.run(total_steps=20)
+
+        def acts():
+            return [
+                actions.Log(8),
+                actions.Evaluate(8),
+                actions.SaveCheckpoint([100], None),
+            ]
+
+        with self.assertRaisesRegex(
+            loop.InterruptedRun, "step 8, which the checkpoint ckpt-00000008 holds"
+        ):
+            _train(run, acts(), fakes.Stepper(at_step=_interrupt_at(8)))
+        self.assertEqual(run.checkpoints.steps, [8])
+        self.assertEqual([s for s, _ in run.recorder.of("train")], [8])
+        self.assertEqual(run.recorder.of("eval"), [])
+        saved = run_lib.Progress(**run.checkpoints.states[-1]["progress"])
+        self.assertEqual((saved.stop, saved.overdue), ("", ["Evaluate"]))
+        resumed = fakes.run(total_steps=20, progress=saved)
+        _train(resumed, acts())
+        self.assertEqual([s for s, _ in resumed.recorder.of("eval")], [8, 16, 20])
+        self.assertEqual(resumed.checkpoints.states[-1]["progress"]["overdue"], [])
+
+    def test_an_interrupted_run_leaves_nothing_overdue_that_was_not_due(self):
+        run = fakes.run(total_steps=20)
+        acts = [actions.Evaluate(8), actions.SaveCheckpoint([100], None)]
+        with pytest.raises(loop.InterruptedRun):
+            _train(run, acts, fakes.Stepper(at_step=_interrupt_at(6)))
+        self.assertEqual(run.progress.overdue, [])
+
+    def test_a_failing_action_at_the_end_loses_no_checkpoint(self):
+        def fail(split):
+            raise ValueError("no such file")
+
+        run = fakes.run(total_steps=4, evaluate=fail)
+        acts = [actions.SaveCheckpoint([2, 4], None), actions.Evaluate(100)]
+        with self.assertRaisesRegex(ValueError, "no such file"):
+            _train(run, acts)
+        self.assertEqual(run.checkpoints.steps, [2, 4])
+
+    def test_other_signal_handlers_are_put_back(self):
+        before = signal.getsignal(signal.SIGTERM)
+        _train(fakes.run(total_steps=4), [])
+        self.assertIs(signal.getsignal(signal.SIGTERM), before)
