@@ -55,8 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def show_features(config: "schema.ExperimentConfig") -> None:
     """Prints the features and what the model receives of each."""
+    from monolith_tf.config import data_checks
     from monolith_tf.config import schema
+    from monolith_tf.features import columns as columns_lib
 
+    types = data_checks.column_types(config)
     rows: list[list[object]] = []
     dims = {table.name: table.row_dim for table in schema.resolved_tables(config)}
     columns = {column.feature: column for column in schema.columns(config)}
@@ -64,7 +67,7 @@ def show_features(config: "schema.ExperimentConfig") -> None:
         if feature.kind == "dense":
             steps = [step.name for step in feature.transform]
             rows.append(
-                [feature.name, feature.kind, None, feature.width, steps or None]
+                [feature.name, feature.kind, None, None, feature.width, steps or None]
             )
             continue
         column = columns[feature.name]
@@ -73,8 +76,11 @@ def show_features(config: "schema.ExperimentConfig") -> None:
             how = f"first {column.max_length}"
         elif column.max_length is not None:
             how = f"{how} of the first {column.max_length}"
-        rows.append([feature.name, feature.kind, column.table, dims[column.table], how])
-    tables.show("Features", ["feature", "kind", "table", "width", "how"], rows)
+        ids = columns_lib.id_type(feature, types) if types is not None else None
+        width = dims[column.table]
+        rows.append([feature.name, feature.kind, ids, column.table, width, how])
+    headers = ["feature", "kind", "ids", "table", "width", "how"]
+    tables.show("Features", headers, rows)
 
 
 def _build_model(config: "schema.ExperimentConfig", *, verbose: bool) -> None:

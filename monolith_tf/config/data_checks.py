@@ -9,6 +9,8 @@ from typing import TypeAlias
 from monolith_tf import data
 from monolith_tf.config import errors
 from monolith_tf.config import schema
+from monolith_tf.data import arrow
+from monolith_tf.data import formats
 from monolith_tf.data.spec import Split
 from monolith_tf.features import columns
 
@@ -26,6 +28,7 @@ def check(config: schema.ExperimentConfig, *, must_exist: bool) -> Complaints:
     """
     if config.data.input_fn is not None:
         return  # It is run by training only; what it gives is checked then.
+    first: tuple[Split, Mapping[str, columns.ColumnType]] | None = None
     for split in _SPLITS:
         if not config.data.has(split) or config.data.file_split(split) != split:
             continue
@@ -45,6 +48,52 @@ def check(config: schema.ExperimentConfig, *, must_exist: bool) -> Complaints:
         yield from complaints
         if complaints:
             return
+        made = columns.required_columns(config.features, schema=found)
+        first = first or (split, made)
+        reads_all = formats.make_reader(config.data, split).holds_text
+        yield from _unlike(split, made, *first, reads_all=reads_all)
+
+
+def _unlike(
+    split: Split,
+    found: Mapping[str, columns.ColumnType],
+    first: Split,
+    wanted: Mapping[str, columns.ColumnType],
+    *,
+    reads_all: bool,
+) -> Complaints:
+    """Columns of a split that are not of the type of the job's first split.
+
+    Types are taken from that one, so they cannot be read as that.
+    """
+    for name, type_ in wanted.items():
+        here = found[name].dtype
+        is_text = reads_all and type_.dtype == "string"
+        if not is_text and not arrow.fits(here, type_.dtype):
+            yield (
+                ("data", split),
+                f"column `{name}` looks like {here} here and like {type_.dtype} in "
+                f"`data.{first}`. Set `dtype` of what reads it, or mend the file.",
+            )
+
+
+def column_types(
+    config: schema.ExperimentConfig,
+) -> dict[str, columns.ColumnType] | None:
+    """Returns the raw columns that features read, as the job takes them from the data.
+
+    Returns:
+      Column -> type, or None where only the job itself can tell: the files are not
+      there, or a function gives the data.
+    """
+    split = next((s for s in _SPLITS if config.data.has(s)), "train")
+    if config.data.input_fn is not None:
+        return None
+    try:
+        found = data.read_schema(config.data, split)
+        return columns.required_columns(config.features, schema=found)
+    except (ImportError, OSError, ValueError):
+        return None
 
 
 def _columns(

@@ -1,8 +1,11 @@
 """CSV files, plain or compressed: a piece is a file."""
 
 import collections
+import dataclasses
+import itertools
 import mmap
 import os
+from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +25,7 @@ from monolith_tf.features.columns import ColumnType
 from monolith_tf.features.columns import DType
 
 _BLOCK_BYTES = 1 << 20
+_GUESS_BLOCKS = 16  # Looked through at most for an element of every list column.
 _MAX_SCAN_BYTES = 1 << 30
 _NUMBERS = {"int64": pa.int64(), "float32": pa.float32()}
 _NOUNS = {"int64": "an integer", "float32": "a number"}
@@ -36,20 +40,57 @@ class CsvReader(Reader):
     """
 
     guesses_types = True
+    holds_text = True
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
         self._quoted: dict[str, bool] = {}
 
     def schema(self, file: str) -> dict[str, ColumnType]:
-        """See `Reader.schema`; types are guessed from the first rows."""
+        """See `Reader.schema`; types are guessed from the first rows.
+
+        A column of text may hold lists: what their elements look like is told too.
+        """
         options = pyarrow.csv.ConvertOptions(
             null_values=["", *self.spec.null_values], strings_can_be_null=True
         )
-        types: dict[str, ColumnType] = {}
-        for field in self._open(file, options).schema:
-            types[field.name] = ColumnType(dtype=_guess(field.type))
+        opened = self._open(file, options)
+        types = {f.name: ColumnType(dtype=_guess(f.type)) for f in opened.schema}
+        texts = {
+            field.name
+            for field in opened.schema
+            if not pa.types.is_integer(field.type)
+            and not pa.types.is_floating(field.type)
+        }
+        for name, dtype in self._elements(file, texts).items():
+            if dtype != types[name].dtype:
+                types[name] = dataclasses.replace(types[name], elements=dtype)
         return types
+
+    def _elements(self, file: str, names: Collection[str]) -> dict[str, DType]:
+        """Returns what elements of lists look like; of columns that have any.
+
+        Lists may be empty for long: what has no element yet is looked for further on.
+        """
+        found: dict[str, DType] = {}
+        blank = set(names)
+        if not blank:
+            return found
+        options = pyarrow.csv.ConvertOptions(
+            include_columns=sorted(blank),
+            column_types=dict.fromkeys(blank, pa.binary()),
+        )
+        blocks = self._open(file, options)
+        for batch in itertools.islice(blocks, _GUESS_BLOCKS):
+            for name in sorted(blank):
+                _, elements = self._split(self._with_nulls(batch.column(name)))
+                elements = self._with_nulls(_trim(elements)).drop_null()
+                if len(elements):
+                    found[name] = _guess_cells(elements)
+                    blank.discard(name)
+            if not blank:
+                break
+        return found
 
     def read(self, piece: Piece, columns: Mapping[str, ColumnType]) -> Iterator[Block]:
         """See `Reader.read`."""
@@ -165,11 +206,7 @@ class CsvReader(Reader):
                 return cells.dictionary_encode(), {}
             return _parse(self._with_nulls(_trim(cells)), type_.dtype)
         cells = self._with_nulls(cells)
-        lists = pc.split_pattern(
-            cells.cast(pa.string(), safe=False), self.spec.list_delimiter
-        )
-        lists = pc.if_else(cells.is_null(), None, lists)
-        elements = lists.flatten()
+        lists, elements = self._split(cells)
         wrong: dict[int, str] = {}
         if type_.dtype == "string":
             values = elements.cast(pa.binary()).dictionary_encode()
@@ -180,6 +217,14 @@ class CsvReader(Reader):
         owner = np.repeat(np.arange(len(lengths)), lengths)
         made = pa.ListArray.from_arrays(pa.array(splits), values, mask=cells.is_null())
         return made, {int(owner[index]): cell for index, cell in wrong.items()}
+
+    def _split(self, cells: pa.Array) -> tuple[pa.Array, pa.Array]:
+        """Returns cells as lists, and the elements of all of them."""
+        lists = pc.split_pattern(
+            cells.cast(pa.string(), safe=False), self.spec.list_delimiter
+        )
+        lists = pc.if_else(cells.is_null(), None, lists)
+        return lists, lists.flatten()
 
     def _with_nulls(self, cells: pa.Array) -> pa.Array:
         """Makes null what stands for a missing value."""
@@ -275,3 +320,11 @@ def _guess(type_: pa.DataType) -> DType:
     if pa.types.is_integer(type_) or pa.types.is_boolean(type_):
         return "int64"
     return "float32" if pa.types.is_floating(type_) else "string"
+
+
+def _guess_cells(cells: pa.Array) -> DType:
+    """Returns what cells are read as: numbers, if all of them are."""
+    for dtype in ("int64", "float32"):
+        if not _parse(cells, dtype)[1]:
+            return dtype
+    return "string"

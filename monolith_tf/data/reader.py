@@ -71,9 +71,11 @@ class Reader(abc.ABC):
     Attributes:
       spec: The description of the data.
       guesses_types: Whether `schema` knows the types from a sample of rows only.
+      holds_text: Whether all values are text, and can be read as strings.
     """
 
     guesses_types = False
+    holds_text = False
 
     def __init__(self, spec: DataSpec) -> None:
         self.spec = spec

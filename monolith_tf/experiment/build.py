@@ -20,6 +20,7 @@ from monolith_tf.data import source as source_lib
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.embedding import store as store_lib
 from monolith_tf.embedding.placement import Placement
+from monolith_tf.experiment import id_types as id_types_lib
 from monolith_tf.features import columns as columns_lib
 from monolith_tf.features import encode
 from monolith_tf.features import slots as slots_lib
@@ -42,11 +43,14 @@ class Fixed:
       slots: Which table has which slot of the feature ids.
       statistics: What transforms know of the training data.
       job: The job's identity, which no other job has.
+      id_types: Table -> what its ids are made of, also of tables that are no longer in
+        use.
     """
 
     slots: slots_lib.SlotRegistry
     statistics: Mapping[str, Any]
     job: str
+    id_types: Mapping[str, columns_lib.IdType] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data for a checkpoint."""
@@ -54,6 +58,7 @@ class Fixed:
             "slots": self.slots.to_json(),
             "statistics": dict(self.statistics),
             "job": self.job,
+            "id_types": dict(self.id_types),
         }
 
     @classmethod
@@ -63,6 +68,7 @@ class Fixed:
             slots_lib.SlotRegistry.from_json(state["slots"]),
             state["statistics"],
             state.get("job", ""),
+            state.get("id_types", {}),
         )
 
 
@@ -126,10 +132,13 @@ class Job:
         former = Fixed.from_json(checkpoint.manifest["state"]) if checkpoint else None
         tables = {t.name: t.slot for t in schema.resolved_tables(self.config)}
         slots = slots_lib.assign(tables, former.slots if former else None)
-        if former is not None:
-            return Fixed(slots, former.statistics, former.job)
+        id_types = columns_lib.id_types(self.config.features, self.feature_columns)
+        if checkpoint is not None and former is not None:
+            id_types_lib.check(checkpoint, self.config.features, self._schema)
+            id_types = {**former.id_types, **id_types}
+            return Fixed(slots, former.statistics, former.job, id_types)
         found = statistics_lib.compute(self.config.features, self.source("train"))
-        return Fixed(slots, found, uuid.uuid4().hex)
+        return Fixed(slots, found, uuid.uuid4().hex, id_types)
 
     def train_step(self, fixed: Fixed, *, anew: bool = False) -> step_lib.TrainStep:
         """Returns the step function, with encoder, store and model behind it.

@@ -121,7 +121,7 @@ class Estimator:
             self._resume(progress)
             logging.info("Resuming from %s.", checkpoint.path)
         elif trainer.warm_start:
-            warm_start.apply(trainer.warm_start, step, network.store)
+            warm_start.apply(trainer.warm_start, step, network.store, fixed.id_types)
         self._recorder.log.cut_back(progress.step if checkpoint else -1)
         self._model_dir.mkdir(parents=True, exist_ok=True)
         yaml = config_lib.dump_config(config)

@@ -1,16 +1,24 @@
 """Begins a job with what fits of other jobs' checkpoints."""
 
 import pathlib
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
 from absl import logging
 
+from monolith_tf.experiment import id_types as id_types_lib
+from monolith_tf.features import columns as columns_lib
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import step as step_lib
 
 
-def apply(paths: Sequence[str], step: step_lib.TrainStep, store: Any) -> None:
+def apply(
+    paths: Sequence[str],
+    step: step_lib.TrainStep,
+    store: Any,
+    id_types: Mapping[str, columns_lib.IdType],
+) -> None:
     """Takes over the model's variables that fit by path and shape, and tables' rows.
 
     The global step, the position in the data and the optimizers of the model's
@@ -21,13 +29,16 @@ def apply(paths: Sequence[str], step: step_lib.TrainStep, store: Any) -> None:
         a later one has replaces what a former one had.
       step: The step function, its variables made.
       store: The embedding store.
+      id_types: Table -> what its ids are made of.
 
     Raises:
-      CheckpointError: If there is no checkpoint.
+      CheckpointError: If there is no checkpoint, or a table's ids are of another type
+        in it.
     """
     missing: set[str] | None = None
     for number, path in enumerate(paths):
         checkpoint = _open(pathlib.Path(path))
+        id_types_lib.check_warm_start(checkpoint, id_types)
         lacks = set(checkpoint_lib.restore_matching(checkpoint, step.state, "model/"))
         missing = lacks if missing is None else missing & lacks
         store.restore(checkpoint.embedding_dir, keep_others=number > 0)

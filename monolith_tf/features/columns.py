@@ -12,6 +12,10 @@ from monolith_tf.features.spec import LabelSpec
 
 DType = Literal["int64", "float32", "string"]
 
+IdType = Literal["int", "string"]
+"""What ids are made of, by the words of `FeatureSpec.dtype`."""
+
+_IDS: dict[IdType, str] = {"int": "integers", "string": "strings"}
 _DTYPES: dict[str, DType] = {"int": "int64", "float": "float32", "string": "string"}
 
 
@@ -25,6 +29,9 @@ class ColumnType:
       length: Values in every row's list; None where lists differ in length.
       default: What stands for a missing value (for a missing element, in a list column
         of varying length); None makes a row without a value a bad row.
+      choices: Values that made-up rows take.
+      elements: Where a cell of text may be one value or a list, the type of its
+        elements; None is `dtype`.
     """
 
     dtype: DType
@@ -32,6 +39,7 @@ class ColumnType:
     length: int | None = None
     default: int | float | str | None = None
     choices: tuple[int | float | str, ...] = ()
+    elements: DType | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +104,35 @@ def required_columns(
         raise ValueError(
             f"The weights must be numbers. Received: column `{weight}` of strings."
         )
+    _check_tables(features, columns)
     return columns
+
+
+def id_type(feature: FeatureSpec, columns: Mapping[str, ColumnType]) -> IdType:
+    """Returns what the ids of a feature are made of.
+
+    Args:
+      feature: A feature of kind `id` or `id_list`.
+      columns: The columns, as `required_columns` gives them.
+    """
+    is_string = columns[feature.source_column].dtype == "string"
+    return "string" if is_string else "int"
+
+
+def id_types(
+    features: Sequence[FeatureSpec], columns: Mapping[str, ColumnType]
+) -> dict[str, IdType]:
+    """Returns table -> what the ids of its features are made of.
+
+    Args:
+      features: The features.
+      columns: The columns, as `required_columns` gives them.
+    """
+    return {
+        feature.table_name: id_type(feature, columns)
+        for feature in features
+        if feature.kind != "dense"
+    }
 
 
 def check_exists(column: str, known: Iterable[str], who: str) -> None:
@@ -145,10 +181,11 @@ def _resolve(use: _Use, schema: Mapping[str, ColumnType]) -> ColumnType:
     if schema:
         check_exists(use.column, schema, use.who)
     dtype = use.dtype
-    if dtype is None:
-        dtype = schema[use.column].dtype if schema else use.otherwise
+    if dtype is None and schema:
+        found = schema[use.column]
+        dtype = (found.elements if use.is_list else None) or found.dtype
     return ColumnType(
-        dtype=dtype,
+        dtype=dtype or use.otherwise,
         is_list=use.is_list,
         length=use.length,
         default=use.default,
@@ -190,6 +227,27 @@ def _check_feature(feature: FeatureSpec, column: ColumnType) -> None:
             f"`default` of feature `{feature.name}` must be like its column, "
             f"{column.dtype}. Received: default={column.default!r}."
         )
+
+
+def _check_tables(
+    features: Sequence[FeatureSpec], columns: Mapping[str, ColumnType]
+) -> None:
+    """Raises ValueError if features of one table have ids of different types."""
+    first: dict[str, FeatureSpec] = {}
+    for feature in features:
+        if feature.kind == "dense":
+            continue
+        other = first.setdefault(feature.table_name, feature)
+        kinds = [id_type(one, columns) for one in (other, feature)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(
+                f"Features `{other.name}` and `{feature.name}` share the table "
+                f"`{feature.table_name}`, and their ids are of two types: column "
+                f"`{other.source_column}` holds {_IDS[kinds[0]]}, column "
+                f"`{feature.source_column}` {_IDS[kinds[1]]}. The same value would "
+                "have two rows. Give both features the same `dtype`, int or string, "
+                "or each a table of its own."
+            )
 
 
 def _check_label(label: LabelSpec, column: ColumnType) -> None:

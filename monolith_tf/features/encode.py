@@ -10,6 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from monolith_tf import ids as ids_lib
+from monolith_tf.features import columns as columns_lib
 from monolith_tf.features import transforms
 from monolith_tf.features.columns import ColumnType
 from monolith_tf.features.spec import FeatureSpec
@@ -215,13 +216,9 @@ class FeatureEncoder(tf.Module):
 def integer_tables(
     features: Sequence[FeatureSpec], columns: Mapping[str, ColumnType]
 ) -> frozenset[str]:
-    """Returns the tables that no column of strings reads."""
-    kinds: dict[str, set[bool]] = {}
-    for feature in features:
-        if feature.kind != "dense":
-            is_string = columns[feature.source_column].dtype == "string"
-            kinds.setdefault(feature.table_name, set()).add(is_string)
-    return frozenset(table for table, found in kinds.items() if found == {False})
+    """Returns the tables whose ids are made of integers."""
+    kinds = columns_lib.id_types(features, columns)
+    return frozenset(table for table, kind in kinds.items() if kind == "int")
 
 
 def raw_numbers(feature: FeatureSpec, values: Tensor) -> Tensor:

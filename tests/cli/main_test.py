@@ -71,7 +71,7 @@ def test_check_prints_config_features_and_tables():
     assert done.stdout.startswith("model_dir: runs/deepfm\n")
     printed = [" ".join(line.split()) for line in done.stdout.splitlines()]
     for line in (
-        "history id_list history 8 first 5",
+        "history id_list int history 8 first 5",
         "user assigned 8 user 115 109.7 MiB no limit this process, CPU",
         "sliced assigned 9 item 123 117.3 MiB 120.1 KiB this process, CPU",
         f"{ASSEMBLED} is fine.",

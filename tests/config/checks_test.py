@@ -1,8 +1,10 @@
+import csv
 import dataclasses
 import pathlib
 
 import pyarrow as pa
 import pytest
+import tensorflow as tf
 from pyarrow import parquet
 
 from monolith_tf import config as config_lib
@@ -285,6 +287,28 @@ def test_a_config_made_in_python_is_checked_too():
     ]
 
 
+def _write(path, rows):
+    """Writes rows, dicts of scalars, in the format of the path's ending."""
+    if path.suffix == ".parquet":
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        with tf.io.TFRecordWriter(str(path)) as records:
+            for row in rows:
+                example = tf.train.Example()
+                for name, value in row.items():
+                    feature = example.features.feature[name]
+                    if isinstance(value, str):
+                        feature.bytes_list.value.append(value.encode())
+                    else:
+                        feature.int64_list.value.append(value)
+                records.write(example.SerializeToString())
+
+
 class TestData:
     @pytest.fixture
     def text(self, tmp_path):
@@ -294,7 +318,7 @@ class TestData:
                 {
                     "user_id": [1, 2],
                     "history": [[1], [2, 3]],
-                    "item_id": ["a", "b"],
+                    "item_id": [2, 3],
                     "price": [0.5, 1.5],
                     "click": [0, 1],
                 }
@@ -360,3 +384,25 @@ class TestData:
         (tmp_path / "train" / "0.parquet").write_text("no parquet")
         (line,) = errors_of(text, data="present")
         assert line.startswith(f"{SOURCE}:3: `data.train`: ")
+
+    @pytest.mark.parametrize("ending", ["parquet", "csv", "tfrecord"])
+    def test_ids_that_look_otherwise_in_another_split(self, text, tmp_path, ending):
+        for split, items in (("train", [2, 3]), ("eval", ["a", "b"])):
+            path = tmp_path / split / f"0.{ending}"
+            names = ("user_id", "item_id", "click")
+            rows = [
+                dict(zip(names, row, strict=True))
+                for row in zip([1, 2], items, [0, 1], strict=True)
+            ]
+            _write(path, rows)
+        text = changed("format: parquet,", "", text).replace("*.parquet", f"*.{ending}")
+        features = (
+            "features=[{name: user_id, kind: id, table: user}, "
+            "{name: item_id, kind: id, table: item}]"
+        )
+        lines = errors_of(text, features, data="required")
+        assert lines == [
+            f"{SOURCE}:3: `data.eval`: column `item_id` looks like string here and "
+            "like int64 in `data.train`. Set `dtype` of what reads it, or mend the "
+            "file."
+        ]

@@ -168,6 +168,34 @@ def test_guesses(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("cells", "elements"),
+    [
+        (["1|2", "3", ""], "int64"),
+        (["", "", " 4 | 5"], "int64"),
+        (["1|2.5"], "float32"),
+        (["1|x", "2"], None),
+        (["a", "b|c"], None),
+        (["true|false"], "int64"),
+        (["NA|1", "NA"], "int64"),
+        (["", ""], None),
+        (["12345678901234567890|1"], "float32"),
+    ],
+)
+def test_elements_of_lists_are_guessed(tmp_path, cells, elements):
+    path = tmp_path / "x.csv"
+    path.write_text("\n".join(["a,b", *(f"0,{cell}" for cell in cells)]) + "\n")
+    schema = data.read_schema(data.DataSpec(train=str(path), null_values=("NA",)))
+    assert schema["b"] == ColumnType(dtype="string", elements=elements)
+
+
+def test_lists_that_are_empty_for_long(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("a,b\n" + f"{'x' * 1000},\n" * 3000 + "y,7|8\n")
+    schema = data.read_schema(data.DataSpec(train=str(path)))
+    assert schema["b"].elements == "int64"
+
+
 def test_rows_are_counted_without_converting_them(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text('a,b\n"x\n1",y\nz,w\n')

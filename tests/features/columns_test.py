@@ -7,6 +7,7 @@ from monolith_tf.features import FeatureSpec
 from monolith_tf.features import LabelSpec
 from monolith_tf.features import TransformSpec
 from monolith_tf.features import required_columns
+from monolith_tf.features.columns import id_types
 
 BUCKETS = TransformSpec(name="bucketize", boundaries=(1,))
 
@@ -129,5 +130,37 @@ def test_uses_that_disagree(other):
 def test_weights_must_be_numbers():
     with pytest.raises(ValueError, match=r"weights must be numbers.*`country` of str"):
         columns_of(feature("user"), weight="country")
-    with pytest.raises(ValueError, match="no column `wight` for the weights"):
+    with pytest.raises(ValueError, match=r"no column `wight` for the weights"):
         columns_of(feature("user"), weight="wight")
+
+
+def test_lists_in_cells_of_text_take_the_type_of_their_elements():
+    cells = {"cells": ColumnType(dtype="string", elements="int64")}
+    lists = columns_of(feature("cells", "id_list"), schema=cells)
+    assert lists == {"cells": ColumnType(dtype="int64", is_list=True)}
+    assert columns_of(feature("cells"), schema=cells)["cells"].dtype == "string"
+    declared = columns_of(feature("cells", "id_list", dtype="string"), schema=cells)
+    assert declared["cells"].dtype == "string"
+
+
+def test_ids_of_one_table_are_of_one_type():
+    of_strings = feature("country", table="t")
+    with pytest.raises(
+        ValueError,
+        match=r"Features `user` and `country` share the table `t`, .* column `user` "
+        "holds integers, column `country` strings. .* same `dtype`, int or string",
+    ):
+        columns_of(feature("user", table="t"), of_strings)
+    buckets = feature("price", table="t", transform=BUCKETS)
+    with pytest.raises(
+        ValueError, match=r"`price` holds integers, .*`country` strings"
+    ):
+        columns_of(buckets, of_strings)
+    columns_of(feature("user", table="t", dtype="string"), of_strings)
+    columns_of(feature("user", table="t"), feature("history", "id_list", table="t"))
+
+
+def test_types_of_ids_by_table():
+    features = [feature("user"), feature("country"), feature("price", "dense")]
+    found = id_types(features, columns_of(*features))
+    assert found == {"user": "int", "country": "string"}

@@ -1,0 +1,184 @@
+"""Tests of what ids are made of, from files of every format to rows."""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+from pyarrow import parquet
+
+from monolith_tf import config as config_lib
+from monolith_tf.embedding import checkpoint_files
+from monolith_tf.experiment import estimator
+from monolith_tf.testing import small_job
+from monolith_tf.training import checkpoint as checkpoint_lib
+
+CONFIG = """\
+model_dir: {folder}/model
+data: {{train: {folder}/train.{format}, test: {folder}/test.{format}, batch_size: 256}}
+features:
+  - {{name: item_id, kind: id, table: item}}
+  - {{name: history, kind: id_list, table: item, combiner: mean, max_length: 50}}
+labels: [click]
+tables:
+  - {{name: item, dim: 16, optimizer: {{name: adagrad, learning_rate: 0.2}}}}
+model: {{name: dcn, params: {{label: click, hidden_units: [32]}}}}
+trainer:
+  epochs: {epochs}
+  optimizer: {{name: adam, learning_rate: 0.01}}
+  summaries: false
+metrics: [auc]
+"""
+ITEMS = 40
+
+
+def rows_of(count, seed):
+    """Rows in which a click says that the item is in the history."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        history = rng.choice(ITEMS, rng.integers(1, 6), replace=False) + 1000
+        click = int(rng.random() < 0.5)
+        item = rng.choice(history) if click else rng.integers(ITEMS) + 1000
+        yield int(item), history.tolist(), int(item in history)
+
+
+def write_csv(path, rows):
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["item_id", "history", "click"])
+        writer.writerows([i, "|".join(map(str, h)), c] for i, h, c in rows)
+
+
+def write_parquet(path, rows):
+    names = ["item_id", "history", "click"]
+    parquet.write_table(
+        pa.table(dict(zip(names, zip(*rows, strict=True), strict=True))), path
+    )
+
+
+def write_tfrecord(path, rows):
+    def of(*values):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for item, history, click in rows:
+            features = {
+                "item_id": of(item),
+                "history": of(*history),
+                "click": of(click),
+            }
+            example = tf.train.Example(features=tf.train.Features(feature=features))
+            writer.write(example.SerializeToString())
+
+
+WRITERS = {"csv": write_csv, "parquet": write_parquet, "tfrecord": write_tfrecord}
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Writes a job over files of a format; returns its config."""
+
+    def write(format="csv", *overrides, rows=600, epochs=1):
+        for seed, split in enumerate(("train", "test")):
+            count = rows // (1 + seed)
+            WRITERS[format](tmp_path / f"{split}.{format}", list(rows_of(count, seed)))
+        path = tmp_path / "config.yaml"
+        text = CONFIG.format(folder=tmp_path, format=format, epochs=epochs)
+        path.write_text(text, encoding="utf-8")
+        return config_lib.load_config(path, overrides)
+
+    return write
+
+
+def test_an_item_and_a_history_share_rows_in_every_format(job, tmp_path):
+    found = {}
+    for format in WRITERS:
+        model = f"model_dir={tmp_path}/{format}"
+        estimator.Estimator(job(format, model)).train()
+        found[format] = small_job.rows(small_job.last(tmp_path / format).embedding_dir)
+    assert len(found["csv"]) == ITEMS
+    assert found["csv"] == found["parquet"] == found["tfrecord"]
+
+
+def test_an_item_is_known_again_in_a_history_of_csv(job):
+    made = estimator.Estimator(job("csv", rows=12_000, epochs=10))
+    made.train()
+    assert made.evaluate("test")["click/auc"] > 0.97
+
+
+def test_types_are_kept_and_a_checkpoint_of_others_is_refused(job):
+    config = job("csv")
+    estimator.Estimator(config).train()
+    found = small_job.last(config_dir(config))
+    assert found.manifest["state"]["id_types"] == {"item": "int"}
+    features = tuple(dataclasses.replace(f, dtype="string") for f in config.features)
+    strings = dataclasses.replace(config, features=features)
+    with pytest.raises(
+        checkpoint_lib.CheckpointError,
+        match=r"`item_id`, of table `item`, are strings now, as the config declares "
+        r"it, .* for integers.*Set `dtype: int` for `item_id`, `history`",
+    ):
+        estimator.Estimator(strings).train()
+
+
+def config_dir(config):
+    return small_job.pathlib.Path(config.model_dir)
+
+
+def forget_types(config):
+    """Makes a checkpoint one of version 0.1.0, which did not say its types."""
+    path = small_job.last(config_dir(config)).path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["state"]["id_types"]
+    path.write_text(json.dumps(manifest))
+
+
+def test_lists_of_csv_were_strings_before_types_were_kept(job):
+    """A list alone on its table: the line that is named brings its rows back."""
+    alone = "features[0].table=other"
+    tables = "tables=[{name: item, dim: 4}, {name: other, dim: 4}]"
+    strings = "features[1].dtype=string"
+    config = job("csv", alone, tables, strings)
+    estimator.Estimator(config).train()
+    forget_types(config)
+    with pytest.raises(
+        checkpoint_lib.CheckpointError,
+        match=r"`history`, of table `item`, are integers now, .* for strings.*"
+        "Set `dtype: string` for `history`, or train in another",
+    ):
+        estimator.Estimator(job("csv", alone, tables)).train()
+    again = estimator.Estimator(job("csv", alone, tables, strings, "trainer.epochs=2"))
+    again.train()
+    saved = small_job.last(config_dir(config))
+    manifest = checkpoint_files.read_manifest(saved.embedding_dir)
+    assert [t["counters"]["rows"] for t in manifest["tables"]] == [ITEMS, ITEMS]
+
+
+def test_a_table_of_two_types_of_before_has_no_line_that_keeps_it(job):
+    config = job("csv")
+    estimator.Estimator(config).train()
+    forget_types(config)
+    with pytest.raises(
+        checkpoint_lib.CheckpointError,
+        match=r"`history`, .*Its rows are of two types, since `item_id`, `history` "
+        r"share it, .* train in another",
+    ):
+        estimator.Estimator(config).evaluate()
+
+
+def test_a_warm_start_of_another_type_is_refused(job, tmp_path):
+    config = job("csv")
+    estimator.Estimator(config).train()
+    features = tuple(dataclasses.replace(f, dtype="string") for f in config.features)
+    trainer = dataclasses.replace(config.trainer, warm_start=(config.model_dir,))
+    other = dataclasses.replace(
+        config, features=features, trainer=trainer, model_dir=f"{tmp_path}/other"
+    )
+    with pytest.raises(
+        checkpoint_lib.CheckpointError,
+        match=r"warm_start`: .* table `item` for ids that are integers; .* strings",
+    ):
+        estimator.Estimator(other).train()
