@@ -12,6 +12,7 @@ from absl import logging
 from absl.flags import argparse_flags
 
 import monolith_tf
+from monolith_tf import paths
 from monolith_tf.cli import check
 from monolith_tf.cli import errors
 from monolith_tf.cli import evaluate
@@ -37,6 +38,18 @@ _COMMANDS = {
     "check": check,
     "inspect": inspect,
 }
+_PATHS = {
+    "config": "CONFIG",
+    "path": "PATH",
+    "saved_model": "SAVED_MODEL",
+    "model_dir": "MODEL_DIR",
+    "export_dir": "EXPORT_DIR",
+    "checkpoint": "--checkpoint",
+    "input": "--input",
+    "output": "--output",
+    "write_config": "--write-config",
+}
+"""Arguments that are paths, in all sub-commands."""
 _MESSAGE_LINES = 12
 _EPILOG = """\
 CONFIG is a YAML file; `key.path=value` replaces one of its values:
@@ -121,6 +134,7 @@ def main(arguments: argparse.Namespace) -> int:
     if flags.FLAGS["verbosity"].using_default_value:
         logging.set_verbosity(logging.INFO)
     try:
+        _check_paths(arguments)
         return _COMMANDS[arguments.command].run(arguments)
     except KeyboardInterrupt as error:
         _complain(str(error) or "Interrupted.")
@@ -133,6 +147,16 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.debug:
             traceback.print_exc()
         return _failed(error, debug=arguments.debug)
+
+
+def _check_paths(arguments: argparse.Namespace) -> None:
+    for key, name in _PATHS.items():
+        path = getattr(arguments, key, None)
+        if path is not None:
+            try:
+                paths.check(name, path)
+            except ValueError as error:
+                raise errors.UsageError(str(error)) from None
 
 
 def _failed(error: Exception, *, debug: bool) -> int:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
+from monolith_tf import paths
 from monolith_tf.data.spec import DataSpec
 from monolith_tf.distribute.spec import ClusterSpec
 from monolith_tf.embedding.spec import ColumnSpec
@@ -55,6 +56,7 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         if not self.model_dir:
             raise ValueError("`model_dir` must not be empty. Received: model_dir=''.")
+        paths.check("model_dir", self.model_dir)
         if not 0 <= self.seed < 2**63:
             raise ValueError(
                 f"`seed` must be in [0, 2^63). Received: seed={self.seed}."

@@ -6,6 +6,7 @@ from typing import Annotated
 from typing import Literal
 from typing import TypeVar
 
+from monolith_tf import paths
 from monolith_tf.features.shorthand import OneOrMany
 
 Split = Literal["train", "eval", "test"]
@@ -124,6 +125,9 @@ class DataSpec:
     def __post_init__(self) -> None:
         for split in ("train", "eval", "test"):
             object.__setattr__(self, split, _patterns(getattr(self, split)))
+            if self.reader is None:  # One of the job's own may know what to do.
+                for pattern in self.patterns(split):
+                    paths.check(split, pattern)
         for name in ("column_names", "null_values"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check_numbers()

@@ -13,6 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from monolith_tf import config as config_lib
+from monolith_tf import paths
 from monolith_tf.config import schema
 from monolith_tf.data import feed as feed_lib
 from monolith_tf.distribute import cluster as cluster_lib
@@ -196,7 +197,12 @@ class Estimator:
 
         Returns:
           The new version's folder.
+
+        Raises:
+          ValueError: If `directory` is a URL.
         """
+        if directory is not None:
+            paths.check("directory", directory)
         if checkpoint is None and self.config.export.checkpoint == "newest":
             found = self._checkpoints.latest() or self._find(None)
         else:

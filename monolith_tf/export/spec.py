@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from monolith_tf import paths
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportSpec:
@@ -48,6 +50,8 @@ class ExportSpec:
     spare_rows: int = 0
 
     def __post_init__(self) -> None:
+        if self.directory is not None:
+            paths.check("directory", self.directory)
         if self.every_steps is not None and self.every_steps < 1:
             raise ValueError(
                 "`every_steps` must be at least 1. "

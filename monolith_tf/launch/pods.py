@@ -17,7 +17,6 @@ Manifest = dict[str, Any]
 PORT = 2222
 VOLUME_DIR = "/job"
 _CONFIG_DIR = "/etc/monolith_tf"
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # What a pod is promised at least; edit them by the sizing rules of docs/cluster.md.
 _REQUESTS = {
     "chief": {"cpu": "1", "memory": "2Gi"},
@@ -74,7 +73,7 @@ def cluster_of(config: schema.ExperimentConfig) -> ClusterSpec:
         raise ValueError("`cluster` must be set. Received: cluster=None.")
     path = config.model_dir
     below = pathlib.PurePosixPath(VOLUME_DIR, path).is_relative_to(VOLUME_DIR)
-    if not _URL.match(path) and (not below or ".." in path.split("/")):
+    if not below or ".." in path.split("/"):
         raise ValueError(
             f"`model_dir` must be relative or below {VOLUME_DIR}, where the pods mount "
             f"the volume that they share. Received: model_dir={path!r}."

@@ -6,6 +6,7 @@ from typing import Annotated
 from typing import Any
 from typing import Literal
 
+from monolith_tf import paths
 from monolith_tf import schedules
 from monolith_tf.features.shorthand import FromName
 from monolith_tf.features.shorthand import OneOrMany
@@ -222,6 +223,8 @@ class TrainerSpec:
     def __post_init__(self) -> None:
         if isinstance(self.warm_start, str):
             object.__setattr__(self, "warm_start", (self.warm_start,))
+        for path in self.warm_start:
+            paths.check("warm_start", path)
         is_progressive = self.mode == "progressive"
         if self.epochs is None and (is_progressive or self.max_steps is None):
             object.__setattr__(self, "epochs", 1)

@@ -170,7 +170,6 @@ def test_the_image_of_this_version(parse):
     ("model_dir", "name"),
     [
         ("/job/runs/A.b", "a-b"),
-        ("gs://bucket/models/x1", "x1"),
         ("2024", "job-2024"),
         ("x" * 80, "x" * 40),
     ],
