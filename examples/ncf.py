@@ -26,7 +26,12 @@ import tf_keras
 import monolith_tf as mt
 
 # Of the paper; the default of rows divides small gradients by much more.
-ADAM = {"name": "adam", "learning_rate": 1e-3, "beta_2": 0.999, "epsilon": 1e-7}
+ADAM = {
+    "name": "monolith_adam",
+    "learning_rate": 1e-3,
+    "beta_2": 0.999,
+    "epsilon": 1e-7,
+}
 
 
 def gmf(latent_dim: int = 8, optimizer: Any = ADAM) -> tf_keras.Model:

@@ -9,9 +9,10 @@ from monolith_tf.cli import tables
 
 if TYPE_CHECKING:
     from monolith_tf.config import schema
+    from monolith_tf.embedding import optimizer_spec
     from monolith_tf.embedding import spec as embedding
 
-# Optimizer -> floats of state per row: so many per weight, and so many more.
+# Update rule -> floats of state per row: so many per weight, and so many more.
 _STATE = {
     "sgd": (0, 0),
     "moving_average": (0, 0),
@@ -24,6 +25,7 @@ _STATE = {
     "adam": (2, 2),
     "amsgrad": (3, 2),
     "momentum": (1, 0),
+    "momentum_nesterov": (1, 0),
     "ftrl": (2, 0),
     "group_ftrl": (2, 0),
     "lion": (1, 0),
@@ -83,9 +85,9 @@ def row_bytes(table: "embedding.TableSpec") -> int:
     return _stored_bytes(table) + _INDEX_BYTES
 
 
-def state_dim(optimizer: str, dim: int) -> int:
+def state_dim(optimizer: "optimizer_spec.RowOptimizerSpec", dim: int) -> int:
     """Returns the floats of optimizer state beside `dim` weights."""
-    per_weight, per_row = _STATE[optimizer]
+    per_weight, per_row = _STATE[optimizer.kind.removeprefix("monolith_")]
     return per_weight * dim + per_row
 
 
@@ -122,8 +124,7 @@ def show(config: "schema.ExperimentConfig") -> None:
 
 def _stored_bytes(table: "embedding.TableSpec") -> int:
     floats = sum(
-        part.dim + state_dim(part.optimizer.name, part.dim)
-        for part in table.row_slices()
+        part.dim + state_dim(part.optimizer, part.dim) for part in table.row_slices()
     )
     keeps_step = table.expire_after_steps is not None
     stamps = (keeps_step or table.when_full == "evict_oldest") + (

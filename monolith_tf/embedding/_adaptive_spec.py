@@ -1,4 +1,7 @@
-"""Row optimizers that divide by a history of squared gradients, as data."""
+"""Row optimizers that divide by a history of squared gradients, as data.
+
+Adagrad, Adadelta, Adam and RMSprop have the formulas and defaults of `tf_keras`.
+"""
 
 import dataclasses
 from typing import Literal
@@ -12,19 +15,19 @@ class AdagradSpec(RowOptimizer):
     """Adagrad.
 
         n += g^2
-        w -= lr * g / (sqrt(n) + epsilon)
+        w -= lr * g / sqrt(n + epsilon)
 
-    Source: Duchi et al., JMLR 12, 2011.
+    Source: Duchi et al., JMLR 12, 2011; as in `tf_keras`.
 
     Attributes:
       initial_accumulator_value: `n` of a new row.
-      epsilon: Added to the root; may be 0 where the accumulator starts above 0.
+      epsilon: Added under the root; may be 0 where the accumulator starts above 0.
     """
 
     name: Literal["adagrad"] = "adagrad"
-    learning_rate: float | schedules.ScheduleSpec = 0.05
+    learning_rate: float | schedules.ScheduleSpec = 0.001
     initial_accumulator_value: float = 0.1
-    epsilon: float = 0.0
+    epsilon: float = 1e-7
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,7 +68,7 @@ class AdadeltaSpec(RowOptimizer):
         u = rho * u + (1 - rho) * d^2
         w -= lr * d
 
-    Source: Zeiler, 2012, algorithm 1 (arXiv:1212.5701).
+    Source: Zeiler, 2012, algorithm 1 (arXiv:1212.5701); as in `tf_keras`.
 
     Attributes:
       rho: Share of the running means that a step keeps.
@@ -73,8 +76,9 @@ class AdadeltaSpec(RowOptimizer):
     """
 
     name: Literal["adadelta"] = "adadelta"
-    rho: float = 0.9
-    epsilon: float = 0.01
+    learning_rate: float | schedules.ScheduleSpec = 0.001
+    rho: float = 0.95
+    epsilon: float = 1e-7
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,21 +92,22 @@ class AdamSpec(RowOptimizer):
         t += 1
         m = beta_1 * m + (1 - beta_1) * g
         v = beta_2 * v + (1 - beta_2) * g^2
-        w -= lr * (m / (1 - beta_1^t)) / (sqrt(v / (1 - beta_2^t)) + epsilon)
+        w -= lr * sqrt(1 - beta_2^t) / (1 - beta_1^t) * m / (sqrt(v) + epsilon)
 
-    Source: Kingma and Ba, ICLR 2015, algorithm 1 (arXiv:1412.6980).
+    Source: Kingma and Ba, ICLR 2015, section 2, the form before section 2.1
+    (arXiv:1412.6980); as in `tf_keras`.
 
     Attributes:
       beta_1: Share of the mean gradient that a step keeps.
       beta_2: Share of the mean squared gradient that a step keeps.
-      epsilon: Added to the root, above 0. The default is far larger than the usual
-        1e-8, as rare ids see few and noisy gradients.
+      epsilon: Added to the root, above 0.
     """
 
     name: Literal["adam"] = "adam"
+    learning_rate: float | schedules.ScheduleSpec = 0.001
     beta_1: float = 0.9
-    beta_2: float = 0.99
-    epsilon: float = 0.01
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -113,7 +118,7 @@ class AdamSpec(RowOptimizer):
 class AmsgradSpec(RowOptimizer):
     """Adam that divides by the largest `v` so far.
 
-        t, m, v as in Adam
+        t, m, v as in "monolith_adam"
         x = max(x, v)
         w -= lr * (m / (1 - beta_1^t)) / (sqrt(x / (1 - beta_2^t)) + epsilon)
 
@@ -138,19 +143,22 @@ class AmsgradSpec(RowOptimizer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RmspropSpec(RowOptimizer):
-    """RMSprop with a large constant beside the root.
+    """RMSprop.
 
         n = rho * n + (1 - rho) * g^2
-        w -= lr * g / (sqrt(n) + epsilon)
+        w -= lr * g / sqrt(n + epsilon)
+
+    Source: as in `tf_keras`, without its momentum and its centered form.
 
     Attributes:
       rho: Share of the mean squared gradient that a step keeps.
-      epsilon: Added to the root, above 0. The default, 1, bounds a step by `lr * g`.
+      epsilon: Added under the root, above 0.
     """
 
     name: Literal["rmsprop"] = "rmsprop"
+    learning_rate: float | schedules.ScheduleSpec = 0.001
     rho: float = 0.9
-    epsilon: float = 1.0
+    epsilon: float = 1e-7
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -159,7 +167,7 @@ class RmspropSpec(RowOptimizer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RmspropV2Spec(RowOptimizer):
-    """RMSprop over a decaying sum instead of a mean.
+    """RMSprop over a decaying sum instead of a mean, and a constant beside the root.
 
         n = rho * n + g^2
         w -= lr * g / (sqrt(n) + epsilon)

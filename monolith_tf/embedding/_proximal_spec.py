@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+from monolith_tf import schedules
 from monolith_tf.embedding._row_optimizer import RowOptimizer
 
 
@@ -37,13 +38,15 @@ class FtrlSpec(RowOptimizer):
 
         n' = n + g^2
         z += g - (sqrt(n') - sqrt(n)) / lr * w
-        w = 0                                                      if abs(z) <= l1
-        w = -(z - sign(z) * l1) / ((beta + sqrt(n')) / lr + l2)    otherwise
+        w = 0                                                          if abs(z) <= l1
+        w = -(z - sign(z) * l1) / ((beta + sqrt(n')) / lr + 2 * l2)    otherwise
 
     The rate of the last formula scales the whole weight, so a decaying schedule shrinks
     weights too; FTRL's own `sqrt(n)` already makes its steps smaller.
 
-    Source: McMahan et al., "Ad Click Prediction", KDD 2013, algorithm 1.
+    Source: McMahan et al., "Ad Click Prediction", KDD 2013, algorithm 1; as in
+    `tf_keras`, where `l1` is `l1_regularization_strength` and `l2` is
+    `l2_regularization_strength`.
 
     Attributes:
       learning_rate: Above 0 at every step.
@@ -51,10 +54,11 @@ class FtrlSpec(RowOptimizer):
       initial_accumulator_value: `n` of a new row.
       beta: Added to the root.
       l1: Strength of the penalty on `abs(w)`, which makes weights exactly 0.
-      l2: Strength of the penalty on `w^2 / 2`.
+      l2: Strength of the penalty on `w^2`.
     """
 
     name: Literal["ftrl"] = "ftrl"
+    learning_rate: float | schedules.ScheduleSpec = 0.001
     initial_accumulator_value: float = 0.1
     beta: float = 0.0
     l1: float = 0.0
@@ -70,7 +74,7 @@ class FtrlSpec(RowOptimizer):
 class GroupFtrlSpec(RowOptimizer):
     """FTRL-proximal with a group lasso: whole rows become zero.
 
-        z, n as in FTRL; b = l1 * sqrt(dim)
+        z, n as in "ftrl"; b = l1 * sqrt(dim)
         w = 0                                                      if norm(z) <= b
         w = -(1 - b / norm(z)) * z / ((beta + sqrt(n')) / lr + l2)   otherwise
 

@@ -2,7 +2,10 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
+from typing import Any
 from typing import ClassVar
+from typing import Self
 
 import pydantic
 
@@ -26,6 +29,28 @@ class RowOptimizer:
 
     learning_rate: float | schedules.ScheduleSpec = 0.01
     weight_decay: float = 0.0
+
+    def __new__(cls, **given: Any) -> Self:
+        """Makes a spec that knows which of its values were written out."""
+        spec = super().__new__(cls)
+        spec.remember(given)
+        return spec
+
+    def remember(self, given: Iterable[str]) -> None:
+        """Takes the names of the fields that were written out."""
+        object.__setattr__(self, "_given", frozenset(given))
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Names of the fields that were written out, not left at their default."""
+        given: frozenset[str] = self.__dict__["_given"]
+        return given
+
+    @property
+    def kind(self) -> str:
+        """Names the update rule, of which the optimizer may have several."""
+        kind: str = getattr(self, "name")  # noqa: B009 - A field of every subclass.
+        return kind
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -70,6 +70,11 @@ def _over_root(x: Tensor, n: Tensor, epsilon: float | Tensor) -> Tensor:
     return tf.math.divide_no_nan(x, _plus(tf.sqrt(n), epsilon))
 
 
+def _over_root_of_sum(x: Tensor, n: Tensor, epsilon: float | Tensor) -> Tensor:
+    """`x / sqrt(n + epsilon)`."""
+    return _over_root(x, _plus(n, epsilon), 0)
+
+
 def _plus(x: Tensor, value: float | Tensor) -> Tensor:
     return x if is_zero(value) else x + value
 
@@ -83,6 +88,14 @@ def _sgd(rows: Rows) -> list[Tensor]:
 
 
 def _adagrad(rows: Rows) -> list[Tensor]:
+    n = rows.state[0] + tf.square(rows.gradients)
+    step = _over_root_of_sum(
+        rows.learning_rate * rows.gradients, n, rows.hyper["epsilon"]
+    )
+    return [rows.weights - step, n]
+
+
+def _monolith_adagrad(rows: Rows) -> list[Tensor]:
     n = rows.state[0] + tf.square(rows.gradients)
     step = _over_root(rows.learning_rate * rows.gradients, n, rows.hyper["epsilon"])
     return [rows.weights - step, n]
@@ -134,6 +147,13 @@ def _adam_weights(
 
 
 def _adam(rows: Rows) -> list[Tensor]:
+    m, v, power1, power2 = state = _moments(rows)
+    rate = rows.learning_rate * tf.sqrt(1.0 - power2) / (1.0 - power1)  # [n, 1]
+    root = tf.sqrt(v) + rows.hyper["epsilon"]
+    return [rows.weights - rate * m / root, *state]
+
+
+def _monolith_adam(rows: Rows) -> list[Tensor]:
     state = _moments(rows)
     return [_adam_weights(rows, *state), *state]
 
@@ -164,6 +184,15 @@ def _moving_average(rows: Rows) -> list[Tensor]:
 
 def _rmsprop(rows: Rows) -> list[Tensor]:
     rho = rows.hyper["rho"]
+    n = rho * rows.state[0] + (1.0 - rho) * tf.square(rows.gradients)
+    step = _over_root_of_sum(
+        rows.learning_rate * rows.gradients, n, rows.hyper["epsilon"]
+    )
+    return [rows.weights - step, n]
+
+
+def _monolith_rmsprop(rows: Rows) -> list[Tensor]:
+    rho = rows.hyper["rho"]
     return _rmsprop_step(rows, (1.0 - rho) * tf.square(rows.gradients))
 
 
@@ -191,6 +220,12 @@ def _ftrl_state(rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _ftrl(rows: Rows) -> list[Tensor]:
+    l2 = rows.hyper["l2"]
+    doubled = l2 if is_zero(l2) else 2.0 * l2
+    return _monolith_ftrl(rows._replace(hyper={**rows.hyper, "l2": doubled}))
+
+
+def _monolith_ftrl(rows: Rows) -> list[Tensor]:
     z, n, divisor = _ftrl_state(rows)
     l1 = rows.hyper["l1"]
     # 0 where abs(z) <= l1, else -(z - sign(z) * l1).
@@ -246,5 +281,10 @@ RULES = {
     "ftrl": Rule(_ftrl, (Part("z"), _N)),
     "group_ftrl": Rule(_group_ftrl, (Part("z"), _N)),
     "lion": Rule(_lion, (Part("m"),)),
+    "monolith_adagrad": Rule(_monolith_adagrad, (_N,)),
+    "monolith_adadelta": Rule(_adadelta, (Part("a"), Part("u"))),
+    "monolith_adam": Rule(_monolith_adam, (Part("m"), Part("v"), *_POWERS)),
+    "monolith_rmsprop": Rule(_monolith_rmsprop, (_N,)),
+    "monolith_ftrl": Rule(_monolith_ftrl, (Part("z"), _N)),
     "batch_softmax": Rule(_batch_softmax, (Part("last_step", is_per_row=True),)),
 }

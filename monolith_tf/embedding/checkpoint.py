@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from monolith_tf.embedding import checkpoint_files
 from monolith_tf.embedding import counting
+from monolith_tf.embedding import optimizer_spec
 from monolith_tf.embedding.layout import Group
 from monolith_tf.embedding.layout import shard_of
 from monolith_tf.embedding.restoring import Restoring
@@ -117,6 +118,10 @@ def save(
                     "slot": table.slot,
                     "group": group.name,
                     "counters": dict(zip(COUNTERS, row, strict=True)),
+                    "optimizers": {
+                        part.name: optimizer_spec.to_plain(part.optimizer)
+                        for part in table.row_slices()
+                    },
                 }
             )
     checkpoint_files.write_manifest(directory, manifest)

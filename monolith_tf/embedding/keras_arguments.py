@@ -1,5 +1,6 @@
 """What Keras users write for initializers and row optimizers, as specs."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,10 @@ from monolith_tf.embedding.initializer_spec import UniformSpec
 from monolith_tf.embedding.initializer_spec import ZerosSpec
 from monolith_tf.embedding.optimizer_spec import RowOptimizerSpec
 
+_MARK = "optimizer_names"
+NAMES_OF_KERAS = {_MARK: "keras"}
+"""What a layer's config says since the names of Keras mean Keras' optimizers."""
+
 _SCHEDULE_HINT = (
     'A schedule is written {"name": "adagrad", "learning_rate": {"name": "cosine", '
     '"learning_rate": 0.1, "decay_steps": 1000}}.'
@@ -31,6 +36,27 @@ def row_optimizer(value: Any) -> RowOptimizerSpec:
     return _validated(
         "optimizer", RowOptimizerSpec, value, optimizer_spec.__name__, _SCHEDULE_HINT
     )
+
+
+def with_names_of_keras(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the constructor's arguments from a layer's config.
+
+    In a config that 0.1.0 wrote, the names of Keras mean the original Monolith's forms.
+    """
+    arguments = dict(config)
+    if arguments.pop(_MARK, None) is None and _is_whole(config.get("optimizer")):
+        optimizer = dict(config["optimizer"])
+        optimizer["name"] = optimizer_spec.from_release_0_1(optimizer["name"])
+        arguments["optimizer"] = optimizer
+    return arguments
+
+
+def _is_whole(optimizer: Any) -> bool:
+    """Whether it is a mapping with all values, as only a layer writes it."""
+    if not isinstance(optimizer, Mapping):
+        return False
+    known = {field.name for field in dataclasses.fields(row_optimizer(optimizer))}
+    return known <= optimizer.keys()
 
 
 def initializer(value: Any) -> InitializerSpec:

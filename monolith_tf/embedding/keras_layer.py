@@ -53,10 +53,11 @@ class Embedding(tf_keras.layers.Layer):
       embeddings_initializer: How a new row is drawn: a name ("uniform" in
         [-0.05, 0.05), "normal", "truncated_normal", "zeros"), a mapping such as
         `{"name": "normal", "stddev": 0.01}`, or Keras' initializer of that kind.
-      optimizer: How a row learns: a name such as "adagrad", "adam" or "ftrl"; or a
-        mapping with hyperparameters, `{"name": "adagrad", "learning_rate": 0.1}`, where
-        the learning rate may be a mapping that describes a `ScheduleSpec`; or a spec of
-        `optimizer_spec`. Steps are counted by the layer.
+      optimizer: How a row learns: a name such as "adam", "adagrad" or "ftrl", with
+        Keras' formula and defaults; or a mapping with hyperparameters,
+        `{"name": "adagrad", "learning_rate": 0.1}`, where the learning rate may be a
+        mapping that describes a `ScheduleSpec`; or a spec of `optimizer_spec`. When not
+        given, Adagrad with a learning rate of 0.05. Steps are counted by the layer.
       embeddings_regularizer: A penalty on the rows that a call reads, each once.
       clip_norm: Largest norm of a row's gradient; longer ones are scaled down to it.
       mask_zero: Whether key 0 (of strings, "") is padding that later layers mask.
@@ -90,7 +91,7 @@ class Embedding(tf_keras.layers.Layer):
         self,
         dim: int,
         embeddings_initializer: Any = "uniform",
-        optimizer: Any = "adagrad",
+        optimizer: Any = "monolith_adagrad",
         *,
         embeddings_regularizer: Any = None,
         clip_norm: float | None = None,
@@ -248,6 +249,7 @@ class Embedding(tf_keras.layers.Layer):
             "dim": self.dim,
             "embeddings_initializer": dataclasses.asdict(self.embeddings_initializer),
             "optimizer": dataclasses.asdict(self.optimizer),
+            **keras_arguments.NAMES_OF_KERAS,
             "embeddings_regularizer": tf_keras.regularizers.serialize(
                 self.embeddings_regularizer
             ),
@@ -257,6 +259,11 @@ class Embedding(tf_keras.layers.Layer):
             "seed": self.seed,
             "capacity": self.capacity,
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Embedding":
+        """Returns the layer that `get_config` described, of monolith_tf 0.1.0 too."""
+        return cls(**keras_arguments.with_names_of_keras(config))
 
     def save_own_variables(self, store: Any) -> None:
         """Writes anchor, step and rows into a `.keras` or `.weights.h5` file."""

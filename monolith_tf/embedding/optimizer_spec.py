@@ -3,9 +3,14 @@
 In the formulas `g` is the gradient of a row summed over the batch, `w` its weights and
 `lr` the learning rate of its slice at this step. A row is updated only in steps whose
 batch holds its id, and every count of steps is the row's own.
+
+The names of Keras ("sgd", "adagrad", "adadelta", "adam", "rmsprop", "ftrl", "lion")
+mean what they mean in `tf_keras`, formula and defaults. The forms of the original
+Monolith are called "monolith_adagrad", "monolith_adam" and so on.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated
 from typing import Any
 from typing import Literal
@@ -21,6 +26,11 @@ from monolith_tf.embedding._adaptive_spec import AmsgradSpec
 from monolith_tf.embedding._adaptive_spec import RmspropSpec
 from monolith_tf.embedding._adaptive_spec import RmspropV2Spec
 from monolith_tf.embedding._adaptive_spec import RowwiseAdagradSpec
+from monolith_tf.embedding._monolith_spec import MonolithAdadeltaSpec
+from monolith_tf.embedding._monolith_spec import MonolithAdagradSpec
+from monolith_tf.embedding._monolith_spec import MonolithAdamSpec
+from monolith_tf.embedding._monolith_spec import MonolithFtrlSpec
+from monolith_tf.embedding._monolith_spec import MonolithRmspropSpec
 from monolith_tf.embedding._proximal_spec import FtrlSpec
 from monolith_tf.embedding._proximal_spec import GroupAdagradSpec
 from monolith_tf.embedding._proximal_spec import GroupFtrlSpec
@@ -37,21 +47,45 @@ __all__ = [
     "GroupFtrlSpec",
     "LionSpec",
     "MomentumSpec",
+    "MonolithAdadeltaSpec",
+    "MonolithAdagradSpec",
+    "MonolithAdamSpec",
+    "MonolithFtrlSpec",
+    "MonolithRmspropSpec",
     "MovingAverageSpec",
     "RmspropSpec",
     "RmspropV2Spec",
     "RowOptimizerSpec",
     "RowwiseAdagradSpec",
     "SgdSpec",
+    "from_release_0_1",
     "row_optimizer",
+    "to_plain",
 ]
+
+_RENAMED = {
+    name: f"monolith_{name}"
+    for name in ("adagrad", "adadelta", "adam", "rmsprop", "ftrl")
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SgdSpec(RowOptimizer):
-    """Stochastic gradient descent: `w -= lr * g`. No state."""
+    """Stochastic gradient descent: `w -= lr * g`. No state without momentum.
+
+    Attributes:
+      momentum: Share of the last move that a step keeps, as in `MomentumSpec`.
+      nesterov: As in `MomentumSpec`.
+    """
 
     name: Literal["sgd"] = "sgd"
+    momentum: float = 0.0
+    nesterov: bool = False
+
+    @property
+    def kind(self) -> str:
+        """See base class."""
+        return _momentum_kind(self.nesterov) if self.momentum else "sgd"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,6 +105,11 @@ class MomentumSpec(RowOptimizer):
     name: Literal["momentum"] = "momentum"
     momentum: float = 0.9
     nesterov: bool = False
+
+    @property
+    def kind(self) -> str:
+        """See base class."""
+        return _momentum_kind(self.nesterov)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,8 +173,17 @@ class BatchSoftmaxSpec(RowOptimizer):
     learning_rate: float | schedules.ScheduleSpec = 0.1
 
 
-def _from_name(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
+def _momentum_kind(nesterov: bool) -> str:
+    return "momentum_nesterov" if nesterov else "momentum"
+
+
+def _from_plain(value: Any, make: pydantic.ValidatorFunctionWrapHandler) -> Any:
+    """A spec of a name, of a mapping, whose keys it remembers, or of a spec."""
+    value = {"name": value} if isinstance(value, str) else value
+    spec = make(value)
+    if isinstance(value, Mapping):
+        spec.remember(value)
+    return spec
 
 
 RowOptimizerSpec: TypeAlias = Annotated[
@@ -153,9 +201,14 @@ RowOptimizerSpec: TypeAlias = Annotated[
     | FtrlSpec
     | GroupFtrlSpec
     | LionSpec
-    | BatchSoftmaxSpec,
+    | BatchSoftmaxSpec
+    | MonolithAdagradSpec
+    | MonolithAdadeltaSpec
+    | MonolithAdamSpec
+    | MonolithRmspropSpec
+    | MonolithFtrlSpec,
     pydantic.Field(discriminator="name"),
-    pydantic.BeforeValidator(_from_name),
+    pydantic.WrapValidator(_from_plain),
 ]
 """Any row optimizer; a config may give the bare name, `optimizer: adagrad`."""
 
@@ -176,6 +229,20 @@ def row_optimizer(name: str, **hyperparameters: Any) -> RowOptimizerSpec:
 
     Example:
       >>> row_optimizer("adagrad", learning_rate=0.1).epsilon
-      0.0
+      1e-07
     """
     return _adapter.validate_python({"name": name, **hyperparameters})
+
+
+def to_plain(spec: RowOptimizerSpec) -> dict[str, Any]:
+    """Returns a spec as JSON has it."""
+    plain: dict[str, Any] = _adapter.dump_python(spec, mode="json")
+    return plain
+
+
+def from_release_0_1(name: str) -> str:
+    """Returns today's name of an optimizer that monolith_tf 0.1.0 called `name`.
+
+    There the names of Keras meant the forms of the original Monolith.
+    """
+    return _RENAMED.get(name, name)

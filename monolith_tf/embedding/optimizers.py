@@ -4,16 +4,18 @@ A row is stored as its weights followed by its optimizer's state, part by part:
 
 | optimizer | parts of the state |
 | --- | --- |
-| sgd, moving_average | none |
+| sgd without momentum, moving_average | none |
 | adagrad, rmsprop, rmsprop_v2 | n `[dim]` |
 | rowwise_adagrad, group_adagrad | n `[1]` |
 | adadelta | a `[dim]`, u `[dim]` |
 | adam | m `[dim]`, v `[dim]`, beta_1^t `[1]`, beta_2^t `[1]` |
 | amsgrad | m `[dim]`, v `[dim]`, x `[dim]`, beta_1^t `[1]`, beta_2^t `[1]` |
-| momentum | n `[dim]` |
+| momentum, sgd with momentum | n `[dim]` |
 | ftrl, group_ftrl | z `[dim]`, n `[dim]` |
 | lion | m `[dim]` |
 | batch_softmax | last_step `[1]`, a float32 and so exact up to step 2^24 |
+
+Those of "monolith_adam" and the like are those of "adam".
 
 The formulas and the hyperparameters are described beside their specs, in
 `optimizer_spec`.
@@ -28,16 +30,21 @@ from monolith_tf.embedding._update_rules import RULES
 from monolith_tf.embedding._update_rules import Hyperparameters
 from monolith_tf.embedding._update_rules import Rows
 from monolith_tf.embedding._update_rules import is_zero
-from monolith_tf.embedding.optimizer_spec import MomentumSpec
 from monolith_tf.embedding.optimizer_spec import RowOptimizerSpec
 from monolith_tf.types import Tensor
 
 
 def kind(spec: RowOptimizerSpec) -> str:
     """Names the update rule: slices that share it can share a physical table."""
-    if isinstance(spec, MomentumSpec) and spec.nesterov:
-        return "momentum_nesterov"
-    return spec.name
+    return spec.kind
+
+
+def have_like_state(kind: str, other: str) -> bool:
+    """Whether one update rule can go on with the state of the other.
+
+    That is so of an optimizer of Keras and its form in the original Monolith.
+    """
+    return kind.removeprefix("monolith_") == other.removeprefix("monolith_")
 
 
 def hyperparameters(spec: RowOptimizerSpec) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """One saved directory, as rows of tables that may differ from the saved ones."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -9,8 +10,11 @@ from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from monolith_tf.embedding import checkpoint_files
+from monolith_tf.embedding import optimizer_spec
+from monolith_tf.embedding import optimizers
 from monolith_tf.embedding import row_update
 from monolith_tf.embedding.checkpoint_files import Chunk
 from monolith_tf.embedding.layout import Group
@@ -175,14 +179,27 @@ class SavedTables:
                 continue
             table, group = self._tables[self._names[entry["name"]]]
             if group.name not in routes:
-                weights, state = self._copies(saved["slices"], table, group)
+                weights, state = self._copies(
+                    saved["slices"], self._kinds(entry["name"]), table, group
+                )
                 new_slots = np.full(NUM_SLOTS, -1)
                 routes[group.name] = _Route(group, new_slots, weights, state)
             routes[group.name].new_slots[entry["slot"]] = table.slot
         return list(routes.values())
 
+    def _kinds(self, table: str) -> Callable[[str], str]:
+        """Brings the update rules of a saved table to their names of today."""
+        (saved,) = (t for t in self.manifest["tables"] if t["name"] == table)
+        if "optimizers" in saved:
+            return lambda kind: kind
+        return optimizer_spec.from_release_0_1
+
     def _copies(
-        self, saved: Sequence[Mapping[str, Any]], table: TableSpec, group: Group
+        self,
+        saved: Sequence[Mapping[str, Any]],
+        kind_of: Callable[[str], str],
+        table: TableSpec,
+        group: Group,
     ) -> tuple[_Copies, _Copies]:
         by_name = {part["name"]: part for part in saved}
         weights, state = [], []
@@ -201,10 +218,21 @@ class SavedTables:
             )
             if not self._with_state:
                 continue
-            if old["optimizer"] != part.kind:
+            kind = kind_of(old["optimizer"])
+            if kind != part.kind and optimizers.have_like_state(kind, part.kind):
+                logging.warning(
+                    "Table `%s`, slice `%s`, was trained by the optimizer %r and goes "
+                    "on by %r, with the same state. Give its optimizer that name to "
+                    "go on as before.",
+                    table.name,
+                    part.name,
+                    kind,
+                    part.kind,
+                )
+            elif kind != part.kind:
                 raise ValueError(
                     f"Checkpoint {self.directory} holds table `{table.name}`, slice "
-                    f"`{part.name}`, with optimizer={old['optimizer']!r}; the spec "
+                    f"`{part.name}`, with optimizer={kind!r}; the spec "
                     f"says {part.kind!r}. Restore without optimizer state to start it "
                     "anew."
                 )

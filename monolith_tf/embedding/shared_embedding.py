@@ -10,6 +10,7 @@ import tensorflow as tf
 import tf_keras
 
 from monolith_tf.embedding import combiners
+from monolith_tf.embedding import keras_arguments
 from monolith_tf.embedding.keras_keys import Keys
 from monolith_tf.embedding.keras_layer import Embedding
 from monolith_tf.embedding.shared_spec import SharedFeature
@@ -156,7 +157,21 @@ class SharedEmbedding(tf_keras.layers.Layer):
             "tables": tables,
             "features": features,
             "seed": self.seed,
+            **keras_arguments.NAMES_OF_KERAS,
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "SharedEmbedding":
+        """Returns the layer that `get_config` described, of monolith_tf 0.1.0 too."""
+        mark = {
+            key: config[key] for key in keras_arguments.NAMES_OF_KERAS if key in config
+        }
+        arguments = keras_arguments.with_names_of_keras(config)
+        arguments["tables"] = [
+            keras_arguments.with_names_of_keras({**table, **mark})
+            for table in config["tables"]
+        ]
+        return cls(**arguments)
 
     def _check(self, tables: Sequence[SharedTable]) -> None:
         names = [table.name for table in tables]

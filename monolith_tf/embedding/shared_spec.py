@@ -30,7 +30,7 @@ class SharedTable:
     embeddings_initializer: Any = "uniform"
     embeddings_regularizer: Any = None
     mask_zero: bool = False
-    optimizer: Any = "adagrad"
+    optimizer: Any = "monolith_adagrad"
 
     def __post_init__(self) -> None:
         if self.input_dim is not None and self.input_dim < 1:

@@ -14,7 +14,7 @@ import pydantic
 from monolith_tf import ids
 from monolith_tf.embedding.initializer_spec import InitializerSpec
 from monolith_tf.embedding.initializer_spec import UniformSpec
-from monolith_tf.embedding.optimizer_spec import AdagradSpec
+from monolith_tf.embedding.optimizer_spec import MonolithAdagradSpec
 from monolith_tf.embedding.optimizer_spec import RowOptimizerSpec
 
 Compressor: TypeAlias = Literal["fp32", "fp16", "int8"]
@@ -47,7 +47,7 @@ class SliceSpec:
     name: str
     dim: int
     initializer: InitializerSpec = dataclasses.field(default_factory=UniformSpec)
-    optimizer: RowOptimizerSpec = dataclasses.field(default_factory=AdagradSpec)
+    optimizer: RowOptimizerSpec = dataclasses.field(default_factory=MonolithAdagradSpec)
     clip_norm: float | None = None
     l2: float = 0.0
     compressor: Compressor = "fp32"
@@ -80,7 +80,7 @@ class TableSpec:
       dim: Values per row, where there is one slice; it is called "vec".
       slices: The parts of a row, in order.
       initializer: Of the one slice; uniform in [-0.05, 0.05) when not given.
-      optimizer: Of the one slice; Adagrad when not given.
+      optimizer: Of the one slice; "monolith_adagrad" when not given.
       clip_norm: Of the one slice.
       l2: Of the one slice; 0 when not given.
       compressor: Of the one slice; "fp32" when not given.

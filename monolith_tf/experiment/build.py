@@ -21,6 +21,7 @@ from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.embedding import store as store_lib
 from monolith_tf.embedding.placement import Placement
 from monolith_tf.experiment import id_types as id_types_lib
+from monolith_tf.experiment import resumed_optimizers
 from monolith_tf.features import columns as columns_lib
 from monolith_tf.features import encode
 from monolith_tf.features import slots as slots_lib
@@ -45,12 +46,14 @@ class Fixed:
       job: The job's identity, which no other job has.
       id_types: Table -> what its ids are made of, also of tables that are no longer in
         use.
+      optimizers: How rows learn; the embedding store writes it.
     """
 
     slots: slots_lib.SlotRegistry
     statistics: Mapping[str, Any]
     job: str
-    id_types: Mapping[str, columns_lib.IdType] = dataclasses.field(default_factory=dict)
+    id_types: Mapping[str, columns_lib.IdType]
+    optimizers: resumed_optimizers.Optimizers
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data for a checkpoint."""
@@ -60,16 +63,6 @@ class Fixed:
             "job": self.job,
             "id_types": dict(self.id_types),
         }
-
-    @classmethod
-    def from_json(cls, state: Mapping[str, Any]) -> "Fixed":
-        """Returns what `to_json` described."""
-        return cls(
-            slots_lib.SlotRegistry.from_json(state["slots"]),
-            state["statistics"],
-            state.get("job", ""),
-            state.get("id_types", {}),
-        )
 
 
 class Job:
@@ -129,16 +122,29 @@ class Job:
 
     def settle(self, checkpoint: checkpoint_lib.Checkpoint | None) -> Fixed:
         """Takes slots and statistics from a checkpoint, or works them out anew."""
-        former = Fixed.from_json(checkpoint.manifest["state"]) if checkpoint else None
-        tables = {t.name: t.slot for t in schema.resolved_tables(self.config)}
-        slots = slots_lib.assign(tables, former.slots if former else None)
+        tables = schema.resolved_tables(self.config)
+        wanted = {table.name: table.slot for table in tables}
         id_types = columns_lib.id_types(self.config.features, self.feature_columns)
-        if checkpoint is not None and former is not None:
+        if checkpoint is not None:
             id_types_lib.check(checkpoint, self.config.features, self._schema)
-            id_types = {**former.id_types, **id_types}
-            return Fixed(slots, former.statistics, former.job, id_types)
-        found = statistics_lib.compute(self.config.features, self.source("train"))
-        return Fixed(slots, found, uuid.uuid4().hex, id_types)
+            state = checkpoint.manifest["state"]
+            former = slots_lib.SlotRegistry.from_json(state["slots"])
+            return Fixed(
+                slots=slots_lib.assign(wanted, former),
+                statistics=state["statistics"],
+                job=state.get("job", ""),
+                id_types={**state.get("id_types", {}), **id_types},
+                optimizers=resumed_optimizers.resumed(tables, checkpoint),
+            )
+        return Fixed(
+            slots=slots_lib.assign(wanted, None),
+            statistics=statistics_lib.compute(
+                self.config.features, self.source("train")
+            ),
+            job=uuid.uuid4().hex,
+            id_types=id_types,
+            optimizers=resumed_optimizers.of_tables(tables),
+        )
 
     def train_step(self, fixed: Fixed, *, anew: bool = False) -> step_lib.TrainStep:
         """Returns the step function, with encoder, store and model behind it.
@@ -204,9 +210,12 @@ class Job:
         return self._cluster.scope()
 
     def tables(self, fixed: Fixed) -> list[Any]:
-        """Returns the tables' specs with their slots filled in."""
+        """Returns the tables' specs with slots and optimizers filled in."""
         return [
-            dataclasses.replace(table, slot=fixed.slots.slots[table.name])
+            dataclasses.replace(
+                resumed_optimizers.given_to(table, fixed.optimizers[table.name]),
+                slot=fixed.slots.slots[table.name],
+            )
             for table in schema.resolved_tables(self.config)
         ]
 

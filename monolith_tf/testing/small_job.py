@@ -26,10 +26,10 @@ features:
   - {{name: item, kind: id, table: item}}
   - {{name: price, kind: dense, transform: [log1p, zscore]}}
 labels: [click]
-default_table: {{dim: 4, optimizer: {{name: adagrad, learning_rate: 0.1}}}}
+default_table: {{dim: 4, optimizer: {{name: monolith_adagrad, learning_rate: 0.1}}}}
 tables:
-  - {{name: place, dim: 4, optimizer: {{name: adam, learning_rate: 0.01}}}}
-  - {{name: item, dim: 4, optimizer: {{name: adagrad, learning_rate: 0.1}}}}
+  - {{name: place, dim: 4, optimizer: {{name: monolith_adam, learning_rate: 0.01}}}}
+  - {{name: item, dim: 4, optimizer: {{name: monolith_adagrad, learning_rate: 0.1}}}}
 model:
   name: dcn
   params:

@@ -20,7 +20,7 @@ _OPTIMIZERS = typing.get_args(typing.get_args(RowOptimizerSpec)[0])
 @pytest.mark.parametrize("dim", [1, 7])
 def test_state_is_that_of_the_optimizer(kind, dim):
     made = kind()
-    assert placement.state_dim(made.name, dim) == optimizers.state_dim(made, dim)
+    assert placement.state_dim(made, dim) == optimizers.state_dim(made, dim)
 
 
 def test_bytes_of_a_row():

@@ -4,7 +4,9 @@ from absl.testing import parameterized
 from monolith_tf import testing
 from monolith_tf.embedding import initializer_spec
 from monolith_tf.embedding import keras_arguments
+from monolith_tf.embedding import keras_layer
 from monolith_tf.embedding import optimizer_spec
+from monolith_tf.embedding import shared_embedding
 from monolith_tf.schedules import ScheduleSpec
 
 
@@ -68,3 +70,34 @@ class KerasArgumentsTest(testing.TestCase):
         message = "`embeddings_initializer` must be .*number of rows do not exist here"
         with self.assertRaisesRegex(ValueError, message):
             keras_arguments.initializer(value)
+
+    def test_configs_of_0_1_0_keep_the_form_they_were_trained_with(self):
+        whole = {
+            "name": "adam",
+            "learning_rate": 0.01,
+            "weight_decay": 0.0,
+            "beta_1": 0.9,
+            "beta_2": 0.99,
+            "epsilon": 0.01,
+        }
+        old = {"dim": 4, "optimizer": whole}
+        new = old | keras_arguments.NAMES_OF_KERAS
+        with self.subTest("0.1.0"):
+            layer = keras_layer.Embedding.from_config(old)
+            self.assertEqual(layer.optimizer, optimizer_spec.MonolithAdamSpec())
+        with self.subTest("since"):
+            layer = keras_layer.Embedding.from_config(new)
+            self.assertEqual(layer.optimizer.name, "adam")
+            layer = keras_layer.Embedding(4, optimizer="adam")
+            again = keras_layer.Embedding.from_config(layer.get_config())
+            self.assertEqual(again.optimizer, optimizer_spec.AdamSpec())
+        with self.subTest("shared"):
+            table = {"name": "t", "output_dim": 4, "optimizer": whole}
+            config = {"tables": [table], "features": {"f": "t"}}
+            layer = shared_embedding.SharedEmbedding.from_config(config)
+            self.assertEqual(layer.embeddings["t"].optimizer.name, "monolith_adam")
+            again = shared_embedding.SharedEmbedding.from_config(layer.get_config())
+            self.assertEqual(again.embeddings["t"].optimizer.name, "monolith_adam")
+            layer = shared_embedding.SharedEmbedding(**config)
+            again = shared_embedding.SharedEmbedding.from_config(layer.get_config())
+            self.assertEqual(again.embeddings["t"].optimizer.name, "adam")

@@ -81,7 +81,7 @@ class KeyedRowsTest(testing.TestCase):
         rows.apply_gradients(found, tf.zeros([0, 2]), tf.constant(0, tf.int64))
 
     def test_exported_rows_fill_another_table(self):
-        optimizer = optimizer_spec.AdagradSpec()
+        optimizer = optimizer_spec.MonolithAdagradSpec()
         rows, other = _rows(optimizer=optimizer), _rows(optimizer=optimizer, seed=9)
         keys = _keys(1, -1, 2**50, -(2**50))
         found = rows.lookup(keys, insert=True)
@@ -99,7 +99,7 @@ class KeyedRowsTest(testing.TestCase):
         self.assertAllEqual(other.read(keys), np.zeros([4, 2]))
 
     def test_assigning_starts_optimizer_state_anew_and_makes_rows(self):
-        rows = _rows(optimizer=optimizer_spec.AdagradSpec())
+        rows = _rows(optimizer=optimizer_spec.MonolithAdagradSpec())
         found = rows.lookup(_keys(1, -1), insert=True)
         rows.apply_gradients(found, tf.ones([2, 2]), tf.constant(0, tf.int64))
         rows.assign(np.array([1, 4]), np.array([[1.0, 2.0], [3.0, 4.0]], np.float32))

@@ -20,7 +20,7 @@ def _names(groups):
 
 class MergeTablesTest(testing.TestCase):
     def test_tables_of_one_layout_and_update_rule_share_a_group(self):
-        fast = optimizer_spec.AdagradSpec(learning_rate=1.0)
+        fast = optimizer_spec.MonolithAdagradSpec(learning_rate=1.0)
         nesterov = optimizer_spec.MomentumSpec(nesterov=True)
         groups = layout.merge_tables(
             [

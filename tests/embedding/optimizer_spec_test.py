@@ -1,9 +1,11 @@
 """Tests of row optimizers as data."""
 
+import copy
 import dataclasses
 import typing
 
 import pydantic
+import tf_keras
 from absl.testing import parameterized
 
 from monolith_tf import schedules
@@ -12,11 +14,11 @@ from monolith_tf.embedding import optimizer_spec
 
 # The defaults that are promised to users.
 DEFAULTS = {
-    "sgd": {"learning_rate": 0.01},
+    "sgd": {"learning_rate": 0.01, "momentum": 0.0, "nesterov": False},
     "adagrad": {
-        "learning_rate": 0.05,
+        "learning_rate": 0.001,
         "initial_accumulator_value": 0.1,
-        "epsilon": 0.0,
+        "epsilon": 1e-7,
     },
     "rowwise_adagrad": {
         "learning_rate": 0.05,
@@ -29,15 +31,15 @@ DEFAULTS = {
         "beta": 0.0,
         "l2": 0.0,
     },
-    "adadelta": {"learning_rate": 0.01, "rho": 0.9, "epsilon": 0.01},
-    "adam": {"learning_rate": 0.01, "beta_1": 0.9, "beta_2": 0.99, "epsilon": 0.01},
+    "adadelta": {"learning_rate": 0.001, "rho": 0.95, "epsilon": 1e-7},
+    "adam": {"learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7},
     "amsgrad": {"learning_rate": 0.01, "beta_1": 0.9, "beta_2": 0.99, "epsilon": 0.01},
     "momentum": {"learning_rate": 0.01, "momentum": 0.9, "nesterov": False},
     "moving_average": {"learning_rate": 1.0, "momentum": 0.9},
-    "rmsprop": {"learning_rate": 0.01, "rho": 0.9, "epsilon": 1.0},
+    "rmsprop": {"learning_rate": 0.001, "rho": 0.9, "epsilon": 1e-7},
     "rmsprop_v2": {"learning_rate": 0.01, "rho": 0.9, "epsilon": 1.0},
     "ftrl": {
-        "learning_rate": 0.01,
+        "learning_rate": 0.001,
         "initial_accumulator_value": 0.1,
         "beta": 0.0,
         "l1": 0.0,
@@ -52,6 +54,26 @@ DEFAULTS = {
     },
     "lion": {"learning_rate": 1e-4, "beta_1": 0.9, "beta_2": 0.99},
     "batch_softmax": {"learning_rate": 0.1},
+    "monolith_adagrad": {
+        "learning_rate": 0.05,
+        "initial_accumulator_value": 0.1,
+        "epsilon": 0.0,
+    },
+    "monolith_adadelta": {"learning_rate": 0.01, "rho": 0.9, "epsilon": 0.01},
+    "monolith_adam": {
+        "learning_rate": 0.01,
+        "beta_1": 0.9,
+        "beta_2": 0.99,
+        "epsilon": 0.01,
+    },
+    "monolith_rmsprop": {"learning_rate": 0.01, "rho": 0.9, "epsilon": 1.0},
+    "monolith_ftrl": {
+        "learning_rate": 0.01,
+        "initial_accumulator_value": 0.1,
+        "beta": 0.0,
+        "l1": 0.0,
+        "l2": 0.0,
+    },
 }
 
 
@@ -69,6 +91,44 @@ class OptimizerSpecTest(testing.TestCase):
             self.assertEqual(fields.pop("weight_decay"), 0.0)
             found[fields.pop("name")] = fields
         self.assertEqual(found, DEFAULTS)
+
+    @parameterized.parameters(
+        ("sgd", "SGD"),
+        ("adagrad", "Adagrad"),
+        ("adadelta", "Adadelta"),
+        ("adam", "Adam"),
+        ("rmsprop", "RMSprop"),
+        ("ftrl", "Ftrl"),
+        ("lion", "Lion"),
+    )
+    def test_names_of_keras_have_its_defaults(self, name, theirs):
+        config = getattr(tf_keras.optimizers, theirs)().get_config()
+        ours = dataclasses.asdict(optimizer_spec.row_optimizer(name))
+        for key in ("l1", "l2"):
+            if key in ours:
+                ours[f"{key}_regularization_strength"] = ours.pop(key)
+        self.assertEqual(ours.pop("name"), name)
+        self.assertEqual(ours.pop("weight_decay"), config.pop("weight_decay") or 0.0)
+        for key, value in ours.items():
+            self.assertAlmostEqual(config[key], value, msg=key)
+
+    def test_a_spec_knows_what_was_written_out(self):
+        written = {"name", "epsilon"}
+        for spec in (
+            load({"name": "adam", "epsilon": 1e-7}),
+            optimizer_spec.row_optimizer("adam", epsilon=1e-7),
+        ):
+            self.assertEqual(spec.given, written)
+        self.assertEqual(optimizer_spec.AdamSpec(epsilon=1e-7).given, {"epsilon"})
+        self.assertEqual(load("adam").given, {"name"})
+        self.assertEqual(copy.deepcopy(load("adam")).given, {"name"})
+        self.assertEqual(load(optimizer_spec.AdamSpec()).given, set())
+
+    def test_sgd_with_momentum_is_momentum(self):
+        momentum = optimizer_spec.SgdSpec(momentum=0.9, nesterov=True)
+        self.assertEqual(momentum.kind, "momentum_nesterov")
+        self.assertEqual(optimizer_spec.SgdSpec(momentum=0.9).kind, "momentum")
+        self.assertEqual(optimizer_spec.SgdSpec(nesterov=True).kind, "sgd")
 
     def test_config_gives_a_name_or_a_mapping(self):
         self.assertEqual(load("adagrad"), optimizer_spec.AdagradSpec())
@@ -113,7 +173,7 @@ class OptimizerSpecTest(testing.TestCase):
         ("momentum", {"momentum": -0.1}, r"`momentum` must be in .*momentum=-0\.1"),
         (
             "adagrad",
-            {"initial_accumulator_value": 0.0},
+            {"initial_accumulator_value": 0.0, "epsilon": 0.0},
             r"`initial_accumulator_value` or `epsilon` must be above 0.*"
             r"initial_accumulator_value=0\.0, epsilon=0\.0",
         ),

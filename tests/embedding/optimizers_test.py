@@ -19,6 +19,11 @@ def sgd(w, g, lr, s, h, step):
 
 def adagrad(w, g, lr, s, h, step):
     s["n"] = s.get("n", h["initial_accumulator_value"]) + g**2
+    return w - lr * g / (s["n"] + h["epsilon"]) ** 0.5
+
+
+def monolith_adagrad(w, g, lr, s, h, step):
+    s["n"] = s.get("n", h["initial_accumulator_value"]) + g**2
     return w - lr * g / (s["n"] ** 0.5 + h["epsilon"])
 
 
@@ -42,7 +47,16 @@ def adadelta(w, g, lr, s, h, step):
     return w - lr * d
 
 
+monolith_adadelta = adadelta
+
+
 def adam(w, g, lr, s, h, step):
+    monolith_adam(w, g, lr, s, h, step)
+    rate = lr * np.sqrt(1 - h["beta_2"] ** s["t"]) / (1 - h["beta_1"] ** s["t"])
+    return w - rate * s["m"] / (np.sqrt(s["v"]) + h["epsilon"])
+
+
+def monolith_adam(w, g, lr, s, h, step):
     b1, b2 = h["beta_1"], h["beta_2"]
     s["t"] = s.get("t", 0) + 1
     s["m"] = b1 * s.get("m", 0) + (1 - b1) * g
@@ -51,7 +65,7 @@ def adam(w, g, lr, s, h, step):
 
 
 def amsgrad(w, g, lr, s, h, step):
-    adam(w, g, lr, s, h, step)
+    monolith_adam(w, g, lr, s, h, step)
     s["x"] = np.maximum(s.get("x", 0), s["v"])
     return _adam_step(w, lr, s, h, s["x"])
 
@@ -73,6 +87,11 @@ def moving_average(w, g, lr, s, h, step):
 
 def rmsprop(w, g, lr, s, h, step):
     s["n"] = h["rho"] * s.get("n", 0) + (1 - h["rho"]) * g**2
+    return w - lr * g / np.sqrt(s["n"] + h["epsilon"])
+
+
+def monolith_rmsprop(w, g, lr, s, h, step):
+    s["n"] = h["rho"] * s.get("n", 0) + (1 - h["rho"]) * g**2
     return w - lr * g / (np.sqrt(s["n"]) + h["epsilon"])
 
 
@@ -82,6 +101,10 @@ def rmsprop_v2(w, g, lr, s, h, step):
 
 
 def ftrl(w, g, lr, s, h, step):
+    return monolith_ftrl(w, g, lr, s, h | {"l2": 2 * h["l2"]}, step)
+
+
+def monolith_ftrl(w, g, lr, s, h, step):
     divisor = _ftrl_state(w, g, lr, s, h)
     z, l1 = s["z"], h["l1"]
     return np.where(np.abs(z) <= l1, 0.0, -(z - np.sign(z) * l1) / divisor)
@@ -117,13 +140,22 @@ def batch_softmax(w, g, lr, s, h, step):
 CASES = {
     "sgd": ({}, {"learning_rate": 0.5}),
     "adagrad": ({}, {"initial_accumulator_value": 1.0, "epsilon": 0.1}),
+    "monolith_adagrad": ({}, {"initial_accumulator_value": 1.0, "epsilon": 0.1}),
     "rowwise_adagrad": ({}, {"initial_accumulator_value": 1.0, "epsilon": 0.1}),
     "group_adagrad": (
         {"l2": 0.3},
         {"initial_accumulator_value": 1.0, "beta": 0.5, "learning_rate": 0.1},
     ),
-    "adadelta": ({}, {"rho": 0.5, "epsilon": 0.1, "learning_rate": 1.0}),
-    "adam": ({}, {"beta_1": 0.5, "beta_2": 0.7, "epsilon": 1e-3}),
+    "adadelta": (
+        {"epsilon": 0.01},
+        {"rho": 0.5, "epsilon": 0.1, "learning_rate": 1.0},
+    ),
+    "monolith_adadelta": ({}, {"rho": 0.5, "epsilon": 0.1, "learning_rate": 1.0}),
+    "adam": (
+        {"epsilon": 0.1, "beta_2": 0.99},
+        {"beta_1": 0.5, "beta_2": 0.7, "epsilon": 1e-3},
+    ),
+    "monolith_adam": ({}, {"beta_1": 0.5, "beta_2": 0.7, "epsilon": 1e-3}),
     "amsgrad": ({}, {"beta_1": 0.5, "beta_2": 0.7, "epsilon": 1e-3}),
     "momentum": ({}, {"momentum": 0.5, "learning_rate": 0.1}),
     "momentum_nesterov": (
@@ -131,9 +163,14 @@ CASES = {
         {"nesterov": True, "momentum": 0.5, "learning_rate": 0.1},
     ),
     "moving_average": ({}, {"momentum": 0.5, "learning_rate": 0.7}),
-    "rmsprop": ({}, {"rho": 0.5, "epsilon": 0.1}),
+    "rmsprop": ({"epsilon": 1.0}, {"rho": 0.5, "epsilon": 0.1}),
+    "monolith_rmsprop": ({}, {"rho": 0.5, "epsilon": 0.1}),
     "rmsprop_v2": ({}, {"rho": 0.5, "epsilon": 0.1}),
     "ftrl": (
+        {"l1": 0.5, "learning_rate": 0.5},
+        {"initial_accumulator_value": 1.0, "beta": 0.3, "l2": 0.4, "l1": 1.5},
+    ),
+    "monolith_ftrl": (
         {"l1": 0.5, "learning_rate": 0.5},
         {"initial_accumulator_value": 1.0, "beta": 0.3, "l2": 0.4, "l1": 1.5},
     ),

@@ -47,7 +47,7 @@ class TableSpecTest(testing.TestCase):
     def test_one_slice_has_the_defaults_of_a_slice(self):
         (part,) = spec.TableSpec(name="user", dim=8).row_slices()
         self.assertEqual(part, spec.SliceSpec(name="vec", dim=8))
-        self.assertEqual(part.optimizer, optimizer_spec.AdagradSpec())
+        self.assertEqual(part.optimizer, optimizer_spec.MonolithAdagradSpec())
         self.assertEqual(part.initializer, initializer_spec.UniformSpec())
         self.assertEqual(part.compressor, "fp32")
         self.assertIsNone(part.clip_norm)

@@ -28,6 +28,11 @@ STATE_DIMS = {
     "group_ftrl": 16,
     "lion": 8,
     "batch_softmax": 1,
+    "monolith_adagrad": 8,
+    "monolith_adadelta": 16,
+    "monolith_adam": 18,
+    "monolith_rmsprop": 8,
+    "monolith_ftrl": 16,
 }
 
 
@@ -181,12 +186,12 @@ class UpdateRulesTest(testing.TestCase):
             self.assertAllInRange(state, 0.0, 1.0)
 
     def test_adagrad_takes_six_operations(self):
-        hyper = optimizers.hyperparameters(optimizer_spec.AdagradSpec())
+        hyper = optimizers.hyperparameters(optimizer_spec.MonolithAdagradSpec())
 
         @tf.function
         def update(weights, state, gradients, rate):
             return optimizers.apply(
-                "adagrad", weights, state, gradients, rate, hyper, 0
+                "monolith_adagrad", weights, state, gradients, rate, hyper, 0
             )
 
         graph = update.get_concrete_function(

@@ -82,7 +82,8 @@ class Case:
             "learning_rate": LEARNING_RATE,
             "initial_accumulator_value": ACCUMULATOR,
         }
-        table = {"dim": self.dim, "optimizer": adagrad}
+        rows = adagrad | {"name": "monolith_adagrad"}
+        table = {"dim": self.dim, "optimizer": rows}
         tables = self.tables or self.features
         return {
             "model_dir": str(folder / "model"),

@@ -21,8 +21,8 @@ class Side(case_lib.Trainer):
     def versions(self) -> dict:
         return {"tensorflow": tf.__version__}
 
-    def make(self, take: str = "", optimizer: str = "adagrad") -> None:
-        """Makes the store; Adagrad's defaults are the numbers of all sides.
+    def make(self, take: str = "", optimizer: str = "monolith_adagrad") -> None:
+        """Makes the store; its defaults are the numbers of all sides.
 
         Args:
           take: Nothing: rows start as `initial` says.

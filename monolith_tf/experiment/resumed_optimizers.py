@@ -1,0 +1,135 @@
+"""Row optimizers of a job that goes on.
+
+What its config leaves out, its checkpoint says.
+
+So a default that changed between two versions of monolith_tf changes no job that runs.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import TypeAlias
+
+import yaml
+from absl import logging
+
+from monolith_tf.embedding import optimizer_spec
+from monolith_tf.embedding.optimizer_spec import RowOptimizerSpec
+from monolith_tf.embedding.spec import DEFAULT_SLICE
+from monolith_tf.embedding.spec import SliceSpec
+from monolith_tf.embedding.spec import TableSpec
+from monolith_tf.training.checkpoint import Checkpoint
+
+Optimizers: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""Table -> slice -> its optimizer, as JSON has it."""
+
+
+def of_tables(tables: Sequence[TableSpec]) -> Optimizers:
+    """Returns the optimizers that tables name."""
+    return {
+        table.name: {
+            part.name: optimizer_spec.to_plain(part.optimizer)
+            for part in table.row_slices()
+        }
+        for table in tables
+    }
+
+
+def resumed(tables: Sequence[TableSpec], checkpoint: Checkpoint) -> Optimizers:
+    """Returns the optimizers with which tables go on from a checkpoint.
+
+    Values that are written out in the config count; the others are the checkpoint's,
+    and so is the form of an optimizer that 0.1.0 called by Keras' name. What differs
+    from the config for that reason is logged.
+    """
+    saved = _saved(checkpoint)
+    return {
+        table.name: {
+            part.name: _resumed(table.name, part, saved.get(table.name, {}))
+            for part in table.row_slices()
+        }
+        for table in tables
+    }
+
+
+def given_to(table: TableSpec, optimizers: Mapping[str, Any]) -> TableSpec:
+    """Returns a table whose slices have other optimizers.
+
+    Args:
+      table: The table.
+      optimizers: Slice -> optimizer.
+    """
+    specs = {
+        name: optimizer_spec.row_optimizer(**plain)
+        for name, plain in optimizers.items()
+    }
+    if not table.slices:
+        return dataclasses.replace(table, optimizer=specs[DEFAULT_SLICE])
+    slices = [
+        dataclasses.replace(part, optimizer=specs[part.name]) for part in table.slices
+    ]
+    return dataclasses.replace(table, slices=tuple(slices))
+
+
+def _resumed(table: str, part: SliceSpec, saved: Mapping[str, Any]) -> dict[str, Any]:
+    spec = part.optimizer
+    here = optimizer_spec.to_plain(spec)
+    before = saved.get(part.name)
+    if before is None or not _is_same(spec, before):
+        return here
+    given = {name: here[name] for name in spec.given - {"name"}}
+    merged = {**before, **given, "name": before["name"]}
+    merged.pop("was", None)
+    changed = {key: value for key, value in merged.items() if here.get(key) != value}
+    if changed:
+        shown = ", ".join(f"{key}: {value}" for key, value in changed.items())
+        logging.info(
+            "Table `%s`, slice `%s`: the optimizer goes on as the checkpoint has it, "
+            "{%s}, and not with what the config's `%s` has by default. Write in the "
+            "config what is to change.",
+            table,
+            part.name,
+            shown,
+            spec.name,
+        )
+    return merged
+
+
+def _is_same(spec: RowOptimizerSpec, before: Mapping[str, Any]) -> bool:
+    """Whether a config names the optimizer of a checkpoint, by its name of then too."""
+    return spec.name in (before["name"], before.get("was"))
+
+
+def _saved(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
+    """Table -> slice -> what a checkpoint says of its optimizer."""
+    entries = checkpoint.manifest["embedding"]["tables"]
+    if all("optimizers" in entry for entry in entries):
+        return {entry["name"]: entry["optimizers"] for entry in entries}
+    # 0.1.0 left them to the copy of the config, every value written out.
+    config = yaml.safe_load((checkpoint.path / "config.yaml").read_text("utf-8")) or {}
+    named = {table["name"]: table for table in config.get("tables", ())}
+    default = config.get("default_table", {})
+    found = {}
+    for entry in entries:
+        table = named.get(entry["name"], default)
+        parts = table.get("slices") or [{**table, "name": DEFAULT_SLICE}]
+        found[entry["name"]] = {
+            part["name"]: _of_release_0_1(part.get("optimizer", _DEFAULT_OF_0_1))
+            for part in parts
+        }
+    return found
+
+
+_DEFAULT_OF_0_1 = {
+    "name": "adagrad",
+    "learning_rate": 0.05,
+    "weight_decay": 0.0,
+    "initial_accumulator_value": 0.1,
+    "epsilon": 0.0,
+}
+
+
+def _of_release_0_1(plain: Mapping[str, Any]) -> dict[str, Any]:
+    name = plain["name"]
+    return {**plain, "name": optimizer_spec.from_release_0_1(name), "was": name}
