@@ -16,6 +16,7 @@ from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.embedding.store import EmbeddingStore
 from monolith_tf.experiment.estimator import Estimator
 from monolith_tf.testing import small_job
+from monolith_tf.training import checkpoint
 
 # Keras finds classes by name once their modules are loaded.
 _CLASSES = (mt.embedding.Embedding, mt.layers.CIN, mt.layers.MLP, mt.layers.SeNet)
@@ -143,3 +144,17 @@ def test_a_keras_export_answers_as_it_did(written):
     loaded = tf.saved_model.load(str(written / "keras" / "export"))
     inputs = [tf.constant(expected[f"inputs/{n}"]) for n in ("key", "word", "price")]
     np.testing.assert_allclose(loaded.serve(inputs), expected["answer"], atol=1e-6)
+
+
+def test_lists_in_csv_cells_keep_the_type_that_0_1_0_guessed(written):
+    expected = np.load("expected_csv_job.npz")
+    with pytest.raises(
+        checkpoint.CheckpointError, match="Set `dtype: string` for `history`"
+    ):
+        Estimator("csv_job/config.yaml", "trainer.epochs=2").train()
+    config = written / "csv_job" / "config.yaml"
+    line = "{name: history, kind: id_list"
+    config.write_text(config.read_text().replace(line, f"{line}, dtype: string"))
+    Estimator(config, "trainer.epochs=2").train()
+    rows = small_job.rows(small_job.last(written / "csv_job" / "model").embedding_dir)
+    assert sorted(rows) == expected["ids"].tolist()
