@@ -1,6 +1,8 @@
 """Tests of what the benchmarks share: sides in processes, and pages of results."""
 
+import json
 import pathlib
+import sys
 
 import numpy as np
 import pytest
@@ -100,3 +102,17 @@ def test_the_machine_is_named():
     line = report.machine("numpy")
     assert " cores, Python 3." in line
     assert f"numpy {np.__version__}" in line
+
+
+def test_tables_are_written_as_json_too(benchmarks, tmp_path, monkeypatch):
+    from sides import report
+
+    monkeypatch.setattr(report, "_TABLES", [])
+    monkeypatch.setattr(sys, "argv", ["embedding.py", "--rounds", "3"])
+    report.table(["side", "ms"], [["ours", "1.0"]])
+    report.write_json(tmp_path / "found.json")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["command"] == "scripts/bench embedding --rounds 3"
+    assert found["tables"] == [{"head": ["side", "ms"], "rows": [["ours", "1.0"]]}]
+    report.write_json(None)
+    assert [path.name for path in tmp_path.iterdir()] == ["found.json"]

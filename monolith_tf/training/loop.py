@@ -72,7 +72,7 @@ def train(
                 break
         for taken in stepper.finish():
             _count(run, taken, explain, on_steps)
-        if progress.stop == "interrupted":
+        if progress.stop.startswith("interrupted"):
             agenda.act_quickly()
         _end(run, actions)
         if progress.stop == "interrupted":

@@ -177,6 +177,7 @@ def main() -> None:
     fields = [f for f in dataclasses.fields(Case) if f.name != "tables"]
     for field in fields:
         parser.add_argument(f"--{field.name}", type=field.type, default=field.default)
+    report.add_json(parser)
     arguments = parser.parse_args()
     case = Case(**{field.name: getattr(arguments, field.name) for field in fields})
     about = f"{report.machine('tf-keras')}; medians of {arguments.rounds} rounds."
@@ -191,6 +192,7 @@ def main() -> None:
         else:
             part = _ALONG[name](case, *settings)
             _give(name, f"{about}\n\n{part}", arguments.write)
+    report.write_json(arguments.json)
 
 
 def _give(name: str, text: str, is_written: bool) -> None:

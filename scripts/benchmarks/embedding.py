@@ -271,6 +271,7 @@ def main() -> None:
     fields = [f for f in dataclasses.fields(Case) if f.name != "cores"]
     for field in fields:
         parser.add_argument(f"--{field.name}", type=field.type, default=field.default)
+    report.add_json(parser)
     arguments = parser.parse_args()
     case = Case(**{field.name: getattr(arguments, field.name) for field in fields})
     libraries = _HERE | (_PEERS if arguments.peers else {})
@@ -287,6 +288,7 @@ def main() -> None:
         else:
             part = _ALONE[name](case, arguments.rounds)
             _give(name, f"{about}\n\n{part}", arguments.write)
+    report.write_json(arguments.json)
 
 
 def _give(name: str, text: str, is_written: bool) -> None:

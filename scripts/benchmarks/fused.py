@@ -167,6 +167,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--write", action="store_true", help="needs matplotlib")
+    report.add_json(parser)
     arguments = parser.parse_args()
     names = CROSSING if arguments.size == "crossovers" else SIDES
     names = [*names, *(["deepctr"] if arguments.peers else [])]
@@ -183,14 +184,21 @@ def main() -> None:
             print(*row, sep="  ", flush=True)
         if arguments.write:  # at once, so that what comes later may fail
             write(part, about, results)
+    table(results)
+    report.write_json(arguments.json)
+
+
+def table(results: dict[Case, dict[str, dict]]) -> str:
+    """Returns the results as a table."""
+    names = list(next(iter(results.values())))
+    lines = [row for item in results.items() for row in rows(*item)]
+    return report.table(head(names), lines)
 
 
 def write(part: str, about: str, results: dict[Case, dict[str, dict]]) -> None:
     """Writes the results so far."""
-    names = list(next(iter(results.values())))
-    lines = [row for item in results.items() for row in rows(*item)]
     plot(part, results)
-    text = f"{about}\n\n{report.table(head(names), lines)}\n![As a drawing]({part}.png)"
+    text = f"{about}\n\n{table(results)}\n![As a drawing]({part}.png)"
     report.write("fused.md", part, text)
 
 

@@ -140,6 +140,7 @@ def main() -> None:
     fields = dataclasses.fields(sizes_lib.Sizes)
     for field in fields:
         parser.add_argument(f"--{field.name}", type=int, default=field.default)
+    report.add_json(parser)
     arguments = parser.parse_args()
     sizes = {field.name: getattr(arguments, field.name) for field in fields}
     about = (
@@ -157,6 +158,7 @@ def main() -> None:
     if arguments.write:
         text = "\n".join(filter(None, tables))
         report.write("layer_benchmark.md", "layers", text)
+    report.write_json(arguments.json)
 
 
 if __name__ == "__main__":

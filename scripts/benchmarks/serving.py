@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--only", choices=case.MODELS)
     parser.add_argument("--table", choices=("table", "export"), default="table")
     parser.add_argument("--write", action="store_true")
+    report.add_json(parser)
     arguments = parser.parse_args()
     measure = _exports if arguments.table == "export" else _answers
     head, rows = measure(arguments)
@@ -64,6 +65,7 @@ def main() -> None:
     print(text)
     if arguments.write:
         report.write("serving_benchmark.md", arguments.table, text)
+    report.write_json(arguments.json)
 
 
 def _exports(_: argparse.Namespace) -> tuple[Sequence[str], list[list[str]]]:

@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("config", nargs="?", default="configs/census_mmoe.yaml")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=200)
+    report.add_json(parser)
     arguments = parser.parse_args()
     print(report.machine())
     with tempfile.TemporaryDirectory() as model_dir:
@@ -40,14 +41,14 @@ def main() -> None:
         f"{arguments.config}, batch size {config.data.batch_size}, "
         f"median of {arguments.rounds} rounds of {arguments.steps} steps in turn"
     )
-    print(f"  from files    {files:12,.0f} examples/s")
-    print(f"  from memory   {memory:12,.0f} examples/s")
-    print(f"  files/memory  {files / memory:12.2f}")
+    rows = [["from files", f"{files:,.0f}"], ["from memory", f"{memory:,.0f}"]]
+    rows.append(["files / memory", f"{files / memory:.2f}"])
+    print(report.table(["", "examples/s"], rows))
     added, check = import_and_check(arguments.config)
-    print(
-        f"import monolith_tf adds {added:.2f} s to import tensorflow; "
-        f"`monolith-tf check` takes {check:.2f} s (medians of 5 processes)"
-    )
+    rows = [["import monolith_tf after tensorflow", f"{added:.2f}"]]
+    rows.append(["monolith-tf check", f"{check:.2f}"])
+    print(report.table(["medians of 5 processes", "seconds"], rows))
+    report.write_json(arguments.json)
 
 
 def rates(config, steps: int, rounds: int) -> tuple[float, float]:

@@ -131,6 +131,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--write", action="store_true")
+    report.add_json(parser)
     arguments = parser.parse_args()
     data = arguments.data.resolve()
     for name in ("train.parquet", "valid.parquet"):
@@ -151,6 +152,7 @@ def main() -> None:
     print(f"\n{table}", flush=True)
     if arguments.write:
         report.write("zoo_benchmark.md", "training", f"{about}\n\n{table}")
+    report.write_json(arguments.json)
 
 
 if __name__ == "__main__":

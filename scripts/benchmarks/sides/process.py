@@ -68,13 +68,20 @@ class Process(contextlib.AbstractContextManager):
       library: What it runs on.
       module: Where its class `Side` is, below `scripts/benchmarks`.
       *arguments: Strings for its constructor.
+      root: The checkout whose code it runs.
     """
 
-    def __init__(self, library: Library, module: str, *arguments: str) -> None:
+    def __init__(
+        self,
+        library: Library,
+        module: str,
+        *arguments: str,
+        root: pathlib.Path = ROOT,
+    ) -> None:
         environment = os.environ | dict(library.environment)
         environment |= {
             "TF_CPP_MIN_LOG_LEVEL": "3",
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{BENCHMARKS}",
+            "PYTHONPATH": f"{root}{os.pathsep}{root / 'scripts' / 'benchmarks'}",
         }
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(

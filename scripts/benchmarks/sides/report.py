@@ -1,6 +1,8 @@
 """How benchmarks report: the machine, tables, and their part of a page in `docs`."""
 
+import argparse
 import importlib.metadata
+import json
 import os
 import pathlib
 import platform
@@ -12,6 +14,7 @@ from collections.abc import Sequence
 
 from sides.process import ROOT
 
+_TABLES: list[dict[str, list]] = []
 _CPU_INFO = pathlib.Path("/proc/cpuinfo")
 
 
@@ -38,9 +41,28 @@ def command() -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a Markdown table; all columns but the first are numbers."""
+    """Returns a Markdown table; all columns but the first are numbers.
+
+    `write_json` writes it too.
+    """
+    rows = [list(row) for row in rows]
+    _TABLES.append({"head": list(head), "rows": rows})
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Adds the option `--json FILE`."""
+    parser.add_argument(
+        "--json", type=pathlib.Path, metavar="FILE", help="also write all tables there"
+    )
+
+
+def write_json(path: pathlib.Path | None) -> None:
+    """Writes the tables so far to a file, with the command and the machine."""
+    if path is not None:
+        found = {"command": command(), "machine": machine(), "tables": _TABLES}
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def write(page: str, part: str, text: str) -> None:
