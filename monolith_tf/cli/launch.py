@@ -99,6 +99,7 @@ def _run_here(arguments: argparse.Namespace, overrides: list[str]) -> int:
         [*command, *overrides, *(["--verbose"] if arguments.verbose else [])],
         model_dir,
         max_restarts=arguments.max_restarts,
+        hang_timeout=cluster.hang_timeout,
         watch=view.watch,
     )
     view.write(f"The logs of all tasks are in {job.logs}.")

@@ -2,26 +2,30 @@
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import os
 import socket
 import time
+from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 from absl import logging
 
 from monolith_tf.distribute import exits
+from monolith_tf.distribute import heartbeat
 from monolith_tf.distribute import listening
 from monolith_tf.distribute import partitioner
 from monolith_tf.distribute import roster
+from monolith_tf.distribute import watch
 from monolith_tf.distribute.server import inter_op_threads
 from monolith_tf.distribute.spec import ClusterSpec
 from monolith_tf.distribute.task import Task
 from monolith_tf.distribute.task import split_address
 
 _CONNECT_SECS = 5.0
-_PS_SILENT_SECS = 60.0
 
 
 class Cluster:
@@ -29,47 +33,85 @@ class Cluster:
 
     Attributes:
       task: The chief's own task.
-      spec: The cluster.
+      spec: The cluster, with the workers that take part.
       strategy: Places dense variables on the parameter servers.
       coordinator: Hands functions to workers.
       told: What `tell` was given last.
       members: Task name -> what its file held when it signed in.
     """
 
-    def __init__(self, task: Task, spec: ClusterSpec, model_dir: str) -> None:
+    def __init__(
+        self,
+        task: Task,
+        spec: ClusterSpec,
+        model_dir: str,
+        *,
+        told: dict[str, Any] | None = None,
+        explain: Callable[[str], str] | None = None,
+    ) -> None:
         """Signs in, waits for the other tasks, and connects to them.
+
+        Workers that are given up are not waited for.
 
         Args:
           task: The chief's.
           spec: The cluster.
           model_dir: The job's folder.
+          told: Where to keep what `tell` is given.
+          explain: Makes a message of what is lost where a parameter server is, for the
+            case that the main thread hangs and the process has to be ended; it is not
+            ended where there is none.
 
         Raises:
           ConnectionError: If a task's address cannot be reached.
           RosterError: If a task is missing or does not fit.
         """
         self.task = task
-        self.spec = spec
         self._model_dir = model_dir
-        self.told: dict[str, Any] = {}
+        self.told = {} if told is None else told
+        self._regroups = False
         roster.check_alone(model_dir, task)
+        former = roster.read(model_dir, task.name) or {}
         self.signed_in = roster.SignedIn(model_dir, task, told=lambda: dict(self.told))
+        self._watch: watch.Watch | None = None
         try:
             self.members = roster.wait_for_all(
-                model_dir, task, self.signed_in, timeout=spec.join_timeout
+                model_dir,
+                task,
+                self.signed_in,
+                timeout=spec.join_timeout,
+                optional=_left_out(model_dir, former),
             )
-            check_reachable(task)
-            self.strategy, self.coordinator = _connect(task, spec)
+            present = [o for o in task.others() if o.name in self.members]
+            workers = [o.address or "" for o in present if o.kind == "worker"]
+            self.spec = spec = dataclasses.replace(spec, workers=len(workers))
+            self._hang_timeout = spec.hang_timeout
+            self.told["without"] = [
+                o.name for o in task.others() if o.name not in self.members
+            ]
+            self._watch = watch.Watch(
+                task,
+                model_dir,
+                self.signed_in,
+                self.members,
+                hang_timeout=spec.hang_timeout,
+                explain=explain,
+            )
+            self._watch.start()
+            check_reachable(present)
+            self.strategy, self.coordinator = _connect(task, workers, spec)
         except BaseException as error:
+            self._stop_watch()
             self.signed_in.close(state="failed", message=str(error))
             raise
         self.signed_in.update(state="running")
-        self._pulses = {
-            other.name: roster.Pulse(_PS_SILENT_SECS) for other in self._servers()
-        }
         logging.info(
             "Connected to %d parameter servers and %d workers.", spec.ps, spec.workers
         )
+        if self.told["without"]:
+            logging.warning(
+                "The job goes on without %s.", ", ".join(self.told["without"])
+            )
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
@@ -114,21 +156,42 @@ class Cluster:
                 return f"{where} cannot read its data: {entry['message']}"
         return None
 
-    def check(self) -> None:
-        """Checks that all parameter servers are those that signed in.
+    def check(self, waited_secs: float = 0.0) -> None:
+        """Checks that there is something to wait for.
+
+        Args:
+          waited_secs: For how long no worker has returned from a call.
 
         Raises:
-          ParameterServerLostError: If one is gone or another process by now.
+          ParameterServerLostError: If one hangs, is gone, or another process by now.
+          StuckError: If workers are gone, and the others cannot go on without a new
+            start: TensorFlow takes back none that has been away before all are there.
         """
-        for other in self._servers():
-            entry = roster.read(self._model_dir, other.name)
-            pulse = self._pulses[other.name]
-            pulse.look(entry)
-            is_other = entry is not None and (
-                entry.get("nonce") != self.members[other.name]["nonce"]
-            )
-            if is_other or pulse.quiet_secs > _PS_SILENT_SECS:
-                raise exits.ParameterServerLostError(_lost([other]))
+        if self._watch is None:
+            return
+        if self._watch.lost:
+            raise exits.ParameterServerLostError(self._watch.lost)
+        if waited_secs > self._hang_timeout:
+            self._watch.give_up_gone()
+            if self._watch.change:
+                raise exits.StuckError(
+                    f"{self._watch.change}, and no worker has returned from a call for "
+                    f"{waited_secs:.0f} s."
+                )
+
+    @property
+    def change(self) -> str:
+        """Why the chief should start again with other workers; empty if not."""
+        return "" if self._watch is None else self._watch.change
+
+    def regroup(self) -> None:
+        """Has `watched` make way for a chief with other workers."""
+        self._regroups = True
+
+    @property
+    def regroups(self) -> bool:
+        """Whether this process is to be replaced by a chief with other workers."""
+        return self._regroups
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
@@ -141,30 +204,53 @@ class Cluster:
         except tf.errors.OpError as error:
             lost = self._lost_servers()
             if not lost:
+                self._stop_watch()
                 failure = self._failure_of_workers() or str(error)
                 self.signed_in.close(state="failed", message=failure)
                 if failure == str(error):
                     raise
                 raise ValueError(failure) from error
+            if self._watch is not None:  # It sees to it that the process ends.
+                self._watch.lost = _lost(lost)
             self.signed_in.close(state="ps_lost", message=_lost(lost))
             raise exits.ParameterServerLostError(_lost(lost)) from error
         except exits.ParameterServerLostError as error:
             self.signed_in.close(state="ps_lost", message=str(error))
             raise
+        except exits.StuckError:
+            self.regroup()
+            self._stop_watch()
+            self._make_way()
+            raise
         except KeyboardInterrupt:
+            self._stop_watch()
             self.signed_in.close(state="interrupted")
             raise
         except BaseException as error:
+            self._stop_watch()
             self.signed_in.close(state="failed", message=str(error))
             raise
-        self.signed_in.close(state="done")
+        self._stop_watch()
+        if self._regroups:
+            self._make_way()
+        else:
+            self.signed_in.close(state="done")
+
+    def _make_way(self) -> None:
+        """Says whom the next chief need not wait for."""
+        without = self.told["without"] if self._watch is None else self._watch.without
+        self.signed_in.close(state=roster.REGROUPING, without=without)
+
+    def _stop_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.stop()
 
     def _servers(self) -> list[Task]:
         return [other for other in self.task.others() if other.kind == "ps"]
 
     def _lost_servers(self) -> list[Task]:
         """Returns the parameter servers that are gone, or other processes by now."""
-        deadline = time.monotonic() + 2 * roster.BEAT_SECS
+        deadline = time.monotonic() + 2 * heartbeat.BEAT_SECS
         while True:
             lost = [
                 other
@@ -184,13 +270,12 @@ def _lost(lost: list[Task]) -> str:
     return f"A parameter server was lost: {names}."
 
 
-def check_reachable(task: Task) -> None:
+def check_reachable(others: Sequence[Task]) -> None:
     """Checks that the other tasks accept connections.
 
     Raises:
       ConnectionError: If one does not, within a bounded time.
     """
-    others = task.others()
     with concurrent.futures.ThreadPoolExecutor(min(32, len(others))) as pool:
         found = list(pool.map(_unreachable, others))
     problems = [
@@ -215,13 +300,37 @@ def _unreachable(other: Task) -> str | None:
         return str(error) or type(error).__name__
 
 
-def _connect(task: Task, spec: ClusterSpec) -> tuple[Any, Any]:
+def _left_out(model_dir: str, former: roster.Entry) -> Callable[[], frozenset[str]]:
+    """Returns what gives the workers that a chief need not wait for.
+
+    Args:
+      model_dir: The job's folder.
+      former: What the chief before this one has left.
+    """
+    launcher = watch.Launcher(model_dir)
+    ended = former.get("state") in ("done", "failed", "interrupted")
+    without = frozenset(() if ended else former.get("without", ()))
+
+    def left_out() -> frozenset[str]:
+        launcher.look()
+        return without | launcher.given_up
+
+    return left_out
+
+
+def _connect(task: Task, workers: Sequence[str], spec: ClusterSpec) -> tuple[Any, Any]:
     # Has TensorFlow report a lost task instead of waiting for it.
     os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_inter_op_parallelism_threads(inter_op_threads())
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        tf.train.ClusterSpec({job: list(a) for job, a in task.cluster.items()}),
+        tf.train.ClusterSpec(
+            {
+                **{job: list(a) for job, a in task.cluster.items()},
+                # Numbered as the coordinator wants them, where some are left out.
+                "worker": list(workers),
+            }
+        ),
         task_type="chief",
         task_id=0,
         rpc_layer="grpc",

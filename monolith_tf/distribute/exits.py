@@ -14,5 +14,9 @@ class ParameterServerLostError(RuntimeError):
     """A parameter server went away, and its rows with it."""
 
 
+class StuckError(RuntimeError):
+    """A worker is gone, and those that are left cannot go on before a new start."""
+
+
 class ChiefGoneError(RuntimeError):
     """There was no chief for too long."""

@@ -16,21 +16,44 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
+from typing import Protocol
 
+from monolith_tf.distribute.heartbeat import BEAT_SECS
+from monolith_tf.distribute.heartbeat import Beat
 from monolith_tf.distribute.task import Task
 
-BEAT_SECS = 2.0
-"""How often a task changes the counter in its file, once it is known."""
 SILENT_SECS = 10.0
 """After how long without a change a task counts as gone."""
+LAST_STATES = ("done", "ended", "failed", "ps_lost", "interrupted")
+"""What a task's file says when it does not change any more."""
+REGROUPING = "regrouping"
+"""What the chief's file says while it makes way for a chief with other workers."""
+SILENT_STATES = (*LAST_STATES, REGROUPING)
 
 _FIRST_BEAT_SECS = 0.25
 _FIRST_BEATS = 20
 
 Entry = Mapping[str, Any]
+
+
+class Signer(Protocol):
+    """Whoever signs in: a task, or what launches tasks."""
+
+    @property
+    def name(self) -> str:
+        """What its file is called."""
+
+    @property
+    def kind(self) -> str:
+        """What it does."""
+
+    @property
+    def address(self) -> str | None:
+        """Where it listens, if it does."""
 
 
 class RosterError(ValueError):
@@ -62,6 +85,30 @@ def read(model_dir: str | os.PathLike[str], name: str) -> Entry | None:
         if isinstance(found, dict):
             return found
     return None
+
+
+class FileBeats:
+    """Beats as the tasks' files hold them; see `heartbeat.Beats`.
+
+    Args:
+      model_dir: The job's folder.
+      counts: Takes a task's name and file; returns whether its beat counts.
+    """
+
+    def __init__(
+        self,
+        model_dir: str | os.PathLike[str],
+        counts: Callable[[str, Entry], bool] = lambda name, entry: True,
+    ) -> None:
+        self._model_dir = model_dir
+        self._counts = counts
+
+    def latest(self, name: str) -> Beat | None:
+        """Returns a task's last beat; None where there is none that counts."""
+        entry = read(self._model_dir, name)
+        if entry is None or not self._counts(name, entry):
+            return None
+        return Beat(str(entry.get("nonce")), int(entry.get("counter", 0)))
 
 
 class Pulse:
@@ -110,7 +157,7 @@ class SignedIn:
     def __init__(
         self,
         model_dir: str | os.PathLike[str],
-        task: Task,
+        task: Signer,
         *,
         beat_secs: float = BEAT_SECS,
         told: Callable[[], Entry] = dict,
@@ -196,19 +243,32 @@ def check_alone(
     Raises:
       RosterError: If there is one.
     """
-    entry = read(model_dir, task.name)
-    if entry is None or entry.get("state") in ("done", "ended", "failed", "ps_lost"):
-        return
+    rival = find_rival(model_dir, task.name, beat_secs=beat_secs)
+    if rival is not None:
+        raise _twice(task, rival)
+
+
+def find_rival(
+    model_dir: str | os.PathLike[str], name: str, *, beat_secs: float = BEAT_SECS
+) -> Entry | None:
+    """Returns the file of another process of a name that runs; None where none does.
+
+    Waits for a little more than a beat where there is a file that looks fresh.
+    """
+    entry = read(model_dir, name)
+    if entry is None or entry.get("state") in LAST_STATES:
+        return None
     if entry.get("host") == socket.gethostname() and not _runs(entry.get("pid")):
-        return
+        return None
     if entry.get("pid") == os.getpid() and entry.get("host") == socket.gethostname():
-        return  # This process itself, before it replaced its own image.
+        return None  # This process itself, before it replaced its own image.
     pulse = Pulse()
     deadline = time.monotonic() + 2.5 * beat_secs
     while time.monotonic() < deadline:
-        if pulse.look(read(model_dir, task.name)):
-            raise _twice(task, entry)
+        if pulse.look(read(model_dir, name)):
+            return entry
         time.sleep(beat_secs / 10)
+    return None
 
 
 def check_rival(task: Task, signed_in: SignedIn) -> None:
@@ -241,6 +301,7 @@ def wait_for_all(
     signed_in: SignedIn,
     *,
     timeout: float,
+    optional: Callable[[], Collection[str]] = tuple,
     poll_secs: float = 0.2,
 ) -> dict[str, Entry]:
     """Waits until every worker and parameter server serves this chief.
@@ -250,10 +311,12 @@ def wait_for_all(
       task: The chief's.
       signed_in: The chief's file.
       timeout: Seconds to wait.
+      optional: Gives the names of workers that are not waited for, as long as there is
+        another one.
       poll_secs: How often to look.
 
     Returns:
-      Task name -> what its file holds.
+      Task name -> what its file holds, of those that are there.
 
     Raises:
       RosterError: If one is missing, failed, or has other versions or addresses.
@@ -270,10 +333,12 @@ def wait_for_all(
                 _check_fits(other, entry)
                 if entry.get("state") == "serving":
                     here[other.name] = entry
-        if len(here) == len(others):
+        spared = optional()
+        missing = [o for o in others if o.name not in here and o.name not in spared]
+        if not missing and any(o.kind == "worker" for o in others if o.name in here):
             return here
         if time.monotonic() > deadline:
-            missing = [other for other in others if other.name not in here]
+            missing = missing or [o for o in others if o.name not in here]
             raise RosterError(
                 "\n".join(_absent(o, model_dir, timeout) for o in missing)
             )

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from typing import Any
+from typing import NoReturn
 
 import tensorflow as tf
 from absl import logging
@@ -182,7 +183,7 @@ def _host(address: str | None) -> str:
     return split_address(address or "")[0]
 
 
-def restart() -> None:
+def restart() -> NoReturn:
     """Replaces this process by a fresh run of the same command."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from monolith_tf.distribute.heartbeat import BEAT_SECS
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PipelineSpec:
@@ -51,6 +53,9 @@ class ClusterSpec:
       join_timeout: Seconds that the chief waits for the other tasks at the start.
       idle_timeout: Seconds that the other tasks wait for a chief, or for one that is
         gone to come back, before they end.
+      hang_timeout: Seconds after which a task that is not heard, while others are, is
+        replaced; at least 10. A stall of all tasks, or of the storage that they
+        share, does not count.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -63,6 +68,7 @@ class ClusterSpec:
     min_part_bytes: int = 1 << 20
     join_timeout: float = 120.0
     idle_timeout: float = 600.0
+    hang_timeout: float = 120.0
 
     def __post_init__(self) -> None:
         for name in ("ps", "workers"):
@@ -78,3 +84,8 @@ class ClusterSpec:
                     f"`{name}` must be greater than 0. "
                     f"Received: {name}={getattr(self, name)}."
                 )
+        if self.hang_timeout < 5 * BEAT_SECS:
+            raise ValueError(
+                f"`hang_timeout` must be at least {5 * BEAT_SECS:g}, five beats of a "
+                f"task. Received: hang_timeout={self.hang_timeout}."
+            )

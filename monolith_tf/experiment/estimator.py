@@ -231,6 +231,9 @@ class Estimator:
                     run.window.examples / max(run.window.seconds, 1e-9), 1
                 ),
             )
+            if self._cluster.change and run.progress.step != run.total_steps:
+                run.stop(f"interrupted: {self._cluster.change}")
+                self._cluster.regroup()
 
     def _stepper(
         self, run: run_lib.Run, source: build.Source, evaluator: evaluation.Evaluator

@@ -1,5 +1,10 @@
 """What each task of a cluster does with the config that all of them are given."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from absl import logging
+
 from monolith_tf.config import schema
 from monolith_tf.data import feed as feed_lib
 from monolith_tf.data import source as source_lib
@@ -84,21 +89,44 @@ def _lead(
     spec: ClusterSpec,
     watcher: estimator.Watcher | None,
 ) -> dict[str, float]:
-    cluster = cluster_lib.Cluster(task, spec, config.model_dir)
+    told: dict[str, Any] = {}
+
+    def explain(lost: str) -> str:
+        return (
+            f"{lost} Its rows and variables are gone with it. Start the job again, "
+            f"parameter servers and chief: {_repeats(config, told)}"
+        )
+
+    cluster = cluster_lib.Cluster(
+        task, spec, config.model_dir, told=told, explain=explain
+    )
     try:
         with cluster.watched():
             job = estimator.Estimator(config, watcher=watcher, cluster=cluster)
-            return job.train()
+            metrics = job.train()
     except exits.ParameterServerLostError as error:
-        reached = int(cluster.told.get("step", 0))
-        found = estimator.checkpoints_of(config).latest()
-        step = 0 if found is None else found.step
-        rows = max(0, reached - step) * config.data.batch_size
-        raise exits.ParameterServerLostError(
-            f"{error} Its rows and variables are gone with it. Start the job again, "
-            f"parameter servers and chief: it goes on from step {step}, and what was "
-            f"learned since from about {rows} rows is learned again."
-        ) from error
+        raise exits.ParameterServerLostError(explain(str(error))) from error
+    except exits.StuckError as error:
+        logging.warning("%s The chief starts again: %s", error, _repeats(config, told))
+    else:
+        if not cluster.regroups:
+            return metrics
+        logging.info(
+            "The checkpoint is written; the chief starts again, since %s.",
+            cluster.change,
+        )
+    server.restart()
+
+
+def _repeats(config: schema.ExperimentConfig, told: Mapping[str, Any]) -> str:
+    """Says from where a new chief goes on."""
+    found = estimator.checkpoints_of(config).latest()
+    step = 0 if found is None else found.step
+    rows = max(0, int(told.get("step", 0)) - step) * config.data.batch_size
+    return (
+        f"it goes on from step {step}, and what was learned since from about {rows} "
+        "rows is learned again."
+    )
 
 
 def _work(config: schema.ExperimentConfig, task: Task, spec: ClusterSpec) -> None:

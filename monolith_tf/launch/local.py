@@ -21,6 +21,7 @@ from absl import logging
 from monolith_tf.distribute import task as task_lib
 from monolith_tf.launch import actions as actions_lib
 from monolith_tf.launch import guard
+from monolith_tf.launch import heard as heard_lib
 from monolith_tf.launch import supervisor as supervisor_lib
 from monolith_tf.launch.states import Outcome
 from monolith_tf.launch.states import TaskState
@@ -69,6 +70,7 @@ class LocalCluster:
         model_dir: str | os.PathLike[str],
         *,
         max_restarts: int,
+        hang_timeout: float = 120.0,
         watch: Watch | None = None,
         poll_secs: float = 0.2,
     ) -> None:
@@ -79,10 +81,17 @@ class LocalCluster:
           command: What every task runs; it learns from `TF_CONFIG` which one it is.
           model_dir: The job's folder.
           max_restarts: As for `Supervisor`.
+          hang_timeout: Seconds after which a task that is not heard, while others are,
+            is ended and started again.
           watch: Told of task states and process ids every now and then.
           poll_secs: How often to look at the processes.
         """
         self.logs = pathlib.Path(model_dir) / "logs"
+        self._model_dir = model_dir
+        self._hang_timeout = hang_timeout
+        self._heard = heard_lib.Heard(
+            model_dir, [task.name for task in tasks], hang_timeout=hang_timeout
+        )
         self._command = list(command)
         self._supervisor = supervisor_lib.Supervisor(tasks, max_restarts=max_restarts)
         self._watch = watch or (lambda states, pids: None)
@@ -92,17 +101,26 @@ class LocalCluster:
         self._guarded: IO[str] | None = None
 
     def run(self) -> Outcome:
-        """Runs the job until it ends, or SIGINT or SIGTERM end it."""
+        """Runs the job until it ends, or SIGINT or SIGTERM end it.
+
+        Raises:
+          RosterError: If another launcher runs it.
+        """
         self.logs.mkdir(parents=True, exist_ok=True)
         supervisor = self._supervisor
+        signed_in = heard_lib.sign_in(self._model_dir, lambda: supervisor.given_up)
         with _signals() as interrupts, _guard() as self._guarded:
             try:
                 self._do(supervisor.begin(time.monotonic()))
                 while supervisor.outcome is None:
+                    heard_lib.check_alone(self._model_dir, signed_in)
                     while interrupts:
                         interrupts.pop()
-                        self._do(supervisor.interrupt(time.monotonic()))
+                        trains = self._heard.trains
+                        now = time.monotonic()
+                        self._do(supervisor.interrupt(now, trains=trains))
                     self._collect()
+                    self._listen()
                     self._do(supervisor.tick(time.monotonic()))
                     self._watch(supervisor.tasks, self._pids())
                     if supervisor.outcome is None:
@@ -111,6 +129,8 @@ class LocalCluster:
                 for process in self._processes.values():
                     _kill(process)
                     self._tell_guard(f"- {process.pid}")
+                with contextlib.suppress(OSError):
+                    signed_in.close(state="ended")
         return supervisor.outcome
 
     def log_tail(self, name: str, lines: int = 15) -> list[str]:
@@ -135,6 +155,14 @@ class LocalCluster:
                 del self._processes[name]
                 self._tell_guard(f"- {process.pid}")
                 self._do(self._supervisor.ended(name, code, time.monotonic()))
+
+    def _listen(self) -> None:
+        """Tells the supervisor what the tasks say, and who says nothing."""
+        self._heard.look(self._pids())
+        for name in self._heard.hung:
+            self._do(self._supervisor.hangs(name, self._hang_timeout))
+        if self._heard.ps_lost:
+            self._do(self._supervisor.lost_server(time.monotonic()))
 
     def _do(self, actions: Sequence[actions_lib.Action]) -> None:
         for action in actions:

@@ -118,8 +118,37 @@ class Supervisor:
         self._settle(now)
         return self._taken()
 
-    def interrupt(self, now: float) -> list[Action]:
-        """Ends the job: at first with a checkpoint, the second time at once."""
+    @property
+    def given_up(self) -> list[str]:
+        """The tasks that are not started again."""
+        return [s.task.name for s in self._all() if s.state == "lost"]
+
+    def hangs(self, name: str, secs: float) -> list[Action]:
+        """Takes in that a task was not heard for so many seconds, while others were."""
+        state = self.tasks[name]
+        if state.state == "running":
+            self._say(
+                f"{name} has not been heard for {secs:g} s while others were; it is "
+                "ended by SIGKILL."
+            )
+            self._send(state, signal.SIGKILL)
+        return self._taken()
+
+    def lost_server(self, now: float) -> list[Action]:
+        """Takes in that the chief says that a parameter server is lost."""
+        if self._chief.state == "running" and self._result is None:
+            self._recover("chief", "The chief lost a parameter server", now)
+        self._settle(now)
+        return self._taken()
+
+    def interrupt(self, now: float, *, trains: bool = True) -> list[Action]:
+        """Ends the job: at first with a checkpoint, the second time at once.
+
+        Args:
+          now: The time.
+          trains: Whether the chief has begun to train. If not, there is nothing that it
+            could write.
+        """
         self._interrupts += 1
         interrupted = Outcome(exits.INTERRUPTED, "Interrupted.")
         if self._interrupts > 1:
@@ -134,7 +163,9 @@ class Supervisor:
                 self._stop(state, _STOP, now)
         else:
             self._say(
-                "Interrupted; the chief writes a checkpoint. Again: ends at once."
+                "Interrupted; the chief is asked for a checkpoint. Again: ends at once."
+                if trains
+                else "Interrupted before the chief began to train. Again: ends at once."
             )
             for state in self._all():
                 if state is self._chief:
@@ -168,8 +199,12 @@ class Supervisor:
         recovering = self._recover_at is not None
         if code == exits.DONE or (self._done and code < 0):
             self._finish(exits.DONE, "", None, now)
-        elif self._interrupts and code in (exits.INTERRUPTED, -signal.SIGTERM):
-            self._finish(exits.INTERRUPTED, "Interrupted.", None, now)
+        elif self._interrupts and code == exits.INTERRUPTED:
+            message = "Interrupted; the chief has written a checkpoint."
+            self._finish(exits.INTERRUPTED, message, None, now)
+        elif self._interrupts and code == -signal.SIGTERM:
+            message = "Interrupted; the chief did not train, and wrote no checkpoint."
+            self._finish(exits.INTERRUPTED, message, None, now)
         elif self._interrupts:
             message = (
                 f"The chief {how_it_ended(code)} before it had written a checkpoint."

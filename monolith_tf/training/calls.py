@@ -27,12 +27,13 @@ class Calls:
     A call of a worker that dies is repeated by another one; its result is taken once.
     """
 
-    def __init__(self, coordinator: Any, check: Callable[[], None]) -> None:
+    def __init__(self, coordinator: Any, check: Callable[[float], None]) -> None:
         """Makes it.
 
         Args:
           coordinator: A `tf.distribute.coordinator.ClusterCoordinator`.
-          check: Called now and then while waiting; raises where waiting is in vain.
+          check: Called now and then while waiting, with the seconds waited so far;
+            raises where waiting is in vain.
         """
         self._coordinator = coordinator
         self._check = check
@@ -59,8 +60,9 @@ class Calls:
         Raises:
           OpError: The error of the call that failed first.
         """
+        since = time.monotonic()
         while True:
-            self._check()
+            self._check(time.monotonic() - since)
             with contextlib.suppress(queue.Empty):
                 tag, result, is_fetched = self._finished.get(timeout=_POLL_SECS)
                 break
@@ -73,7 +75,8 @@ class Calls:
         A worker may be lost while its result is on its way. The coordinator then has
         another one repeat the call, but whoever waits for the result gets the error.
         """
+        since = time.monotonic()
         while not self._coordinator.done():  # Raises what failed first, if any did.
-            self._check()
+            self._check(time.monotonic() - since)
             time.sleep(_POLL_SECS)
         return remote.fetch()

@@ -50,7 +50,7 @@ def started(monkeypatch):
     class Started:
         outcome = Outcome(0)
 
-        def __call__(self, tasks, command, model_dir, *, max_restarts, watch):
+        def __call__(self, tasks, command, model_dir, *, max_restarts, **more):
             self.tasks = [task.name for task in tasks]
             self.command, self.max_restarts = command, max_restarts
             self.logs = model_dir / "logs"

@@ -197,7 +197,8 @@ _ERRORS = {
         "ps: 2, workers",
         "qqq: 2, workers",
         "23: `cluster.qqq`: unknown key. Known are `ps`, `workers`, `evaluator`, "
-        "`mode`, `pipeline`, `min_part_bytes`, `join_timeout`, `idle_timeout`.",
+        "`mode`, `pipeline`, `min_part_bytes`, `join_timeout`, `idle_timeout`, "
+        "`hang_timeout`.",
     ),
     "unknown_key_at_the_top": (
         "metrics:",

@@ -215,3 +215,27 @@ def test_what_stopped_long_ago_on_another_machine_is_no_rival(tmp_path):
     begin = time.monotonic()
     roster.check_alone(tmp_path, _task("worker"), beat_secs=60)
     assert time.monotonic() - begin < 1
+
+
+def test_the_chief_does_not_wait_for_workers_that_are_given_up(tmp_path, chief):
+    _write(tmp_path, "ps-0", address="p:2", incarnation=chief.nonce)
+    _write(tmp_path, "worker-1", address="x:4", incarnation=chief.nonce)
+
+    def wait(*optional):
+        return roster.wait_for_all(
+            tmp_path,
+            _task(),
+            chief,
+            timeout=0.3,
+            poll_secs=0.01,
+            optional=lambda: optional,
+        )
+
+    assert sorted(wait("worker-0")) == ["ps-0", "worker-1"]
+    with pytest.raises(roster.RosterError, match="worker-0 at w:3 did not sign in"):
+        wait()
+    with pytest.raises(roster.RosterError, match="worker-0 at w:3 did not sign in"):
+        wait("worker-1")
+    (roster.folder(tmp_path) / "worker-1.json").unlink()
+    with pytest.raises(roster.RosterError, match="worker-0 at w:3 did not sign in"):
+        wait("worker-0", "worker-1")  # One is needed.

@@ -22,6 +22,16 @@ def test_times_and_sizes_are_greater_than_zero(name):
     assert str(caught.value) == expected
 
 
+def test_a_task_may_miss_a_few_beats():
+    assert spec.ClusterSpec(hang_timeout=10).hang_timeout == 10
+    with pytest.raises(ValueError) as caught:
+        spec.ClusterSpec(hang_timeout=9)
+    assert str(caught.value) == (
+        "`hang_timeout` must be at least 10, five beats of a task. "
+        "Received: hang_timeout=9."
+    )
+
+
 @pytest.mark.parametrize("name", ["prefetch", "deferred_push"])
 def test_a_stage_is_one_step_deep_at_most(name):
     with pytest.raises(ValueError) as caught:

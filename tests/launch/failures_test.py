@@ -20,6 +20,7 @@ from pyarrow import parquet
 
 from monolith_tf.embedding import checkpoint_files
 from monolith_tf.launch import local
+from monolith_tf.testing import cluster_processes
 from monolith_tf.testing import small_job
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -58,15 +59,15 @@ def make_job(folder):
     return path
 
 
-_OVERRIDES = [
+_TRAINING = [
     "trainer.epochs=1",
     "trainer.deterministic=false",
     "trainer.summaries=false",
     f"trainer.steps_per_loop={_LOOP}",
     f"trainer.checkpoint_every_steps={_CHECKPOINT}",
-    "trainer.actions=[gate:Gate]",
-    "cluster.join_timeout=240",
 ]
+_OVERRIDES = [*_TRAINING, "trainer.actions=[gate:Gate]", "cluster.join_timeout=240"]
+_HANG = "cluster.hang_timeout=30"
 
 
 def environment(folder):
@@ -119,11 +120,24 @@ class Job:
     def reach(self, step):
         self.wait_for(f"step {step}", lambda: self.step() >= step)
 
-    def kill(self, name):
+    def kill(self, name, number=signal.SIGKILL):
         """Kills a task as the system would; returns its process id."""
         pid = self.told(name)["pid"]
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
         return pid
+
+    def stop(self, name):
+        """Stops a task for good, so that it neither works nor ends."""
+        return self.kill(name, signal.SIGSTOP)
+
+    def wait_for_new(self, name, old, state="serving"):
+        """Waits until another process is a task."""
+
+        def is_back():
+            told = self.told(name)
+            return told.get("pid", old) != old and told["state"] == state
+
+        self.wait_for(f"{name} is back", is_back)
 
     def open_gate(self):
         (self.folder / "open").touch()
@@ -136,6 +150,10 @@ class Job:
             pytest.fail(f"The job did not end:\n{self.logs()}")
         assert found == code, self.logs()
         return self.output
+
+    def log(self, name):
+        path = self.model_dir / "logs" / f"{name}.log"
+        return path.read_text(errors="replace")
 
     def logs(self):
         parts = [self.output]
@@ -241,13 +259,7 @@ def check_end(job, undisturbed):
 def test_a_worker_dies_and_comes_back(launch, undisturbed):
     job = launch("--ps", "1", "--workers", "2")
     job.reach(30)
-    old = job.kill("worker-0")
-
-    def is_back():
-        worker = job.told("worker-0")
-        return worker["pid"] != old and worker["state"] == "serving"
-
-    job.wait_for("worker-0 is back", is_back)
+    job.wait_for_new("worker-0", job.kill("worker-0"))
     job.open_gate()
     output = job.end()
     assert "worker-0 was killed by SIGKILL; it starts again in 1 s (1 of 3)." in output
@@ -268,7 +280,7 @@ def test_a_parameter_server_dies(launch, undisturbed):
         "the chief and the parameter servers start again from the last checkpoint",
         output,
     )
-    assert "learned again" in (job.model_dir / "logs" / "chief.log").read_text()
+    assert "learned again" in job.log("chief")
     # The rows' memory goes back with the position in the data.
     check_rows(job.model_dir)
     check_end(job, undisturbed)
@@ -278,10 +290,95 @@ def test_a_parameter_server_dies(launch, undisturbed):
 def test_a_worker_dies_for_good(launch, undisturbed):
     job = launch("--ps", "1", "--workers", "2", "--max-restarts", "0")
     job.reach(30)
-    job.kill("worker-1")
+    job.kill("worker-0")
     job.open_gate()
-    assert "worker-1 was killed by SIGKILL, after 0 restarts" in job.end()
+    assert "worker-0 was killed by SIGKILL, after 0 restarts" in job.end()
+    assert "The checkpoint is written; the chief starts again" in job.log("chief")
+    assert job.told("chief")["without"] == ["worker-0"]
     check_rows(job.model_dir, twice=_LOOP * _BATCH)
+    check_end(job, undisturbed)
+
+
+@slow
+def test_a_worker_is_given_up_and_another_one_dies(launch, undisturbed):
+    job = launch("--ps", "2", "--workers", "2", "--max-restarts", "1", _HANG)
+    job.reach(30)
+    job.wait_for_new("worker-1", job.kill("worker-1"))
+    job.kill("worker-1")
+    job.wait_for("worker-1 is given up", lambda: "goes on without it" in job.output)
+    job.wait_for_new("worker-0", job.kill("worker-0"))
+    job.open_gate()
+    job.end()
+    assert "The job goes on without worker-1." in job.log("chief")
+    assert job.told("chief")["without"] == ["worker-1"]
+    check_rows(job.model_dir, twice=2 * _LOOP * _BATCH)
+    check_end(job, undisturbed)
+
+
+@slow
+def test_a_worker_hangs(launch, undisturbed):
+    job = launch("--ps", "1", "--workers", "2", _HANG)
+    job.reach(30)
+    job.wait_for_new("worker-0", job.stop("worker-0"))
+    job.open_gate()
+    assert "worker-0 has not been heard for 30 s while others were" in job.end()
+    check_rows(job.model_dir, twice=_LOOP * _BATCH)
+    check_end(job, undisturbed)
+
+
+@slow
+def test_a_parameter_server_hangs(launch, undisturbed):
+    job = launch("--ps", "2", "--workers", "1", _HANG)
+    job.reach(_CHECKPOINT + 10)
+    job.open_gate()
+    job.wait_for_new("ps-1", job.stop("ps-1"))
+    assert "the chief and the parameter servers start again" in job.end()
+    check_rows(job.model_dir)
+    check_end(job, undisturbed)
+
+
+@slow
+def test_the_chief_hangs(launch, undisturbed):
+    job = launch("--ps", "1", "--workers", "1", _HANG)
+    job.reach(_CHECKPOINT + 10)
+    job.stop("chief")
+    job.open_gate()
+    assert "chief has not been heard for 30 s while others were" in job.end()
+    check_rows(job.model_dir)
+    check_end(job, undisturbed)
+
+
+@slow
+def test_a_parameter_server_hangs_where_no_launcher_is(tmp_path):
+    config = make_job(tmp_path)
+    (tmp_path / "open").touch()
+    with cluster_processes.ClusterProcesses(
+        config, tmp_path / "model", *_TRAINING, _HANG, timeout=300
+    ) as cluster:
+        cluster.start()
+        told = tmp_path / "model" / "cluster" / "chief.json"
+        cluster.wait_until(lambda: told.exists() and '"step": ' in told.read_text())
+        cluster.kill("ps-0", signal.SIGSTOP)
+        assert cluster.wait("chief") == 75
+        assert json.loads(told.read_text())["state"] == "ps_lost"
+        assert "learned again" in cluster.log("chief")
+
+
+@slow
+def test_a_stall_of_all_tasks_is_no_loss(launch, undisturbed):
+    job = launch("--ps", "1", "--workers", "1", "cluster.hang_timeout=20")
+    job.reach(30)
+    tasks = ("chief", "ps-0", "worker-0")
+    before = [job.stop(name) for name in tasks]
+    time.sleep(75)
+    for name in tasks:
+        job.kill(name, signal.SIGCONT)
+    job.open_gate()
+    output = job.end()
+    assert "start again" not in output
+    assert "starts again" not in output
+    assert [job.told(name)["pid"] for name in tasks] == before
+    check_rows(job.model_dir)
     check_end(job, undisturbed)
 
 
@@ -333,7 +430,9 @@ def test_ctrl_c(launch, undisturbed):
     job.reach(30)
     job.process.send_signal(signal.SIGINT)
     job.open_gate()
-    assert "Interrupted.\n" in job.end(code=130)
+    output = job.end(code=130)
+    assert "Interrupted; the chief is asked for a checkpoint." in output
+    assert "Interrupted; the chief has written a checkpoint.\n" in output
     assert job.told("chief")["state"] == "interrupted"
     assert update_counts(job.model_dir).max() == 1
     again = launch("--ps", "1", "--workers", "1", "--evaluator")

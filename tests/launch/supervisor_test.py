@@ -42,8 +42,14 @@ class Job:
     def ends(self, name, code):
         return self._sort(self.supervisor.ended(name, code, self.now))
 
-    def interrupt(self):
-        return self._sort(self.supervisor.interrupt(self.now))
+    def interrupt(self, *, trains=True):
+        return self._sort(self.supervisor.interrupt(self.now, trains=trains))
+
+    def hangs(self, name):
+        return self._sort(self.supervisor.hangs(name, 120.0))
+
+    def lost_server(self):
+        return self._sort(self.supervisor.lost_server(self.now))
 
     def after(self, secs):
         self.now += secs
@@ -329,24 +335,82 @@ class TestTheCore:
         assert job.said[0].startswith("ps-0 left while the chief runs; the chief and")
 
 
+class TestHangs:
+    def test_a_task_that_hangs_is_killed_and_starts_again(self):
+        job = Job()
+        assert job.hangs("worker-1") == kill("worker-1")
+        assert job.said == [
+            "worker-1 has not been heard for 120 s while others were; it is ended by "
+            "SIGKILL."
+        ]
+        job.ends("worker-1", KILLED)
+        assert job.hangs("worker-1") == []
+        assert job.after(1) == starts("worker-1")
+
+    def test_a_parameter_server_or_chief_that_hangs_takes_the_other_with_it(self):
+        for name, other in (("ps-0", "chief"), ("chief", "ps-0")):
+            job = Job()
+            assert job.hangs(name) == kill(name)
+            job.ends(name, KILLED)
+            assert job.state(other) == "stopping"
+            job.ends(other, 75 if other == "chief" else -signal.SIGTERM)
+            assert job.after(1) == starts("chief", "ps-0")
+
+    def test_who_is_being_stopped_is_left_to_that(self):
+        job = Job()
+        job.ends("chief", 75)
+        assert job.hangs("ps-0") == []
+        assert job.after(10) == kill("ps-0")
+
+    def test_a_chief_that_says_what_it_lost_and_stays(self):
+        job = Job()
+        assert job.lost_server() == term("ps-0")
+        assert job.lost_server() == []
+        job.ends("ps-0", -signal.SIGTERM)
+        assert job.after(30) == kill("chief")
+        job.ends("chief", KILLED)
+        assert job.after(1) == starts("chief", "ps-0")
+        assert job.said == [
+            "The chief lost a parameter server; the chief and the parameter servers "
+            "start again from the last checkpoint (1 of 3)."
+        ]
+
+    def test_it_says_who_is_given_up(self):
+        job = Job(max_restarts=0)
+        assert job.supervisor.given_up == []
+        job.hangs("worker-1")
+        job.ends("worker-1", KILLED)
+        assert job.supervisor.given_up == ["worker-1"]
+
+
 class TestInterrupts:
     def test_the_chief_writes_a_checkpoint_first(self):
         job = Job(workers=1, evaluator=True)
         assert job.interrupt() == term("chief", "evaluator-0")
+        assert job.said == [
+            "Interrupted; the chief is asked for a checkpoint. Again: ends at once."
+        ]
         job.ends("evaluator-0", -signal.SIGTERM)
         assert job.after(200) == []
         assert job.ends("chief", 130) == term("ps-0", "worker-0")
         job.ends("ps-0", 143)
         job.ends("worker-0", 143)
-        assert job.outcome == Outcome(130, "Interrupted.")
+        assert job.outcome == Outcome(
+            130, "Interrupted; the chief has written a checkpoint."
+        )
 
     def test_a_chief_that_was_not_training_yet(self):
         job = Job(workers=1)
-        job.interrupt()
+        job.interrupt(trains=False)
         job.ends("chief", -signal.SIGTERM)
         job.ends("ps-0", 143)
         job.ends("worker-0", 143)
-        assert job.outcome == Outcome(130, "Interrupted.")
+        assert job.said == [
+            "Interrupted before the chief began to train. Again: ends at once."
+        ]
+        assert job.outcome == Outcome(
+            130, "Interrupted; the chief did not train, and wrote no checkpoint."
+        )
 
     def test_a_chief_that_takes_too_long(self):
         job = Job(workers=1)

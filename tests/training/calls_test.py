@@ -45,7 +45,7 @@ def no_waiting(monkeypatch):
 
 def test_results_come_with_their_tags():
     coordinator = FakeCoordinator(FakeRemote(["one"]), FakeRemote(["two"]))
-    pending = calls.Calls(coordinator, check=lambda: None)
+    pending = calls.Calls(coordinator, check=lambda waited: None)
     pending.begin(None, (0,), "first")
     pending.begin(None, (1,), "second")
     assert pending.under_way == 2
@@ -61,7 +61,7 @@ def test_a_result_lost_on_its_way_is_taken_from_the_call_that_repeated_it():
     coordinator = FakeCoordinator(
         FakeRemote([lost("worker 0"), "again"]), states=[False, False, True]
     )
-    pending = calls.Calls(coordinator, check=lambda: checks.append(1))
+    pending = calls.Calls(coordinator, check=lambda waited: checks.append(waited))
     pending.begin(None, (0,), "tag")
     assert pending.next_done() == ("tag", "again")
     assert len(checks) >= 3  # Once while waiting for any, twice for the repetition.
@@ -74,14 +74,14 @@ def test_the_first_error_is_raised_not_the_ones_that_follow_from_it():
         FakeRemote([tf.errors.CancelledError(None, None, "cancelled")]),
         states=[first],
     )
-    pending = calls.Calls(coordinator, check=lambda: None)
+    pending = calls.Calls(coordinator, check=lambda waited: None)
     pending.begin(None, (0,), "tag")
     with pytest.raises(tf.errors.InvalidArgumentError, match="the cause"):
         pending.next_done()
 
 
 def test_waiting_ends_where_it_is_in_vain():
-    def check():
+    def check(waited):
         raise RuntimeError("A parameter server was lost.")
 
     coordinator = FakeCoordinator(FakeRemote([lost("worker 0")]), states=[False])

@@ -1,0 +1,141 @@
+"""What a launcher hears of its tasks, and what it lets them know."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+
+from monolith_tf.distribute import heartbeat
+from monolith_tf.distribute import roster
+from monolith_tf.distribute import watch
+
+_LOOK_SECS = 1.0
+_BEAT_SECS = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Signer:
+    name: str = watch.LAUNCHER
+    kind: str = "launcher"
+    address: str | None = None
+
+
+def sign_in(
+    model_dir: str | os.PathLike[str], given_up: Callable[[], list[str]]
+) -> roster.SignedIn:
+    """Writes the launcher's file and keeps it fresh.
+
+    Args:
+      model_dir: The job's folder.
+      given_up: Gives the tasks that are not started again.
+
+    Raises:
+      RosterError: If another launcher runs the job.
+    """
+    rival = roster.find_rival(model_dir, watch.LAUNCHER)
+    if rival is not None:
+        raise _twice(model_dir, rival)
+    return roster.SignedIn(
+        model_dir,
+        _Signer(),
+        beat_secs=_BEAT_SECS,
+        told=lambda: {"given_up": given_up()},
+        state="running",
+    )
+
+
+def check_alone(model_dir: str | os.PathLike[str], signed_in: roster.SignedIn) -> None:
+    """Raises RosterError if another launcher signed in at the same time, and stays."""
+    rival = signed_in.rival
+    if rival is not None and str(rival.get("nonce")) < signed_in.nonce:
+        raise _twice(model_dir, rival)
+
+
+def _twice(
+    model_dir: str | os.PathLike[str], rival: roster.Entry
+) -> roster.RosterError:
+    return roster.RosterError(
+        f"Another launcher runs the job of {model_dir} already: process "
+        f"{rival.get('pid')} on {rival.get('host')}. End it first, or give this job "
+        "another `model_dir`."
+    )
+
+
+class Heard:
+    """Reads the tasks' files about once a second.
+
+    Attributes:
+      hung: The tasks whose processes were found to hang by the last look.
+      ps_lost: Whether the chief says that a parameter server is lost.
+      trains: Whether the chief trains, so that it writes a checkpoint when interrupted.
+    """
+
+    def __init__(
+        self,
+        model_dir: str | os.PathLike[str],
+        names: Iterable[str],
+        *,
+        hang_timeout: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Makes it.
+
+        Args:
+          model_dir: The job's folder.
+          names: The tasks.
+          hang_timeout: Seconds of silence after which a task hangs.
+          clock: The launcher's own clock.
+        """
+        self.hung: list[str] = []
+        self.ps_lost = False
+        self.trains = False
+        self._model_dir = model_dir
+        self._names = tuple(names)
+        self._pids: Mapping[str, int] = {}
+        self._clock = clock
+        self._due = clock()
+        # Not by the launcher's own beats: when all tasks are stopped, somebody did it.
+        self._judge = heartbeat.Judge(
+            self._names,
+            roster.FileBeats(model_dir, self._is_present),
+            hang_timeout=hang_timeout,
+            clock=clock,
+        )
+
+    def look(self, pids: Mapping[str, int]) -> None:
+        """Takes in what the files say.
+
+        Args:
+          pids: Task name -> process id, of those that run.
+        """
+        self.hung = []
+        if self._clock() < self._due:
+            return
+        self._due = self._clock() + _LOOK_SECS
+        self._pids = pids
+        entries = {name: self._entry(name) for name in self._names}
+        self._judge.look()
+        for name, entry in entries.items():
+            # Who starts, ends, or replaces its own image does not beat.
+            if entry is None or entry.get("state") in roster.SILENT_STATES:
+                self._judge.forget(name)
+        chief = entries.get("chief") or {}
+        reported = chief.get("hung", {})
+        self.hung = [
+            name
+            for name, entry in entries.items()
+            if entry is not None
+            and (name in self._judge.hung() or reported.get(name) == entry["nonce"])
+        ]
+        self.ps_lost = chief.get("state") == "ps_lost"
+        self.trains = chief.get("state") == "running" and "step" in chief
+
+    def _entry(self, name: str) -> roster.Entry | None:
+        entry = roster.read(self._model_dir, name)
+        return entry if entry is not None and self._is_present(name, entry) else None
+
+    def _is_present(self, name: str, entry: roster.Entry) -> bool:
+        """Whether the process that runs now wrote a file."""
+        return name in self._pids and entry.get("pid") == self._pids[name]

@@ -1,0 +1,115 @@
+"""What a launcher makes of its tasks' files."""
+
+import json
+
+import pytest
+
+from monolith_tf.distribute import roster
+from monolith_tf.launch import heard as heard_lib
+
+_PIDS = {"chief": 10, "ps-0": 11, "worker-0": 12, "evaluator-0": 13}
+_TIMEOUT = 60.0
+
+
+class Files:
+    """The files of tasks that beat while the test's clock goes on."""
+
+    def __init__(self, model_dir):
+        self.model_dir = model_dir
+        roster.folder(model_dir).mkdir()
+        self.now = 0.0
+        self.pids = dict(_PIDS)
+        self.entries = {
+            name: {"pid": pid, "nonce": f"{name} 1", "counter": 0, "state": "serving"}
+            for name, pid in _PIDS.items()
+        }
+        self.entries["chief"]["state"] = "running"
+        self.heard = heard_lib.Heard(
+            model_dir, _PIDS, hang_timeout=_TIMEOUT, clock=lambda: self.now
+        )
+
+    def run(self, secs, *, silent=()):
+        """Lets time pass; returns who was found to hang meanwhile."""
+        found = set()
+        for _ in range(int(secs)):
+            self.now += 1.0
+            for name, entry in self.entries.items():
+                entry["counter"] += name not in silent
+                path = roster.folder(self.model_dir) / f"{name}.json"
+                path.write_text(json.dumps(entry))
+            self.heard.look(self.pids)
+            found.update(self.heard.hung)
+        return sorted(found)
+
+
+@pytest.fixture
+def files(tmp_path):
+    return Files(tmp_path)
+
+
+@pytest.mark.parametrize("name", list(_PIDS))
+def test_any_task_may_hang(files, name):
+    assert files.run(_TIMEOUT, silent=[name]) == []
+    assert files.run(10, silent=[name]) == [name]
+
+
+def test_a_stall_of_all_is_no_hang(files):
+    files.run(5)
+    assert files.run(75, silent=list(_PIDS)) == []
+    assert files.run(20) == []
+
+
+def test_the_chiefs_word_counts_for_the_process_it_spoke_of(files):
+    files.run(5)
+    files.entries["chief"]["hung"] = {"worker-0": "worker-0 1"}
+    assert files.run(2) == ["worker-0"]
+    files.pids["worker-0"] = 20  # Started again; it has not signed in yet.
+    assert files.run(2) == []
+    files.entries["worker-0"] |= {"pid": 20, "nonce": "worker-0 2"}
+    assert files.run(2) == []
+
+
+def test_who_starts_or_makes_way_is_not_judged(files):
+    files.run(5)
+    files.pids["worker-0"] = 20
+    assert files.run(2 * _TIMEOUT) == []
+    files.entries["chief"]["state"] = "regrouping"
+    files.entries["evaluator-0"]["state"] = "ended"
+    silent = ["chief", "evaluator-0"]
+    assert files.run(2 * _TIMEOUT, silent=silent) == []
+
+
+def test_what_the_chief_is_at(files):
+    files.run(2)
+    assert (files.heard.trains, files.heard.ps_lost) == (False, False)
+    files.entries["chief"]["step"] = 3
+    files.run(2)
+    assert (files.heard.trains, files.heard.ps_lost) == (True, False)
+    files.entries["chief"]["state"] = "ps_lost"
+    files.run(2)
+    assert (files.heard.trains, files.heard.ps_lost) == (False, True)
+    files.pids["chief"] = 20
+    files.run(2)
+    assert not files.heard.ps_lost
+
+
+class TestLaunchers:
+    def test_its_file_says_who_is_given_up(self, tmp_path):
+        signed_in = heard_lib.sign_in(tmp_path, lambda: ["worker-1"])
+        signed_in.close()
+        entry = roster.read(tmp_path, "launcher")
+        assert (entry["given_up"], entry["state"]) == (["worker-1"], "running")
+
+    def test_of_two_that_sign_in_at_once_one_stays(self, tmp_path):
+        signed_in = heard_lib.sign_in(tmp_path, list)
+        signed_in.close()
+        heard_lib.check_alone(tmp_path, signed_in)
+        signed_in.rival = {"nonce": "g", "pid": 17, "host": "elsewhere"}
+        heard_lib.check_alone(tmp_path, signed_in)
+        signed_in.rival["nonce"] = " "
+        with pytest.raises(roster.RosterError) as caught:
+            heard_lib.check_alone(tmp_path, signed_in)
+        assert str(caught.value) == (
+            f"Another launcher runs the job of {tmp_path} already: process 17 on "
+            "elsewhere. End it first, or give this job another `model_dir`."
+        )
