@@ -5,15 +5,23 @@ the raw value in bits 0 to 47; bit 63 is never set, so ids are not negative. The
 TensorFlow operations make ids in training and inside an exported SavedModel.
 
 Integers in [0, 2^48) are mixed by a bijection: two of them never collide. Any other
-integer is first put through splitmix64 and cut to 48 bits. Strings are hashed; among n
-distinct strings of one slot n (n - 1) / 2^49 pairs are expected to collide, which is
-0.2 pairs at 10 million strings and 0.002 at one million.
+integer does not fit. A table that is to hold such integers is `exact`: its ids are the
+integers themselves, all 64 bits, without a slot, and no other table shares its index.
+Other tables have no row for them, save those that hash: there such an integer is put
+through splitmix64 and cut to 48 bits, and may meet another value's hash. Strings
+are hashed; among n distinct strings of one slot n (n - 1) / 2^49 pairs are expected to
+collide, which is 0.2 pairs at 10 million strings and 0.002 at one million.
 """
 
 import functools
 from collections.abc import Sequence
+from typing import Any
+from typing import Literal
 
 from monolith_tf.types import Tensor
+
+LargeIntegers = Literal["exact", "hash"]
+"""What a table does with integers outside of [0, 2^48), where it takes them at all."""
 
 HASH_BITS = 48
 SLOT_BITS = 15
@@ -50,6 +58,36 @@ def from_integers(values: Tensor) -> Tensor:
     return tf.bitcast(_mix(x, _ROUNDS, _HASH_MASK), tf.int64)
 
 
+def from_small_integers(values: Tensor) -> Tensor:
+    """Returns the 48-bit hash of integers in [0, 2^48), and of others what has no row.
+
+    Args:
+      values: Integers of any shape.
+
+    Returns:
+      int64; negative for an integer outside of that range, and so with any slot.
+    """
+    import tensorflow as tf
+
+    values = tf.cast(values, tf.int64)
+    sign = tf.where(_are_small(values), tf.constant(0, tf.int64), tf.int64.min)
+    return tf.bitwise.bitwise_or(from_integers(values), sign)
+
+
+def all_small(values: Sequence[Tensor]) -> Tensor:
+    """Returns whether all integers are in [0, 2^48), a bool scalar.
+
+    Args:
+      values: int64 tensors of any shapes, at least one.
+    """
+    import tensorflow as tf
+
+    # As unsigned numbers, negative ones are beyond all others.
+    unsigned = [tf.reduce_max(tf.bitcast(x, tf.uint64)) for x in values]
+    largest = functools.reduce(tf.maximum, unsigned)
+    return largest <= tf.constant(_HASH_MASK, tf.uint64)
+
+
 def to_integers(hashed: Tensor) -> Tensor:
     """Returns the integers in [0, 2^48) whose `from_integers` hashes these are.
 
@@ -74,24 +112,29 @@ def to_integers(hashed: Tensor) -> Tensor:
     return tf.bitcast(tf.bitwise.bitwise_and(x, mask), tf.int64)
 
 
-def folded(values: Sequence[Tensor]) -> list[Tensor]:
+def folded(values: Sequence[Tensor], hashes: Sequence[Any]) -> list[Tensor]:
     """Returns integers as `from_integers` takes them for hashing, in [0, 2^48).
 
     Where all are in that range, as in most batches, it does no more than see that.
 
     Args:
       values: int64 tensors of any shapes.
+      hashes: For each of them which of its integers are hashed where they are outside
+        of that range, bool, of a shape that broadcasts; the others become -1.
     """
     import tensorflow as tf
 
     if not values:
         return []
-    unsigned = [tf.bitcast(x, tf.uint64) for x in values]
-    largest = functools.reduce(tf.maximum, map(tf.reduce_max, unsigned))
+
+    def fold(x: Tensor, is_hashed: Any) -> Tensor:
+        inside = tf.bitcast(_folded(tf.bitcast(x, tf.uint64)), tf.int64)
+        return tf.where(_are_small(x) | is_hashed, inside, tf.constant(-1, tf.int64))
+
     found: list[Tensor] = tf.cond(
-        largest <= tf.constant(_HASH_MASK, tf.uint64),
+        all_small(values),
         lambda: list(values),
-        lambda: [tf.bitcast(_folded(x), tf.int64) for x in unsigned],
+        lambda: [fold(*both) for both in zip(values, hashes, strict=True)],
     )
     return found
 
@@ -178,6 +221,11 @@ def to_integer(hashed: int) -> int:
         # Undo x ^= x >> shift; two terms do, since 3 * shift > 48.
         x ^= (x >> shift) ^ (x >> 2 * shift)
     return (x - _OFFSET) & _HASH_MASK
+
+
+def _are_small(values: Tensor) -> Tensor:
+    """Returns which int64 are in [0, 2^48)."""
+    return (values >= 0) & (values <= _HASH_MASK)
 
 
 def _folded(x: Tensor) -> Tensor:

@@ -43,15 +43,31 @@ class IdsTest(tf.test.TestCase):
     def test_folded_integers_have_the_hashes_of_the_others(self):
         inside = tf.constant([[0, LIMIT - 1]], tf.int64)
         outside = tf.constant([-1, LIMIT, 5], tf.int64)
-        self.assertAllEqual(ids.folded([inside])[0], inside)
+        self.assertAllEqual(ids.folded([inside], [True])[0], inside)
         for values, folded in zip(
-            (inside, outside), ids.folded([inside, outside]), strict=True
+            (inside, outside), ids.folded([inside, outside], [False, True]), strict=True
         ):
             self.assertAllInRange(folded, 0, LIMIT - 1)
             self.assertAllEqual(ids.from_integers(folded), ids.from_integers(values))
         empty = tf.zeros([0], tf.int64)
-        self.assertEqual(ids.folded([empty])[0].shape, [0])
-        self.assertEqual(ids.folded([]), [])
+        self.assertEqual(ids.folded([empty], [True])[0].shape, [0])
+        self.assertEqual(ids.folded([], []), [])
+        both = tf.stack([outside, outside])
+        (found,) = ids.folded([both], [np.array([[False], [True]])])
+        self.assertAllEqual(found[0], [-1, -1, 5])
+        self.assertAllEqual(ids.from_integers(found[1]), ids.from_integers(outside))
+
+    def test_small_integers_have_their_hashes_and_others_none_that_has_a_row(self):
+        small = tf.constant([0, 5, LIMIT - 1], tf.int64)
+        found = ids.from_small_integers(small)
+        self.assertAllEqual(found, ids.from_integers(small))
+        large = tf.constant([-1, LIMIT, 2**63 - 1, -(2**63)], tf.int64)
+        found = ids.with_slot(7, ids.from_small_integers(large))
+        self.assertAllLess(found, 0)
+        self.assertLen(set(found.numpy().tolist()), 4)
+        self.assertTrue(ids.all_small([small, small]))
+        self.assertFalse(ids.all_small([small, large[:1]]))
+        self.assertFalse(ids.all_small([large[1:2]]))
 
     def test_no_collision_among_dense_and_strided_integers(self):
         dense = np.arange(200_000, dtype=np.int64)

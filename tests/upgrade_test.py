@@ -110,7 +110,7 @@ def test_a_checkpoint_and_deltas_restore_on_other_shards(written):
 def _by_id(chunks):
     return {
         feature_id: row
-        for ids, rows in chunks
+        for ids, rows, *_ in chunks
         for feature_id, row in zip(ids.tolist(), rows, strict=True)
     }
 

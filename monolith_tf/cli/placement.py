@@ -93,6 +93,9 @@ def state_dim(optimizer: "optimizer_spec.RowOptimizerSpec", dim: int) -> int:
 
 def show(config: "schema.ExperimentConfig") -> None:
     """Prints features, tables, and what they take."""
+    from monolith_tf.config import data_checks
+
+    kinds = data_checks.id_kinds(config)
     rows = []
     unlimited = False
     for place in placements(config):
@@ -101,6 +104,7 @@ def show(config: "schema.ExperimentConfig") -> None:
             [
                 place.table,
                 "assigned" if place.slot is None else place.slot,
+                kinds.get(place.table),
                 place.dim,
                 place.features,
                 place.row_bytes,
@@ -112,6 +116,7 @@ def show(config: "schema.ExperimentConfig") -> None:
     headers = [
         "table",
         "slot",
+        "ids",
         "dim",
         "features",
         "bytes/row",

@@ -96,6 +96,25 @@ def column_types(
         return None
 
 
+def id_kinds(config: schema.ExperimentConfig) -> dict[str, str]:
+    """Returns table -> words for its ids; empty where `column_types` is None."""
+    found = column_types(config)
+    if found is None:
+        return {}
+    large = {
+        table.name: table.large_integers for table in schema.resolved_tables(config)
+    }
+    nouns = {
+        "exact": "all of 64 bits",
+        "hash": "hashed from 2^48 on",
+        None: "below 2^48",
+    }
+    return {
+        table: "strings" if kind == "string" else f"integers, {nouns[large[table]]}"
+        for table, kind in columns.id_types(config.features, found).items()
+    }
+
+
 def _columns(
     config: schema.ExperimentConfig, found: Mapping[str, columns.ColumnType]
 ) -> Complaints:

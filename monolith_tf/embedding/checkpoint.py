@@ -41,7 +41,14 @@ def _group_entry(group: Group, stamps: Sequence[str]) -> dict[str, Any]:
             for part in group.parts
         ],
         "stamps": list(stamps),
-        "tables": [{"name": table.name, "slot": table.slot} for table in group.tables],
+        "tables": [
+            {
+                "name": table.name,
+                "slot": table.slot,
+                "large_integers": table.large_integers,
+            }
+            for table in group.tables
+        ],
         "rows_files": [],
         "counts_files": [],
         "sketch_files": [],

@@ -6,7 +6,6 @@ import numpy as np
 
 from monolith_tf.embedding.layout import Group
 from monolith_tf.embedding.spec import TableSpec
-from monolith_tf.ids import HASH_BITS
 from monolith_tf.ids import NUM_SLOTS
 
 _SECS_PER_DAY = 86_400
@@ -24,6 +23,7 @@ class Ages:
     """
 
     def __init__(self, group: Group) -> None:
+        self._group = group
         self._max_age: dict[str, np.ndarray] = {}  # Stamp -> age, by slot.
         for stamp, field, unit in (
             ("step", "expire_after_steps", 1),
@@ -54,8 +54,9 @@ class Ages:
           `[n]`, bool.
         """
         dead = np.zeros(len(ids), bool)
+        slots = self._group.slots_of(ids)
         for stamp, limits in self._max_age.items():
-            dead |= now[stamp] - stamps[stamp] >= limits[ids >> HASH_BITS]
+            dead |= now[stamp] - stamps[stamp] >= limits[slots]
         return dead
 
     def never_looked(self) -> dict[str, float]:
@@ -73,10 +74,9 @@ class Ages:
         self, ids: np.ndarray, stamps: Mapping[str, np.ndarray]
     ) -> dict[str, float]:
         """The earliest moment at which any of the rows may expire."""
+        slots = self._group.slots_of(ids)
         return {
-            stamp: float(
-                np.min(stamps[stamp] + limits[ids >> HASH_BITS], initial=np.inf)
-            )
+            stamp: float(np.min(stamps[stamp] + limits[slots], initial=np.inf))
             for stamp, limits in self._max_age.items()
         }
 

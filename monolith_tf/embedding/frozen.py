@@ -1,5 +1,6 @@
 """Read-only tables, for export."""
 
+import itertools
 import types
 from collections.abc import Callable
 from collections.abc import Collection
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
+from typing import NamedTuple
 from typing import TypeAlias
 
 import numpy as np
@@ -17,10 +19,12 @@ from monolith_tf import ids as ids_lib
 from monolith_tf.embedding import frozen_lists
 from monolith_tf.embedding import frozen_pieces
 from monolith_tf.embedding import routing
+from monolith_tf.embedding.checkpoint_files import Chunk
 from monolith_tf.embedding.frozen_group import FrozenGroup
 from monolith_tf.embedding.frozen_group import frozen_groups
 from monolith_tf.embedding.frozen_pieces import Found
 from monolith_tf.embedding.frozen_pieces import Piece
+from monolith_tf.embedding.layout import Group
 from monolith_tf.embedding.restoring import Restoring
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
@@ -28,8 +32,29 @@ from monolith_tf.ids import HASH_BITS
 from monolith_tf.ids import NUM_SLOTS
 from monolith_tf.types import Tensor
 
-Rows: TypeAlias = Iterable[tuple[np.ndarray, np.ndarray]]
-"""Chunks: ids, `[n]`, and weights, `[n, dim]`, of tables whose slices are equal."""
+
+class RowChunk(NamedTuple):
+    """Rows of tables whose slices are equal.
+
+    Attributes:
+      ids: Feature ids, `[n]`, int64; integers as they stand, of a table that is exact.
+      weights: `[n, dim]`.
+      table: The name of a table that is exact; None of others.
+    """
+
+    ids: np.ndarray
+    weights: np.ndarray
+    table: str | None = None
+
+    @classmethod
+    def of_group(cls, group: Group, chunk: Chunk) -> "RowChunk":
+        """The weights of a group's chunk."""
+        table = group.tables[0].name if group.is_exact else None
+        return cls(chunk.ids, chunk.weights, table)
+
+
+Rows: TypeAlias = Iterable[RowChunk]
+"""Rows, chunk by chunk."""
 
 _NO_VALUE = -1  # Has no row, or one of zeros.
 _NO_RANGES: Mapping[str, int] = types.MappingProxyType({})
@@ -84,12 +109,16 @@ class FrozenStore(tf.Module):
             FrozenGroup(group, exact, ranges) for group in frozen_groups(tables, ranges)
         ]
         self._router = routing.Router([g.group for g in self.groups], columns)
-        self.integers = frozenset(integers)
+        wide = {t.name for t in tables if t.large_integers == "exact"}
+        self.integers = frozenset(integers) | wide
         self._slots = {table.name: table.slot or 0 for table in tables}
         self._group_of_slot = np.full(NUM_SLOTS, -1)
+        self._group_of_table: dict[str, int] = {}
+        self._hashing = {t.name for t in tables if t.large_integers == "hash"}
         for number, frozen in enumerate(self.groups):
             for table in frozen.group.tables:
                 self._group_of_slot[table.slot or 0] = number
+                self._group_of_table[table.name] = number
 
     @property
     def tables(self) -> tuple[TableSpec, ...]:
@@ -124,11 +153,13 @@ class FrozenStore(tf.Module):
 
     def keys(self, frozen: FrozenGroup, ids: Tensor) -> Tensor:
         """Returns what stands for feature ids in the index of their group."""
-        return frozen.index.keys(*self.split(ids))
+        return frozen.index.keys(*self.split(frozen, ids))
 
-    def split(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def split(self, frozen: FrozenGroup, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the slots of feature ids, and their values: integers or hashes."""
         ids = tf.convert_to_tensor(ids, tf.int64)
+        if frozen.group.is_exact:
+            return tf.fill(tf.shape(ids), tf.constant(frozen.slot, tf.int64)), ids
         slots, hashes = ids_lib.slot_of(ids), ids_lib.hash_of(ids)
         if not self.integers:
             return slots, hashes
@@ -138,7 +169,10 @@ class FrozenStore(tf.Module):
 
     def by_group(self, rows: Rows) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Splits chunks of rows by the group they belong to, a place in `groups`."""
-        for ids, weights in rows:
+        for ids, weights, table in itertools.starmap(RowChunk, rows):
+            if table is not None:
+                yield self._group_of_table[table], ids, weights
+                continue
             places = self._group_of_slot[ids >> HASH_BITS]
             for place in np.unique(places).tolist():
                 mine = places == place
@@ -171,9 +205,10 @@ class FrozenStore(tf.Module):
             )
         found = []
         for piece in self._pieces(ids):
-            slots, values = self.split(piece.asked)
-            mine = tf.where(slots == piece.slots, values, _NO_VALUE)
-            found.append(piece._replace(asked=mine))
+            slots, values = self.split(piece.frozen, piece.asked)
+            if not piece.frozen.group.is_exact:
+                values = tf.where(slots == piece.slots, values, _NO_VALUE)
+            found.append(piece._replace(asked=values))
         return frozen_pieces.read(found)
 
     @tf.autograph.experimental.do_not_convert
@@ -182,13 +217,17 @@ class FrozenStore(tf.Module):
 
         Args:
           values: Feature -> int64 as `lookup` takes ids: integers for features of the
-            tables in `integers`, 48-bit hashes for others.
+            tables in `integers`, 48-bit hashes for others. An integer outside of
+            [0, 2^48) has no row, save in tables that are exact or hash it.
         """
         wide: list[Piece] = []
         pieces: list[Piece] = []
         for piece in self._pieces(values):
             (wide if self._must_fold(piece) else pieces).append(piece)
-        folded = ids_lib.folded([piece.asked for piece in wide])
+        folded = ids_lib.folded(
+            [piece.asked for piece in wide],
+            [self._hashes(piece) for piece in wide],
+        )
         for piece, asked in zip(wide, folded, strict=True):
             pieces.append(piece._replace(asked=asked))
         return frozen_pieces.read(pieces)
@@ -215,6 +254,11 @@ class FrozenStore(tf.Module):
                 lists = found.lists[column.feature]
                 masks[column.feature] = frozen_lists.mask(lists, column)
         return masks
+
+    def _hashes(self, piece: Piece) -> np.ndarray:
+        """Whether the table of each column hashes large integers, as `slots` stand."""
+        hashes = [column.table in self._hashing for column in piece.columns]
+        return np.reshape(hashes, piece.slots.shape)
 
     def _must_fold(self, piece: Piece) -> bool:
         """Whether a piece may ask for integers that its index does not take."""
@@ -272,7 +316,7 @@ def saved_rows(
         aliases=aliases,
         with_optimizer_state=False,
     )
-    return lambda: ((chunk.ids, chunk.weights) for _, chunk in restoring.rows())
+    return lambda: itertools.starmap(RowChunk.of_group, restoring.rows())
 
 
 def frozen_store(

@@ -77,6 +77,7 @@ class _HashWriter:
         self, key: str, index: HashIndex, pieces: "_Pieces", size: int
     ) -> None:
         del index
+        self._last = (np.zeros([1], np.int64), 1)
         self.names = [f"{key}/table/.ATTRIBUTES/table-{x}" for x in ("keys", "values")]
         self._pieces = pieces
         self._size = size
@@ -87,15 +88,23 @@ class _HashWriter:
         if not len(keys):
             return
         end = self._next + len(keys)
-        numbers = tf.range(self._next + 1, end + 1, dtype=tf.int64)
+        self._write(keys, tf.range(self._next + 1, end + 1, dtype=tf.int64))
+        self._last = keys[-1:], end
+
+    def _write(self, keys: np.ndarray, numbers: Tensor) -> None:
+        end = self._next + len(keys)
         for name, values in zip(self.names, (tf.constant(keys), numbers), strict=True):
             self._pieces.add(name, values, start=self._next, total=self._size)
         self._next = end
 
     def close(self) -> None:
         """Writes what is left."""
-        # Rows that went since they were counted leave keys that no id has.
-        self.add(-1 - np.arange(self._size - self._next))
+        # For rows that went since they were counted the last key stands once more.
+        missing = self._size - self._next
+        if missing:
+            key, number = self._last
+            numbers = tf.fill([missing], tf.constant(number, tf.int64))
+            self._write(np.repeat(key, missing), numbers)
         if not self._size:
             for name in self.names:
                 self._pieces.add(name, tf.zeros([0], tf.int64))

@@ -30,6 +30,7 @@ class FrozenGroup(tf.Module):
 
     Attributes:
       group: The tables and the layout of their rows.
+      slot: Of the first table.
       index: Where the rows are.
       slices: The slices' rows, `[rows, dim]` each, however many there are.
 
@@ -44,7 +45,8 @@ class FrozenGroup(tf.Module):
         self.group = group
         self._specs = group.tables[0].row_slices()
         self._compressors = ["fp32" if exact else s.compressor for s in self._specs]
-        self.index: HashIndex | Places = HashIndex()
+        self.slot = group.tables[0].slot or 0
+        self.index: HashIndex | Places = HashIndex(is_exact=group.is_exact)
         if group.tables[0].name in ranges:
             self.index = Places({t.slot or 0: ranges[t.name] for t in group.tables})
         self.slices = [

@@ -13,23 +13,30 @@ from monolith_tf.types import Tensor
 class HashIndex(tf.Module):
     """Finds the rows of values of any size, and takes new ones at any time.
 
-    A key is a value below its table's slot.
+    A key is a value below its table's slot, or, of a table that is exact, any integer.
 
     Attributes:
       folds: Whether integers must be put through `ids.folded` first.
       table: Key -> row number.
+
+    Args:
+      is_exact: Whether it is of one table that is exact.
     """
 
-    folds = True
-
-    def __init__(self) -> None:
+    def __init__(self, *, is_exact: bool = False) -> None:
         super().__init__(name="hash_index")
+        self.folds = not is_exact
         self.table = tf.lookup.experimental.MutableHashTable(
             tf.int64, tf.int64, default_value=0
         )
 
     def keys(self, slots: Any, values: Tensor) -> Tensor:
-        """Returns the keys of values, in [0, 2^48), of tables of so many slots."""
+        """Returns the keys of values of tables of these slots.
+
+        Values are in [0, 2^48), or negative to have no row; of an exact table any.
+        """
+        if not self.folds:
+            return values
         high = tf.bitwise.left_shift(slots, tf.constant(HASH_BITS, tf.int64))
         return values | high
 

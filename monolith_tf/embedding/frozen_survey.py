@@ -1,12 +1,14 @@
 """A first look at the rows that a read-only store will have."""
 
 from collections.abc import Collection
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from monolith_tf.embedding.checkpoint import CHUNK_BYTES
 from monolith_tf.embedding.frozen import FrozenStore
+from monolith_tf.embedding.frozen import RowChunk
 from monolith_tf.embedding.frozen import Rows
 from monolith_tf.embedding.layout import Group
 from monolith_tf.ids import NUM_SLOTS
@@ -23,12 +25,13 @@ class Counted(NamedTuple):
     Attributes:
       rows: Rows that are not zero as they are stored.
       dropped: Rows that are, which reading an unknown id gives anyway.
-      end: One more than the largest value with a row: integer, or hash.
+      end: One more than the largest value with a row: integer, or hash. None of a table
+        that is exact.
     """
 
     rows: int
     dropped: int
-    end: int
+    end: int | None
 
 
 class Survey(NamedTuple):
@@ -40,7 +43,7 @@ class Survey(NamedTuple):
     """
 
     tables: dict[str, Counted]
-    wanted: list[tuple[np.ndarray, np.ndarray]]
+    wanted: list[RowChunk]
 
     def rows(self, group: Group) -> int:
         """Returns how many rows of a group's tables are kept."""
@@ -60,9 +63,11 @@ class Survey(NamedTuple):
         """
         found: dict[str, int] = {}
         room = CHUNK_BYTES // _PLACE_BYTES
-        for name in sorted(integers, key=lambda name: self.tables[name].end):
+        for name in sorted(integers, key=lambda name: self.tables[name].end or 0):
             table = self.tables[name]
-            if table.end > max(_FEW_PLACES, _PLACES_PER_ROW * table.rows):
+            if table.end is None or table.end > max(
+                _FEW_PLACES, _PLACES_PER_ROW * table.rows
+            ):
                 continue
             room -= table.end + 1
             if room < 0:
@@ -71,33 +76,41 @@ class Survey(NamedTuple):
         return found
 
 
-def survey(store: FrozenStore, rows: Rows, wanted: np.ndarray) -> Survey:
+def survey(
+    store: FrozenStore, rows: Rows, wanted: Mapping[str | None, np.ndarray]
+) -> Survey:
     """Counts rows, and picks some.
 
     Args:
       store: Where they will belong.
       rows: The rows.
-      wanted: Ids whose rows are to be returned.
+      wanted: Ids whose rows are to be returned: those of each table that is exact, and
+        for None those of all others.
     """
     kept, seen, ends = np.zeros([3, NUM_SLOTS], np.int64)
     found = []
-    wanted = np.unique(wanted)
+    chosen = {table: np.unique(ids) for table, ids in wanted.items()}
     for place, ids, weights in store.by_group(rows):
-        slots, values = (x.numpy() for x in store.split(ids))
+        frozen = store.groups[place]
+        table = frozen.group.tables[0].name if frozen.group.is_exact else None
+        asked = chosen.get(table, np.zeros([0], np.int64))
+        slots, values = (x.numpy() for x in store.split(frozen, ids))
         stays = is_kept(store.groups[place].compress(weights))
         seen += np.bincount(slots, minlength=NUM_SLOTS)
         kept += np.bincount(slots[stays], minlength=NUM_SLOTS)
-        np.maximum.at(ends, slots[stays], values[stays] + 1)
-        if len(wanted):
-            nearest = np.minimum(np.searchsorted(wanted, ids), len(wanted) - 1)
-            mine = wanted[nearest] == ids
+        if table is None:
+            np.maximum.at(ends, slots[stays], values[stays] + 1)
+        if len(asked):
+            nearest = np.minimum(np.searchsorted(asked, ids), len(asked) - 1)
+            mine = asked[nearest] == ids
             if mine.any():
-                found.append((ids[mine], weights[mine]))
-    slots = {table.name: table.slot or 0 for table in store.tables}
-    tables = {
-        name: Counted(int(kept[i]), int(seen[i] - kept[i]), int(ends[i]))
-        for name, i in slots.items()
-    }
+                found.append(RowChunk(ids[mine], weights[mine], table))
+    tables = {}
+    for spec in store.tables:
+        slot = spec.slot or 0
+        end = None if spec.large_integers == "exact" else int(ends[slot])
+        dropped = int(seen[slot] - kept[slot])
+        tables[spec.name] = Counted(int(kept[slot]), dropped, end)
     return Survey(tables, found)
 
 

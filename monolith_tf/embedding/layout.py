@@ -13,6 +13,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from monolith_tf.embedding import optimizers
@@ -59,6 +60,17 @@ class Group:
     tables: tuple[TableSpec, ...]
     parts: tuple[Part, ...]
     tracks_updates: bool = False
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether ids are integers as they stand, of one table, without slot bits."""
+        return self.tables[0].large_integers == "exact"
+
+    def slots_of(self, ids: np.ndarray) -> np.ndarray:
+        """The slot of each id's table."""
+        if self.is_exact:
+            return np.full(len(ids), self.tables[0].slot or 0)
+        return ids >> HASH_BITS
 
     @property
     def dim(self) -> int:
@@ -150,7 +162,7 @@ def merge_tables(
     *,
     tracks_updates: bool = False,
 ) -> tuple[Group, ...]:
-    """Groups tables by the layout of their rows.
+    """Groups tables by the layout of their rows; exact ones are groups of their own.
 
     Args:
       tables: All of a store's tables, each with a slot.
@@ -173,11 +185,13 @@ def merge_tables(
             for part in table.row_slices()
         )
         rows = None if key else table.update_rows
-        merged.setdefault((rows, layout), []).append(table)
+        alone = table.name if table.large_integers == "exact" else None
+        merged.setdefault((alone, rows, layout), []).append(table)
     names: set[str] = set()
     groups = []
-    for (_, layout), members in merged.items():
+    for (alone, _, layout), members in merged.items():
         name = "-".join(".".join(map(str, part)) for part in layout)
+        name += f"-exact.{alone}" if alone else ""
         while name in names:
             name += "_"
         names.add(name)

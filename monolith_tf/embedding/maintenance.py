@@ -15,7 +15,6 @@ from monolith_tf.embedding import sizing
 from monolith_tf.embedding.shard_rows import COUNTERS
 from monolith_tf.embedding.shard_rows import ShardRows
 from monolith_tf.embedding.spec import TableSpec
-from monolith_tf.ids import HASH_BITS
 
 _CHUNK_ROWS = 1 << 20
 _MIN_ROOM = 0.25
@@ -110,7 +109,7 @@ def _ids_and_steps(
     ids, steps = [], []
     for shard in shards:
         for _, in_use, stamps in shard.ids_in_use(_CHUNK_ROWS):
-            mine = in_use >> HASH_BITS == table.slot
+            mine = shard.group.slots_of(in_use) == table.slot
             ids.append(in_use[mine])
             steps.append(stamps["step"][mine])
     return np.concatenate(ids), np.concatenate(steps)

@@ -67,16 +67,20 @@ class Restoring:
 
     def rows(self) -> Iterator[tuple[Group, Chunk]]:
         """The newest row of each id, in the columns of its group, chunk by chunk."""
-        settled = np.zeros([0], np.int64)  # Ids told by newer layers, in order.
+        # Group -> ids told by newer layers, in order.
+        settled: dict[str, np.ndarray] = {}
         for layer in reversed(self._layers):
-            told = [settled, *layer.removed()]
+            told = {name: [ids] for name, ids in settled.items()}
+            for group, ids in layer.removed():
+                told.setdefault(group.name, []).append(ids)
             for group, chunk in layer.rows():
-                chunk = chunk.take(~_is_in(chunk.ids, settled))
+                if group.name in settled:
+                    chunk = chunk.take(~_is_in(chunk.ids, settled[group.name]))
                 if layer is not self._layers[0]:
-                    told.append(chunk.ids)
+                    told.setdefault(group.name, []).append(chunk.ids)
                 if len(chunk.ids):
                     yield group, chunk
-            settled = np.unique(np.concatenate(told))
+            settled = {k: np.unique(np.concatenate(ids)) for k, ids in told.items()}
 
 
 def _is_in(ids: np.ndarray, ordered: np.ndarray) -> np.ndarray:

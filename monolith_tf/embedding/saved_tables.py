@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from monolith_tf import ids as ids_lib
 from monolith_tf.embedding import checkpoint_files
 from monolith_tf.embedding import optimizer_spec
 from monolith_tf.embedding import optimizers
@@ -34,6 +35,7 @@ class _Route(NamedTuple):
     Attributes:
       group: The group they become part of.
       new_slots: Slot in the checkpoint -> slot, `[NUM_SLOTS]`; -1 for other tables'.
+      was_exact: Whether ids are saved as integers as they stand.
       weights: (saved columns, columns) of weights that are copied; the others start
         anew.
       state: The same of optimizer state.
@@ -41,6 +43,7 @@ class _Route(NamedTuple):
 
     group: Group
     new_slots: np.ndarray
+    was_exact: bool
     weights: _Copies
     state: _Copies
 
@@ -54,9 +57,14 @@ class _Route(NamedTuple):
 
     def renamed(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which ids take this route, `[n]`, bool, and what they become."""
+        if self.was_exact:
+            return np.ones(len(ids), bool), ids
         slots = self.new_slots[ids >> HASH_BITS]
         mine = slots >= 0
-        return mine, (ids[mine] & _VALUE_MASK) | (slots[mine] << HASH_BITS)
+        hashes = ids[mine] & _VALUE_MASK
+        if self.group.is_exact:
+            return mine, ids_lib.to_integers(hashes).numpy()
+        return mine, hashes | (slots[mine] << HASH_BITS)
 
 
 class SavedTables:
@@ -104,12 +112,12 @@ class SavedTables:
                     if len(converted.ids):
                         yield route.group, converted
 
-    def removed(self) -> Iterator[np.ndarray]:
+    def removed(self) -> Iterator[tuple[Group, np.ndarray]]:
         """Ids of known tables that lost their row, of a delta."""
         for saved, routes in zip(self.manifest["groups"], self._routes, strict=True):
             for ids in checkpoint_files.read_removed(self.directory, saved):
                 for route in routes:
-                    yield route.renamed(ids)[1]
+                    yield route.group, route.renamed(ids)[1]
 
     def counts(self) -> Iterator[tuple[Group, np.ndarray, np.ndarray]]:
         """Ids of known tables that wait for admission, and their counts."""
@@ -178,12 +186,14 @@ class SavedTables:
             if entry["name"] not in self._names:
                 continue
             table, group = self._tables[self._names[entry["name"]]]
+            was_exact = entry.get("large_integers") == "exact"
+            self._check_exact(entry, table)
             if group.name not in routes:
                 weights, state = self._copies(
                     saved["slices"], self._kinds(entry["name"]), table, group
                 )
                 new_slots = np.full(NUM_SLOTS, -1)
-                routes[group.name] = _Route(group, new_slots, weights, state)
+                routes[group.name] = _Route(group, new_slots, was_exact, weights, state)
             routes[group.name].new_slots[entry["slot"]] = table.slot
         return list(routes.values())
 
@@ -193,6 +203,26 @@ class SavedTables:
         if "optimizers" in saved:
             return lambda kind: kind
         return optimizer_spec.from_release_0_1
+
+    def _check_exact(self, saved: Mapping[str, Any], table: TableSpec) -> None:
+        """Raises ValueError if saved ids do not say what the table's ids are."""
+        is_exact = table.large_integers == "exact"
+        # Before tables said what they do with large integers, they hashed them.
+        before = saved.get("large_integers", "hash")
+        if before == "hash" and is_exact:
+            raise ValueError(
+                f"Checkpoint {self.directory} holds table `{table.name}`, of which "
+                "some ids may be hashes of integers outside of [0, 2^48), so that the "
+                "integers are not known. Received: large_integers='exact'. Leave it "
+                "out, and such integers are hashed as before, or start without this "
+                "checkpoint."
+            )
+        if before == "exact" and not is_exact:
+            raise ValueError(
+                f"Checkpoint {self.directory} holds table `{table.name}` with ids of "
+                f"64 bits. Received: large_integers={table.large_integers!r}. Set "
+                "`large_integers: exact`."
+            )
 
     def _copies(
         self,

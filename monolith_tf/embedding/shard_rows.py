@@ -64,6 +64,7 @@ class ShardRows:
         slots = None if is_raw else [table.slot or 0 for table in group.tables]
         self.group = group
         self.device = device
+        self._is_raw = is_raw
         with tf.device(device):
             self.index = RowIndex(slots, capacity)
             # In eager mode sections of one name are one lock.
@@ -120,8 +121,10 @@ class ShardRows:
             with tf.device(self.device):
                 numbers = tf.range(start, min(start + size, end), dtype=tf.int64)
                 ids = self.row_ids.sparse_read(numbers)
-                numbers = tf.boolean_mask(numbers, ids >= 0)
-                ids = tf.boolean_mask(ids, ids >= 0)
+                # An id of 64 bits may look like what a freed row has for an id.
+                has_id = self.index.search(ids) == numbers if self._is_raw else ids >= 0
+                numbers = tf.boolean_mask(numbers, has_id)
+                ids = tf.boolean_mask(ids, has_id)
                 stamps = {
                     name: getattr(self.stamps, name).sparse_read(numbers).numpy()
                     for name in self.stamp_names()

@@ -87,6 +87,11 @@ class TableSpec:
       int8_range: Of the one slice; 1 when not given.
       slot: The namespace in the high bits of the table's ids, below 32768. None leaves
         the choice to the store.
+      large_integers: What becomes of integers outside of [0, 2^48), where ids are made
+        of integers. "exact" keys rows by all 64 bits, so that no two integers ever
+        share one; such a table has an index and rows of its own. "hash" brings them to
+        48 bits, where two may meet. By default training stops at the first such
+        integer, and elsewhere it has no row. A job's checkpoint keeps the choice.
       unknown: What training does with an id that has no row: "insert" makes one at the
         lookup, "zeros" reads zeros and makes one at the first gradient.
       update_rows: Which rows a step updates: "batch", those whose ids the batch holds,
@@ -117,6 +122,7 @@ class TableSpec:
     compressor: Compressor | None = None
     int8_range: float | None = None
     slot: int | None = None
+    large_integers: ids.LargeIntegers | None = None
     unknown: Literal["insert", "zeros"] = "insert"
     update_rows: Literal["batch", "all"] = "batch"
     admit_after: int = 1
@@ -135,6 +141,8 @@ class TableSpec:
         for field in dataclasses.fields(self):
             if typing.get_origin(field.type) is Literal:
                 _check_choice(field.name, getattr(self, field.name), field.type)
+        if self.large_integers is not None:
+            _check_choice("large_integers", self.large_integers, ids.LargeIntegers)
         _check_count("admit_after", self.admit_after)
         _check_positive("expire_after_days", self.expire_after_days)
         _check_count("expire_after_steps", self.expire_after_steps)

@@ -57,6 +57,7 @@ class StepStore(tf.Module):
                     device=self.placement.device(number),
                     seed=seed,
                     is_exact=mode == "exact",
+                    is_raw=group.is_exact,
                     capacity=capacity
                     or sizing.capacity(group, self.groups, self.placement),
                 )

@@ -17,6 +17,7 @@ from monolith_tf.embedding import sizing
 from monolith_tf.embedding import step_store
 from monolith_tf.embedding.checkpoint_files import Chunk
 from monolith_tf.embedding.frozen import FrozenStore
+from monolith_tf.embedding.frozen import RowChunk
 from monolith_tf.embedding.placement import Placement
 from monolith_tf.embedding.restoring import Restoring
 from monolith_tf.embedding.spec import ColumnSpec
@@ -237,12 +238,12 @@ class EmbeddingStore(step_store.StepStore):
             ]
         self._tracked_since = max(self._tracked_since, before_step)
 
-    def rows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def rows(self) -> Iterator[RowChunk]:
         """Ids and weights of all rows in use, chunk by chunk."""
         for shard in itertools.chain(*self._shards.values()):
             size = checkpoint.chunk_rows(shard.group)
             for chunk in shard.chunks(size, with_state=False):
-                yield chunk.ids, chunk.weights
+                yield RowChunk.of_group(shard.group, chunk)
 
     def freeze(self) -> FrozenStore:
         """A read-only copy in memory."""

@@ -13,6 +13,7 @@ import tensorflow as tf
 import tf_keras
 from absl import logging
 
+from monolith_tf import ids as ids_lib
 from monolith_tf.config import schema
 from monolith_tf.data import formats
 from monolith_tf.data import input_fn
@@ -21,6 +22,7 @@ from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.embedding import store as store_lib
 from monolith_tf.embedding.placement import Placement
 from monolith_tf.experiment import id_types as id_types_lib
+from monolith_tf.experiment import large_integers
 from monolith_tf.experiment import resumed_optimizers
 from monolith_tf.features import columns as columns_lib
 from monolith_tf.features import encode
@@ -46,6 +48,8 @@ class Fixed:
       job: The job's identity, which no other job has.
       id_types: Table -> what its ids are made of, also of tables that are no longer in
         use.
+      large_integers: Table of integers -> what it does with those outside of
+        [0, 2^48), also of tables that are no longer in use.
       optimizers: How rows learn; the embedding store writes it.
     """
 
@@ -53,6 +57,7 @@ class Fixed:
     statistics: Mapping[str, Any]
     job: str
     id_types: Mapping[str, columns_lib.IdType]
+    large_integers: Mapping[str, ids_lib.LargeIntegers | None]
     optimizers: resumed_optimizers.Optimizers
 
     def to_json(self) -> dict[str, Any]:
@@ -62,6 +67,7 @@ class Fixed:
             "statistics": dict(self.statistics),
             "job": self.job,
             "id_types": dict(self.id_types),
+            "large_integers": dict(self.large_integers),
         }
 
 
@@ -125,6 +131,7 @@ class Job:
         tables = schema.resolved_tables(self.config)
         wanted = {table.name: table.slot for table in tables}
         id_types = columns_lib.id_types(self.config.features, self.feature_columns)
+        large = large_integers.settle(checkpoint, tables, id_types)
         if checkpoint is not None:
             id_types_lib.check(checkpoint, self.config.features, self._schema)
             state = checkpoint.manifest["state"]
@@ -134,6 +141,7 @@ class Job:
                 statistics=state["statistics"],
                 job=state.get("job", ""),
                 id_types={**state.get("id_types", {}), **id_types},
+                large_integers={**state.get("large_integers", {}), **large},
                 optimizers=resumed_optimizers.resumed(tables, checkpoint),
             )
         return Fixed(
@@ -143,6 +151,7 @@ class Job:
             ),
             job=uuid.uuid4().hex,
             id_types=id_types,
+            large_integers=large,
             optimizers=resumed_optimizers.of_tables(tables),
         )
 
@@ -162,7 +171,10 @@ class Job:
         config = self.config
         tf_keras.utils.set_random_seed(config.seed)
         encoder = encode.FeatureEncoder(
-            config.features, fixed.slots.slots, statistics=fixed.statistics
+            config.features,
+            fixed.slots.slots,
+            statistics=fixed.statistics,
+            large_integers=fixed.large_integers,
         )
         store = self._store(fixed)
         with self._variable_scope():
@@ -210,11 +222,12 @@ class Job:
         return self._cluster.scope()
 
     def tables(self, fixed: Fixed) -> list[Any]:
-        """Returns the tables' specs with slots and optimizers filled in."""
+        """Returns the tables' specs with what is settled filled in."""
         return [
             dataclasses.replace(
                 resumed_optimizers.given_to(table, fixed.optimizers[table.name]),
                 slot=fixed.slots.slots[table.name],
+                large_integers=fixed.large_integers.get(table.name),
             )
             for table in schema.resolved_tables(self.config)
         ]

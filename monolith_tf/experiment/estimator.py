@@ -20,6 +20,7 @@ from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.experiment import build
 from monolith_tf.experiment import diagnosis
 from monolith_tf.experiment import exports
+from monolith_tf.experiment import large_integers
 from monolith_tf.experiment import warm_start
 from monolith_tf.models import registry
 from monolith_tf.models.network import Network
@@ -144,7 +145,7 @@ class Estimator:
             saved=checkpoint,
         )
         self._watcher.job(network.store.describe(), run)
-        with _plain_errors(source):
+        with _large_integers_explained(run, source), _plain_errors(source):
             loop.train(
                 run,
                 self._stepper(run, source, evaluator),
@@ -460,6 +461,19 @@ def _count_examples(progress: run_lib.Progress, saved: Mapping[str, Any]) -> Non
             "in metrics.jsonl goes on from %d, an estimate from its batches.",
             progress.examples,
         )
+
+
+@contextlib.contextmanager
+def _large_integers_explained(run: run_lib.Run, source: build.Source) -> Iterator[None]:
+    """Says where the integer stands that a step failed for, and what to do."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if not large_integers.is_cause(error):
+            raise
+        encoder = run.step.network.encoder
+        message = large_integers.explain(encoder, source, run.progress.batch)
+        raise large_integers.LargeIntegerError(message) from error
 
 
 def _total_steps(trainer: Any, per_epoch: int | None) -> int | None:

@@ -138,13 +138,16 @@ class _Export:
         difference = self._verify(path, servable, counted)
         metadata.write(path, self._metadata(path, network.store, counted, difference))
 
-    def _sample_ids(self) -> np.ndarray:
-        """Returns all ids of the sample."""
+    def _sample_ids(self) -> dict[str | None, np.ndarray]:
+        """Returns all ids of the sample, as `frozen_survey.survey` wants them."""
         if self._sample is None:
-            return np.zeros([0], np.int64)
-        ids = self._network.encoder.encode(self._sample).ids.values()
-        flat = [i.flat_values if isinstance(i, tf.RaggedTensor) else i for i in ids]
-        return np.concatenate([np.zeros([0], np.int64), *flat])
+            return {}
+        encoder = self._network.encoder
+        found: dict[str | None, list[Any]] = {}
+        for feature, ids in encoder.encode(self._sample).ids.items():
+            flat = ids.flat_values if isinstance(ids, tf.RaggedTensor) else ids
+            found.setdefault(encoder.exact_table(feature), []).append(flat)
+        return {table: np.concatenate(ids) for table, ids in found.items()}
 
     def _answer(
         self, counted: frozen_survey.Survey | None, exact: bool
@@ -215,6 +218,7 @@ class _Export:
             "tables": {
                 table.name: {
                     "slot": table.slot,
+                    "large_integers": table.large_integers,
                     "dim": frozen.group.dim,
                     "group": number,
                     "slices": [

@@ -10,10 +10,14 @@ import tensorflow as tf
 
 from monolith_tf.embedding import layout
 from monolith_tf.embedding.frozen import FrozenStore
+from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.export import signatures
 from monolith_tf.types import Tensor
 
 KEY = "update_embeddings"
+EXACT = "/exact"
+"""What the signature puts behind the name of a table that is exact."""
+
 _LOCK = "monolith_tf_update_embeddings"
 
 
@@ -42,8 +46,10 @@ class Updates(tf.Module):
         applying it once; one that is refused changes nothing.
 
         Args:
-          table: Name of the ids' table, a scalar.
-          ids: Feature ids, `[n]`; of equal ones the last counts.
+          table: Name of the ids' table, a scalar; with `EXACT` behind it of a table
+            that is exact.
+          ids: Feature ids, `[n]`, or of a table that is exact integers as they stand;
+            of equal ones the last counts.
           rows: Their weights, `[n, dim]`. Zeros take no spare row.
           step: The global step that the model has reached with them; 0 if more follow.
           token: What an earlier request was answered; refused if the model was loaded
@@ -130,7 +136,8 @@ class _Places:
     """Where tables are, as tensors of the graph."""
 
     def __init__(self, store: FrozenStore) -> None:
-        self._names = [table.name for table in store.tables]
+        self._names = [update_name(table) for table in store.tables]
+        self._is_exact = [t.large_integers == "exact" for t in store.tables]
         self._slots = [table.slot for table in store.tables]
         groups = [(i, g) for i, g in enumerate(store.groups) for _ in g.group.tables]
         self._groups = [i for i, _ in groups]
@@ -143,13 +150,14 @@ class _Places:
         """Returns operations that fail for a request that cannot be applied."""
         number = self._number(table)
         slot = tf.gather(tf.constant(self._slots, tf.int64), number)
+        is_exact = tf.gather(tf.constant(self._is_exact), number)
         dim = tf.gather(tf.constant(self._dims, tf.int64), number)
         size = tf.size(ids, tf.int64)
         known = tf.reduce_any(tf.equal(table, self._names))
         facts = [
             (known, f"unknown table; the model has {self._names}. Received:", table),
             (
-                tf.reduce_all((ids >= 0) & (layout.slot_of(ids) == slot)),
+                is_exact | tf.reduce_all((ids >= 0) & (layout.slot_of(ids) == slot)),
                 "an id is not of the table:",
                 table,
             ),
@@ -171,6 +179,15 @@ class _Places:
 
     def _number(self, table: Tensor) -> Tensor:
         return tf.argmax(tf.cast(tf.equal(table, self._names), tf.int32))
+
+
+def update_name(table: TableSpec) -> str:
+    """Returns what the signature calls a table.
+
+    An export that was made before the table became exact has other ids, and refuses a
+    name that it does not know.
+    """
+    return table.name + (EXACT if table.large_integers == "exact" else "")
 
 
 class Update(signatures.Signature):
@@ -196,7 +213,7 @@ class Update(signatures.Signature):
         del sample
         group = self._store.groups[0].group
         return {
-            "table": np.array(group.tables[0].name.encode(), object),
+            "table": np.array(update_name(group.tables[0]).encode(), object),
             "ids": np.zeros([0], np.int64),
             "rows": np.zeros([0, group.dim], np.float32),
             "step": np.array(0, np.int64),

@@ -1,5 +1,6 @@
 """Raw columns to feature ids and dense features, the same in training and serving."""
 
+import types
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
@@ -19,13 +20,19 @@ from monolith_tf.padded import Padded
 from monolith_tf.types import RaggedTensor
 from monolith_tf.types import Tensor
 
+LARGE_INTEGER = "an id is a large integer"
+"""What the error says of an integer that its table does not take."""
+
+_NONE: Mapping[str, ids_lib.LargeIntegers | None] = types.MappingProxyType({})
+
 
 class FeatureBatch(NamedTuple):
     """One batch of encoded features, in config order.
 
     Attributes:
       ids: Feature -> feature ids, int64: `[batch]` of kind `id`, ragged `[batch, None]`
-        of kind `id_list`.
+        of kind `id_list`. The id of a table that is exact is the integer itself; a
+        negative id of another table has no row.
       dense: Feature -> numbers, float32 `[batch, width]`.
     """
 
@@ -43,6 +50,8 @@ class FeatureEncoder(tf.Module):
       features: The features, in config order.
       slots: Table -> slot, for every table that the features use.
       statistics: What `statistics.compute` found in the training data.
+      large_integers: Table -> what it does with integers outside of [0, 2^48), as
+        `TableSpec` says; a table that is not there takes none.
 
     Raises:
       ValueError: If a table has no slot, or a `zscore` has no statistics.
@@ -54,11 +63,13 @@ class FeatureEncoder(tf.Module):
         slots: Mapping[str, int],
         *,
         statistics: Mapping[str, Any] | None = None,
+        large_integers: Mapping[str, ids_lib.LargeIntegers | None] = _NONE,
     ) -> None:
         super().__init__(name="feature_encoder")
         self._features = tuple(features)
         self._slots = dict(slots)
         self._statistics = dict(statistics or {})
+        self._large_integers = dict(large_integers)
         for feature in self._features:
             self._check(feature)
 
@@ -70,9 +81,27 @@ class FeatureEncoder(tf.Module):
     def only(self, names: Collection[str]) -> "FeatureEncoder":
         """Returns an encoder of some of the features."""
         chosen = [feature for feature in self._features if feature.name in names]
-        return FeatureEncoder(chosen, self._slots, statistics=self._statistics)
+        return FeatureEncoder(
+            chosen,
+            self._slots,
+            statistics=self._statistics,
+            large_integers=self._large_integers,
+        )
 
-    def encode(self, columns: Mapping[str, Tensor | RaggedTensor]) -> FeatureBatch:
+    def exact_table(self, name: str) -> str | None:
+        """Returns the table of a feature, if it is exact."""
+        (feature,) = (f for f in self._features if f.name == name)
+        is_exact = self._large_integers.get(feature.table_name) == "exact"
+        return feature.table_name if is_exact else None
+
+    def takes_no_large_integers(self, feature: FeatureSpec) -> bool:
+        """Returns whether training stops at an integer outside of [0, 2^48)."""
+        may_be_large = feature.kind != "dense" and not feature.transform
+        return may_be_large and not self._large_integers.get(feature.table_name)
+
+    def encode(
+        self, columns: Mapping[str, Tensor | RaggedTensor], *, training: bool = False
+    ) -> FeatureBatch:
         """Encodes a batch.
 
         Args:
@@ -80,13 +109,18 @@ class FeatureEncoder(tf.Module):
             `id_list` or a dense feature of several numbers reads them; the latter may
             be `[batch, dim]` too. Lists may come as `Padded`, and strings as
             `StringCodes`. More columns than needed may be there.
+          training: Whether ids get rows: then an integer that a table does not take is
+            an error.
 
         Raises:
           ValueError: If a column is missing.
+          tf.errors.InvalidArgumentError: If an integer is outside of [0, 2^48), in
+            training, and its table does not say what becomes of it; the message has
+            `LARGE_INTEGER`.
         """
         dense: dict[str, Tensor] = {}
         strings: dict[str, Tensor] = {}
-        integers: dict[str, Tensor] = {}
+        integers: dict[str | None, dict[str, Tensor]] = {}
         with tf.device("CPU:0"):
             for feature in self._features:
                 values = self._column(feature, columns)
@@ -102,8 +136,18 @@ class FeatureEncoder(tf.Module):
                 if flat.dtype == tf.string:
                     strings[feature.name] = ids_lib.from_strings(flat)
                 else:
-                    integers[feature.name] = self._integers(feature, flat)
-            hashed = strings | _at_once(ids_lib.from_integers, integers)
+                    large = self._large_integers.get(feature.table_name)
+                    of_kind = integers.setdefault(large, {})
+                    of_kind[feature.name] = self._integers(feature, flat)
+            hashed = {
+                **strings,
+                **integers.get("exact", {}),
+                **_at_once(ids_lib.from_integers, integers.get("hash", {})),
+                **_at_once(
+                    _from_checked if training else ids_lib.from_small_integers,
+                    integers.get(None, {}),
+                ),
+            }
             ids = {
                 feature.name: self._ids(feature, hashed[feature.name], columns)
                 for feature in self._features
@@ -137,7 +181,12 @@ class FeatureEncoder(tf.Module):
             else:
                 flat = self._integers(feature, flat)
                 if feature.table_name not in integers:
-                    flat = ids_lib.from_integers(flat)
+                    hashes = self._large_integers.get(feature.table_name) == "hash"
+                    flat = (
+                        ids_lib.from_integers(flat)
+                        if hashes
+                        else ids_lib.from_small_integers(flat)
+                    )
             if isinstance(column, Padded):
                 flat = column._replace(values=flat)
             elif _is_ragged(column):
@@ -155,7 +204,9 @@ class FeatureEncoder(tf.Module):
         self, feature: FeatureSpec, hashed: Tensor, columns: Mapping[str, Tensor]
     ) -> Tensor | RaggedTensor:
         """Puts the slot before hashed values, in the shape they came in."""
-        flat = ids_lib.with_slot(self._slots[feature.table_name], hashed)
+        flat = hashed
+        if self.exact_table(feature.name) is None:
+            flat = ids_lib.with_slot(self._slots[feature.table_name], hashed)
         values = columns[feature.source_column]
         if isinstance(values, StringCodes):
             values = values.codes
@@ -211,6 +262,17 @@ class FeatureEncoder(tf.Module):
                 f"{sorted(self._statistics)}. Compute them from the train split, or "
                 "give `mean` and `std` in the config."
             )
+
+
+def _from_checked(values: Tensor) -> Tensor:
+    """Hashes integers that must be in [0, 2^48)."""
+    message = (
+        f"{LARGE_INTEGER}, outside of [0, 2^48). Set `large_integers: exact` for its "
+        "table."
+    )
+    check = tf.debugging.Assert(ids_lib.all_small([values]), [message])
+    with tf.control_dependencies([check]):
+        return ids_lib.from_integers(tf.identity(values))
 
 
 def integer_tables(

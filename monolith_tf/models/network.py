@@ -79,10 +79,10 @@ class Network(tf.Module):
         Returns:
           The encoded batch, and what the store pulled for it.
         """
-        batch = self.encoder.encode(columns)
+        training = mode is base.Mode.TRAIN
+        batch = self.encoder.encode(columns, training=training)
         if isinstance(self.store, FrozenStore):
             return batch, self._found(self.encoder, columns)
-        training = mode is base.Mode.TRAIN
         return batch, self.store.lookup(batch.ids, training=training, **when)
 
     def _found(

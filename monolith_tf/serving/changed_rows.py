@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from monolith_tf.embedding import checkpoint_files
+from monolith_tf.export import updates
 from monolith_tf.ids import HASH_BITS
 from monolith_tf.serving import errors
 
@@ -17,8 +18,8 @@ class Rows(NamedTuple):
     """Rows of one table.
 
     Attributes:
-      table: Its name.
-      ids: Feature ids, `[n]`, int64.
+      table: What `update_embeddings` calls it: its name, and more of one that is exact.
+      ids: Feature ids, `[n]`, int64; of a table that is exact integers as they stand.
       weights: `[n, dim]`, float32.
     """
 
@@ -51,7 +52,7 @@ class SavedRows:
         self._directory = str(directory)
         self._manifest = checkpoint_files.read_manifest(self._directory)
         self.tables: dict[str, int] = {
-            table["name"]: sum(part["dim"] for part in group["slices"])
+            _update_name(table): sum(part["dim"] for part in group["slices"])
             for group in self._manifest["groups"]
             for table in group["tables"]
         }
@@ -81,29 +82,42 @@ class SavedRows:
         Args:
           since: The earlier checkpoint.
         """
-        ids = np.setdiff1d(since.ids(), self.ids(), assume_unique=True)
-        for group in self._manifest["groups"]:
-            dim = sum(part["dim"] for part in group["slices"])
-            yield from _by_table(
-                group, ids, np.broadcast_to(np.float32(0), (len(ids), dim))
-            )
+        before, now = since.ids(), self.ids()
+        for table, dim in self.tables.items():
+            ids = np.setdiff1d(before.get(table, []), now.get(table, []))
+            if len(ids):
+                zeros = np.broadcast_to(np.float32(0), (len(ids), dim))
+                yield Rows(table, ids.astype(np.int64), zeros)
 
-    def ids(self) -> np.ndarray:
-        """All ids, `[n]`, int64."""
-        chunks = [
-            chunk.ids
-            for group in self._manifest["groups"]
-            for chunk in checkpoint_files.read_rows(self._directory, group)
-        ]
-        return np.concatenate([np.zeros([0], np.int64), *chunks])
+    def ids(self) -> dict[str, np.ndarray]:
+        """Table -> its ids, `[n]`, int64; tables without any are left out."""
+        found: dict[str, list[np.ndarray]] = {}
+        for group in self._manifest["groups"]:
+            for chunk in checkpoint_files.read_rows(self._directory, group):
+                for rows in _by_table(group, chunk.ids, chunk.weights):
+                    found.setdefault(rows.table, []).append(rows.ids)
+        return {table: np.concatenate(ids) for table, ids in found.items()}
 
 
 def _by_table(
     group: Mapping[str, Any], ids: np.ndarray, weights: np.ndarray
 ) -> Iterator[Rows]:
     """Splits rows by the tables of a group; ids of others are left out."""
+    if any(map(_is_exact, group["tables"])):
+        (table,) = group["tables"]
+        if len(ids):
+            yield Rows(_update_name(table), ids, weights)
+        return
     slots = ids >> HASH_BITS
     for table in group["tables"]:
         mine = slots == table["slot"]
         if mine.any():
-            yield Rows(table["name"], ids[mine], weights[mine])
+            yield Rows(_update_name(table), ids[mine], weights[mine])
+
+
+def _is_exact(table: Mapping[str, Any]) -> bool:
+    return table.get("large_integers") == "exact"
+
+
+def _update_name(table: Mapping[str, Any]) -> str:
+    return str(table["name"]) + (updates.EXACT if _is_exact(table) else "")

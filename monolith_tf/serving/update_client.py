@@ -107,6 +107,12 @@ class UpdateClient:
                 f"The model at {self.address} takes no updates: it has no signature "
                 f"`{SIGNATURE}`. Set `export.spare_rows` and export it again."
             )
+        if "unknown table" in text:
+            return errors.ServingError(
+                f"The model at {self.address} was exported with other tables, or with "
+                "ids of another kind. Export it again: `monolith-tf export CONFIG`. It "
+                f"says: {text}"
+            )
         if "capacity is spent" in text:
             return errors.ServingError(
                 f"{self.address} has no room for more new ids; a full version is due: "

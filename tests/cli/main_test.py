@@ -65,15 +65,22 @@ def test_tensorflow_is_not_loaded(arguments):
 
 
 def test_check_prints_config_features_and_tables():
-    done = run("check", ASSEMBLED, "tables[0].max_rows=1000")
+    done = run(
+        "check",
+        ASSEMBLED,
+        "tables[0].max_rows=1000",
+        "tables[0].large_integers=exact",
+    )
     assert done.returncode == 0
     assert done.stderr == ""
     assert done.stdout.startswith("model_dir: runs/deepfm\n")
     printed = [" ".join(line.split()) for line in done.stdout.splitlines()]
     for line in (
         "history id_list int history 8 first 5",
-        "user assigned 8 user 115 109.7 MiB no limit this process, CPU",
-        "sliced assigned 9 item 123 117.3 MiB 120.1 KiB this process, CPU",
+        "user assigned integers, below 2^48 8 user 115 109.7 MiB no limit this "
+        "process, CPU",
+        "sliced assigned integers, all of 64 bits 9 item 123 117.3 MiB 120.1 KiB this "
+        "process, CPU",
         f"{ASSEMBLED} is fine.",
     ):
         assert line in printed

@@ -76,11 +76,11 @@ class FrozenFilesTest(testing.TestCase):
         tf.saved_model.save(module, directory, signatures=module.serve)
         prefix = os.path.join(directory, "variables", "variables")
         wanted = np.concatenate([_ids(1, [7, 10, 49, 99]), _ids(2, [3, 4])])
-        counted = frozen_survey.survey(store, chunks, wanted)
+        counted = frozen_survey.survey(store, chunks, {None: wanted})
         groups = [frozen.group for frozen in store.groups]
         self.assertEqual([counted.rows(group) for group in groups], [45, 19, 0])
         self.assertEqual([counted.dropped(group) for group in groups], [5, 1, 0])
-        found = {i: row for ids, rows in counted.wanted for i, row in zip(ids, rows)}  # noqa: B905
+        found = {i: row for ids, rows, _ in counted.wanted for i, row in zip(ids, rows)}  # noqa: B905
         self.assertCountEqual(found, [i for i in wanted if i != _ids(1, 99)])
         self.assertAllEqual(found[_ids(1, 49)], chunks[2][1][19])
         with mock.patch.object(frozen_files, "CHUNK_BYTES", 100):
@@ -127,7 +127,7 @@ class FrozenFilesTest(testing.TestCase):
         chunks = self.chunks()
         for later in (chunks[:2], [*chunks, (_ids(1, [70]), np.ones([1, 3], "f4"))]):
             store = FrozenStore(_TABLES, _COLUMNS)
-            counted = frozen_survey.survey(store, chunks, np.zeros([0], np.int64))
+            counted = frozen_survey.survey(store, chunks, {})
             directory = os.path.join(self.get_temp_dir(), f"some_{len(later)}")
             module = _Module(store)
             tf.saved_model.save(module, directory, signatures=module.serve)
@@ -142,7 +142,10 @@ class FrozenFilesTest(testing.TestCase):
             self.assertAllEqual(answer[1], there)
 
     def test_rows_of_small_integers_are_written_by_place(self):
-        tables = [TableSpec(name=t.name, slot=t.slot, dim=3) for t in _TABLES]
+        tables = [
+            TableSpec(name=t.name, slot=t.slot, dim=3, large_integers="hash")
+            for t in _TABLES
+        ]
         user, item = self.rng.normal(size=(2, 6, 3)).astype("f4")
         user[1] = 0.0
         chunks = [
@@ -152,7 +155,7 @@ class FrozenFilesTest(testing.TestCase):
         ]
         integers = ["user", "item", "city"]
         counted = frozen_survey.survey(
-            FrozenStore(tables, _COLUMNS, integers=integers), chunks, np.zeros([0])
+            FrozenStore(tables, _COLUMNS, integers=integers), chunks, {}
         )
         self.assertEqual(counted.tables["user"], (5, 1, 8))
         self.assertEqual(counted.tables["city"], (0, 0, 0))

@@ -202,7 +202,7 @@ class FrozenStoreTest(testing.TestCase):
 
     def test_tables_of_integers_are_asked_by_integers_or_by_ids(self):
         tables = [
-            TableSpec(name="number", slot=1, dim=2),
+            TableSpec(name="number", slot=1, dim=2, large_integers="hash"),
             TableSpec(name="text", slot=2, dim=2, compressor="fp16"),
         ]
         columns = [

@@ -37,7 +37,10 @@ STATISTICS = {"price": {"count": 9, "mean": [0.5], "std": [2.0]}}
 
 @pytest.fixture
 def encoder():
-    return FeatureEncoder(FEATURES, SLOTS, statistics=STATISTICS)
+    hashing = {"user": "hash", "item": "hash"}
+    return FeatureEncoder(
+        FEATURES, SLOTS, statistics=STATISTICS, large_integers=hashing
+    )
 
 
 @pytest.fixture
@@ -68,6 +71,28 @@ def test_ids_of_integers(encoder, columns):
     assert found["history"].to_list() == [
         [id_of(1, value) for value in values] for values in ([7, 9, 7, 8], [], [2**60])
     ]
+
+
+def test_large_integers_have_no_row_are_an_error_or_stand_as_they_are(columns):
+    features = [feature for feature in FEATURES if feature.name in ("user", "history")]
+    plain = FeatureEncoder(features, SLOTS)
+    found = plain.encode(columns).ids
+    assert found["user"].numpy().tolist()[:2] == [id_of(5, 0), id_of(5, 2**47 + 3)]
+    assert found["user"][2] < 0
+    assert found["history"][0].numpy().tolist() == [id_of(1, v) for v in (7, 9, 7, 8)]
+    assert found["history"].flat_values[4] < 0
+    with pytest.raises(tf.errors.InvalidArgumentError, match="is a large integer"):
+        plain.encode(columns, training=True)
+    few = {"user": columns["user"][:2], "history": columns["history"][:2]}
+    trained = plain.encode(few, training=True).ids
+    np.testing.assert_array_equal(trained["user"], found["user"][:2])
+    exact = FeatureEncoder(
+        features, SLOTS, large_integers={"user": "exact", "item": "hash"}
+    )
+    found = exact.encode(columns, training=True).ids
+    np.testing.assert_array_equal(found["user"], columns["user"])
+    assert found["history"].flat_values[4] == id_of(1, 2**60)
+    assert [exact.exact_table(name) for name in ("user", "history")] == ["user", None]
 
 
 def test_ids_of_strings(encoder, columns):

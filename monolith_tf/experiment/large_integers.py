@@ -1,0 +1,180 @@
+"""What a job's tables do with integers outside of [0, 2^48), settled once."""
+
+import itertools
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from monolith_tf import ids as ids_lib
+from monolith_tf.data import input_fn
+from monolith_tf.data import source as source_lib
+from monolith_tf.embedding.spec import TableSpec
+from monolith_tf.features import columns as columns_lib
+from monolith_tf.features import encode
+from monolith_tf.features.strings import StringCodes
+from monolith_tf.training import checkpoint as checkpoint_lib
+
+
+class LargeIntegerError(ValueError):
+    """An integer that its table does not take, with the line that makes it."""
+
+
+class _Found(NamedTuple):
+    """An integer that a table does not take.
+
+    Attributes:
+      feature: What has it.
+      table: The feature's table.
+      value: The integer.
+      place: Where it stands in the data.
+    """
+
+    feature: str
+    table: str
+    value: int
+    place: str
+
+
+def settle(
+    checkpoint: checkpoint_lib.Checkpoint | None,
+    tables: Sequence[TableSpec],
+    id_types: Mapping[str, columns_lib.IdType],
+) -> dict[str, ids_lib.LargeIntegers | None]:
+    """Returns what each table of integers does with those outside of [0, 2^48).
+
+    What a checkpoint says stays, where it says anything. One that does not, of version
+    0.1.0, may hold hashes of such integers, and its tables go on hashing.
+
+    Args:
+      checkpoint: What the job goes on from, or None.
+      tables: The tables of the config.
+      id_types: Table -> what its ids are made of.
+
+    Raises:
+      CheckpointError: If the config asks for another thing.
+    """
+    settled: dict[str, ids_lib.LargeIntegers | None] = {}
+    for table in tables:
+        if id_types.get(table.name) != "int":
+            continue
+        before = _before(checkpoint, table.name)
+        given = table.large_integers
+        if before is not None and given not in (None, before):
+            hashes = (
+                "may hold such integers as hashes already, so that they are not known"
+                if before == "hash"
+                else "holds ids of 64 bits"
+            )
+            raise checkpoint_lib.CheckpointError(
+                f"`large_integers` of table `{table.name}` cannot become {given}: "
+                f"{checkpoint.path if checkpoint else ''} {hashes}. Leave it out, and "
+                f"it stays {before}, or train in another `model_dir`."
+            )
+        settled[table.name] = before or given
+        if before == "hash" and given is None:
+            logging.warning(
+                "Table `%s` hashes integers outside of [0, 2^48) to 48 bits, as it did "
+                "before: two of them may share a row. To have none do so, set "
+                "`large_integers: exact` and train in another `model_dir`.",
+                table.name,
+            )
+    return settled
+
+
+def explain(
+    encoder: encode.FeatureEncoder,
+    source: source_lib.Source | input_fn.InputFn,
+    position: int,
+) -> str:
+    """Says which integer a table does not take, where it stands, and what to do.
+
+    Args:
+      encoder: The features.
+      source: The data.
+      position: Batches, counted from the first epoch's first, known to be fine.
+    """
+    found = next(_search(encoder, source, position), None)
+    what = (
+        "An id is an integer outside of [0, 2^48), and its table"
+        if found is None
+        else f"{found.place}: feature `{found.feature}` has the integer {found.value}, "
+        f"outside of [0, 2^48), and its table `{found.table}`"
+    )
+    return (
+        f"{what} does not say what becomes of such ids. Set `large_integers: exact` "
+        "for the table (in `default_table` if `tables` does not list it) and run the "
+        "same command: the job goes on from its last checkpoint, and all 64 bits "
+        "count. With `large_integers: hash` they are hashed to 48 bits, where two may "
+        "meet."
+    )
+
+
+def is_cause(error: tf.errors.OpError) -> bool:
+    """Returns whether a step failed for such an integer."""
+    return encode.LARGE_INTEGER in str(error)
+
+
+def _before(
+    checkpoint: checkpoint_lib.Checkpoint | None, table: str
+) -> ids_lib.LargeIntegers | None:
+    """What a table does by its checkpoint."""
+    if checkpoint is None:
+        return None
+    state = checkpoint.manifest["state"]
+    if table not in state["slots"]["slots"]:
+        return None
+    if "large_integers" not in state:
+        return "hash"
+    found: ids_lib.LargeIntegers | None = state["large_integers"].get(table)
+    return found
+
+
+def _search(
+    encoder: encode.FeatureEncoder,
+    source: source_lib.Source | input_fn.InputFn,
+    position: int,
+) -> Iterator[_Found]:
+    """Looks at the batches from a position on, and then at the epoch from its start."""
+    per_epoch = source.batches_per_epoch()
+    epoch, first = (0, position) if per_epoch is None else divmod(position, per_epoch)
+    features = [f for f in encoder.features if encoder.takes_no_large_integers(f)]
+    for start in (first, 0):
+        batches = source.dataset(epoch, start)
+        for batch, columns in zip(itertools.count(start), batches, strict=False):
+            for feature in features:
+                place = _place(columns[feature.source_column])
+                if place is not None:
+                    row, value = place
+                    where = _row(source, epoch, batch, row)
+                    yield _Found(feature.name, feature.table_name, value, where)
+
+
+def _place(column: Any) -> tuple[int, int] | None:
+    """The first row of a batch with an integer outside of [0, 2^48), and that."""
+    if isinstance(column, StringCodes) or column.dtype == tf.string:
+        return None
+    flat = column.flat_values if isinstance(column, tf.RaggedTensor) else column
+    values = np.asarray(flat).astype(np.int64)
+    places = np.flatnonzero((values < 0) | (values >= 1 << ids_lib.HASH_BITS))
+    if not len(places):
+        return None
+    first, row = places[0], places[0]
+    if isinstance(column, tf.RaggedTensor):
+        row = column.value_rowids().numpy()[first]
+    return int(row), int(values[first])
+
+
+def _row(
+    source: source_lib.Source | input_fn.InputFn, epoch: int, batch: int, row: int
+) -> str:
+    """Names a row of a batch by where it comes from."""
+    if isinstance(source, input_fn.InputFn):
+        return f"`data.input_fn`, batch {batch} of epoch {epoch}, row {row}"
+    files, rows = source.rows_of(epoch, batch)
+    return f"{source.files[files[row]]}: row {rows[row]} (counting from 0)"
