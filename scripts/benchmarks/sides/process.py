@@ -68,7 +68,7 @@ class Process(contextlib.AbstractContextManager):
       library: What it runs on.
       module: Where its class `Side` is, below `scripts/benchmarks`.
       *arguments: Strings for its constructor.
-      root: The checkout whose code it runs.
+      root: The checkout whose code it runs; this one by default.
     """
 
     def __init__(
@@ -76,12 +76,15 @@ class Process(contextlib.AbstractContextManager):
         library: Library,
         module: str,
         *arguments: str,
-        root: pathlib.Path = ROOT,
+        root: pathlib.Path | None = None,
     ) -> None:
         environment = os.environ | dict(library.environment)
+        folders = [ROOT, BENCHMARKS]
+        if root is not None:
+            folders = [root, root / "scripts" / "benchmarks"]
         environment |= {
             "TF_CPP_MIN_LOG_LEVEL": "3",
-            "PYTHONPATH": f"{root}{os.pathsep}{root / 'scripts' / 'benchmarks'}",
+            "PYTHONPATH": os.pathsep.join(map(str, folders)),
         }
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
