@@ -57,7 +57,6 @@ def train(
             taken = stepper.take(run, agenda.plan())
             _count(run, taken, explain, on_steps)
             if interrupted():
-                progress.stop = "interrupted"
                 break
             if stepper.is_cramped:
                 agenda.maintain_now()
@@ -72,7 +71,9 @@ def train(
                 break
         for taken in stepper.finish():
             _count(run, taken, explain, on_steps)
-        if progress.stop.startswith("interrupted"):
+        if interrupted():  # Perhaps only now, while others finished.
+            progress.stop = "interrupted"
+        if progress.stop.startswith("interrupted"):  # By a user, or to start again.
             agenda.act_quickly()
         _end(run, actions)
         if progress.stop == "interrupted":

@@ -165,6 +165,37 @@ class LoopTest(testing.TestCase):
             _train(run, acts, fakes.Stepper(at_step=_interrupt_at(6)))
         self.assertEqual(run.progress.overdue, [])
 
+    def test_a_run_that_makes_way_for_a_new_start_leaves_the_same(self):
+        run = fakes.run(total_steps=20)
+        acts = [actions.Log(8), actions.Evaluate(8), actions.SaveCheckpoint([9], None)]
+
+        def make_way(reached):
+            if reached >= 8:
+                run.stop("interrupted: worker-1 is given up")
+
+        _train(run, acts, fakes.Stepper(at_step=make_way))
+        self.assertEqual(run.checkpoints.steps, [8])
+        self.assertEqual([s for s, _ in run.recorder.of("train")], [8])
+        self.assertEqual(run.recorder.of("eval"), [])
+        saved = run_lib.Progress(**run.checkpoints.states[-1]["progress"])
+        self.assertEqual((saved.stop, saved.overdue), ("", ["Evaluate"]))
+
+    def test_an_interrupt_counts_more_than_a_new_start(self):
+        run = fakes.run(total_steps=20)
+
+        def both(reached):
+            if reached >= 9:
+                os.kill(os.getpid(), signal.SIGINT)
+                run.stop("interrupted: worker-1 is given up")
+
+        with pytest.raises(loop.InterruptedRun):
+            _train(
+                run,
+                [actions.SaveCheckpoint([100], None)],
+                fakes.Stepper(at_step=both),
+            )
+        self.assertEqual(run.checkpoints.steps, [9])
+
     def test_a_failing_action_at_the_end_loses_no_checkpoint(self):
         def fail(split):
             raise ValueError("no such file")
