@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from monolith_tf.embedding.spec import Combiner
+from monolith_tf.gradients import custom_gradient
 from monolith_tf.padded import Padded
 from monolith_tf.types import RaggedTensor
 from monolith_tf.types import Tensor
@@ -145,7 +146,7 @@ def _first_n(
 ) -> tuple[Tensor, Tensor]:
     dim = values.shape[1]
 
-    @tf.custom_gradient
+    @custom_gradient
     def pad(values: Tensor) -> tuple[Tensor, Any]:
         ragged = tf.RaggedTensor.from_row_splits(values, row_splits, validate=False)
 

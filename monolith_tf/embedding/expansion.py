@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from monolith_tf.embedding import combiners
 from monolith_tf.embedding.spec import ColumnSpec
+from monolith_tf.gradients import custom_gradient
 from monolith_tf.types import Tensor
 
 _MIN_MATMUL_DIM = 4
@@ -106,7 +107,7 @@ def _joined(splits: Sequence[Tensor]) -> Tensor:
 def expand(rows: Tensor, inverse: Tensor) -> Tensor:
     """Gathers rows of distinct ids for every occurrence; its gradient is dense."""
 
-    @tf.custom_gradient
+    @custom_gradient
     def gather(rows: Tensor) -> Any:
         def sum_of(gradients: Tensor) -> Tensor:
             # Some gradients of what a model may do forget their width.

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras
 from tensorflow.python.ops import control_flow_util
 from tensorflow.python.saved_model import save_context
+from tf_keras.src.engine import base_layer_utils
 
 _WRITE_OUT = tf_keras.export.ExportArchive.write_out.__code__
 
@@ -29,12 +30,23 @@ def is_exporting() -> bool:
     return False
 
 
-def is_training(name: str, training: Any) -> bool:
-    """Returns the `training` of a call.
+def is_in_function() -> bool:
+    """Whether a function is being traced; Keras' plan of a model is none."""
+    return not tf.executing_eagerly() and not is_planned()
+
+
+def is_planned() -> bool:
+    """Whether Keras calls the layer only to see what comes out."""
+    in_plan: bool = base_layer_utils.is_in_keras_graph()
+    return in_plan
+
+
+def known_training(name: str, training: Any) -> bool | None:
+    """Returns the `training` of a call; None where it was not passed.
 
     Args:
       name: What errors call the layer.
-      training: As it was passed; None is False.
+      training: As it was passed.
 
     Raises:
       ValueError: If it is known at run time only.
@@ -45,7 +57,7 @@ def is_training(name: str, training: Any) -> bool:
             f"`training` must be known when embedding `{name}` is traced. Received: "
             f"training={training}. Trace a function for each value."
         )
-    return bool(value)
+    return None if value is None else bool(value)
 
 
 def is_half(layer: tf_keras.layers.Layer) -> bool:

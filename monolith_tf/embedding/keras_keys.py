@@ -5,7 +5,8 @@ import tensorflow as tf
 from monolith_tf.types import Tensor
 
 _NUM_HASHES = 2**63 - 1
-_MAX_EXACT_FLOAT = 2.0**24
+_EXACT_BITS = {tf.bfloat16: 8, tf.float16: 11, tf.float32: 24, tf.float64: 53}
+"""Below 2 to this power a float type holds every integer."""
 
 
 class Keys:
@@ -28,8 +29,8 @@ class Keys:
         Raises:
           ValueError: If strings came before integers or after them.
           TypeError: If they are neither.
-          tf.errors.InvalidArgumentError: If they are floats that stand for several
-            integers.
+          tf.errors.InvalidArgumentError: If they are floats that are no integers, or so
+            large that they may be one of several.
         """
         dtype = values.dtype
         self._check_kind("strings" if dtype == tf.string else "integers")
@@ -57,10 +58,13 @@ class Keys:
         self._kind = kind
 
     def _check_exact(self, values: Tensor) -> tf.Operation:
+        bits = _EXACT_BITS[values.dtype]
         message = (
-            f"Keys of embedding `{self._name}` came as {values.dtype.name}, where "
-            "whole numbers from 2^24 on stand for several. Give the input a type: "
-            "`tf_keras.Input(shape, dtype='int64')`."
+            f"Keys of embedding `{self._name}` came as {values.dtype.name}, and must "
+            f"then be whole numbers below 2^{bits}: from there on a float of that type "
+            "may be one of several integers. Give the input a type: "
+            "`tf_keras.Input(shape, dtype='int64')`. Received, among others:"
         )
-        is_exact = tf.reduce_all(tf.abs(values) < _MAX_EXACT_FLOAT)
-        return tf.debugging.Assert(is_exact, [message])
+        is_exact = (tf.abs(values) < 2.0**bits) & tf.equal(values, tf.round(values))
+        first = tf.boolean_mask(values, ~is_exact)[:1]
+        return tf.debugging.Assert(tf.reduce_all(is_exact), [message, first])

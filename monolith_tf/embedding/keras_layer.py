@@ -34,12 +34,13 @@ class Embedding(tf_keras.layers.Layer):
     In place of `tf_keras.layers.Embedding(input_dim, dim)`, without `input_dim`: any
     integer of 64 bits is a key, or any string by a 63-bit hash (among n strings
     n (n - 1) / 2^64 pairs are expected to collide). A key gets its row when a training
-    call first meets it; elsewhere a key without a row reads zeros.
+    call first meets it; elsewhere a key without a row reads zeros. A call trains with
+    `training=True`, and without `training` where a tape records it, as Keras' own layer.
 
     Rows learn by an optimizer of their own. In each step the gradients of all that read
     a row, in however many calls of the layer, are summed and change it once; that
-    happens while a gradient of training calls is computed, so a custom loop computes
-    all gradients of a step at once. Where the optimizer of `compile` scales the loss,
+    happens while a gradient by the layer's weight is computed, so a custom loop takes it
+    once in a step. Where the optimizer of `compile` scales the loss,
     gradients are scaled back, and one that is not finite makes both leave the step out;
     a custom loop adds `sum(model.losses)` to the loss for that, as `fit` does. A layer
     that is not `trainable` neither learns nor makes rows.
@@ -163,10 +164,10 @@ class Embedding(tf_keras.layers.Layer):
         keras_contexts.check_graph(self.name)
         if isinstance(inputs, tf.RaggedTensor):
             return inputs.with_flat_values(self.call(inputs.flat_values, training))
-        learns = keras_contexts.is_training(self.name, training) and self.trainable
+        training = keras_contexts.known_training(self.name, training)
         with tf.device(HOST):
             keys = self._keys.as_int64(tf.convert_to_tensor(inputs))
-            rows = self._lookup(tf.reshape(keys, [-1]), learns)
+            rows = self._lookup(tf.reshape(keys, [-1]), training)
         rows = tf.reshape(rows, tf.concat([tf.shape(keys), [self.dim]], axis=0))
         rows.set_shape(self.compute_output_shape(keys.shape))
         return tf.cast(rows, self.compute_dtype)
@@ -287,15 +288,23 @@ class Embedding(tf_keras.layers.Layer):
             children["served_rows"] = self._serving.served()
         return children
 
-    def _lookup(self, keys: Tensor, learns: bool) -> Tensor:
+    def _lookup(self, keys: Tensor, training: bool | None) -> Tensor:
         """Rows of keys, `[n, dim]`, float32."""
         if keras_contexts.is_saving():
             return self._serving.served().read(keys)
         self._serving.release()
+        learns = training is not False and self.trainable
+        learns = learns and not (training is None and keras_contexts.is_planned())
+        inserts = learns and (training or self._training.is_recorded())
+        # A function traced without a tape may be differentiated as a whole.
+        learns = inserts or (learns and keras_contexts.is_in_function())
         if not learns and self.embeddings_regularizer is None:
             return self._rows.read(keys)
         unique, places = tf.unique(keys)
-        rows = (self._training if learns else self._rows).read(unique)  # [unique, dim]
+        if learns:
+            rows = self._training.read(unique, insert=inserts)  # [unique, dim]
+        else:
+            rows = self._rows.read(unique)
         if self.embeddings_regularizer is not None:
             self.add_loss(self.embeddings_regularizer(rows))
         return expansion.expand(rows, places)

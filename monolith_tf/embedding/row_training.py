@@ -7,15 +7,20 @@ An anchor, a scalar weight whose value nobody reads, ties the rows to the tape:
 
 The gradient of each call's rows is kept, and the gate, which the backward pass reaches
 after all of them, pushes their sum. So a row gets one update in a step, however many
-calls have read it.
+calls have read it. A tape runs the backward pass of all that it has recorded; the gate
+pushes only where the anchor is among what the gradient is asked for.
 """
 
+import sys
+import threading
+import types
 import weakref
 from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
 
 import tensorflow as tf
+from tensorflow.python.eager import imperative_grad
 from tensorflow.python.eager import record  # Nothing public tells what a tape watches.
 
 from monolith_tf.embedding import expansion
@@ -23,9 +28,12 @@ from monolith_tf.embedding.keyed_rows import KeyedRows
 from monolith_tf.embedding.placement import HOST
 from monolith_tf.embedding.pulled import PulledShard
 from monolith_tf.embedding.shard_rows import scatter
+from monolith_tf.gradients import custom_gradient
 from monolith_tf.types import Tensor
 
 _TICKETS_KEPT = 1 << 12
+_NO_LIMIT = 2**63 - 1
+_GRADIENT_OF_TAPE = imperative_grad.imperative_grad.__code__
 _UNREACHABLE = ("_CondGradFuncGraph", "_WhileBodyGradFuncGraph")
 
 
@@ -60,41 +68,50 @@ class RowTraining:
             self._used_tickets = tf.Variable(
                 tf.zeros([_TICKETS_KEPT], tf.int64), trainable=False
             )
-        self._gate: _Gate | None = None
+        # Each thread takes steps of its own.
+        self._local = threading.local()
 
-    def read(self, keys: Tensor) -> Tensor:
+    def read(self, keys: Tensor, *, insert: bool = True) -> Tensor:
         """Rows of distinct keys, `[n, dim]`, whose gradient updates them.
-
-        Keys without a row are given one.
 
         Args:
           keys: `[n]`, int64.
+          insert: Whether keys without a row are given one here, and not when their
+            gradient arrives.
         """
         gate = self._open_gate()
+        gate.is_read = True
 
-        @tf.custom_gradient
+        @custom_gradient
         def read(opened: Tensor) -> Any:
             del opened
-            found = self._rows.lookup(keys, insert=True)
+            found = self._rows.lookup(keys, insert=insert)
 
             def keep(gradient: Tensor) -> Tensor:
-                gate.keep(_Part(found, tf.convert_to_tensor(gradient)))
+                gradient = tf.convert_to_tensor(gradient)
+                gate.keep(_Part(found, gradient, has_rows=insert))
                 return tf.zeros([])
 
             return found.weights, keep
 
         return read(gate.opened)
 
+    def is_recorded(self) -> bool:
+        """Whether a tape records what is read, so that a gradient may be asked for."""
+        if not record.could_possibly_record():
+            return False
+        return record.should_record_backprop([self._open_gate().opened])
+
     def scale_probe(self) -> Tensor | None:
         """A loss of zero whose gradient is the factor by which the loss is scaled.
 
         None where no training call is on the tape.
         """
-        if self._gate is None or not self._gate.is_open():
-            return None
         gate = self._gate
+        if gate is None or not gate.is_open() or not gate.is_read:
+            return None
 
-        @tf.custom_gradient
+        @custom_gradient
         def probe(opened: Tensor) -> Any:
             def keep(scale: Tensor) -> Tensor:
                 gate.keep_scale(scale)
@@ -104,13 +121,28 @@ class RowTraining:
 
         return probe(gate.opened)
 
+    @property
+    def _gate(self) -> "_Gate | None":
+        gate: _Gate | None = getattr(self._local, "gate", None)
+        return gate
+
     def _open_gate(self) -> "_Gate":
-        if self._gate is None or not self._gate.is_open():
-            ticket = self._last_ticket.assign_add(1)
-            self._gate = _Gate(
+        gate = self._gate
+        if gate is None or not gate.is_open():
+            ticket = self._draw_ticket()
+            gate = _Gate(
                 self._anchor, lambda parts, scales: self._push(ticket, parts, scales)
             )
-        return self._gate
+            self._local.gate = gate
+        return gate
+
+    def _draw_ticket(self) -> Tensor:
+        """A number that no other step has, in no other thread either."""
+        with tf.device(HOST):
+            before = tf.raw_ops.ResourceCountUpTo(
+                resource=self._last_ticket.handle, limit=_NO_LIMIT, T=tf.int64
+            )
+            return before + 1
 
     def _push(
         self, ticket: Tensor, parts: list["_Part"], scales: list[Tensor]
@@ -156,11 +188,12 @@ class RowTraining:
 
     def _merged(self, parts: list["_Part"]) -> tuple[PulledShard, Tensor]:
         """The gradient of each distinct key of all calls."""
-        if len(parts) == 1:
-            return parts[0]
+        have_rows = all(part.has_rows for part in parts)
+        if len(parts) == 1 and have_rows:
+            return parts[0].found, parts[0].gradient
         keys, places = tf.unique(tf.concat([part.found.ids for part in parts], 0))
         gradients = tf.concat([part.gradient for part in parts], 0)
-        found = self._rows.lookup(keys, insert=False)
+        found = self._rows.lookup(keys, insert=not have_rows)
         return found, expansion.sum_by_row(gradients, places, tf.size(keys))
 
     def _update(self, found: PulledShard, gradient: Tensor) -> Tensor:
@@ -186,14 +219,18 @@ class RowTraining:
 
 
 class _Part(NamedTuple):
-    """The gradient of one call's rows, `[n, dim]`."""
+    """The gradient of one call's rows, `[n, dim]`, which may have yet to be made."""
 
     found: PulledShard
     gradient: Tensor
+    has_rows: bool
 
 
 class _Gate:
     """What the calls of one step have in common.
+
+    Attributes:
+      is_read: Whether rows were read behind it.
 
     Args:
       anchor: The variable on the tape.
@@ -206,14 +243,16 @@ class _Gate:
         push: Callable[[list[_Part], list[Tensor]], Tensor],
     ) -> None:
         self._push = push
+        self._anchor = anchor
         self._graph = _graph()
         self._is_pushed = False
+        self.is_read = False
         # One list for each graph: a function's gradient may be built several times.
         self._kept: weakref.WeakKeyDictionary[Any, tuple[list, list]] = (
             weakref.WeakKeyDictionary()
         )
 
-        @tf.custom_gradient
+        @custom_gradient
         def open_(value: Tensor) -> Any:
             return tf.identity(value), self._close
 
@@ -242,8 +281,26 @@ class _Gate:
     def _close(self, upstream: Tensor) -> Tensor:
         del upstream
         parts, scales = self._kept.pop(_graph(), ([], []))
+        if not _is_asked_for(self._anchor):
+            return tf.zeros([])
         self._is_pushed |= self._graph is _graph()
         return self._push(parts, scales) if parts else tf.zeros([])
+
+
+def _is_asked_for(variable: tf.Variable) -> bool:
+    """Whether the gradient that is being computed was asked for by a variable.
+
+    The backward pass does not say, but the calls of `tape.gradient` above it do. Where
+    a function is differentiated as a whole, nothing does.
+    """
+    frame: types.FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is _GRADIENT_OF_TAPE:
+            sources = frame.f_locals["sources"]
+            if not any(source is variable.handle for source in sources):
+                return False
+        frame = frame.f_back
+    return True
 
 
 class _Eager:

@@ -5,6 +5,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from monolith_tf.gradients import custom_gradient
 from monolith_tf.types import Tensor
 
 
@@ -61,7 +62,7 @@ def normalize_batch(
       `y`, and mean and variance, `[dim]`; of an empty batch zeros.
     """
 
-    @tf.custom_gradient
+    @custom_gradient
     def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> Any:
         batch = tf.shape(x)[0]
         ones = tf.ones([1, batch])

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from monolith_tf.gradients import custom_gradient
 from monolith_tf.layers import base
 
 
@@ -116,7 +117,7 @@ class MaxPooling(_Pooling):
         return _maximum(*inputs)
 
 
-@tf.custom_gradient
+@custom_gradient
 def _maximum(*inputs: tf.Tensor) -> tuple[tf.Tensor, Callable[..., list[tf.Tensor]]]:
     """Returns the maximum; its gradient goes to all that reach it, in equal parts."""
     y = functools.reduce(tf.maximum, inputs)

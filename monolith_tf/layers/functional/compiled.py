@@ -8,6 +8,8 @@ from typing import Protocol
 
 import tensorflow as tf
 
+from monolith_tf.gradients import custom_gradient
+
 _STEPS = 8
 _ONE_ORDER = (
     "The fused form has gradients of the first order only. Use `fused=False` for "
@@ -127,7 +129,7 @@ def _call(
         for function in (_forward, _backward)
     )
 
-    @tf.custom_gradient
+    @custom_gradient
     def run(*tensors: tf.Tensor) -> tuple[Tensors, Any]:
         outputs, saved = forward(batched, weights)
         # A tape that might be asked for the second order looks no further.
