@@ -45,10 +45,10 @@ class Chunk:
         """Weights and optimizer state side by side."""
         return np.concatenate([self.weights, self.state], axis=1)
 
-    def take(self, mask: np.ndarray) -> "Chunk":
-        """Those of the rows for which `mask`, `[n]`, is true."""
-        stamps = {name: stamp[mask] for name, stamp in self.stamps.items()}
-        return Chunk(self.ids[mask], self.weights[mask], self.state[mask], stamps)
+    def take(self, rows: np.ndarray | slice) -> "Chunk":
+        """The rows of a slice, or those for which a mask, `[n]`, is true."""
+        stamps = {name: stamp[rows] for name, stamp in self.stamps.items()}
+        return Chunk(self.ids[rows], self.weights[rows], self.state[rows], stamps)
 
 
 class ArrayWriter:

@@ -66,8 +66,8 @@ class Embedding(tf_keras.layers.Layer):
         does not say so.
       seed: Of new rows, together with the layer's name; drawn by Python's `random` when
         not given, which `tf_keras.utils.set_random_seed` seeds.
-      capacity: Keys there is room for; as many as a 64th of the machine's memory holds
-        when not given. Memory is taken as rows are made.
+      capacity: Keys there is room for at first, a thousand when not given; more room is
+        made when it is needed. Memory is taken as rows are made.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
     Input shape: integers or strings, `[...]`; or ragged.
@@ -76,8 +76,8 @@ class Embedding(tf_keras.layers.Layer):
     Raises:
       ValueError: If an argument is out of range; on a call under `jit_compile` or a
         distribution strategy, or of integers after strings.
-      tf.errors.InvalidArgumentError: If there is no room for a key, or the gradient of
-        one step is computed twice.
+      tf.errors.InvalidArgumentError: If the gradient of one step is computed twice.
+      tf.errors.ResourceExhaustedError: If there is no memory for more rows.
 
     Example:
       >>> layer = Embedding(4, embeddings_initializer={"name": "constant", "value": 2})

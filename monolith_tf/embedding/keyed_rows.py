@@ -9,11 +9,10 @@ import tensorflow as tf
 
 from monolith_tf.embedding import layout
 from monolith_tf.embedding import row_update
-from monolith_tf.embedding import sizing
 from monolith_tf.embedding.checkpoint_files import Chunk
 from monolith_tf.embedding.placement import HOST
-from monolith_tf.embedding.placement import Placement
 from monolith_tf.embedding.pulled import PulledShard
+from monolith_tf.embedding.row_blocks import MAX_ROWS
 from monolith_tf.embedding.shard import Shard
 from monolith_tf.embedding.shard_rows import Clock
 from monolith_tf.embedding.spec import SliceSpec
@@ -21,6 +20,7 @@ from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.types import Tensor
 
 _CHUNK_BYTES = 1 << 26
+_CAPACITY = 1 << 10  # A model may have a layer for each of many features.
 _NO_CLOCK = Clock((), ())
 
 
@@ -34,8 +34,8 @@ class KeyedRows:
       name: Of the table; initial values depend on it.
       spec: What a row is.
       seed: Of initial values.
-      capacity: Keys there is room for; as many as a 64th of this machine's memory holds
-        when not given. Memory is taken only as rows are written.
+      capacity: Keys there is room for at first, a thousand when not given; more is made
+        when it is needed. Memory is taken only as rows are written.
     """
 
     def __init__(
@@ -50,10 +50,7 @@ class KeyedRows:
             seed=seed,
             is_exact=True,
             is_raw=True,
-            # Row 0 is nobody's.
-            # Half of a store's share: a model may have a layer for each feature.
-            capacity=1
-            + (capacity or sizing.capacity(self.group, [self.group], Placement()) // 2),
+            capacity=1 + (capacity or _CAPACITY),  # Row 0 is nobody's.
         )
         self._make_functions()
 
@@ -123,24 +120,12 @@ class KeyedRows:
 
     def chunks(self, *, with_state: bool = True) -> Iterator[Chunk]:
         """All rows, some at a time; a chunk's `ids` are keys."""
-        shard, end = self._shard, int(self._shard.next_row)
         size = max(1, _CHUNK_BYTES // self.group.row_bytes)
-        for start in range(1, end, size):
-            with tf.device(HOST):
-                numbers = tf.range(start, min(start + size, end), dtype=tf.int64)
-                keys = shard.row_ids.sparse_read(numbers).numpy()
-                weights = shard.weights.sparse_read(numbers).numpy()
-                state = np.zeros([len(keys), 0], np.float32)
-                if with_state and shard.state is not None:
-                    state = shard.state.sparse_read(numbers).numpy()
-            yield Chunk(keys, weights, state, {})
+        return self._shard.chunks(size, with_state=with_state)
 
     def load(self, chunk: Chunk) -> None:
-        """Adds rows of distinct keys that have none."""
-        before = int(self._shard.capacity)
+        """Writes rows of distinct keys."""
         self._shard.load(chunk)
-        if int(self._shard.capacity) != before:
-            self._make_functions()
 
     def clear(self) -> None:
         """Forgets all rows."""
@@ -148,16 +133,10 @@ class KeyedRows:
 
     def assign(self, keys: np.ndarray, weights: np.ndarray) -> None:
         """Writes the weights of distinct keys, their optimizer state as of new rows."""
-        numbers = self.lookup(tf.constant(keys, tf.int64), insert=False).numbers.numpy()
         _, state = row_update.initial_rows(
             self.group, tf.constant(keys, tf.int64), self._seed
         )
-        chunk, is_new = Chunk(keys, weights, state.numpy(), {}), numbers == 0
-        old = chunk.take(~is_new)
-        with tf.device(HOST):
-            self._shard.write(numbers[~is_new], old.weights, old.state)
-            self._shard.version.assign_add(1)
-        self.load(chunk.take(is_new))
+        self.load(Chunk(keys, weights, state.numpy(), {}))
 
     def _weights(self, keys: Tensor) -> Tensor:
         return self._lookup(keys).weights
@@ -169,11 +148,9 @@ class KeyedRows:
 
     def _lookup_or_insert(self, keys: Tensor) -> PulledShard:
         found = self._lookup(keys, _NO_CLOCK)
-        with tf.init_scope():
-            room = int(self._shard.capacity) - 1
         message = (
-            f"Embedding table `{self.group.tables[0].name}` is full: its {room} rows "
-            "are taken. Give the layer more room by `capacity`."
+            f"Embedding table `{self.group.tables[0].name}` is full: a table holds at "
+            f"most {MAX_ROWS - 1} keys."
         )
         has_room = tf.reduce_all(found.numbers > 0)
         with tf.control_dependencies([tf.debugging.Assert(has_room, [message])]):

@@ -16,10 +16,10 @@ from monolith_tf.embedding.shard_rows import COUNTERS
 from monolith_tf.embedding.shard_rows import ShardRows
 from monolith_tf.embedding.spec import TableSpec
 
-_CHUNK_ROWS = 1 << 20
+_CHUNK_ROWS = 1 << 16  # At a time, so that steps do not wait for long.
 _MIN_ROOM = 0.25
 _LAST_ROOM = 0.05
-_GROWTH = (2.0, 1.25)
+_GROWTH = (1.0, 0.25)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,13 +29,10 @@ class MaintenanceReport:
     Attributes:
       expired: Table name -> rows dropped for their age.
       evicted: Table name -> rows dropped at the table's limit.
-      retrace: Whether variables were replaced to make room: functions that were traced
-        before fail at their next call and must be traced again.
     """
 
     expired: dict[str, int]
     evicted: dict[str, int]
-    retrace: bool
 
 
 def maintain(
@@ -49,10 +46,9 @@ def maintain(
                 shard.admission.sketch.age()
             _expire(shard, step, now_secs)
         _evict(of_group, step)
-    retrace = False
     for of_group in shards.values():
         for shard in of_group:
-            retrace |= _make_room(shard)
+            _make_room(shard)
     dropped: dict[str, dict[str, int]] = {"expired": {}, "evicted": {}}
     for name, of_group in shards.items():
         change = _totals(of_group) - before[name]
@@ -60,7 +56,7 @@ def maintain(
             column = change[:, COUNTERS.index(counter)].tolist()
             names = [table.name for table in of_group[0].group.tables]
             by_table.update(zip(names, column, strict=True))
-    return MaintenanceReport(dropped["expired"], dropped["evicted"], retrace)
+    return MaintenanceReport(dropped["expired"], dropped["evicted"])
 
 
 def _totals(shards: Sequence[ShardRows]) -> np.ndarray:
@@ -80,12 +76,17 @@ def _expire(shard: ShardRows, step: int | None, now_secs: float) -> None:
         return
     # Rows that come from now on live as long as the shortest-lived table lets them.
     earliest = shard.ages.shortest(now)
-    for _, ids, stamps in shard.ids_in_use(_CHUNK_ROWS):
+
+    def look(start: int, end: int) -> None:
+        _, ids, stamps = shard.in_use(start, end)
         dead = shard.ages.expired(ids, stamps, now)
         shard.remove(ids[dead], COUNTERS.index("expired"), step)
         alive = {name: stamp[~dead] for name, stamp in stamps.items()}
         for stamp, moment in shard.ages.next_expiry(ids[~dead], alive).items():
             earliest[stamp] = min(earliest[stamp], moment)
+
+    for start, end in shard.ranges(_CHUNK_ROWS):
+        shard.locked(look, start, end)
     shard.next_expiry = earliest
 
 
@@ -99,7 +100,13 @@ def _evict(shards: Sequence[ShardRows], step: int | None) -> None:
             ids = expiry.oldest(*_ids_and_steps(shards, table), count)
             of_ids = layout.shard_of(tf.constant(ids), len(shards)).numpy()
             for number, shard in enumerate(shards):
-                shard.remove(ids[of_ids == number], COUNTERS.index("evicted"), step)
+                _remove(shard, ids[of_ids == number], COUNTERS.index("evicted"), step)
+
+
+def _remove(shard: ShardRows, ids: np.ndarray, counter: int, step: int | None) -> None:
+    for start in range(0, len(ids), _CHUNK_ROWS):
+        piece = ids[start : start + _CHUNK_ROWS]
+        shard.locked(shard.remove, piece, counter, step)
 
 
 def _ids_and_steps(
@@ -108,14 +115,15 @@ def _ids_and_steps(
     """All ids of a table, and the steps of their last updates."""
     ids, steps = [], []
     for shard in shards:
-        for _, in_use, stamps in shard.ids_in_use(_CHUNK_ROWS):
+        for start, end in shard.ranges(_CHUNK_ROWS):
+            _, in_use, stamps = shard.locked(shard.in_use, start, end)
             mine = shard.group.slots_of(in_use) == table.slot
             ids.append(in_use[mine])
             steps.append(stamps["step"][mine])
     return np.concatenate(ids), np.concatenate(steps)
 
 
-def room(shard: ShardRows) -> float:
+def _room(shard: ShardRows) -> float:
     """Share of a shard's rows that are free."""
     capacity = int(shard.capacity)
     return (capacity - 1 - _rows_in_use(shard)) / capacity
@@ -125,20 +133,28 @@ def _rows_in_use(shard: ShardRows) -> int:
     return int(shard.next_row) - 1 - int(shard.num_free)
 
 
-def _make_room(shard: ShardRows) -> bool:
-    """Makes more room for rows where three quarters are taken; says if it did."""
+def _make_room(shard: ShardRows) -> None:
+    """Makes more room for rows where three quarters are taken.
+
+    Steps make room for themselves where that is not enough; here what memory there is
+    left is found out, and that it is short is said in good time.
+    """
     capacity = int(shard.capacity)
-    free = room(shard)
+    free = _room(shard)
     # The allocator waits a while before it refuses, so it is not asked every time.
     if free > (_LAST_ROOM if shard.is_cramped else _MIN_ROOM):
-        return False
-    for factor in _GROWTH:
+        return
+    for share in _GROWTH:
+        added = min(int(share * capacity) + 1, int(shard.rows.most_added))
         try:
-            shard.reserve(int(factor * capacity))
+            shard.reserve(capacity + added)
         except tf.errors.ResourceExhaustedError:
+            # Nor shall a step ask for so much.
+            shard.rows.most_added.assign(max(1, added // 4))
             continue
-        shard.is_cramped = False
-        return True
+        if int(shard.capacity) > capacity:
+            shard.is_cramped = False
+            return
     group = shard.group
     num_rows = _rows_in_use(shard)
     names = ", ".join(f"`{table.name}`" for table in group.tables)
@@ -152,4 +168,3 @@ def _make_room(shard: ShardRows) -> bool:
         raise expiry.TableFullError(message)
     shard.is_cramped = True
     logging.warning("%s There is room for %.0f%% more.", message, 100 * free)
-    return False

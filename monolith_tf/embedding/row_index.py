@@ -9,19 +9,20 @@ from monolith_tf.types import Tensor
 
 _MAX_PLACES = 1 << 23  # Of 4 bytes each.
 _MAX_WIDTH = 1 << 20
+_MAX_LOOKED_AT = 1 << 20
 _SAMPLE = 64
 
 
 class RowIndex:
     """Row numbers by id; an id that has none has row number 0.
 
-    A hash table knows all ids. Beside it small integers have places of their own, table
-    after table, where a row number is read without a search:
+    A hash table knows all ids. Beside it small integers have places of their own, where
+    a row number is read without a search:
 
-        place = (slot - first slot) width + integer,    integer < width
+        place = integer (last slot - first slot + 1) + slot - first slot
 
     A batch in which every id has a place is looked up there, and any other batch in the
-    hash table.
+    hash table. When places are added, those that are there stay as they are.
 
     Args:
       slots: The tables' slots; None where ids are integers as they stand, without slot
@@ -30,14 +31,15 @@ class RowIndex:
     """
 
     def __init__(self, slots: Sequence[int] | None, capacity: int) -> None:
-        self._slots = slots
-        blocks = max(slots) - min(slots) + 1 if slots else 1
-        # Twice the rows, since some tables have more of them than others.
-        room = min(_MAX_PLACES, 2 * capacity) // blocks
-        self._width = max(1, min(_MAX_WIDTH, room))
-        num_places = blocks * self._width
-        self._num_places = tf.constant(num_places, tf.uint64)
-        self._numbers = tf.Variable(tf.zeros([num_places], tf.int32), trainable=False)
+        self._first_slot = min(slots) if slots else None
+        self._num_slots = max(slots) - min(slots) + 1 if slots else 1
+        num_places = self._places_for(tf.constant(capacity, tf.int64))
+        self._num_places = tf.Variable(num_places, trainable=False)
+        self._numbers = tf.Variable(
+            tf.zeros([num_places], tf.int32),
+            trainable=False,
+            shape=[int(num_places)],
+        )
         self._table = tf.lookup.experimental.MutableHashTable(
             tf.int64, tf.int64, default_value=0
         )
@@ -82,9 +84,49 @@ class RowIndex:
         """Forgets all ids."""
         self.remove(self._table.export()[0])
 
+    def grow(self, capacity: Tensor, ids: Tensor) -> Tensor:
+        """Adds places; nobody else may change the index meanwhile.
+
+        Args:
+          capacity: Rows that are expected from now on, an int64 scalar.
+          ids: The id of each row from number 1 on, -1 where it is free.
+
+        Returns:
+          The number of places, when they are there.
+        """
+        wanted = self._places_for(capacity)
+        now = self._num_places.read_value()
+
+        def add() -> Tensor:
+            places = self._places(ids)
+            kept = self._are_below(places, wanted)
+            if self._first_slot is not None:
+                kept &= ids >= 0
+            numbers = tf.range(1, tf.size(ids) + 1)
+            values = tf.tensor_scatter_nd_update(
+                tf.zeros(wanted[tf.newaxis], tf.int32),
+                tf.boolean_mask(places, kept)[:, tf.newaxis],
+                tf.boolean_mask(numbers, kept),
+            )
+            written = tf.raw_ops.AssignVariableOp(
+                resource=self._numbers.handle, value=values, validate_shape=False
+            )
+            # Whoever sees the new number of places finds them.
+            with tf.control_dependencies(_operations(written)):
+                return self._num_places.assign(wanted).read_value()
+
+        # Later it would take too long to look at all ids.
+        is_worth_it = (wanted > now) & (capacity <= _MAX_LOOKED_AT)
+        return tf.cond(is_worth_it, add, lambda: now)
+
+    def _places_for(self, capacity: Tensor) -> Tensor:
+        # Twice the rows, since some tables have more of them than others.
+        room = tf.minimum(2 * capacity, _MAX_PLACES) // self._num_slots
+        return self._num_slots * tf.clip_by_value(room, 1, _MAX_WIDTH)
+
     def _place(self, ids: Tensor, numbers: Tensor) -> tf.Operation:
         places = self._places(ids)
-        has_place = tf.bitcast(places, tf.uint64) < self._num_places
+        has_place = self._are_below(places, self._num_places.read_value())
         return tf.raw_ops.ResourceScatterUpdate(
             resource=self._numbers.handle,
             indices=tf.boolean_mask(places, has_place),
@@ -93,12 +135,22 @@ class RowIndex:
 
     def _places(self, ids: Tensor) -> Tensor:
         """The ids' places; for an id without one, something out of their range."""
-        if self._slots is None:
+        if self._first_slot is None:
             return ids
         integers = ids_lib.to_integers(ids_lib.hash_of(ids))
-        blocks = ids_lib.slot_of(ids) - min(self._slots)
-        return tf.where(integers < self._width, blocks * self._width + integers, -1)
+        slots = ids_lib.slot_of(ids) - self._first_slot
+        is_ours = self._are_below(slots, tf.constant(self._num_slots, tf.int64))
+        return tf.where(is_ours, integers * self._num_slots + slots, -1)
 
     def _are_places(self, places: Tensor) -> Tensor:
         # As unsigned numbers, negative ones are beyond all places.
-        return tf.reduce_max(tf.bitcast(places, tf.uint64)) < self._num_places
+        highest = tf.reduce_max(tf.bitcast(places, tf.uint64))
+        return highest < tf.bitcast(self._num_places.read_value(), tf.uint64)
+
+    def _are_below(self, values: Tensor, limit: Tensor) -> Tensor:
+        """Which values are neither negative nor too large."""
+        return tf.bitcast(values, tf.uint64) < tf.bitcast(limit, tf.uint64)
+
+
+def _operations(written: tf.Operation | None) -> list[tf.Operation]:
+    return [] if written is None else [written]

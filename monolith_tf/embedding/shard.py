@@ -15,7 +15,6 @@ from monolith_tf.embedding.layout import Group
 from monolith_tf.embedding.pulled import PulledShard
 from monolith_tf.embedding.shard_rows import Clock
 from monolith_tf.embedding.shard_rows import ShardRows
-from monolith_tf.embedding.shard_rows import scatter
 from monolith_tf.types import Tensor
 
 _ROWS, _INSERTED, _REFUSED, _OVERFLOW, _DROPPED = range(5)
@@ -82,7 +81,10 @@ class Shard(ShardRows):
             )
         version = self.version.read_value()
         with tf.control_dependencies([version]):
-            weights = self.weights.sparse_read(numbers)
+            weights = self.rows.read("weights", numbers)
+        # Gradients wait for the numbers, and so for the rows to be read.
+        with tf.control_dependencies([weights]):
+            numbers = tf.identity(numbers)
         batch = batch._replace(numbers=numbers, generation=generation, version=version)
         return batch, weights
 
@@ -118,6 +120,8 @@ class Shard(ShardRows):
 
     def _locked(self, function: Callable[[], Any], after: Sequence[Tensor]) -> Any:
         """Runs a function alone; takes the lock when `after` is there, not before."""
+        if tf.executing_eagerly():
+            return self.locked(function)
         with tf.control_dependencies(after):
             return self.lock.execute(function)
 
@@ -150,12 +154,12 @@ class Shard(ShardRows):
         rate_scale: Tensor | None,
     ) -> Tensor:
         if isinstance(batch.weights, tuple):
-            weights = self.weights.sparse_read(numbers)
+            weights = self.rows.read("weights", numbers)
         else:
             weights = tf.cond(
                 tf.equal(batch.version, self.version),
                 lambda: batch.weights,
-                lambda: self.weights.sparse_read(numbers),
+                lambda: self.rows.read("weights", numbers),
             )
 
         def with_rows() -> list[Tensor]:
@@ -173,13 +177,13 @@ class Shard(ShardRows):
         if self.group.updates_all_rows:
             numbers, ids, gradients, weights = self._all_rows(numbers, gradients)
         weights = tf.ensure_shape(weights, [None, self.group.dim])
-        state = None if self.state is None else self.state.sparse_read(numbers)
+        state = self.rows.read("state", numbers) if self.group.state_dim else None
         weights, state = row_update.updated_rows(
             self.group, weights, state, ids, gradients, clock.step, rate_scale
         )
-        writes = self.write(numbers, weights, state) + self._stamp(numbers, clock)
+        written = self.write(numbers, weights, state, self._stamps(numbers, clock))
         # Who sees the new version sees the new weights.
-        with tf.control_dependencies(writes):
+        with tf.control_dependencies([written]):
             written = self.version.assign_add(1)
         with tf.control_dependencies([written]):
             return tf.size(numbers)
@@ -190,7 +194,7 @@ class Shard(ShardRows):
         shape = [end, self.group.dim]
         gradients = tf.scatter_nd(numbers[:, tf.newaxis], gradients, shape)[1:]
         numbers = tf.range(1, end)
-        ids, weights = (v.sparse_read(numbers) for v in (self.row_ids, self.weights))
+        ids, weights = (self.rows.read(name, numbers) for name in ("ids", "weights"))
         return [numbers, ids, gradients, weights]
 
     def _insert_missing(
@@ -233,41 +237,47 @@ class Shard(ShardRows):
         return tf.tensor_scatter_nd_update(batch.numbers, missing, found)
 
     def _allot(self, ids: Tensor, clock: Clock) -> Tensor:
-        """Makes rows for new ids, as many as there is room for; their numbers."""
+        """Makes rows for new ids, as many as there can be room for; their numbers."""
         num_ids = tf.size(ids, tf.int64)
         num_free, next_row = self.num_free.read_value(), self.next_row.read_value()
         reused = tf.minimum(num_ids, num_free)
-        fresh = tf.minimum(num_ids - reused, self.capacity - next_row)
+        fresh = num_ids - reused
+        capacity = self.capacity.read_value()
+        capacity = tf.cond(
+            next_row + fresh > capacity,
+            lambda: self.grow(next_row + fresh),
+            lambda: capacity,
+        )
+        fresh = tf.minimum(fresh, capacity - next_row)
         numbers = tf.concat(
             [
-                self.free.sparse_read(tf.range(num_free - reused, num_free)),
+                self.rows.read("free", tf.range(num_free - reused, num_free)),
                 tf.range(next_row, next_row + fresh),
             ],
             axis=0,
         )
         kept = ids[: reused + fresh]
         weights, state = row_update.initial_rows(self.group, kept, self._seed)
-        writes = [
-            *self.write(numbers, weights, state),
-            scatter(self.row_ids, numbers, kept),
-            *self._stamp(numbers, clock),
-            self.num_free.assign_sub(reused),
-            self.next_row.assign_add(fresh),
-            self.count(_ROWS, kept),
-            self.count(_INSERTED, kept),
-            self.count(_OVERFLOW, ids[reused + fresh :]),
-        ]
+        others = {"ids": kept, **self._stamps(numbers, clock)}
+        # A row counts when it is written, so that a step that fails leaves none behind.
+        with tf.control_dependencies([self.write(numbers, weights, state, others)]):
+            counted = [
+                self.num_free.assign_sub(reused),
+                self.next_row.assign_add(fresh),
+                self.count(_ROWS, kept),
+                self.count(_INSERTED, kept),
+                self.count(_OVERFLOW, ids[reused + fresh :]),
+            ]
         # Who finds the id finds its values; who sees the count of changes finds the id.
-        with tf.control_dependencies(writes):
+        with tf.control_dependencies(counted):
             inserted = self.index.insert(kept, numbers)
         with tf.control_dependencies([inserted]):
             changed = self.changes.assign_add(1)
         with tf.control_dependencies([changed]):
             return tf.identity(numbers)
 
-    def _stamp(self, numbers: Tensor, clock: Clock) -> list[tf.Operation]:
-        return [
-            scatter(stamp, numbers, tf.fill([tf.size(numbers)], now))
-            for stamp, now in zip(self.stamps, clock, strict=True)
-            if isinstance(stamp, tf.Variable)
-        ]
+    def _stamps(self, numbers: Tensor, clock: Clock) -> dict[str, Tensor]:
+        return {
+            name: tf.fill([tf.size(numbers)], getattr(clock, name))
+            for name in self.stamp_names()
+        }

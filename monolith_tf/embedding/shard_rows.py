@@ -1,9 +1,12 @@
 """The variables of one shard of one group, and what is done to them between steps."""
 
 import uuid
+from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 from typing import NamedTuple
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +15,9 @@ from monolith_tf.embedding import admission
 from monolith_tf.embedding import expiry
 from monolith_tf.embedding.checkpoint_files import Chunk
 from monolith_tf.embedding.layout import Group
+from monolith_tf.embedding.row_blocks import MAX_ROWS
+from monolith_tf.embedding.row_blocks import Column
+from monolith_tf.embedding.row_blocks import RowBlocks
 from monolith_tf.embedding.row_index import RowIndex
 from monolith_tf.types import Tensor
 
@@ -21,8 +27,9 @@ COUNTERS = ("rows", "inserted", "refused", "overflow", "dropped", "expired", "ev
 STAMPS = ("step", "secs")
 """Names of the times of a row's last update, in the order of `Clock`."""
 
+_LOADED_ROWS = 1 << 16  # At a time, so that the lock is not held for long.
 
-_CHUNK_BYTES = 1 << 26
+_Result = TypeVar("_Result")
 
 
 class Clock(NamedTuple):
@@ -41,13 +48,17 @@ class ShardRows:
     Row 0 belongs to no id and stays zero: an id without a row has number 0, so rows
     are gathered without asking whether they are there.
 
+    All of it is one unit: whoever changes the index, the rows or what is kept about
+    them holds its lock. Rows may be read without it.
+
     Not tracked by `tf.Module`: a checkpoint writes the rows in use, in chunks, and not
     the variables.
 
     Args:
       group: The layout of the rows.
       device: Where everything lives.
-      capacity: Rows there is room for; memory is taken only as rows are written.
+      capacity: Rows there is room for at first; more is made when it is needed. Memory
+        is taken only as rows are written.
       seed: Of the draws of probabilistic admission.
       is_raw: Whether ids are integers as they stand: unmixed, and without slot bits.
     """
@@ -67,8 +78,10 @@ class ShardRows:
         self._is_raw = is_raw
         with tf.device(device):
             self.index = RowIndex(slots, capacity)
-            # In eager mode sections of one name are one lock.
-            self.lock = tf.CriticalSection(shared_name=f"shard_{uuid.uuid4().hex}")
+            # Sections and mutexes of one name are one lock.
+            name = f"shard_{uuid.uuid4().hex}"
+            self.lock = tf.CriticalSection(shared_name=name)
+            self._mutex = tf.raw_ops.MutexV2(shared_name=name)
             self.next_row = _scalar(1)
             self.num_free = _scalar(0)
             self.generation = _scalar(0)  # Counts times at which rows were freed,
@@ -78,59 +91,61 @@ class ShardRows:
                 tf.zeros([len(group.tables), len(COUNTERS)], tf.int64), trainable=False
             )
             self.admission = admission.make(group, seed)
+            self.rows = RowBlocks(self._columns(), capacity)
+            self.rows.write(
+                tf.constant([0], tf.int64),
+                {"weights": tf.zeros([1, group.dim]), "ids": [-1]},
+            )
         self.ages = expiry.Ages(group)
         self.next_expiry = self.ages.never_looked()
         self.removed: list[tuple[int, np.ndarray]] = []  # Step, and ids that went.
         self.is_cramped = False  # Whether memory for more rows was refused.
-        self._make_rows(capacity)
 
-    def _make_rows(self, capacity: int) -> None:
-        """Makes the variables that have one entry per row, all of them or none."""
-        group = self.group
-
-        def column(exists: bool) -> Any:
-            return lazy_variable([capacity], tf.int64) if exists else ()
-
-        with tf.device(self.device):
-            weights = lazy_variable([capacity, group.dim], tf.float32)
-            state = None
-            if group.state_dim:
-                state = lazy_variable([capacity, group.state_dim], tf.float32)
-            row_ids, free = column(True), column(True)
-            stamps = Clock(column(group.keeps_step), column(group.keeps_secs))
-            scatter(weights, [0], tf.zeros([1, group.dim]))
-            scatter(row_ids, [0], [-1])
-            self.capacity = _scalar(capacity)
-        self.weights, self.state = weights, state
-        self.row_ids, self.free, self.stamps = row_ids, free, stamps
+    @property
+    def capacity(self) -> tf.Variable:
+        """Rows there is room for, that of nobody among them."""
+        return self.rows.capacity
 
     def stamp_names(self) -> tuple[str, ...]:
         """Names of the stamps that are kept."""
-        return tuple(
-            name
-            for name, stamp in zip(STAMPS, self.stamps, strict=True)
-            if isinstance(stamp, tf.Variable)
-        )
+        is_kept = self.group.keeps_step, self.group.keeps_secs
+        return tuple(name for name, kept in zip(STAMPS, is_kept, strict=True) if kept)
 
-    def ids_in_use(
-        self, size: int
-    ) -> Iterator[tuple[Tensor, np.ndarray, dict[str, np.ndarray]]]:
-        """Row numbers, ids and stamps of the rows in use, at most `size` at a time."""
+    def locked(self, function: Callable[..., _Result], *args: Any) -> _Result:
+        """Runs a function eagerly, while nobody else changes this shard."""
+        with tf.device(self.device):
+            lock = tf.raw_ops.MutexLock(mutex=self._mutex)
+            try:
+                return function(*args)
+            finally:
+                # As long as it is there. An error would keep it, if it were left to
+                # `CriticalSection.execute`.
+                del lock
+
+    def ranges(self, size: int) -> Iterator[tuple[int, int]]:
+        """First row number, and that behind the last, of `size` rows at most."""
         end = int(self.next_row)
         for start in range(1, end, size):
-            with tf.device(self.device):
-                numbers = tf.range(start, min(start + size, end), dtype=tf.int64)
-                ids = self.row_ids.sparse_read(numbers)
-                # An id of 64 bits may look like what a freed row has for an id.
-                has_id = self.index.search(ids) == numbers if self._is_raw else ids >= 0
-                numbers = tf.boolean_mask(numbers, has_id)
-                ids = tf.boolean_mask(ids, has_id)
-                stamps = {
-                    name: getattr(self.stamps, name).sparse_read(numbers).numpy()
-                    for name in self.stamp_names()
-                }
-            if tf.size(ids):
-                yield numbers, ids.numpy(), stamps
+            yield start, min(start + size, end)
+
+    def in_use(
+        self, start: int, end: int
+    ) -> tuple[Tensor, np.ndarray, dict[str, np.ndarray]]:
+        """Row numbers, ids and stamps of the rows in use from one number to another."""
+        with tf.device(self.device):
+            numbers = tf.range(start, end, dtype=tf.int64)
+            ids = self.rows.read("ids", numbers).numpy()
+            stamps = {
+                name: self.rows.read(name, numbers).numpy()
+                for name in self.stamp_names()
+            }
+            used = ids >= 0
+            if self._is_raw:  # An id may look like what a freed row has for an id.
+                used |= (self.index.search(ids) == numbers).numpy()
+            if used.all():
+                return numbers, ids, stamps
+            stamps = {name: stamp[used] for name, stamp in stamps.items()}
+            return numbers[used], ids[used], stamps
 
     def chunks(
         self, size: int, *, with_state: bool = True, since_step: int | None = None
@@ -142,106 +157,140 @@ class ShardRows:
           with_state: Whether optimizer state is read too.
           since_step: Only rows updated at this step or later.
         """
-        for numbers, ids, stamps in self.ids_in_use(size):
+
+        def read(start: int, end: int) -> Chunk:
+            numbers, ids, stamps = self.in_use(start, end)
             if since_step is not None:
                 is_new = stamps["step"] >= since_step
                 numbers, ids = numbers[is_new], ids[is_new]
                 stamps = {name: stamp[is_new] for name, stamp in stamps.items()}
-            with tf.device(self.device):
-                weights = self.weights.sparse_read(numbers).numpy()
-                if self.state is None or not with_state:
-                    state = np.zeros([len(ids), 0], np.float32)
-                else:
-                    state = self.state.sparse_read(numbers).numpy()
-            yield Chunk(ids, weights, state, stamps)
+            weights = self.rows.read("weights", numbers).numpy()
+            state = np.zeros([len(ids), 0], np.float32)
+            if self.group.state_dim and with_state:
+                state = self.rows.read("state", numbers).numpy()
+            return Chunk(ids, weights, state, stamps)
+
+        for start, end in self.ranges(size):
+            chunk = self.locked(read, start, end)
+            if len(chunk.ids):
+                yield chunk
 
     def load(self, chunk: Chunk) -> None:
-        """Adds rows of ids that have none, with a stamp for each that is kept."""
+        """Writes rows with a stamp for each that is kept, as new ones or over old ones.
+
+        Raises:
+          TableFullError: If there is no room for them.
+        """
+        for start in range(0, len(chunk.ids), _LOADED_ROWS):
+            piece = chunk.take(slice(start, start + _LOADED_ROWS))
+            self.locked(self._load, piece)
+        self.next_expiry = self.ages.never_looked()
+
+    def _load(self, chunk: Chunk) -> None:
+        ids = tf.constant(chunk.ids, tf.int64)
+        numbers = self.index.search(ids).numpy()
+        is_new = numbers == 0
         start = int(self.next_row)
-        end = start + len(chunk.ids)
-        if end > int(self.capacity):
-            self.reserve(2 * end)
-        with tf.device(self.device):
-            numbers = tf.range(start, end, dtype=tf.int64)
-            self.write(numbers, chunk.weights, chunk.state)
-            scatter(self.row_ids, numbers, chunk.ids)
-            for name in self.stamp_names():
-                scatter(getattr(self.stamps, name), numbers, chunk.stamps[name])
-            self.next_row.assign(end)
-            self._bump()
-            self.count(COUNTERS.index("rows"), tf.constant(chunk.ids))
-            self.index.insert(tf.constant(chunk.ids), numbers)
+        end = start + int(is_new.sum())
+        if end > int(self.capacity) and int(self.grow(tf.constant(end))) < end:
+            raise expiry.TableFullError(
+                f"A shard holds at most {MAX_ROWS} rows. Received: {end - 1} ids of "
+                f"{[table.name for table in self.group.tables]} on {self.device}. Use "
+                "more shards."
+            )
+        numbers[is_new] = np.arange(start, end)
+        values = {"weights": chunk.weights, "ids": chunk.ids}
+        values |= {name: chunk.stamps[name] for name in self.stamp_names()}
+        if self.group.state_dim:
+            values["state"] = chunk.state
+        self.rows.write(tf.constant(numbers), values)
+        self.next_row.assign(end)
+        self.count(COUNTERS.index("rows"), ids[is_new])
+        self.index.insert(ids[is_new], tf.constant(numbers[is_new]))
+        self._bump()
 
     def remove(self, ids: np.ndarray, counter: int, step: int | None) -> None:
-        """Frees the rows of ids, for other ids to use.
+        """Frees the rows of ids, for other ids to use; the lock is held.
 
         Args:
-          ids: Ids that have a row.
+          ids: Distinct ids; those that have no row are passed over.
           counter: Where they are counted.
           step: The global step, which is remembered where updates are tracked.
         """
+        numbers = self.index.search(tf.constant(ids, tf.int64)).numpy()
+        ids, numbers = ids[numbers > 0], numbers[numbers > 0]
         if not len(ids):
             return
         if self.group.tracks_updates and step is not None:
             self.removed.append((step, ids))
-        with tf.device(self.device):
-            keys = tf.constant(ids, tf.int64)
-            numbers = self.index.search(keys)
-            self.index.remove(keys)
-            start = self.num_free.read_value()
-            scatter(
-                self.row_ids, numbers, tf.fill([len(ids)], tf.constant(-1, tf.int64))
-            )
-            scatter(self.free, tf.range(start, start + len(ids)), numbers)
-            self.num_free.assign_add(len(ids))
-            self._bump()
-            self.count(counter, keys)
-            self.count(COUNTERS.index("rows"), keys, sign=-1)
+        keys = tf.constant(ids, tf.int64)
+        self.index.remove(keys)
+        start = self.num_free.read_value()
+        self.rows.write(tf.constant(numbers), {"ids": np.full(len(ids), -1)})
+        self.rows.write(tf.range(start, start + len(ids)), {"free": numbers})
+        self.num_free.assign_add(len(ids))
+        self._bump()
+        self.count(counter, keys)
+        self.count(COUNTERS.index("rows"), keys, sign=-1)
 
     def clear(self) -> None:
         """Forgets all ids, counts and counters."""
-        with tf.device(self.device):
-            self.index.clear()
-            self.next_row.assign(1)
-            self.num_free.assign(0)
-            self._bump()
-            self.counters.assign(tf.zeros_like(self.counters))
+        self.locked(self._clear)
+
+    def _clear(self) -> None:
+        self.index.clear()
+        self.next_row.assign(1)
+        self.num_free.assign(0)
+        self._bump()
+        self.counters.assign(tf.zeros_like(self.counters))
         self.next_expiry = self.ages.never_looked()
         self.removed.clear()
         if self.admission is not None:
             self.admission.clear()
 
     def reserve(self, num_rows: int) -> None:
-        """Replaces the variables by others with room for so many row numbers.
+        """Makes room for so many row numbers; steps may go on meanwhile.
 
-        Functions traced before hold the former variables and must be traced again:
-        they fail at their next call.
+        Raises:
+          tf.errors.ResourceExhaustedError: If there is no memory; nothing has changed.
         """
-        old = self._by_row()
-        self._make_rows(num_rows)
-        size = max(1, _CHUNK_BYTES // self.group.row_bytes)
-        with tf.device(self.device):
-            for (before, used), (after, _) in zip(old, self._by_row(), strict=True):
-                end = int(used)
-                for start in range(0, end, size):
-                    numbers = tf.range(start, min(start + size, end), dtype=tf.int64)
-                    scatter(after, numbers, before.sparse_read(numbers))
-                _empty(before)
+        self.locked(self.grow, tf.constant(num_rows, tf.int64))
 
-    def _by_row(self) -> list[tuple[tf.Variable, tf.Variable]]:
-        """The variables that have one entry per row, and how many are in use."""
-        by_row = [self.weights, self.state, self.row_ids, *self.stamps]
-        used = [(v, self.next_row) for v in by_row if isinstance(v, tf.Variable)]
-        return [*used, (self.free, self.num_free)]
+    def grow(self, num_rows: Tensor) -> Tensor:
+        """Makes room for so many row numbers or more; the lock is held.
+
+        Returns:
+          The row numbers there is room for now; fewer only at `MAX_ROWS`.
+        """
+        next_row = self.next_row.read_value()
+        used = dict.fromkeys(self._columns(), next_row)
+        used["free"] = self.num_free.read_value()
+        capacity = self.rows.grow(num_rows, used)
+        with tf.control_dependencies([capacity]):
+            ids = self.rows.read("ids", tf.range(1, next_row))
+            placed = self.index.grow(capacity, ids)
+        with tf.control_dependencies([placed]):
+            return tf.identity(capacity)
+
+    def _columns(self) -> dict[str, Column]:
+        columns = {"weights": Column(tf.float32, self.group.dim)}
+        if self.group.state_dim:
+            columns["state"] = Column(tf.float32, self.group.state_dim)
+        integers = "ids", "free", *self.stamp_names()
+        return columns | dict.fromkeys(integers, Column(tf.int64))
 
     def write(
-        self, numbers: Tensor, weights: Tensor, state: Tensor | None
-    ) -> list[tf.Operation]:
-        """Writes whole rows."""
-        writes = [scatter(self.weights, numbers, weights)]
-        if self.state is not None:
-            writes.append(scatter(self.state, numbers, state))
-        return writes
+        self,
+        numbers: Tensor,
+        weights: Tensor,
+        state: Tensor | None,
+        others: Mapping[str, Tensor],
+    ) -> Tensor:
+        """Writes whole rows, and other columns of them; returns what waits for it."""
+        values = {"weights": weights, **others}
+        if self.group.state_dim:
+            values["state"] = state
+        return self.rows.write(numbers, values)
 
     def _bump(self) -> None:
         """Makes what was looked up before be looked up again."""
@@ -267,29 +316,6 @@ def scatter(variable: tf.Variable, numbers: Tensor, values: Tensor) -> tf.Operat
         resource=variable.handle,
         indices=tf.convert_to_tensor(numbers, tf.int64),
         updates=tf.convert_to_tensor(values, variable.dtype),
-    )
-
-
-def lazy_variable(shape: list[int], dtype: tf.DType) -> tf.Variable:
-    """A variable whose memory is taken as it is first written, and not before.
-
-    Its values are undefined until then. It must never be read whole: that would take,
-    and copy, all of it.
-    """
-    return tf.Variable(
-        lambda: tf.raw_ops.Empty(shape=shape, dtype=dtype, init=False),
-        shape=shape,
-        dtype=dtype,
-        trainable=False,
-    )
-
-
-def _empty(variable: tf.Variable) -> None:
-    """Gives a variable's memory back; what still reads it fails."""
-    tf.raw_ops.AssignVariableOp(
-        resource=variable.handle,
-        value=tf.zeros([0, *variable.shape[1:]], variable.dtype),
-        validate_shape=False,
     )
 
 

@@ -8,7 +8,7 @@ from monolith_tf.embedding.layout import Group
 from monolith_tf.embedding.placement import Placement
 
 _INDEX_BYTES = 43  # A node of a hash map, and its share of the buckets.
-_MIN_CAPACITY = 1 << 12
+_MIN_CAPACITY = 1 << 10
 _MAX_CAPACITY = 1 << 25
 _SHARE_OF_MEMORY = 1 / 32
 
@@ -49,8 +49,8 @@ def capacity(group: Group, groups: Sequence[Group], placement: Placement) -> int
     """Rows that a shard of a group has room for at first.
 
     As many as fit its share of a 32nd of a machine's memory. More is not better:
-    TensorFlow's allocator counts reserved memory as taken, and growing is cheap and
-    rare.
+    TensorFlow's allocator counts reserved memory as taken. Less would be slower: rows
+    in one block are read faster than rows in several.
     """
     machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     devices = [placement.device(number) for number in range(placement.num_shards)]

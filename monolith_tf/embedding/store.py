@@ -48,9 +48,9 @@ class EmbeddingStore(step_store.StepStore):
       mode: "exact": updates of one shard wait for each other, so that no update of a
         row is lost. "hogwild": they do not, and when several workers update one row
         at the same moment some of those updates may be lost.
-      capacity: Rows that each shard of a group of tables has room for at first.
-        `maintain` makes more room before it is used up. By default as many as a 32nd
-        of this machine's memory holds; memory is taken as rows are written.
+      capacity: Rows that each shard of a group of tables has room for at first. More
+        room is made when it is needed, by steps too. By default as many as a 32nd of
+        this machine's memory holds; memory is taken as rows are written.
       track_updates: Whether the step of every row's last update is kept, so that what
         changed since a step can be told: for saving and publishing only that.
 
@@ -86,9 +86,8 @@ class EmbeddingStore(step_store.StepStore):
     ) -> maintenance.MaintenanceReport:
         """Drops rows that are too old or too many, and makes room for new ones.
 
-        To be called between steps, and often enough that new ids do not use up a
-        quarter of the room in between; ids that find no room read zeros until the next
-        call. Limits hold from call to call, so a table may pass one in between.
+        To be called from time to time; steps may go on meanwhile. Limits hold from call
+        to call, so a table may pass one in between.
 
         Args:
           step: The global step; needed by tables that expire by steps.
@@ -102,14 +101,6 @@ class EmbeddingStore(step_store.StepStore):
         return maintenance.maintain(
             self._shards, None if step is None else int(step), now_secs
         )
-
-    def room(self) -> float:
-        """Share of the rows that are free, in the shard where it is least.
-
-        May be asked while steps are under way, unlike `maintain`, which is due where it
-        is small.
-        """
-        return min(map(maintenance.room, itertools.chain(*self._shards.values())))
 
     def describe(self) -> list[sizing.TableInfo]:
         """Size and place of every table, in the order of `tables`."""

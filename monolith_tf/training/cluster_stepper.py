@@ -17,7 +17,6 @@ from monolith_tf.types import Tensor
 
 _CALLS_PER_WORKER = 2
 _CALLS_PER_MAINTENANCE = 16
-_MIN_ROOM = 0.5
 
 
 class ClusterStepper(stepper.Stepper):
@@ -62,11 +61,6 @@ class ClusterStepper(stepper.Stepper):
         """See base class."""
         return not self._calls.under_way
 
-    @property
-    def is_cramped(self) -> bool:
-        """See base class."""
-        return self._step.network.store.room() < _MIN_ROOM
-
     def take(self, run: run_lib.Run, plan: stepper.Plan) -> stepper.Taken:
         """See base class."""
         if self.is_quiet:
@@ -84,10 +78,6 @@ class ClusterStepper(stepper.Stepper):
         while not self.is_quiet:
             taken.append(self._next())
         return taken
-
-    def retrace(self) -> None:
-        """See base class."""
-        self._function = None
 
     def _begin(self, end: int) -> None:
         """Begins a call up to a step, or up to the end of the epoch."""

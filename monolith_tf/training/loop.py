@@ -58,13 +58,8 @@ def train(
             _count(run, taken, explain, on_steps)
             if interrupted():
                 break
-            if stepper.is_cramped:
-                agenda.maintain_now()
             if stepper.is_quiet and agenda.maintenance_is_due():
-                if run.step.network.store.maintain(
-                    progress.step, int(time.time())
-                ).retrace:
-                    stepper.retrace()  # The rows moved.
+                run.step.network.store.maintain(progress.step, int(time.time()))
                 agenda.maintained()
             agenda.act(stepper.is_quiet)
             if int(taken.result.steps) < taken.asked:
@@ -155,10 +150,6 @@ class _Agenda:
     def maintenance_is_due(self) -> bool:
         """Returns whether the store is to be looked after now."""
         return self._run.progress.step >= self._maintain_at
-
-    def maintain_now(self) -> None:
-        """Called where that cannot wait."""
-        self._maintain_at = min(self._maintain_at, self._run.progress.step)
 
     def maintained(self) -> None:
         """Called when that was done."""

@@ -63,7 +63,3 @@ class ProgressiveStepper(stepper_lib.Stepper):
         del split
         scored, self._scored = self._scored, []
         return self._evaluator.score(scored)
-
-    def retrace(self) -> None:
-        """See base class."""
-        self._function = None

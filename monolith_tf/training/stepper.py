@@ -57,11 +57,6 @@ class Stepper(abc.ABC):
         """Whether no step is under way."""
         return True
 
-    @property
-    def is_cramped(self) -> bool:
-        """Whether the store's `maintain` is due before its time."""
-        return False
-
     @abc.abstractmethod
     def take(self, run: run_lib.Run, plan: Plan) -> Taken:
         """Takes some steps, one at least unless the data has ended."""
@@ -69,10 +64,6 @@ class Stepper(abc.ABC):
     def finish(self) -> list[Taken]:
         """Waits for the steps that are under way."""
         return []
-
-    @abc.abstractmethod
-    def retrace(self) -> None:
-        """Called when the store's variables were replaced."""
 
 
 class LocalStepper(Stepper):
@@ -103,7 +94,3 @@ class LocalStepper(Stepper):
         result = tf.nest.map_structure(lambda t: t.numpy(), result)  # Waits for it.
         seconds = time.perf_counter() - begin
         return Taken(result, asked, run.progress.batch, seconds)
-
-    def retrace(self) -> None:
-        """See base class."""
-        self._loop = None

@@ -1,8 +1,11 @@
+from unittest import mock
+
 import numpy as np
 import tensorflow as tf
 
 from monolith_tf import testing
 from monolith_tf.embedding import optimizer_spec
+from monolith_tf.embedding import row_blocks
 from monolith_tf.embedding.initializer_spec import NormalSpec
 from monolith_tf.embedding.keyed_rows import KeyedRows
 from monolith_tf.embedding.spec import SliceSpec
@@ -119,13 +122,18 @@ class KeyedRowsTest(testing.TestCase):
             rows.load(chunk)
         self.assertAllEqual(rows.read(tf.constant(keys)), large.read(tf.constant(keys)))
 
-    def test_a_full_table_says_so(self):
-        rows = _rows(capacity=3)
-        rows.lookup(_keys(1, -1, -3), insert=True)
-        for keys in (_keys(1, 4), _keys(1, -4)):
-            with self.assertRaisesRegex(
-                tf.errors.InvalidArgumentError,
-                r"table `t` is full: its 3 rows are taken\. .*by `capacity`",
-            ):
-                rows.lookup(keys, insert=True)
-        rows.lookup(_keys(1, -1, -3), insert=True)
+    def test_room_is_made_when_it_is_needed(self):
+        self.enter_context(mock.patch.object(row_blocks, "_MOVED_BYTES", 1 << 10))
+        rows = _rows(capacity=3, initializer=NormalSpec())
+        insert = tf.function(
+            lambda keys: rows.lookup(keys, insert=True).weights,
+            input_signature=[tf.TensorSpec([None], tf.int64)],
+        )
+        keys = self.rng.integers(_LOWEST, _HIGHEST, size=2000)
+        keys[:500] = np.arange(500)
+        large = _rows(capacity=4000, initializer=NormalSpec())
+        expected = large.lookup(tf.constant(keys), insert=True).weights
+        for end in (3, 4, 50, 51, 700, 2000):
+            self.assertAllEqual(insert(tf.constant(keys[:end])), expected[:end])
+        self.assertEqual(rows.num_rows(), 2000)
+        self.assertAllEqual(rows.read(tf.constant(keys)), expected)

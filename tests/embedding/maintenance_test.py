@@ -2,12 +2,14 @@
 
 from unittest import mock
 
+import numpy as np
 import tensorflow as tf
+from absl.testing import parameterized
 
 from monolith_tf import testing
 from monolith_tf.embedding import expiry
 from monolith_tf.embedding import optimizer_spec
-from monolith_tf.embedding import shard_rows
+from monolith_tf.embedding import row_blocks
 from monolith_tf.embedding.initializer_spec import ConstantSpec
 from monolith_tf.embedding.placement import Placement
 from monolith_tf.embedding.spec import ColumnSpec
@@ -59,7 +61,6 @@ class ExpiryTest(testing.TestCase):
         _train(store, 3, 5, step=5)
         report = store.maintain(step=10)
         self.assertEqual(report.expired, {"t": 3})
-        self.assertFalse(report.retrace)
         _train(store, 10, 15, step=11)
         self.assertEqual(_read(store, 10, 15), [1.0] * 5)
         self.assertEqual(_counters(store)["overflow"], 0)
@@ -117,57 +118,134 @@ class LimitTest(testing.TestCase):
 
 
 class GrowthTest(testing.TestCase):
+    """With blocks of few rows, so that there are several."""
+
+    def setUp(self):
+        super().setUp()
+        self.enter_context(mock.patch.object(row_blocks, "_MOVED_BYTES", 1 << 11))
+
+    @parameterized.parameters(1, 2)
+    def test_no_id_is_refused_in_the_middle_of_a_loop_of_steps(self, num_shards):
+        store = _store(num_shards=num_shards, capacity=16)
+
+        @tf.function
+        def loop(starts):
+            for start in starts:
+                _train(store, start, start + 50)
+
+        loop(tf.range(0, 1000, 40, dtype=tf.int64))
+        self.assertEqual(_read(store, 0, 1011), _trained_in_pieces(0, 1000))
+        counters = _counters(store)
+        self.assertEqual(counters["overflow"] + counters["dropped"], 0)
+        self.assertEqual(counters["rows"], 1010)
+
+    def test_functions_traced_before_growth_go_on_without_a_new_trace(self):
+        store = _store(capacity=16)
+        train = tf.function(
+            lambda first, last: _train(store, first, last),
+            input_signature=[tf.TensorSpec([], tf.int64)] * 2,
+        )
+        for last in (10, 30, 100, 300, 1000):
+            train(tf.constant(0, tf.int64), tf.constant(last, tf.int64))
+            store.maintain()
+        self.assertEqual(train.experimental_get_tracing_count(), 1)
+        self.assertEqual(_read(store, 0, 12), [-3.0] * 10 + [-2.0] * 2)
+        self.assertEqual(_read(store, 998, 1001), [1.0, 1.0, 0.0])
+
     def test_grows_before_room_is_used_up(self):
         store = _store(capacity=16)
         _train(store, 0, 8)
-        self.assertFalse(store.maintain().retrace)
+        store.maintain()
+        self.assertEqual(_capacity(store), 16)
         _train(store, 8, 13)
-        self.assertTrue(store.maintain().retrace)
-        _train(store, 13, 30)
-        self.assertEqual(_read(store, 0, 31), [1.0] * 30 + [0.0])
+        store.maintain()
+        self.assertGreaterEqual(_capacity(store), 32)
+
+    def test_growth_keeps_freed_rows_stamps_and_state(self):
+        adagrad = optimizer_spec.AdagradSpec(learning_rate=1.0)
+        store = _store(capacity=20, expire_after_steps=10, optimizer=adagrad)
+        same = _store(capacity=4096, expire_after_steps=10, optimizer=adagrad)
+        for one in (store, same):
+            _train(one, 0, 13, step=0)
+            _train(one, 2, 13, step=5)
+            self.assertEqual(one.maintain(step=10).expired, {"t": 2})
+            _train(one, 4, 400, step=11)
+            self.assertEqual(one.maintain(step=15).expired, {"t": 2})
+            _train(one, 30, 500, step=16)
+            self.assertEqual(one.maintain(step=21).expired, {"t": 26})
+            _train(one, 300, 2000, step=22)
+        self.assertEqual(_read(store, 0, 2000), _read(same, 0, 2000))
+        self.assertEqual(_counters(store), _counters(same))
+
+    def test_memory_that_is_refused_leaves_all_as_it_was(self):
+        table = TableSpec(name="t", slot=0, dim=1 << 14)
+        columns = [ColumnSpec(feature="f", table="t")]
+        store = EmbeddingStore([table], columns, capacity=16)
+        _train(store, 0, 14)
+        (shard,) = next(iter(store._shards.values()))
+        with self.assertRaises(tf.errors.ResourceExhaustedError):
+            shard.reserve(1 << 31)
+        _train(store, 0, 20)
+        self.assertEqual(_counters(store)["rows"], 20)
         self.assertEqual(_counters(store)["overflow"], 0)
 
-    def test_ids_that_find_no_room_read_zeros_until_there_is_some(self):
-        store = _store(capacity=16)  # One row belongs to no id.
-        _train(store, 0, 20)
-        self.assertEqual(_read(store, 0, 20), [1.0] * 15 + [0.0] * 5)
-        self.assertEqual(_counters(store)["overflow"], 5)
-        self.assertEqual(_counters(store)["dropped"], 5)
-        self.assertTrue(store.maintain().retrace)
-        _train(store, 0, 20)
-        self.assertEqual(_read(store, 0, 20), [0.0] * 15 + [1.0] * 5)
-
-    def test_functions_traced_before_growth_fail_and_do_no_harm(self):
+    def test_a_step_that_fails_leaves_no_row_behind(self):
         store = _store(capacity=16)
-        train = tf.function(lambda: _train(store, 0, 14))
-        train()
+        train = tf.function(
+            lambda first, last: _train(store, first, last),
+            input_signature=[tf.TensorSpec([], tf.int64)] * 2,
+        )
+        train(tf.constant(0, tf.int64), tf.constant(10, tf.int64))
         store.maintain()
+        (shard,) = next(iter(store._shards.values()))
+        capacity = int(shard.capacity)
+        shard.capacity.assign(1000)  # More than there is.
         with self.assertRaises(tf.errors.InvalidArgumentError):
-            train()
-        tf.function(lambda: _train(store, 0, 14))()
-        self.assertEqual(_read(store, 0, 14), [0.0] * 14)
-
-    def test_growth_keeps_freed_rows_and_stamps(self):
-        store = _store(capacity=20, expire_after_steps=10)
-        _train(store, 0, 13, step=0)
-        _train(store, 2, 13, step=5)
-        self.assertFalse(store.maintain(step=10).retrace)  # Frees two rows.
-        _train(store, 20, 24, step=11)
-        self.assertTrue(store.maintain(step=11).retrace)
-        _train(store, 30, 40, step=12)
-        self.assertEqual(store.maintain(step=15).expired, {"t": 11})
-        self.assertEqual(_read(store, 20, 24) + _read(store, 30, 40), [1.0] * 14)
+            train(tf.constant(0, tf.int64), tf.constant(200, tf.int64))
+        shard.capacity.assign(capacity)
+        self.assertEqual(_counters(store)["rows"], 10)
+        self.assertEqual(_read(store, 0, 20), [1.0] * 10 + [0.0] * 10)
+        train(tf.constant(0, tf.int64), tf.constant(200, tf.int64))
+        self.assertEqual(_read(store, 0, 201), [0.0] * 10 + [1.0] * 190 + [0.0])
+        ids = np.concatenate([ids for ids, _ in store.rows()])
+        self.assertAllEqual(np.sort(ids), np.arange(200))
 
     def test_says_what_to_do_where_memory_is_short(self):
         store = _store(capacity=16)
+        (shard,) = next(iter(store._shards.values()))
         _train(store, 0, 14)
         refused = tf.errors.ResourceExhaustedError(None, None, "OOM")
-        with mock.patch.object(shard_rows, "lazy_variable", side_effect=refused):
+        with mock.patch.object(shard, "grow", side_effect=refused):
             with self.assertLogs("absl", "WARNING") as logs:
-                self.assertFalse(store.maintain().retrace)
+                store.maintain()
             self.assertIn("room for 6% more", logs.output[0])
             _train(store, 0, 15)
             message = "no memory on /CPU:0 .* `t`: they hold 15 ids"
             with self.assertRaisesRegex(expiry.TableFullError, message):
                 store.maintain()
         self.assertEqual(_read(store, 0, 15), [0.0] * 14 + [1.0])
+
+    def test_ids_beyond_the_most_rows_are_counted_and_then_an_error(self):
+        store = _store(capacity=16)
+        (shard,) = next(iter(store._shards.values()))
+        full = tf.constant(16, tf.int64)
+        with mock.patch.object(shard.rows, "grow", return_value=full):
+            _train(store, 0, 20)
+            self.assertEqual(_read(store, 0, 20), [1.0] * 15 + [0.0] * 5)
+            self.assertEqual(_counters(store)["overflow"], 5)
+            self.assertEqual(_counters(store)["dropped"], 5)
+            with self.assertRaisesRegex(expiry.TableFullError, "hold 15 ids"):
+                store.maintain()
+
+
+def _capacity(store):
+    return sum(int(shard.capacity) for shard in next(iter(store._shards.values())))
+
+
+def _trained_in_pieces(first, last):
+    """Weights after a loop over pieces of 50 ids that overlap by 10."""
+    weights = np.full(last + 11, 2.0)
+    for start in range(first, last, 40):
+        weights[start : start + 50] -= 1.0
+    weights[-1] = 0.0  # No id of the loop.
+    return weights.tolist()

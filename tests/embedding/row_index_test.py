@@ -3,6 +3,7 @@
 import hypothesis
 import numpy as np
 import tensorflow as tf
+from absl.testing import parameterized
 from hypothesis import strategies as st
 
 from monolith_tf import ids as ids_lib
@@ -88,6 +89,33 @@ class RowIndexTest(testing.TestCase):
         index.insert(ids, tf.constant([1, 2], tf.int64))
         index._table.remove(ids)
         self.assertAllEqual(index.find(ids), [1, 2])
+
+    @parameterized.parameters(
+        ([3, 3, 3, 5, 5, 4, 3], [0, 31, 32, 31, 200, 40, 2**40], 5),
+        (None, [0, 95, 96, 191, 192, -1, -(2**63)], 4),
+    )
+    def test_growth_gives_places_to_ids_that_are_there(
+        self, slots, integers, num_placed
+    ):
+        index = RowIndex(_SLOTS if slots else None, _CAPACITY)
+        ids = _ids(slots, integers) if slots else np.array(integers, np.int64)
+        numbers = np.array([1, 3, 4, 5, 6, 7, 8])
+        index.insert(tf.constant(ids), tf.constant(numbers))
+        by_row = np.insert(ids, 1, -1)  # Row 2 is free.
+        if slots is None:
+            by_row[1] = 7
+            index.insert(tf.constant([7], tf.int64), tf.constant([2], tf.int64))
+        grow = tf.function(index.grow)
+        grow(tf.constant(2 * _CAPACITY, tf.int64), tf.constant(by_row))
+        self.assertEqual(int(index._num_places), 192)
+        for id_, number in zip(ids, numbers, strict=True):
+            self.assertEqual(index.find(tf.constant([id_], tf.int64))[0], number)
+        index._table.remove(index._table.export()[0])
+        places = index._places(tf.constant(ids)).numpy()
+        has_place = (places >= 0) & (places < 192)
+        self.assertEqual(has_place.sum(), num_placed)
+        found = index.find(tf.constant(ids[has_place]))
+        self.assertAllEqual(found, numbers[has_place])
 
     def test_places_take_memory_in_proportion_to_the_capacity_up_to_a_limit(self):
         def places(slots, capacity):
