@@ -41,7 +41,7 @@ _GAMMA_64 = 0x9E37_79B9_7F4A_7C15
 _ROUNDS_64 = ((30, 0xBF58_476D_1CE4_E5B9), (27, 0x94D0_49BB_1331_11EB), (31, 1))
 
 
-def from_integers(values: Tensor) -> Tensor:
+def from_integers(values: Tensor, *, are_small: bool = False) -> Tensor:
     """Returns the 48-bit hash of integers, as int64 in [0, 2^48).
 
     A bijection on [0, 2^48); integers outside that range go through splitmix64 first,
@@ -49,10 +49,12 @@ def from_integers(values: Tensor) -> Tensor:
 
     Args:
       values: Integers of any shape.
+      are_small: Whether all are known to be in that range, which saves work.
     """
     import tensorflow as tf
 
-    x = _folded(tf.bitcast(tf.cast(values, tf.int64), tf.uint64))
+    x = tf.bitcast(tf.cast(values, tf.int64), tf.uint64)
+    x = x if are_small else _folded(x)
     mask = tf.constant(_HASH_MASK, tf.uint64)
     x = tf.bitwise.bitwise_and(x + tf.constant(_OFFSET, tf.uint64), mask)
     return tf.bitcast(_mix(x, _ROUNDS, _HASH_MASK), tf.int64)

@@ -272,7 +272,7 @@ def _from_checked(values: Tensor) -> Tensor:
     )
     check = tf.debugging.Assert(ids_lib.all_small([values]), [message])
     with tf.control_dependencies([check]):
-        return ids_lib.from_integers(tf.identity(values))
+        return ids_lib.from_integers(tf.identity(values), are_small=True)
 
 
 def integer_tables(

@@ -59,7 +59,9 @@ def make(tables: Sequence[TableSpec] = (), model: base.Model | None = None) -> N
         ColumnSpec(feature="item", table="item"),
     ]
     store = FrozenStore(specs, columns, integers=SLOTS)
-    return Network(FeatureEncoder(features, SLOTS), store, model or Sum())
+    large = {table.name: table.large_integers for table in specs}
+    encoder = FeatureEncoder(features, SLOTS, large_integers=large)
+    return Network(encoder, store, model or Sum())
 
 
 def feature_ids(table: str, values: Sequence[int]) -> np.ndarray:

@@ -92,6 +92,32 @@ class DeltaTest(testing.TestCase):
         for name, value in _read(other).items():
             self.assertAllEqual(value, at_15[name])
 
+    def test_equal_ids_of_tables_of_64_bits_are_not_mixed_up(self):
+        tables = [
+            TableSpec(name=name, slot=slot, dim=2, large_integers="exact")
+            for name, slot in (("a", 1), ("b", 2))
+        ]
+
+        def train(store, step, **values):
+            ids = {name: tf.constant(found, tf.int64) for name, found in values.items()}
+            pulled = store.lookup(ids, training=True, step=step)
+            ones = {name: tf.ones_like(rows) for name, rows in pulled.rows.items()}
+            store.apply_gradients(pulled, ones, step)
+
+        def read(store):
+            ids = {t.name: tf.constant([7, -7, 8], tf.int64) for t in tables}
+            found = store.combine(store.lookup(ids, training=False))
+            return np.stack([found[t.name]["vec"] for t in tables])
+
+        store, other = _store(tables=tables), _store(2, tables=tables)
+        train(store, 0, a=[7, -7], b=[7, -7])
+        store.save(self.path("full"), step=1)
+        train(store, 1, a=[7, 8])
+        store.save(self.path("delta"), step=2, since_step=1)
+        other.restore(self.path("full"), deltas=[self.path("delta")])
+        self.assertAllEqual(read(other), read(store))
+        self.assertAllEqual(np.any(read(store), axis=2), [[1, 1, 1], [1, 1, 0]])
+
     def test_a_delta_holds_only_what_changed(self):
         store = _store(tables=_TABLES[1:])
         _train(store, 0, values=range(50))

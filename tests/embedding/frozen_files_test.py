@@ -11,6 +11,7 @@ from monolith_tf import testing
 from monolith_tf.embedding import frozen_files
 from monolith_tf.embedding import frozen_survey
 from monolith_tf.embedding.frozen import FrozenStore
+from monolith_tf.embedding.frozen import RowChunk
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import SliceSpec
 from monolith_tf.embedding.spec import TableSpec
@@ -140,6 +141,32 @@ class FrozenFilesTest(testing.TestCase):
             self.assertAllEqual(answer[2], [0, 0, 0])
             there = chunks[2][1][1] if len(later) == 4 else [0, 0, 0]
             self.assertAllEqual(answer[1], there)
+
+    def test_rows_of_64_bits_that_go_in_between_do_no_harm(self):
+        tables = [
+            TableSpec(name=t.name, slot=t.slot, dim=3, large_integers="exact")
+            for t in _TABLES
+        ]
+        ids = np.array([-1, -2, 2**63 - 1, -(2**63)], np.int64)
+        weights = np.arange(1, 13, dtype="f4").reshape(4, 3)
+        chunk = RowChunk(ids, weights, "item")
+        for number in (4, 2, 0):
+            store = FrozenStore(tables, _COLUMNS)
+            counted = frozen_survey.survey(store, [chunk], {"item": ids[1:2]})
+            self.assertAllEqual(counted.wanted[0].weights, weights[1:2])
+            self.assertEqual(counted.ranges(["user", "item"]), {})
+            directory = os.path.join(self.get_temp_dir(), f"exact_{number}")
+            module = _Module(store)
+            tf.saved_model.save(module, directory, signatures=module.serve)
+            prefix = os.path.join(directory, "variables", "variables")
+            later = [RowChunk(ids[:number], weights[:number], "item")]
+            frozen_files.write(store, prefix, "tables", lambda c=later: c, counted)
+            served = tf.saved_model.load(directory).signatures["serving_default"]
+            asked = tf.constant([*ids, 0, 7], tf.int64)
+            answer = served(user=asked, item=asked, city=asked)
+            there = np.concatenate([weights[:number], np.zeros([6 - number, 3])])
+            self.assertAllEqual(answer["item"], there)
+            self.assertAllEqual(answer["user"], np.zeros([6, 3]))
 
     def test_rows_of_small_integers_are_written_by_place(self):
         tables = [

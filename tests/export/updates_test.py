@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from monolith_tf import testing
+from monolith_tf.embedding.frozen import RowChunk
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.export import metadata
 from monolith_tf.export import saved_model
@@ -118,6 +119,49 @@ class UpdatesTest(testing.TestCase):
         self.assertEqual(answers[5], state(0, 4, 120))  # Zeros take no spare row.
         self.assertEqual(answers[6], state(1, 5, 120))  # Steps do not go back.
         self.assertAllClose(answers[7]["sums"][:, 0], [12, 15, 6, 3])
+
+    def test_a_table_of_64_bits_takes_integers_as_they_stand(self):
+        tables = [
+            TableSpec(name="user", slot=1, dim=3, large_integers="exact"),
+            TableSpec(name="item", slot=2, dim=3),
+        ]
+        # The second looks like feature ids of the other table, the last like none.
+        values = np.array([2**63 - 1, 2 << 48, -(2**63), -1], np.int64)
+        weights = np.arange(1, 13, dtype=np.float32).reshape(4, 3)
+        chunks = [RowChunk(values[:2], weights[:2], "user")]
+        path = saved_model.export(
+            small_network.make(tables),
+            small_network.COLUMNS,
+            self.folder,
+            rows=lambda: chunks,
+            spec=spec_lib.ExportSpec(spare_rows=_SPARE),
+        )
+        described = metadata.read(path)["tables"]
+        kinds = {name: table["large_integers"] for name, table in described.items()}
+        self.assertEqual(kinds, {"user": "exact", "item": None})
+        update = _update("user", [], weights[1:])
+        update[1].update(table=np.array(b"user/exact", object), ids=values[1:])
+        asked = _predict([*values, 0, 5], [-1] * 6)
+        before, done, after = c_session.ask(path, [asked, update, asked])
+        self.assertAllClose(before["sums"][:, 0], [6, 15, 0, 0, 0, 0])
+        self.assertEqual(done["inserted"], 2)
+        self.assertAllClose(after["sums"][:, 0], [*weights.sum(axis=1), 0, 0])
+        wrong = "unknown table; the model has.*user/exact"
+        with (
+            self.started(path) as run,
+            self.assertRaisesRegex(tf.errors.InvalidArgumentError, wrong),
+        ):
+            run(_update("user", [5], [[1, 1, 1]]))
+
+    def test_an_export_of_before_refuses_integers_as_they_stand(self):
+        path = self.export()
+        update = _update("user", [7], [[1, 1, 1]])
+        update[1]["table"] = np.array(b"user/exact", object)
+        with (
+            self.started(path) as run,
+            self.assertRaisesRegex(tf.errors.InvalidArgumentError, "unknown table"),
+        ):
+            run(update)
 
     def test_a_request_with_the_token_of_an_earlier_start_is_refused(self):
         path = self.export()
