@@ -231,3 +231,23 @@ def test_an_evaluator_scores_checkpoints_beside_the_training(config, alone, tmp_
     assert scored[64] == expected[64]
     best = json.loads((tmp_path / "checkpoints" / "best.json").read_text())
     assert best["value"] == max(r["click/auc"] for r in scored.values())
+
+
+def test_a_large_integer_stops_a_cluster_and_is_exact_with_the_line(tmp_path):
+    config = small_job.write(tmp_path, rows=256)
+    table = parquet.read_table(tmp_path / "train.parquet")
+    items = table["item"].to_numpy().copy()
+    items[100] = -(2**63)
+    table = table.set_column(table.column_names.index("item"), "item", [items])
+    parquet.write_table(table, tmp_path / "train.parquet")
+    options = ("trainer.epochs=1", "trainer.eval_every_epochs=null")
+    with ClusterProcesses(config, tmp_path / "stops", *options, ps=2) as cluster:
+        cluster.start()
+        code = cluster.wait("chief")
+        log = " ".join(cluster.log("chief").split())
+    assert code == exits.FAILED
+    assert "train.parquet: row 100 (counting from 0): feature `item` has the" in log
+    assert "Set `large_integers: exact` for the table" in log
+    exact = "tables[1].large_integers=exact"
+    _train(config, tmp_path / "exact", *options, exact, ps=2)
+    assert -(2**63) in small_job.rows(small_job.last(tmp_path / "exact").embedding_dir)
