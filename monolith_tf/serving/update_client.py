@@ -7,6 +7,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
+from monolith_tf.export import updates
 from monolith_tf.serving import changed_rows
 from monolith_tf.serving import errors
 
@@ -107,11 +108,11 @@ class UpdateClient:
                 f"The model at {self.address} takes no updates: it has no signature "
                 f"`{SIGNATURE}`. Set `export.spare_rows` and export it again."
             )
-        if "unknown table" in text:
+        if "unknown table" in text and updates.EXACT in text:
             return errors.ServingError(
-                f"The model at {self.address} was exported with other tables, or with "
-                "ids of another kind. Export it again: `monolith-tf export CONFIG`. It "
-                f"says: {text}"
+                f"The model at {self.address} was exported before a table of it had "
+                "`large_integers: exact`. Export it again: `monolith-tf export "
+                f"CONFIG`. It says: {text}"
             )
         if "capacity is spent" in text:
             return errors.ServingError(

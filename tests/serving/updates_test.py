@@ -99,6 +99,13 @@ def test_spent_capacity_is_told_and_changes_nothing(client, sums):
     assert client.update(_rows([20, 21], np.ones([2, 3]))).inserted == 2
 
 
+def test_an_export_of_before_a_table_was_exact_is_told(client, sums):
+    exact = changed_rows.Rows("user/exact", np.array([7]), np.ones((1, 3), "f4"))
+    with pytest.raises(errors.ServingError, match=r"exported before a table .* exact"):
+        client.update(exact)
+    assert sums([7]) == [6]
+
+
 @pytest.mark.parametrize(
     ("rows", "text"),
     [
