@@ -61,13 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the sub-command and returns the exit code."""
     overrides = [*arguments.overrides, *_cluster_overrides(arguments)]
+    if arguments.max_restarts < 0:
+        raise errors.UsageError("--max-restarts must not be negative.")
     if arguments.target == "kubernetes":
         return _print_manifests(arguments, overrides)
     for name in ("image", "flavor"):
         if getattr(arguments, name) is not None:
             raise errors.UsageError(f"--{name} needs --target kubernetes.")
-    if arguments.max_restarts < 0:
-        raise errors.UsageError("--max-restarts must not be negative.")
     return _run_here(arguments, overrides)
 
 
@@ -125,9 +125,13 @@ def _print_manifests(arguments: argparse.Namespace, overrides: list[str]) -> int
 
     config = config_lib.load_config(arguments.config, overrides, data="ignored")
     _cluster(config)
-    tfjob = arguments.flavor == "tfjob"
-    make = launch.tfjob_manifests if tfjob else launch.kubernetes_manifests
-    sys.stdout.write(launch.to_yaml(make(config, image=arguments.image)))
+    if arguments.flavor == "tfjob":
+        manifests = launch.tfjob_manifests(config, image=arguments.image)
+    else:
+        manifests = launch.kubernetes_manifests(
+            config, image=arguments.image, max_restarts=arguments.max_restarts
+        )
+    sys.stdout.write(launch.to_yaml(manifests))
     return errors.DONE
 
 

@@ -15,6 +15,7 @@ from monolith_tf.cli import errors
 from monolith_tf.cli import placement
 from monolith_tf.cli import progress
 from monolith_tf.cli import tables
+from monolith_tf.distribute import heartbeat
 from monolith_tf.distribute import task as task_lib
 
 
@@ -31,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     from monolith_tf import config as config_lib
 
     task = task_lib.Task.from_env(os.environ)
+    heartbeat.beat_into_file()
     config = config_lib.load_config(arguments.config, arguments.overrides)
     check.show_features(config)
     placement.show(config)

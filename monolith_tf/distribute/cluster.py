@@ -75,6 +75,7 @@ class Cluster:
         self.signed_in = roster.SignedIn(model_dir, task, told=lambda: dict(self.told))
         self._watch: watch.Watch | None = None
         try:
+            self.signed_in.check_starts()
             self.members = roster.wait_for_all(
                 model_dir,
                 task,
@@ -144,8 +145,12 @@ class Cluster:
         return str(next(iter(tokens)))
 
     def tell(self, **values: Any) -> None:
-        """Puts values into the chief's file, at the next beat."""
+        """Puts values into the chief's file: the first ones at once, then at beats."""
+        is_first = not values.keys() <= self.told.keys()
         self.told.update(values)
+        if is_first:
+            with contextlib.suppress(OSError):  # As for any beat.
+                self.signed_in.update(**values)
 
     def _failure_of_workers(self) -> str | None:
         """Returns what workers say went wrong while reading data."""

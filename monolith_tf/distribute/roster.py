@@ -30,6 +30,10 @@ SILENT_SECS = 10.0
 """After how long without a change a task counts as gone."""
 LAST_STATES = ("done", "ended", "failed", "ps_lost", "interrupted")
 """What a task's file says when it does not change any more."""
+STEADY_SECS = 600.0
+"""After how long a life a death counts as the first one again."""
+RESTARTS_VARIABLE = "MONOLITH_TF_MAX_RESTARTS"
+"""How often in a row a task may start again, where nothing but the task counts."""
 REGROUPING = "regrouping"
 """What the chief's file says while it makes way for a chief with other workers."""
 SILENT_STATES = (*LAST_STATES, REGROUPING)
@@ -188,6 +192,7 @@ class SignedIn:
             "pid": os.getpid(),
             "versions": versions(),
             "counter": 0,
+            "starts": _starts_in_a_row(read(model_dir, task.name)),
             "state": "joining" if task.kind == "chief" else "waiting",
             "message": "",
             **values,
@@ -196,6 +201,17 @@ class SignedIn:
         self._write()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
+
+    def check_starts(self) -> None:
+        """Raises RosterError if the environment does not allow so many in a row."""
+        limit = os.environ.get(RESTARTS_VARIABLE)
+        restarts = self._values["starts"] - 1
+        if limit and restarts > int(limit):
+            raise RosterError(
+                f"{self._name} died {restarts} times in a row, each time within "
+                f"{STEADY_SECS / 60:g} minutes; `--max-restarts` was {limit}. Its "
+                "former logs say why."
+            )
 
     def update(self, **values: Any) -> None:
         """Changes what the file holds, at once."""
@@ -231,6 +247,17 @@ class SignedIn:
         temporary = path.with_name(f".{path.name}.{self.nonce}")
         temporary.write_text(json.dumps(self._values), encoding="utf-8")
         temporary.replace(path)
+
+
+def _starts_in_a_row(former: Entry | None) -> int:
+    """Returns which start this is since a task last ended well or lived for long."""
+    if former is None or former.get("state") in ("done", "ended", "failed"):
+        return 1
+    starts = int(former.get("starts", 0))
+    if former.get("state") == REGROUPING:
+        return max(1, starts)
+    is_steady = int(former.get("counter", 0)) * BEAT_SECS >= STEADY_SECS
+    return 1 if is_steady or former.get("state") == "interrupted" else starts + 1
 
 
 def check_alone(

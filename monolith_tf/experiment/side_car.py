@@ -33,6 +33,7 @@ def run(config: schema.ExperimentConfig, task: Task, spec: ClusterSpec) -> None:
     """
     member = server.Member(task, config.model_dir, idle_timeout=spec.idle_timeout)
     try:
+        member.signed_in.check_starts()
         scorer = _Scorer(config)
         while True:
             goes_on = member.follow()

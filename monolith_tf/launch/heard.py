@@ -104,14 +104,15 @@ class Heard:
             clock=clock,
         )
 
-    def look(self, pids: Mapping[str, int]) -> None:
+    def look(self, pids: Mapping[str, int], *, at_once: bool = False) -> None:
         """Takes in what the files say.
 
         Args:
           pids: Task name -> process id, of those that run.
+          at_once: Whether to look even if the last look was a moment ago.
         """
         self.hung = []
-        if self._clock() < self._due:
+        if self._clock() < self._due and not at_once:
             return
         self._due = self._clock() + _LOOK_SECS
         self._pids = pids

@@ -9,6 +9,7 @@ import json
 
 from monolith_tf.config import schema
 from monolith_tf.distribute import exits
+from monolith_tf.distribute import roster
 from monolith_tf.launch import pods
 from monolith_tf.launch.pods import Manifest
 
@@ -16,13 +17,17 @@ _INDEX = "TASK_INDEX"
 
 
 def kubernetes_manifests(
-    config: schema.ExperimentConfig, *, image: str | None = None
+    config: schema.ExperimentConfig,
+    *,
+    image: str | None = None,
+    max_restarts: int = 3,
 ) -> list[Manifest]:
     """Returns the objects that run a job.
 
     Args:
       config: The job's, with a `cluster`. Paths are relative to the volume.
       image: What the containers run; None takes `monolith-tf:<version>`.
+      max_restarts: How often in a row the chief or an evaluator starts again.
 
     Raises:
       ValueError: If there is no `cluster`, or `model_dir` is outside of the volume.
@@ -38,12 +43,12 @@ def kubernetes_manifests(
         *pods.shared_objects(config),
         pods.fence(name, pods.labels(name)),
         _service(name),
-        _stateful_set(name, "ps", cluster.ps, addresses, image),
-        _stateful_set(name, "worker", cluster.workers, addresses, image),
-        _job(name, "chief", addresses, image),
+        _stateful_set(config, "ps", cluster.ps, addresses, image),
+        _stateful_set(config, "worker", cluster.workers, addresses, image),
+        _job(config, "chief", addresses, image, max_restarts),
     ]
     if cluster.evaluator:
-        manifests.append(_job(name, "evaluator", addresses, image))
+        manifests.append(_job(config, "evaluator", addresses, image, max_restarts))
     return manifests
 
 
@@ -67,14 +72,15 @@ def _service(name: str) -> Manifest:
 
 
 def _stateful_set(
-    name: str,
+    config: schema.ExperimentConfig,
     kind: str,
     replicas: int,
     addresses: dict[str, list[str]],
     image: str | None,
 ) -> Manifest:
+    name = pods.job_name(config)
     labels = pods.labels(name) | {"app.kubernetes.io/component": kind}
-    template = _template(name, kind, addresses, image, index=f"$({_INDEX})")
+    template = _template(config, kind, addresses, image, index=f"$({_INDEX})")
     index = {"fieldPath": "metadata.labels['apps.kubernetes.io/pod-index']"}
     template["spec"]["containers"][0]["env"].insert(
         0, {"name": _INDEX, "valueFrom": {"fieldRef": index}}
@@ -94,9 +100,16 @@ def _stateful_set(
 
 
 def _job(
-    name: str, kind: str, addresses: dict[str, list[str]], image: str | None
+    config: schema.ExperimentConfig,
+    kind: str,
+    addresses: dict[str, list[str]],
+    image: str | None,
+    max_restarts: int,
 ) -> Manifest:
-    template = _template(name, kind, addresses, image, index="0")
+    name = pods.job_name(config)
+    template = _template(config, kind, addresses, image, index="0")
+    limit = {"name": roster.RESTARTS_VARIABLE, "value": str(max_restarts)}
+    template["spec"]["containers"][0]["env"].append(limit)
     template["spec"] |= {
         "restartPolicy": "Never",
         "hostname": f"{name}-{kind}-0",
@@ -107,7 +120,7 @@ def _job(
         "kind": "Job",
         "metadata": pods.metadata(name, f"-{kind}"),
         "spec": {
-            "backoffLimit": 10,
+            "backoffLimit": max_restarts,
             "podFailurePolicy": {
                 "rules": [
                     {
@@ -123,6 +136,15 @@ def _job(
                             "values": [exits.FAILED, exits.WRONG_USE],
                         },
                     },
+                    # `backoffLimit` counts over a job's whole life. So the task itself
+                    # counts how often it was started in a row, and ends with 1.
+                    {
+                        "action": "Ignore",
+                        "onExitCodes": {
+                            "operator": "NotIn",
+                            "values": [exits.FAILED, exits.WRONG_USE],
+                        },
+                    },
                 ]
             },
             "template": template,
@@ -131,18 +153,19 @@ def _job(
 
 
 def _template(
-    name: str,
+    config: schema.ExperimentConfig,
     kind: str,
     addresses: dict[str, list[str]],
     image: str | None,
     *,
     index: str,
 ) -> Manifest:
-    spec = pods.pod_spec(kind, name, image, container="task", port="grpc")
+    name = pods.job_name(config)
+    spec = pods.pod_spec(kind, config, image, container="task", port="grpc")
     # The index stands unquoted: Kubernetes puts a number in its place.
     task = f'{{"type": "{kind}", "index": {index}}}'
     tf_config = f'{{"cluster": {json.dumps(addresses)}, "task": {task}}}'
-    spec["containers"][0]["env"] = [{"name": "TF_CONFIG", "value": tf_config}]
+    spec["containers"][0]["env"].append({"name": "TF_CONFIG", "value": tf_config})
     return {
         "metadata": {
             "labels": pods.labels(name) | {"app.kubernetes.io/component": kind}

@@ -116,6 +116,7 @@ class LocalCluster:
                     heard_lib.check_alone(self._model_dir, signed_in)
                     while interrupts:
                         interrupts.pop()
+                        self._heard.look(self._pids(), at_once=True)
                         trains = self._heard.trains
                         now = time.monotonic()
                         self._do(supervisor.interrupt(now, trains=trains))

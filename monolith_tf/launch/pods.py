@@ -1,5 +1,6 @@
 """What the pods of all Kubernetes manifests have in common."""
 
+import math
 import pathlib
 import re
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import yaml
 import monolith_tf
 from monolith_tf import config as config_lib
 from monolith_tf.config import schema
+from monolith_tf.distribute import heartbeat
 from monolith_tf.distribute.spec import ClusterSpec
 
 Manifest = dict[str, Any]
@@ -25,6 +27,15 @@ _REQUESTS = {
     "evaluator": {"cpu": "2", "memory": "8Gi"},
 }
 _CHECKPOINT_SECS = 300
+_BEAT_FILE = "/tmp/monolith_tf.beat"
+# Whether the task has beaten since the last probe. No clock is asked, and Python is not
+# started. A task that has not come so far as to beat is let alone.
+_PROBE = (
+    f"test ! -e {_BEAT_FILE} || "
+    f"{{ ! cmp -s {_BEAT_FILE} {_BEAT_FILE}.seen && "
+    f"cp {_BEAT_FILE} {_BEAT_FILE}.seen; }}"
+)
+_PROBES = 3
 
 
 class _Dumper(yaml.SafeDumper):
@@ -136,17 +147,23 @@ def fence(name: str, pods: dict[str, str]) -> Manifest:
 
 
 def pod_spec(
-    kind: str, name: str, image: str | None, *, container: str, port: str
+    kind: str,
+    config: schema.ExperimentConfig,
+    image: str | None,
+    *,
+    container: str,
+    port: str,
 ) -> Manifest:
     """Returns what a task's pod runs.
 
     Args:
       kind: The task's.
-      name: The job's.
+      config: The job's.
       image: The image; None takes `monolith-tf:<version>`.
       container: The container's name.
       port: The port's name.
     """
+    name = job_name(config)
     spec: Manifest = {
         "automountServiceAccountToken": False,
         "containers": [
@@ -157,6 +174,8 @@ def pod_spec(
                 "args": [f"{_CONFIG_DIR}/config.yaml"],
                 "workingDir": VOLUME_DIR,
                 "ports": [{"name": port, "containerPort": PORT}],
+                "env": [{"name": heartbeat.FILE_VARIABLE, "value": _BEAT_FILE}],
+                "livenessProbe": _liveness_probe(cluster_of(config)),
                 "resources": {"requests": dict(_REQUESTS[kind])},
                 "volumeMounts": [
                     {"name": "job", "mountPath": VOLUME_DIR},
@@ -172,3 +191,15 @@ def pod_spec(
     if kind == "chief":
         spec["terminationGracePeriodSeconds"] = _CHECKPOINT_SECS
     return spec
+
+
+def _liveness_probe(cluster: ClusterSpec) -> Manifest:
+    """Returns what ends a container whose task hangs."""
+    return {
+        "exec": {"command": ["sh", "-c", _PROBE]},
+        "periodSeconds": math.ceil(cluster.hang_timeout / _PROBES),
+        "failureThreshold": _PROBES,
+        "timeoutSeconds": 10,
+        # What hangs does not hear SIGTERM, and writes no checkpoint.
+        "terminationGracePeriodSeconds": 10,
+    }

@@ -6,10 +6,9 @@ import signal
 from typing import Literal
 
 from monolith_tf.distribute import exits
+from monolith_tf.distribute.roster import STEADY_SECS
 from monolith_tf.distribute.task import Task
 
-_STEADY_SECS = 600.0
-"""After how long a life a death counts as the first one again."""
 _LONGEST_BACKOFF_SECS = 60.0
 
 
@@ -60,7 +59,7 @@ class Retries:
 
     def next(self, now: float, limit: int) -> float | None:
         """Returns seconds to wait before the next try; None when there is none."""
-        if now - self.begun >= _STEADY_SECS:
+        if now - self.begun >= STEADY_SECS:
             self.count = 0
         if self.count >= limit:
             return None

@@ -165,7 +165,7 @@ class Supervisor:
             self._say(
                 "Interrupted; the chief is asked for a checkpoint. Again: ends at once."
                 if trains
-                else "Interrupted before the chief began to train. Again: ends at once."
+                else "Interrupted; the tasks are ended. Again: ends at once."
             )
             for state in self._all():
                 if state is self._chief:

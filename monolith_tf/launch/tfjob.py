@@ -41,9 +41,10 @@ def tfjob_manifests(
             "kind": "TFJob",
             "metadata": pods.metadata(name),
             "spec": {
+                # The operator counts over the whole life of the job.
                 "runPolicy": {"backoffLimit": 10, "cleanPodPolicy": "Running"},
                 "tfReplicaSpecs": {
-                    key: _replica(name, kind, count, image)
+                    key: _replica(config, kind, count, image)
                     for key, (kind, count) in replicas.items()
                 },
             },
@@ -51,17 +52,22 @@ def tfjob_manifests(
     ]
 
 
-def _replica(name: str, kind: str, count: int, image: str | None) -> Manifest:
+def _replica(
+    config: schema.ExperimentConfig, kind: str, count: int, image: str | None
+) -> Manifest:
+    labels = pods.labels(pods.job_name(config))
     return {
         "replicas": count,
         # The policy ExitCode would take a lost parameter server, 75, for final.
         "restartPolicy": "OnFailure",
         "template": {
             "metadata": {
-                "labels": pods.labels(name) | {"app.kubernetes.io/component": kind},
+                "labels": labels | {"app.kubernetes.io/component": kind},
                 # A mesh's proxy does not understand the tasks' connections.
                 "annotations": {"sidecar.istio.io/inject": "false"},
             },
-            "spec": pods.pod_spec(kind, name, image, container=_CONTAINER, port=_PORT),
+            "spec": pods.pod_spec(
+                kind, config, image, container=_CONTAINER, port=_PORT
+            ),
         },
     }

@@ -239,3 +239,49 @@ def test_the_chief_does_not_wait_for_workers_that_are_given_up(tmp_path, chief):
     (roster.folder(tmp_path) / "worker-1.json").unlink()
     with pytest.raises(roster.RosterError, match="worker-0 at w:3 did not sign in"):
         wait("worker-0", "worker-1")  # One is needed.
+
+
+class TestStartsInARow:
+    @pytest.fixture
+    def start(self, tmp_path):
+        """Signs a chief in after a former one; returns how many starts that makes."""
+
+        def start(**former):
+            _write(tmp_path, "chief", **former)
+            signed_in = roster.SignedIn(tmp_path, _task(), beat_secs=3600)
+            signed_in.close()
+            self.signed_in = signed_in
+            return roster.read(tmp_path, "chief")["starts"]
+
+        return start
+
+    def test_deaths_are_counted(self, start):
+        assert start(state="running", starts=1) == 2
+        assert start(state="ps_lost", starts=2) == 3
+        assert start(state="joining", starts=3) == 4
+
+    @pytest.mark.parametrize("state", ["done", "failed", "interrupted"])
+    def test_what_ended_by_itself_is_no_death(self, start, state):
+        assert start(state=state, starts=5) == 1
+
+    def test_after_a_long_life_a_death_is_the_first_one(self, start):
+        assert start(state="running", starts=5, counter=299) == 6
+        assert start(state="running", starts=5, counter=300) == 1
+
+    def test_making_way_is_no_death(self, start):
+        assert start(state="regrouping", starts=2) == 2
+
+    def test_too_many_are_an_error_where_the_environment_says_so(
+        self, start, monkeypatch
+    ):
+        start(state="running", starts=3)
+        self.signed_in.check_starts()
+        monkeypatch.setenv(roster.RESTARTS_VARIABLE, "3")
+        self.signed_in.check_starts()
+        monkeypatch.setenv(roster.RESTARTS_VARIABLE, "2")
+        with pytest.raises(roster.RosterError) as caught:
+            self.signed_in.check_starts()
+        assert str(caught.value) == (
+            "chief died 3 times in a row, each time within 10 minutes; "
+            "`--max-restarts` was 2. Its former logs say why."
+        )

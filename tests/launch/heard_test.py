@@ -1,11 +1,14 @@
 """What a launcher makes of its tasks' files."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from monolith_tf.distribute import roster
 from monolith_tf.launch import heard as heard_lib
+from monolith_tf.launch import local
 
 _PIDS = {"chief": 10, "ps-0": 11, "worker-0": 12, "evaluator-0": 13}
 _TIMEOUT = 60.0
@@ -93,7 +96,37 @@ def test_what_the_chief_is_at(files):
     assert not files.heard.ps_lost
 
 
+_STAND_IN = """
+import sys, time
+from monolith_tf.launch import heard
+heard.sign_in(sys.argv[1], list)
+print("here", flush=True)
+time.sleep(120)
+"""
+
+
 class TestLaunchers:
+    def test_the_second_of_two_names_the_one_that_runs(self, tmp_path):
+        cluster = local.LocalCluster(
+            local.local_tasks(ps=1, workers=1, evaluator=False),
+            [sys.executable, "-c", "raise SystemExit('No task may start.')"],
+            tmp_path,
+            max_restarts=0,
+        )
+        command = [sys.executable, "-c", _STAND_IN, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+            try:
+                assert other.stdout.readline() == b"here\n"
+                with pytest.raises(roster.RosterError) as caught:
+                    cluster.run()
+            finally:
+                other.kill()
+        assert str(caught.value).startswith(
+            f"Another launcher runs the job of {tmp_path} already: process {other.pid} "
+        )
+        assert list(cluster.logs.glob("*")) == []
+        assert cluster.run().code == 1  # Who was killed is no rival.
+
     def test_its_file_says_who_is_given_up(self, tmp_path):
         signed_in = heard_lib.sign_in(tmp_path, lambda: ["worker-1"])
         signed_in.close()

@@ -1,7 +1,9 @@
 """Manifests for plain Kubernetes, held against its own schemas."""
 
 import copy
+import json
 import re
+import subprocess
 
 import kubernetes_validate
 import pytest
@@ -10,6 +12,8 @@ import yaml
 import monolith_tf
 from monolith_tf import config as config_lib
 from monolith_tf import launch
+from monolith_tf.distribute import heartbeat
+from monolith_tf.distribute import roster
 from monolith_tf.distribute.task import Task
 
 # The failure policy of Jobs is stable from the first of them.
@@ -37,6 +41,14 @@ def pods(manifests):
         if manifest["kind"] in ("StatefulSet", "Job"):
             kind = manifest["metadata"]["name"].rpartition("-")[2]
             yield kind, manifest["spec"]["template"]
+
+
+def tfjob_pods(manifests):
+    """Yields kind of task and pod template of a TFJob."""
+    for manifest in manifests:
+        if manifest["kind"] == "TFJob":
+            for kind, replica in manifest["spec"]["tfReplicaSpecs"].items():
+                yield kind, replica["template"]
 
 
 @pytest.mark.parametrize("version", _VERSIONS)
@@ -140,10 +152,12 @@ def test_all_pods_run_one_config_on_one_volume(manifests, parse):
 
 def test_errors_end_the_job_and_lost_servers_do_not(manifests):
     spec = by_kind(manifests)["Job", "clicks-v2-chief"]["spec"]
-    disrupted, wrong = spec["podFailurePolicy"]["rules"]
+    disrupted, wrong, others = spec["podFailurePolicy"]["rules"]
     assert disrupted["action"] == "Ignore"
     assert wrong["action"] == "FailJob"
-    assert wrong["onExitCodes"]["values"] == [1, 2]
+    assert wrong["onExitCodes"] == {"operator": "In", "values": [1, 2]}
+    assert others["action"] == "Ignore"
+    assert others["onExitCodes"] == {"operator": "NotIn", "values": [1, 2]}
     # Only with this policy does a Job look at exit codes.
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
     assert spec["template"]["spec"]["terminationGracePeriodSeconds"] == 300
@@ -164,6 +178,53 @@ def test_the_image_of_this_version(parse):
     for _, template in pods(launch.kubernetes_manifests(parse())):
         image = template["spec"]["containers"][0]["image"]
         assert image == f"monolith-tf:{monolith_tf.__version__}"
+
+
+def test_the_tasks_that_end_count_their_restarts_themselves(parse):
+    config = parse("cluster.evaluator=true")
+    for max_restarts in (0, 7):
+        manifests = launch.kubernetes_manifests(config, max_restarts=max_restarts)
+        for kind, template in pods(manifests):
+            environment = template["spec"]["containers"][0]["env"]
+            values = {e["name"]: e.get("value") for e in environment}
+            counts = kind in ("chief", "evaluator")
+            expected = str(max_restarts) if counts else None
+            assert values.get(roster.RESTARTS_VARIABLE) == expected
+        limit = by_kind(manifests)["Job", "clicks-v2-chief"]["spec"]["backoffLimit"]
+        assert limit == max_restarts
+
+
+def test_the_probe_looks_whether_a_task_beats(parse, tmp_path):
+    config = parse("cluster.hang_timeout=100")
+    for manifests in (
+        launch.kubernetes_manifests(config),
+        launch.tfjob_manifests(config),
+    ):
+        (path,) = {
+            e["value"]
+            for _, template in (*pods(manifests), *tfjob_pods(manifests))
+            for e in template["spec"]["containers"][0]["env"]
+            if e["name"] == heartbeat.FILE_VARIABLE
+        }
+        (probe,) = {
+            json.dumps(template["spec"]["containers"][0]["livenessProbe"])
+            for _, template in (*pods(manifests), *tfjob_pods(manifests))
+        }
+    probe = json.loads(probe)
+    assert probe["periodSeconds"] * probe["failureThreshold"] == 102
+    own = tmp_path / "beat"
+    command = [part.replace(path, str(own)) for part in probe["exec"]["command"]]
+
+    def is_alive():
+        return subprocess.run(command, check=False).returncode == 0
+
+    assert is_alive()  # It has not begun to beat.
+    own.write_text("17 1\n")
+    assert is_alive()
+    assert not is_alive()
+    assert not is_alive()
+    own.write_text("17 2\n")
+    assert is_alive()
 
 
 @pytest.mark.parametrize(

@@ -405,9 +405,7 @@ class TestInterrupts:
         job.ends("chief", -signal.SIGTERM)
         job.ends("ps-0", 143)
         job.ends("worker-0", 143)
-        assert job.said == [
-            "Interrupted before the chief began to train. Again: ends at once."
-        ]
+        assert job.said == ["Interrupted; the tasks are ended. Again: ends at once."]
         assert job.outcome == Outcome(
             130, "Interrupted; the chief did not train, and wrote no checkpoint."
         )
