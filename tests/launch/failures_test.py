@@ -365,6 +365,28 @@ def test_a_parameter_server_hangs_where_no_launcher_is(tmp_path):
 
 
 @slow
+def test_a_worker_is_gone_and_another_one_dies_where_no_launcher_is(tmp_path):
+    config = make_job(tmp_path)
+    many = ("trainer.epochs=8", "cluster.hang_timeout=15")
+    with cluster_processes.ClusterProcesses(
+        config, tmp_path / "model", *_TRAINING, *many, workers=2, timeout=300
+    ) as cluster:
+        cluster.start()
+        told = tmp_path / "model" / "cluster" / "chief.json"
+        cluster.wait_until(lambda: told.exists() and '"step": ' in told.read_text())
+        cluster.kill("worker-0")
+        cluster.kill("worker-1")
+        cluster.start("worker-1")
+        assert cluster.wait("chief") == 0, cluster.log("chief")
+        said = cluster.log("chief")
+        assert "worker-0 is gone, and no worker has returned from a call for" in said
+        assert "The job goes on without worker-0." in said
+    counts = update_counts(tmp_path / "model")
+    assert len(counts) == _ROWS
+    assert counts.min() >= 8
+
+
+@slow
 def test_a_stall_of_all_tasks_is_no_loss(launch, undisturbed):
     job = launch("--ps", "1", "--workers", "1", "cluster.hang_timeout=20")
     job.reach(30)
