@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
+from monolith_tf.distribute import exits
 from monolith_tf.training import actions as actions_lib
 from monolith_tf.training import run as run_lib
 from monolith_tf.training import stepper as stepper_lib
@@ -45,13 +46,15 @@ def train(
     Raises:
       NonFiniteLossError: If a loss is NaN or infinite.
       InterruptedRun: After SIGINT or SIGTERM, with a checkpoint written.
+      ConnectionError: If the run was interrupted, but the workers of a cluster do not
+        return, so that no checkpoint could be written.
     """
     progress = run.progress
     for action in actions:
         action.begin(run)
     agenda = _Agenda(run, actions, steps_per_loop, stepper.maintain_every)
     agenda.catch_up()
-    with _signals() as interrupted:
+    with _signals() as interrupted, _no_new_start(interrupted):
         while not progress.stop and not _done(run):
             run.save_wanted()
             taken = stepper.take(run, agenda.plan())
@@ -200,6 +203,20 @@ def _save(run: run_lib.Run) -> None:
     """Writes the last checkpoint, which must not say that a resumed run is to stop."""
     run.progress.stop = ""
     run.save_wanted()
+
+
+@contextlib.contextmanager
+def _no_new_start(interrupted: Callable[[], bool]) -> Iterator[None]:
+    """Has an interrupted run end where it would start again with other workers."""
+    try:
+        yield
+    except exits.StuckError as error:
+        if not interrupted():
+            raise
+        raise ConnectionError(
+            f"Interrupted, but no checkpoint could be written: {error} The same "
+            "command goes on from the last checkpoint."
+        ) from error
 
 
 @contextlib.contextmanager

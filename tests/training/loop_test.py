@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from monolith_tf import testing
+from monolith_tf.distribute import exits
 from monolith_tf.training import actions
 from monolith_tf.training import loop
 from monolith_tf.training import run as run_lib
@@ -195,6 +196,25 @@ class LoopTest(testing.TestCase):
                 fakes.Stepper(at_step=both),
             )
         self.assertEqual(run.checkpoints.steps, [9])
+
+    def test_an_interrupted_run_whose_workers_do_not_return_says_so(self):
+        def stuck(reached):
+            raise exits.StuckError("worker-1 is gone.")
+
+        def interrupted_and_stuck(reached):
+            os.kill(os.getpid(), signal.SIGINT)
+            stuck(reached)
+
+        with self.assertRaisesRegex(exits.StuckError, r"^worker-1 is gone\.$"):
+            _train(fakes.run(total_steps=20), [], fakes.Stepper(at_step=stuck))
+        with self.assertRaisesRegex(
+            ConnectionError, "Interrupted, but no checkpoint could be written: worker-1"
+        ):
+            _train(
+                fakes.run(total_steps=20),
+                [],
+                fakes.Stepper(at_step=interrupted_and_stuck),
+            )
 
     def test_a_failing_action_at_the_end_loses_no_checkpoint(self):
         def fail(split):
