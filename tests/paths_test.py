@@ -6,7 +6,6 @@ import pytest
 
 from monolith_tf import config as config_lib
 from monolith_tf import paths
-from monolith_tf.cli import main
 
 _URLS = ["gs://bucket/job", "s3://b", "file:///tmp/x", "hdfs://h:9000/a", "S3A://b/c"]
 _LISTS = ["data.train", "data.eval", "data.test", "trainer.warm_start"]
@@ -66,29 +65,3 @@ def test_a_reader_of_ones_own_may_read_urls():
     overrides = ["data.train=gs://bucket/a", "data.reader=module:Reader"]
     config = config_lib.parse_config(_CONFIG, overrides=overrides, data="ignored")
     assert config.data.train == ("gs://bucket/a",)
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments"),
-    [
-        ("CONFIG", "train gs://b/c.yaml"),
-        ("CONFIG", "launch gs://b/c.yaml"),
-        ("--checkpoint", "evaluate c.yaml --checkpoint gs://b/c"),
-        ("--output", "evaluate c.yaml --output gs://b/c"),
-        ("--output", "export c.yaml --output gs://b/c"),
-        ("--checkpoint", "export c.yaml --checkpoint gs://b/c"),
-        ("SAVED_MODEL", "predict gs://b/c --input a --output b"),
-        ("--input", "predict a --input gs://b/c --output b"),
-        ("--output", "predict a --input b --output gs://b/c"),
-        ("EXPORT_DIR", "serve gs://b/c"),
-        ("MODEL_DIR", "publish gs://b/c --to h:1"),
-        ("CONFIG", "check gs://b/c.yaml"),
-        ("PATH", "inspect gs://b/c"),
-        ("--write-config", "inspect a --write-config gs://b/c"),
-    ],
-)
-def test_arguments_of_commands(name, arguments, capsys):
-    parsed = main.parse(["monolith-tf", *arguments.split()])
-    assert main.main(parsed) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: `{name}` must be a path on this machine; URLs ")
