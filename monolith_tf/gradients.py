@@ -1,11 +1,14 @@
 """Gradients of one's own that live no longer than the graph they are part of."""
 
 import functools
+import types
 from collections.abc import Callable
+from collections.abc import Collection
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.eager import record  # Nothing public records on a tape.
+from tensorflow.python.framework import ops
 
 from monolith_tf.types import Tensor
 
@@ -48,3 +51,29 @@ def _in_graph(function: Callable[..., Any], arguments: list[Tensor]) -> Any:
         outputs = tf.identity_n(inputs)
     record.record_operation(function.__name__, outputs, inputs, gradient)
     return tf.nest.pack_sequence_as(values, outputs[: len(flat)])
+
+
+def forget_gradients(graphs: Collection[Any]) -> None:
+    """Takes what others entered for graphs out of TensorFlow's registry.
+
+    Keras' optimizers enter one for every `fit`, in `ReplicaContext.all_reduce`.
+
+    Args:
+      graphs: Graphs of which no further gradient will be taken.
+    """
+    registry = ops.gradient_registry._registry
+    for name, entry in list(registry.items()) if graphs else ():
+        if name.startswith("CustomGradient-"):
+            results = _cells(_cells(entry["type"]).get("tape_grad_fn")).get("result")
+            owners = (getattr(t, "graph", None) for t in tf.nest.flatten(results))
+            if any(owner in graphs for owner in owners if owner is not None):
+                registry.pop(name, None)
+
+
+def _cells(function: types.FunctionType | None) -> dict[str, Any]:
+    """Variables that a function has from the one around it."""
+    if function is None or function.__closure__ is None:
+        return {}
+    names = function.__code__.co_freevars
+    values = (cell.cell_contents for cell in function.__closure__)
+    return dict(zip(names, values, strict=True))

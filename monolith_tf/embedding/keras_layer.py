@@ -34,14 +34,14 @@ class Embedding(tf_keras.layers.Layer):
     In place of `tf_keras.layers.Embedding(input_dim, dim)`, without `input_dim`: any
     integer of 64 bits is a key, or any string by a 63-bit hash (among n strings
     n (n - 1) / 2^64 pairs are expected to collide). A key gets its row when a training
-    call first meets it; elsewhere a key without a row reads zeros. A call trains with
-    `training=True`, and without `training` where a tape records it, as Keras' own layer.
+    call first meets it; elsewhere a key without a row reads zeros. As in Keras' own
+    layer, a call trains with `training=True`, or without `training` under a tape.
 
     Rows learn by an optimizer of their own. In each step the gradients of all that read
     a row, in however many calls of the layer, are summed and change it once; that
-    happens while a gradient by the layer's weight is computed, so a custom loop takes it
-    once in a step. Where the optimizer of `compile` scales the loss,
-    gradients are scaled back, and one that is not finite makes both leave the step out;
+    happens while the gradient of the layer's weight is computed, so a custom loop takes
+    that once in a step. Where the optimizer of `compile` scales the loss, gradients are
+    scaled back, and one that is not finite makes both leave the step out;
     a custom loop adds `sum(model.losses)` to the loss for that, as `fit` does. A layer
     that is not `trainable` neither learns nor makes rows.
 

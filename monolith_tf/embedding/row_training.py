@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
+from typing import TypeAlias
 
 import tensorflow as tf
 from tensorflow.python.eager import imperative_grad
@@ -29,6 +30,7 @@ from monolith_tf.embedding.placement import HOST
 from monolith_tf.embedding.pulled import PulledShard
 from monolith_tf.embedding.shard_rows import scatter
 from monolith_tf.gradients import custom_gradient
+from monolith_tf.gradients import forget_gradients
 from monolith_tf.types import Tensor
 
 _TICKETS_KEPT = 1 << 12
@@ -70,6 +72,8 @@ class RowTraining:
             )
         # Each thread takes steps of its own.
         self._local = threading.local()
+        self._graphs: weakref.WeakSet[Any] = weakref.WeakSet()
+        weakref.finalize(self, forget_gradients, self._graphs).atexit = False
 
     def read(self, keys: Tensor, *, insert: bool = True) -> Tensor:
         """Rows of distinct keys, `[n, dim]`, whose gradient updates them.
@@ -129,12 +133,25 @@ class RowTraining:
     def _open_gate(self) -> "_Gate":
         gate = self._gate
         if gate is None or not gate.is_open():
-            ticket = self._draw_ticket()
-            gate = _Gate(
-                self._anchor, lambda parts, scales: self._push(ticket, parts, scales)
-            )
+            gate = _Gate(self._anchor, self._pusher(self._draw_ticket()))
             self._local.gate = gate
+            self._graphs.add(_graph())
         return gate
+
+    def _pusher(self, ticket: Tensor) -> "_Push":
+        # A graph, which may outlive its model, must not keep the rows.
+        this = weakref.ref(self)
+
+        def push(parts: list[_Part], scales: list[Tensor]) -> Tensor:
+            training = this()
+            if training is None:
+                raise RuntimeError(
+                    "The embedding layer that this gradient belongs to was deleted. "
+                    "Keep the layer, or its model, for as long as it is trained."
+                )
+            return training._push(ticket, parts, scales)
+
+        return push
 
     def _draw_ticket(self) -> Tensor:
         """A number that no other step has, in no other thread either."""
@@ -226,6 +243,9 @@ class _Part(NamedTuple):
     has_rows: bool
 
 
+_Push: TypeAlias = Callable[[list[_Part], list[Tensor]], Tensor]
+
+
 class _Gate:
     """What the calls of one step have in common.
 
@@ -240,7 +260,7 @@ class _Gate:
     def __init__(
         self,
         anchor: tf.Variable,
-        push: Callable[[list[_Part], list[Tensor]], Tensor],
+        push: _Push,
     ) -> None:
         self._push = push
         self._anchor = anchor

@@ -128,7 +128,8 @@ def _apply(
             lambda: optimizer.apply_gradients(sent, skip_gradients_aggregation=True)
         )
     else:
-        optimizer.apply_gradients(pairs)
+        # Aggregating would keep the graph, and all it captured, in a registry.
+        optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)
 
 
 def _sent(
