@@ -1,6 +1,7 @@
 """What Keras users write for initializers and row optimizers, as specs."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,7 +82,7 @@ def initializer(value: Any) -> InitializerSpec:
 
 def _validated(argument: str, union: Any, value: Any, module: str, hint: str) -> Any:
     try:
-        return pydantic.TypeAdapter(union).validate_python(value)
+        return _adapter(union).validate_python(value)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = "".join(f"{part}: " for part in first["loc"][1:])
@@ -89,6 +90,12 @@ def _validated(argument: str, union: Any, value: Any, module: str, hint: str) ->
             f"`{argument}` must be a name, a mapping or a spec of `{module}`. "
             f"Received: {argument}={value!r}; {where}{first['msg']}. {hint}"
         ) from None
+
+
+@functools.cache
+def _adapter(union: Any) -> pydantic.TypeAdapter:
+    # Making one takes longer than all else that a layer does.
+    return pydantic.TypeAdapter(union)
 
 
 def _from_keras(value: Any) -> Any:

@@ -207,7 +207,7 @@ class GrowthTest(testing.TestCase):
         self.assertEqual(_read(store, 0, 20), [1.0] * 10 + [0.0] * 10)
         train(tf.constant(0, tf.int64), tf.constant(200, tf.int64))
         self.assertEqual(_read(store, 0, 201), [0.0] * 10 + [1.0] * 190 + [0.0])
-        ids = np.concatenate([ids for ids, _ in store.rows()])
+        ids = np.concatenate([chunk.ids for chunk in store.rows()])
         self.assertAllEqual(np.sort(ids), np.arange(200))
 
     def test_says_what_to_do_where_memory_is_short(self):

@@ -101,8 +101,8 @@ class ParameterServersTest(testing.TestCase):
         )
         rows = {
             id_: weights
-            for ids, values in store.rows()
-            for id_, weights in zip(ids.tolist(), values, strict=True)
+            for chunk in store.rows()
+            for id_, weights in zip(chunk.ids.tolist(), chunk.weights, strict=True)
         }
         for id_, count in enumerate(distinct.tolist()):
             self.assertEqual(id_ in rows, count > 0)

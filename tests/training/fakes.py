@@ -25,7 +25,7 @@ class Store:
 
     def maintain(self, step, now_secs):
         self.maintained.append(step)
-        return types.SimpleNamespace(retrace=False, expired={}, evicted={})
+        return types.SimpleNamespace(expired={}, evicted={})
 
 
 class Checkpoints:
@@ -119,6 +119,3 @@ class Stepper(stepper_lib.Stepper):
             auxiliary={"half": np.float32(0.25 * steps)},
         )
         return stepper_lib.Taken(result, asked, run.progress.batch, 0.5)
-
-    def retrace(self):
-        raise NotImplementedError
