@@ -16,6 +16,7 @@ MAX_ROWS = (1 << 31) - 1
 
 _MAX_BLOCKS = 32
 _MOVED_BYTES = 1 << 24  # Takes a few milliseconds to copy.
+_MOVED_TIMES = 4
 _ADDED_SHARE = 1 / 16  # Of a machine's memory; so much may be reserved in vain.
 _NEVER = tf.int64.max
 # Each run of a `VarHandleOp` of this name makes a variable of its own, which is there
@@ -37,9 +38,10 @@ class RowBlocks:
     needed, by the graph that needs it. The handles are values of a variable: so room
     comes without a new trace, and whoever has a handle keeps its block alive.
 
-    A small first block is replaced by a larger copy. Beyond that blocks are added and
-    nothing is copied; each is as large as all before it, but no larger than a share of
-    the machine's memory. Memory is taken as rows are first written, and not before:
+    A small first block is replaced by a copy of several times its size, since rows in
+    one block are read in half the time. Beyond that blocks are added and nothing is
+    copied; each is as large as all before it, but no larger than a share of the
+    machine's memory. Memory is taken as rows are first written, and not before:
     values are undefined until then.
 
     Rows may be read at any time. Who writes rows of a first block while it is copied
@@ -116,14 +118,13 @@ class RowBlocks:
                 return tf.size(numbers)
 
         def to_all() -> Tensor:
-            writes = [
-                _function(_scatter_to_blocks, (value.dtype,))(
-                    self._handles[name].handle, self._starts.handle, numbers, value
-                )
-                for name, value in rows.items()
-            ]
-            with tf.control_dependencies(writes):
-                return tf.size(numbers)
+            dtypes = tuple(value.dtype for value in rows.values())
+            return _function(_scatter_to_blocks, dtypes)(
+                *[self._handles[name].handle for name in rows],
+                self._starts.handle,
+                numbers,
+                *rows.values(),
+            )
 
         return tf.cond(self._is_one_block(numbers), to_first, to_all)
 
@@ -207,12 +208,13 @@ def _spread(starts: Tensor, numbers: Tensor) -> tuple[list[Tensor], list[Tensor]
         starts = tf.raw_ops.ReadVariableOp(resource=starts, dtype=tf.int64)
     starts = tf.ensure_shape(starts, [_MAX_BLOCKS])
     blocks = tf.searchsorted(starts, numbers, side="right") - 1
-    places = tf.range(tf.size(numbers))
-    rows = numbers - tf.gather(starts, blocks)
-    return (
-        tf.dynamic_partition(places, blocks, _MAX_BLOCKS),
-        tf.dynamic_partition(rows, blocks, _MAX_BLOCKS),
-    )
+    places = tf.dynamic_partition(tf.range(tf.size(numbers)), blocks, _MAX_BLOCKS)
+    firsts = tf.unstack(starts)
+    rows = [
+        tf.gather(numbers, of_block) - first
+        for of_block, first in zip(places, firsts, strict=True)
+    ]
+    return places, rows
 
 
 def _gather_from_blocks(
@@ -225,22 +227,20 @@ def _gather_from_blocks(
     return tf.dynamic_stitch(places, found)
 
 
-def _scatter_to_blocks(
-    blocks: Tensor,
-    starts: Tensor,
-    numbers: Tensor,
-    values: Tensor,
-    *,
-    dtypes: Sequence[tf.DType],
-) -> Tensor:
-    del dtypes
+def _scatter_to_blocks(*arguments: Tensor, dtypes: Sequence[tf.DType]) -> Tensor:
+    columns, (starts, numbers, *values) = (
+        arguments[: len(dtypes)],
+        arguments[len(dtypes) :],
+    )
     places, rows = _spread(starts, numbers)
-    with tf.control_dependencies([numbers]):
-        handles = tf.unstack(_handles(blocks))
-    writes = [
-        _scatter(handle, of_block, tf.gather(values, place))
-        for handle, of_block, place in zip(handles, rows, places, strict=True)
-    ]
+    writes = []
+    for column, of_column in zip(columns, values, strict=True):
+        with tf.control_dependencies([numbers]):
+            handles = tf.unstack(_handles(column))
+        writes += [
+            _scatter(handle, of_block, tf.gather(of_column, place))
+            for handle, of_block, place in zip(handles, rows, places, strict=True)
+        ]
     with tf.control_dependencies(writes):
         return tf.size(numbers)
 
@@ -253,7 +253,9 @@ def _grow(*arguments: Tensor, dtypes: Sequence[tf.DType]) -> Tensor:
     ]
     now = tf.raw_ops.ReadVariableOp(resource=capacity, dtype=tf.int64)
     number = tf.raw_ops.ReadVariableOp(resource=num_blocks, dtype=tf.int64)
-    size = tf.maximum(wanted, now + tf.minimum(now, most_added))
+    is_moved = tf.equal(number, 1) & (now <= most_moved)
+    added = tf.where(is_moved, (_MOVED_TIMES - 1) * now, now)
+    size = tf.maximum(wanted, now + tf.minimum(added, most_added))
     size = tf.minimum(size, MAX_ROWS)
 
     def write(handles: Sequence[Tensor], start: Tensor, count: Tensor) -> Tensor:
@@ -308,7 +310,7 @@ def _grow(*arguments: Tensor, dtypes: Sequence[tf.DType]) -> Tensor:
         return write(handles, now, number + 1)
 
     def more() -> Tensor:
-        return tf.cond(tf.equal(number, 1) & (now <= most_moved), move, add)
+        return tf.cond(is_moved, move, add)
 
     return tf.cond((size > now) & (number < _MAX_BLOCKS), more, lambda: now)
 
@@ -323,7 +325,8 @@ def _function(function: Any, dtypes: tuple[tf.DType, ...]) -> Any:
     """A function of graphs, traced where nothing of the caller's graph matters."""
     signature = [_RESOURCE, _RESOURCE, _NUMBERS]
     if function is _scatter_to_blocks:
-        signature.append(tf.TensorSpec(None, dtypes[0]))
+        signature = [_RESOURCE] * (len(dtypes) + 1) + [_NUMBERS]
+        signature += [tf.TensorSpec(None, dtype) for dtype in dtypes]
     elif function is _grow:
         signature = [_RESOURCE] * len(dtypes) + [_NUMBERS]
         signature += [_RESOURCE] * 3 + [_INTEGER] * 3

@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from monolith_tf import ids as ids_lib
 from monolith_tf.embedding import row_update
 from monolith_tf.embedding.layout import Group
 from monolith_tf.embedding.pulled import PulledShard
@@ -163,13 +164,17 @@ class Shard(ShardRows):
             )
 
         def with_rows() -> list[Tensor]:
-            where = tf.where(numbers > 0)[:, 0]
-            self.count(_DROPPED, tf.boolean_mask(batch.ids, tf.equal(numbers, 0)))
+            is_finite = tf.reduce_all(tf.math.is_finite(gradients), axis=1)
+            is_used = (numbers > 0) & is_finite
+            where = tf.where(is_used)[:, 0]
+            self.count(_DROPPED, tf.boolean_mask(batch.ids, ~is_used))
             values = numbers, batch.ids, gradients, weights
             return [tf.gather(value, where) for value in values]
 
+        # One number that is not finite makes the sum so, and is seldom.
+        are_finite = tf.math.is_finite(tf.reduce_sum(gradients))
         numbers, ids, gradients, weights = tf.cond(
-            tf.reduce_min(numbers) > 0,
+            (tf.reduce_min(numbers) > 0) & are_finite,
             lambda: [numbers, batch.ids, gradients, weights],
             with_rows,
         )
@@ -224,7 +229,7 @@ class Shard(ShardRows):
             tables = self.group.table_of(new_ids)
             wanted &= tf.gather(tf.constant(inserts), tables)
         places = tf.where(wanted)  # [wanted, 1]
-        new_ids = tf.gather(new_ids, places[:, 0])
+        new_ids = self._checked(tf.gather(new_ids, places[:, 0]))
         if self.admission is not None:
             new_counts = tf.gather(tf.gather(batch.counts, missing[:, 0]), places[:, 0])
             admitted = self.admission.admit(new_ids, new_counts, clock.step)
@@ -235,6 +240,25 @@ class Shard(ShardRows):
         places = places[: tf.size(new_numbers)]
         found = tf.tensor_scatter_nd_update(found, places, new_numbers)
         return tf.tensor_scatter_nd_update(batch.numbers, missing, found)
+
+    def _checked(self, ids: Tensor) -> Tensor:
+        """New ids, if each has the slot of a table: rows of others would be lost."""
+        if self._is_raw:
+            return ids
+        slots = {table.name: table.slot or 0 for table in self.group.tables}
+        of_tables = tf.constant(list(slots.values()), tf.int64)
+        is_right = tf.equal(
+            ids_lib.slot_of(ids), tf.gather(of_tables, self.group.table_of(ids))
+        )
+        message = (
+            "Ids must have the slot of their table in their upper 16 bits, where "
+            f"`ids.with_slot` puts it. Tables and slots: {slots}. Received:"
+        )
+        check = tf.debugging.Assert(
+            tf.reduce_all(is_right), [message, tf.boolean_mask(ids, ~is_right)]
+        )
+        with tf.control_dependencies([] if check is None else [check]):
+            return tf.identity(ids)
 
     def _allot(self, ids: Tensor, clock: Clock) -> Tensor:
         """Makes rows for new ids, as many as there can be room for; their numbers."""

@@ -79,7 +79,9 @@ class StepStore(tf.Module):
 
         Args:
           ids: Feature -> ids, `[batch]` or ragged `[batch, None]`, int64, with one
-            batch size; features of another batch size take a lookup of their own.
+            batch size; features of another batch size take a lookup of their own. An
+            id has the slot of its table in its upper 16 bits, as `ids.with_slot` puts
+            it there; only a table of exact integers takes any int64 as it is.
           training: Whether ids without a row are counted and given one. Otherwise
             nothing changes, and they read zeros.
           step: The global step; needed in training by tables that ask for it.
@@ -88,6 +90,10 @@ class StepStore(tf.Module):
 
         Returns:
           The rows, with what `combine` and `apply_gradients` need.
+
+        Raises:
+          tf.errors.InvalidArgumentError: If an id that is to be given a row has the
+            slot of none of the tables.
         """
         distinct, splits = self._router.distinct(ids)
         secs: Any = ()
@@ -131,7 +137,8 @@ class StepStore(tf.Module):
         Args:
           pulled: What that lookup returned.
           gradients: Group name -> gradient of `pulled.rows`; None or missing leaves
-            the group's rows alone.
+            the group's rows alone. A row whose gradient is not finite stays as it is,
+            and is counted as `dropped`.
           step: The global step, 0 at the first update.
           rate_scale: Factor of all learning rates; None is 1.
         """
@@ -152,6 +159,7 @@ class StepStore(tf.Module):
                 num_rows = tf.shape(pulled.rows[name])[0]
                 places = tf.cast(gradient.indices, tf.int32)
                 gradient = expansion.sum_by_row(gradient.values, places, num_rows)
+            gradient = _checked(name, gradient, pulled.rows[name])
             parts = zip(self._shards[name], pulled.shards[name], strict=True)
             for shard, part in parts:
                 of_shard = gradient
@@ -172,7 +180,8 @@ class StepStore(tf.Module):
 
         `rows` in use; rows `inserted`; ids `refused` because they were not admitted
         yet, counted once a step; ids that found no room, `overflow`; row gradients
-        `dropped` for want of a row; rows `expired` and `evicted`.
+        `dropped` for want of a row, or because they were not finite; rows `expired` and
+        `evicted`.
         """
         place = {table.name: i for i, table in enumerate(self.tables)}
         order, totals = [], []
@@ -243,6 +252,23 @@ class StepStore(tf.Module):
         remote = tf.function(call, experimental_attributes={"_noinline": True})
         with tf.device(shard.device):
             return remote(*args)
+
+
+def _checked(name: str, gradient: Tensor, rows: Tensor) -> Tensor:
+    """The gradient of a group's rows, if it has their shape."""
+    gradient = tf.convert_to_tensor(gradient)
+    if not gradient.shape.is_compatible_with(rows.shape):
+        raise ValueError(
+            f"The gradient of {name!r} must have the shape of its rows, {rows.shape}. "
+            f"Received: shape={gradient.shape}."
+        )
+    shape = tf.shape(gradient)
+    message = f"The gradient of {name!r} must have a row for each row pulled. Received:"
+    check = tf.debugging.Assert(
+        tf.equal(shape[0], tf.shape(rows)[0]), [message, shape, tf.shape(rows)]
+    )
+    with tf.control_dependencies([] if check is None else [check]):
+        return tf.identity(gradient)
 
 
 def _clock(group: layout.Group, step: Tensor | None, secs: Any) -> Clock:

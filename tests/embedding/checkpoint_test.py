@@ -194,6 +194,26 @@ class CheckpointTest(testing.TestCase):
         self.assertAllEqual(_read(both, **ids)["user/vec"], np.zeros([40, 3]))
         self.assertAllEqual(_read(both, **ids)["member/vec"], expected["member/vec"])
 
+    def test_rows_restored_beside_others_replace_theirs_and_expire(self):
+        short = TableSpec(name="t", slot=1, dim=3, expire_after_steps=10)
+        ids = {"user": tf.constant([7, 8], tf.int64) + (1 << 48)}
+        columns = [ColumnSpec(feature="user", table="t")]
+        saved, store = (EmbeddingStore([short], columns, seed=s) for s in (1, 2))
+        saved.lookup(ids, training=True, step=0)
+        saved.save(self.directory, step=0)
+        store.lookup({"user": ids["user"] + 1}, training=True, step=95)
+        store.maintain(100)  # Looks again at step 105.
+        store.restore(self.directory, keep_others=True)
+        rows = [chunk.ids for chunk in store.rows()]
+        self.assertAllEqual(np.sort(np.concatenate(rows)) - (1 << 48), [7, 8, 9])
+        restored, original = (
+            one.combine(one.lookup(ids, training=False))["user"]["vec"]
+            for one in (store, saved)
+        )
+        self.assertAllEqual(restored, original)
+        self.assertEqual(store.maintain(101).expired, {"t": 2})
+        self.assertEqual(store.table_counters()["t"]["rows"], 1)
+
     def test_slices_come_and_go(self):
         old, kept, new = (
             SliceSpec(name="old", dim=2),

@@ -92,7 +92,7 @@ class LookupTest(testing.TestCase):
         )
 
     def test_negative_and_extreme_ids_have_rows_of_their_own(self):
-        store = _store()
+        store = _store(large_integers="exact")
         extreme = [0, 1, -1, 2**63 - 1, -(2**63)]
         ids = {"one": tf.constant(extreme, tf.int64)}
         _train(store, ids, [0.0, 1.0, 2.0, 3.0, 4.0])
@@ -324,6 +324,56 @@ class StoreTest(testing.TestCase):
         self.assertEqual(set(counters["a"].values()), {0})
         expected = {"rows": 2, "inserted": 2, "bytes": c.bytes}
         self.assertEqual({key: counters["c"][key] for key in expected}, expected)
+
+
+class RefusalTest(testing.TestCase):
+    @parameterized.product(is_graph=[False, True], unknown=["insert", "zeros"])
+    def test_ids_without_their_slot_are_an_error(self, is_graph, unknown):
+        store = _store(unknown=unknown)
+        train = lambda ids: _train(store, {"one": ids}, [1.0, 1.0])  # noqa: E731
+        if is_graph:
+            train = tf.function(train)
+        right, wrong = _SLOT + 7, 9
+        with self.assertRaisesRegex(
+            tf.errors.InvalidArgumentError, r"(?s)slots: {.*t.*: 1}\. Received:.*9"
+        ):
+            train(tf.constant([right, wrong], tf.int64))
+        self.assertEqual(_count(store, "rows"), 0)
+        train(tf.constant([right, right + 1], tf.int64))
+        self.assertEqual(_count(store, "rows"), 2)
+
+    @parameterized.product(num_shards=[1, 2], num_rows=[1, 2, 4])
+    def test_gradients_of_another_number_of_rows_are_an_error(
+        self, num_shards, num_rows
+    ):
+        store = _store(num_shards=num_shards)
+        before = _train(store, _one(7, 8, 9), [0.0, 0.0, 0.0])
+        pulled = store.lookup(_one(7, 8, 9), training=True)
+        (name,) = pulled.rows
+        with self.assertRaisesRegex(ValueError, "must have the shape of its rows"):
+            store.apply_gradients(pulled, {name: tf.ones([num_rows, 1])}, 0)
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 1])])
+        def push(gradient):
+            pulled = store.lookup(_one(7, 8, 9), training=True)
+            store.apply_gradients(pulled, {name: gradient}, 0)
+
+        with self.assertRaisesRegex(
+            tf.errors.InvalidArgumentError, "a row for each row pulled"
+        ):
+            push(tf.ones([num_rows, 1]))
+        self.assertAllEqual(_read(store, 7, 8, 9), before[:, 0])
+
+    @parameterized.parameters(np.nan, np.inf, -np.inf)
+    def test_a_gradient_that_is_not_finite_leaves_its_row_and_is_counted(self, value):
+        store = _store(num_shards=2, optimizer=optimizer_spec.AdagradSpec())
+        same = _store(num_shards=2, optimizer=optimizer_spec.AdagradSpec())
+        _train(store, _one(7, 8, 9), [1.0, 1.0, 1.0])
+        _train(store, _one(7, 8, 9), [1.0, value, 1.0])
+        _train(same, _one(7, 8, 9), [1.0, 1.0, 1.0])
+        _train(same, _one(7, 9), [1.0, 1.0])
+        self.assertAllEqual(_read(store, 7, 8, 9), _read(same, 7, 8, 9))
+        self.assertEqual(_count(store, "dropped"), 1)
 
 
 def _resident_bytes():
