@@ -75,12 +75,14 @@ class RowBlocks:
         self.capacity = _scalar(capacity)
         self.most_added = _scalar(int(memory * _ADDED_SHARE) // row_bytes)
 
-    def read(self, name: str, numbers: Tensor) -> Tensor:
+    def read(self, name: str, numbers: Tensor, *, is_often: bool = True) -> Tensor:
         """Rows of a column.
 
         Args:
           name: Of the column.
           numbers: Row numbers, `[n]`, int64.
+          is_often: Whether to be fast where there is one block; it takes longer to
+            trace.
         """
         column, blocks = self._columns[name], self._handles[name]
 
@@ -91,17 +93,23 @@ class RowBlocks:
             gather = _function(_gather_from_blocks, (column.dtype,))
             return gather(blocks.handle, self._starts.handle, numbers)
 
-        rows = tf.cond(self._is_one_block(numbers), from_first, from_all)
+        if is_often:
+            rows = tf.cond(self._is_one_block(numbers), from_first, from_all)
+        else:
+            rows = from_all()
         return tf.ensure_shape(
             rows, [None] if column.width is None else [None, column.width]
         )
 
-    def write(self, numbers: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+    def write(
+        self, numbers: Tensor, values: Mapping[str, Tensor], *, is_often: bool = True
+    ) -> Tensor:
         """Writes rows of some columns; the result is there when they are written.
 
         Args:
           numbers: Row numbers, `[n]`, int64.
           values: Name of a column -> its rows.
+          is_often: As in `read`.
         """
         numbers = tf.convert_to_tensor(numbers, tf.int64)
         rows = {
@@ -126,6 +134,8 @@ class RowBlocks:
                 *rows.values(),
             )
 
+        if not is_often:
+            return to_all()
         return tf.cond(self._is_one_block(numbers), to_first, to_all)
 
     def grow(self, wanted: Tensor, used: Mapping[str, Tensor]) -> Tensor:
@@ -335,4 +345,6 @@ def _function(function: Any, dtypes: tuple[tf.DType, ...]) -> Any:
             functools.partial(function, dtypes=dtypes),
             input_signature=signature,
             autograph=False,
+            # A part of each graph that calls it would make those large.
+            experimental_attributes={"_noinline": True},
         ).get_concrete_function()

@@ -1,6 +1,8 @@
 """Where the rows of a shard are, by id."""
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -33,7 +35,7 @@ class RowIndex:
     def __init__(self, slots: Sequence[int] | None, capacity: int) -> None:
         self._first_slot = min(slots) if slots else None
         self._num_slots = max(slots) - min(slots) + 1 if slots else 1
-        num_places = self._places_for(tf.constant(capacity, tf.int64))
+        num_places = _places_for(tf.constant(capacity, tf.int64), self._num_slots)
         self._num_places = tf.Variable(num_places, trainable=False)
         self._numbers = tf.Variable(
             tf.zeros([num_places], tf.int32),
@@ -94,39 +96,21 @@ class RowIndex:
         Returns:
           The number of places, when they are there.
         """
-        wanted = self._places_for(capacity)
-        now = self._num_places.read_value()
-
-        def add() -> Tensor:
-            places = self._places(ids)
-            kept = self._are_below(places, wanted)
-            if self._first_slot is not None:
-                kept &= ids >= 0
-            numbers = tf.range(1, tf.size(ids) + 1)
-            values = tf.tensor_scatter_nd_update(
-                tf.zeros(wanted[tf.newaxis], tf.int32),
-                tf.boolean_mask(places, kept)[:, tf.newaxis],
-                tf.boolean_mask(numbers, kept),
-            )
-            written = tf.raw_ops.AssignVariableOp(
-                resource=self._numbers.handle, value=values, validate_shape=False
-            )
-            # Whoever sees the new number of places finds them.
-            with tf.control_dependencies(_operations(written)):
-                return self._num_places.assign(wanted).read_value()
-
-        # Later it would take too long to look at all ids.
-        is_worth_it = (wanted > now) & (capacity <= _MAX_LOOKED_AT)
-        return tf.cond(is_worth_it, add, lambda: now)
-
-    def _places_for(self, capacity: Tensor) -> Tensor:
-        # Twice the rows, since some tables have more of them than others.
-        room = tf.minimum(2 * capacity, _MAX_PLACES) // self._num_slots
-        return self._num_slots * tf.clip_by_value(room, 1, _MAX_WIDTH)
+        return tf.ensure_shape(
+            _grow_function(self._first_slot is None)(
+                self._numbers.handle,
+                self._num_places.handle,
+                capacity,
+                ids,
+                tf.constant(self._first_slot or 0, tf.int64),
+                tf.constant(self._num_slots, tf.int64),
+            ),
+            [],
+        )
 
     def _place(self, ids: Tensor, numbers: Tensor) -> tf.Operation:
         places = self._places(ids)
-        has_place = self._are_below(places, self._num_places.read_value())
+        has_place = _are_below(places, self._num_places.read_value())
         return tf.raw_ops.ResourceScatterUpdate(
             resource=self._numbers.handle,
             indices=tf.boolean_mask(places, has_place),
@@ -137,20 +121,77 @@ class RowIndex:
         """The ids' places; for an id without one, something out of their range."""
         if self._first_slot is None:
             return ids
-        integers = ids_lib.to_integers(ids_lib.hash_of(ids))
-        slots = ids_lib.slot_of(ids) - self._first_slot
-        is_ours = self._are_below(slots, tf.constant(self._num_slots, tf.int64))
-        return tf.where(is_ours, integers * self._num_slots + slots, -1)
+        num_slots = tf.constant(self._num_slots, tf.int64)
+        return _places(ids, self._first_slot, num_slots)
 
     def _are_places(self, places: Tensor) -> Tensor:
         # As unsigned numbers, negative ones are beyond all places.
         highest = tf.reduce_max(tf.bitcast(places, tf.uint64))
         return highest < tf.bitcast(self._num_places.read_value(), tf.uint64)
 
-    def _are_below(self, values: Tensor, limit: Tensor) -> Tensor:
-        """Which values are neither negative nor too large."""
-        return tf.bitcast(values, tf.uint64) < tf.bitcast(limit, tf.uint64)
+
+def _are_below(values: Tensor, limit: Tensor) -> Tensor:
+    """Which values are neither negative nor too large."""
+    return tf.bitcast(values, tf.uint64) < tf.bitcast(limit, tf.uint64)
 
 
-def _operations(written: tf.Operation | None) -> list[tf.Operation]:
-    return [] if written is None else [written]
+def _places(ids: Tensor, first_slot: Any, num_slots: Tensor) -> Tensor:
+    integers = ids_lib.to_integers(ids_lib.hash_of(ids))
+    slots = ids_lib.slot_of(ids) - first_slot
+    return tf.where(_are_below(slots, num_slots), integers * num_slots + slots, -1)
+
+
+def _places_for(capacity: Tensor, num_slots: Any) -> Tensor:
+    # Twice the rows, since some tables have more of them than others.
+    room = tf.minimum(2 * capacity, _MAX_PLACES) // num_slots
+    return num_slots * tf.clip_by_value(room, 1, _MAX_WIDTH)
+
+
+def _grow(
+    numbers: Tensor,
+    num_places: Tensor,
+    capacity: Tensor,
+    ids: Tensor,
+    first_slot: Tensor,
+    num_slots: Tensor,
+    *,
+    is_raw: bool,
+) -> Tensor:
+    """See `RowIndex.grow`; what it works on is given by handles."""
+    wanted = _places_for(capacity, num_slots)
+    now = tf.raw_ops.ReadVariableOp(resource=num_places, dtype=tf.int64)
+
+    def add() -> Tensor:
+        places = ids if is_raw else _places(ids, first_slot, num_slots)
+        kept = _are_below(places, wanted)
+        if not is_raw:
+            kept &= ids >= 0
+        values = tf.tensor_scatter_nd_update(
+            tf.zeros(wanted[tf.newaxis], tf.int32),
+            tf.boolean_mask(places, kept)[:, tf.newaxis],
+            tf.boolean_mask(tf.range(1, tf.size(ids) + 1), kept),
+        )
+        written = tf.raw_ops.AssignVariableOp(resource=numbers, value=values)
+        # Whoever sees the new number of places finds them.
+        with tf.control_dependencies([written]):
+            written = tf.raw_ops.AssignVariableOp(resource=num_places, value=wanted)
+        with tf.control_dependencies([written]):
+            return tf.identity(wanted)
+
+    # Later it would take too long to look at all ids.
+    is_worth_it = (wanted > now) & (capacity <= _MAX_LOOKED_AT)
+    return tf.cond(is_worth_it, add, lambda: now)
+
+
+@functools.cache
+def _grow_function(is_raw: bool) -> Any:
+    """Traced once for all tables."""
+    resource, integer = tf.TensorSpec([], tf.resource), tf.TensorSpec([], tf.int64)
+    ids = tf.TensorSpec([None], tf.int64)
+    with tf.init_scope():
+        return tf.function(
+            functools.partial(_grow, is_raw=is_raw),
+            input_signature=[resource, resource, integer, ids, integer, integer],
+            autograph=False,
+            experimental_attributes={"_noinline": True},
+        ).get_concrete_function()

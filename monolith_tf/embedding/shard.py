@@ -254,8 +254,9 @@ class Shard(ShardRows):
             "Ids must have the slot of their table in their upper 16 bits, where "
             f"`ids.with_slot` puts it. Tables and slots: {slots}. Received:"
         )
-        check = tf.debugging.Assert(
-            tf.reduce_all(is_right), [message, tf.boolean_mask(ids, ~is_right)]
+        wrong = tf.reduce_max(tf.where(is_right, tf.int64.min, ids))
+        check = tf.raw_ops.Assert(
+            condition=tf.reduce_all(is_right), data=[message, wrong]
         )
         with tf.control_dependencies([] if check is None else [check]):
             return tf.identity(ids)
@@ -275,7 +276,9 @@ class Shard(ShardRows):
         fresh = tf.minimum(fresh, capacity - next_row)
         numbers = tf.concat(
             [
-                self.rows.read("free", tf.range(num_free - reused, num_free)),
+                self.rows.read(
+                    "free", tf.range(num_free - reused, num_free), is_often=False
+                ),
                 tf.range(next_row, next_row + fresh),
             ],
             axis=0,
@@ -284,7 +287,8 @@ class Shard(ShardRows):
         weights, state = row_update.initial_rows(self.group, kept, self._seed)
         others = {"ids": kept, **self._stamps(numbers, clock)}
         # A row counts when it is written, so that a step that fails leaves none behind.
-        with tf.control_dependencies([self.write(numbers, weights, state, others)]):
+        written = self.write(numbers, weights, state, others, is_often=False)
+        with tf.control_dependencies([written]):
             counted = [
                 self.num_free.assign_sub(reused),
                 self.next_row.assign_add(fresh),

@@ -267,7 +267,7 @@ class ShardRows:
         used["free"] = self.num_free.read_value()
         capacity = self.rows.grow(num_rows, used)
         with tf.control_dependencies([capacity]):
-            ids = self.rows.read("ids", tf.range(1, next_row))
+            ids = self.rows.read("ids", tf.range(1, next_row), is_often=False)
             placed = self.index.grow(capacity, ids)
         with tf.control_dependencies([placed]):
             return tf.identity(capacity)
@@ -285,12 +285,14 @@ class ShardRows:
         weights: Tensor,
         state: Tensor | None,
         others: Mapping[str, Tensor],
+        *,
+        is_often: bool = True,
     ) -> Tensor:
         """Writes whole rows, and other columns of them; returns what waits for it."""
         values = {"weights": weights, **others}
         if self.group.state_dim:
             values["state"] = state
-        return self.rows.write(numbers, values)
+        return self.rows.write(numbers, values, is_often=is_often)
 
     def _bump(self) -> None:
         """Makes what was looked up before be looked up again."""

@@ -264,8 +264,9 @@ def _checked(name: str, gradient: Tensor, rows: Tensor) -> Tensor:
         )
     shape = tf.shape(gradient)
     message = f"The gradient of {name!r} must have a row for each row pulled. Received:"
-    check = tf.debugging.Assert(
-        tf.equal(shape[0], tf.shape(rows)[0]), [message, shape, tf.shape(rows)]
+    check = tf.raw_ops.Assert(
+        condition=tf.equal(shape[0], tf.shape(rows)[0]),
+        data=[message, shape, tf.shape(rows)],
     )
     with tf.control_dependencies([] if check is None else [check]):
         return tf.identity(gradient)
