@@ -5,7 +5,6 @@ the newest checkpoint is described.
 """
 
 import argparse
-import json
 import math
 import pathlib
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 from monolith_tf.cli import errors
 from monolith_tf.cli import saved_model
 from monolith_tf.cli import tables
+from monolith_tf.embedding import sealed
 from monolith_tf.export import metadata
 from monolith_tf.export.errors import ExportError
 
@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write the config of a checkpoint with the widths that its search found",
     )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare every file of a checkpoint with its checksum",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,6 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     path = pathlib.Path(arguments.path)
     checkpoint = find_checkpoint(path)
     if checkpoint is not None:
+        if arguments.verify:
+            _verify(checkpoint, arguments)
         show_checkpoint(checkpoint)
         if arguments.write_config is not None:
             from monolith_tf.cli import quiet
@@ -48,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
             quiet.import_tensorflow(verbose=arguments.verbose)
             write_config(checkpoint, arguments.write_config)
         return errors.DONE
+    if arguments.verify:
+        raise errors.UsageError(f"`--verify` needs a checkpoint, and {path} has none.")
     if arguments.write_config is not None:
         raise errors.UsageError(
             f"`--write-config` needs a checkpoint, and {path} has none."
@@ -82,10 +91,25 @@ def find_checkpoint(path: pathlib.Path) -> pathlib.Path | None:
     return None
 
 
+def _verify(path: pathlib.Path, arguments: argparse.Namespace) -> None:
+    """Raises an error if a file of a checkpoint is not what was written."""
+    from monolith_tf.cli import quiet
+
+    quiet.import_tensorflow(verbose=arguments.verbose)
+    from monolith_tf.training import checkpoint as checkpoint_lib
+
+    found = checkpoint_lib.open_checkpoint(path)
+    sys.stdout.write(
+        f"All {len(found.manifest['files'])} files are what was written.\n"
+        if "checksums" in found.manifest
+        else "Only the rows have checksums: they are what was written.\n"
+    )
+
+
 def show_checkpoint(path: pathlib.Path) -> None:
     """Prints what a checkpoint holds."""
     try:
-        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        manifest, _ = sealed.unseal(path / _MANIFEST)
         step, size = manifest["step"], sum(manifest["files"].values())
         held = _held_tables(manifest["embedding"])
         variables = [
@@ -140,7 +164,7 @@ def write_config(checkpoint: pathlib.Path, path: pathlib.Path) -> None:
     from monolith_tf.experiment import found_sizes
     from monolith_tf.training import checkpoint as checkpoint_lib
 
-    manifest = json.loads((checkpoint / _MANIFEST).read_text(encoding="utf-8"))
+    manifest, _ = sealed.unseal(checkpoint / _MANIFEST)
     found = manifest["state"].get("search")
     if not found:
         raise errors.UsageError(f"{checkpoint} holds no search for widths.")

@@ -11,7 +11,6 @@ order, so that any number of shards can read them.
 """
 
 import dataclasses
-import json
 import os
 import zlib
 from collections.abc import Iterator
@@ -19,6 +18,8 @@ from typing import Any
 from typing import BinaryIO
 
 import numpy as np
+
+from monolith_tf.embedding import sealed
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -61,7 +62,7 @@ class ArrayWriter:
 
     def __init__(self, directory: str, name: str) -> None:
         self._name = name
-        self._file: BinaryIO = open(os.path.join(directory, name), "xb")  # noqa: SIM115
+        self._file: BinaryIO = open(os.path.join(directory, name), "wb")  # noqa: SIM115
         self._bytes = 0
         self._crc = 0
 
@@ -87,7 +88,7 @@ def write_manifest(directory: str, manifest: dict[str, Any]) -> None:
     """Writes the manifest, by which a directory counts as complete."""
     path = os.path.join(directory, MANIFEST)
     with open(path + ".part", "w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1)
+        file.write(sealed.seal(manifest))
         file.flush()
         os.fsync(file.fileno())
     os.replace(path + ".part", path)
@@ -97,33 +98,35 @@ def read_manifest(directory: str) -> dict[str, Any]:
     """Reads the manifest of a directory, and checks that its files have their sizes.
 
     Raises:
-      ValueError: If there is no manifest, it is of another format, or a file is
-        missing or has another size.
+      DamagedError: If the manifest is damaged, or a file is missing or has another
+        size.
+      ValueError: If there is no manifest, or it is of another format.
     """
     path = os.path.join(directory, MANIFEST)
     try:
-        with open(path, encoding="utf-8") as file:
-            manifest = json.load(file)
+        manifest, _ = sealed.unseal(path)
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(
             f"`directory` must hold a complete embedding checkpoint. Received: "
             f"directory={directory!r}, which has no {MANIFEST}."
         ) from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}.") from None
     if manifest.get("format") != FORMAT:
         raise ValueError(
             f"{path} must be of format {FORMAT}. "
             f"Received: format={manifest.get('format')}."
         )
-    for entry in all_files(manifest):
-        file_path = os.path.join(directory, entry["name"])
+    try:
+        files = [(entry["name"], entry["bytes"]) for entry in all_files(manifest)]
+    except (KeyError, TypeError) as error:
+        raise sealed.DamagedError(f"{path} is damaged: it lacks {error}.") from None
+    for name, num_bytes in files:
+        file_path = os.path.join(directory, name)
         size = os.path.getsize(file_path) if os.path.exists(file_path) else None
-        if size != entry["bytes"]:
+        if size != num_bytes:
             found = "is missing" if size is None else f"has {size} bytes"
-            raise ValueError(
+            raise sealed.DamagedError(
                 f"Embedding checkpoint file {file_path} {found}; the manifest says "
-                f"{entry['bytes']} bytes. The checkpoint is damaged; use another one."
+                f"{num_bytes} bytes. The checkpoint is damaged; use another one."
             )
     return manifest
 
@@ -132,7 +135,7 @@ def verify(directory: str, manifest: dict[str, Any]) -> None:
     """Compares every file with its checksum.
 
     Raises:
-      ValueError: If one differs.
+      DamagedError: If one differs.
     """
     for entry in all_files(manifest):
         path = os.path.join(directory, entry["name"])
@@ -141,7 +144,7 @@ def verify(directory: str, manifest: dict[str, Any]) -> None:
             while block := file.read(1 << 22):
                 crc = zlib.crc32(block, crc)
         if crc != entry["crc32"]:
-            raise ValueError(
+            raise sealed.DamagedError(
                 f"Embedding checkpoint file {path} differs from its checksum. The "
                 "checkpoint is damaged; use another one."
             )

@@ -62,16 +62,22 @@ class _Scorer:
         if not names or self._identity(names[-1]) == self._scored:
             return False
         name = names[-1]
-        self._checkpoints.hold(name)
         identity = self._identity(name)
-        path = self._checkpoints.path / name
         try:
-            metrics = self._estimator.evaluate("eval", checkpoint=str(path))
+            with checkpoint_lib.hold(self._checkpoints.path / name):
+                self._score(name, identity)
+        except checkpoint_lib.DamagedCheckpointError as error:
+            self._scored = identity
+            logging.warning("%s is not scored: %s", name, error)
         except (checkpoint_lib.CheckpointError, OSError) as error:
             if identity == self._identity(name) is not None:
                 raise
             logging.warning("%s was removed before it was scored: %s", name, error)
-            return True
+        return True
+
+    def _score(self, name: str, identity: tuple[str, int] | None) -> None:
+        path = self._checkpoints.path / name
+        metrics = self._estimator.evaluate("eval", checkpoint=str(path))
         self._scored = identity
         logging.info(
             "eval | %s | %s",
@@ -79,7 +85,6 @@ class _Scorer:
             " | ".join(f"{key}: {value:.5f}" for key, value in metrics.items()),
         )
         self._judge(name, metrics)
-        return True
 
     def _identity(self, name: str) -> tuple[str, int] | None:
         """Returns what tells a checkpoint from another of the same step, if it is."""

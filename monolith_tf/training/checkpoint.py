@@ -2,28 +2,37 @@
 
     <model_dir>/checkpoints/
       ckpt-00001200/
-        manifest.json     what the checkpoint holds, with the sizes of its files
+        manifest.json     what the checkpoint holds, with its files' sizes and checksums
         dense.index ...   dense variables and their optimizers' state
         embedding/        rows, as the embedding store writes them
         config.yaml       the job's resolved config
       best.json           {"checkpoint": "ckpt-00001200", ...}, where one is kept
-      held.json           the same of one that another process is reading
 
 A checkpoint is written under a temporary name and renamed last. A directory without a
-manifest that fits its files is not a checkpoint.
+manifest that fits its files is not a checkpoint. Who reads one has a shared lock on its
+manifest, which the system takes away when the reader ends; it is not removed meanwhile.
 """
 
+import contextlib
 import dataclasses
+import fcntl
+import functools
 import json
 import os
 import pathlib
 import re
 import shutil
+import weakref
+from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 from absl import logging
+
+from monolith_tf.embedding import checkpoint_files
+from monolith_tf.embedding import sealed
 
 FORMAT = 1
 _NAME = re.compile(r"ckpt-(\d+)")
@@ -33,15 +42,19 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used, with what is wrong and what to do."""
 
 
+class DamagedCheckpointError(CheckpointError, sealed.DamagedError):
+    """A checkpoint whose files are not what was written."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint on disk.
+    """A complete checkpoint on disk, which is not removed while this object lives.
 
     Attributes:
       path: Its directory.
       manifest: What `manifest.json` holds: `format`, `step`, `state` (the trainer's
         own), `variables` (path -> shape and dtype), `embedding` (the store's own),
-        `files`.
+        `files` (name -> bytes), `checksums` (name -> SHA-256).
     """
 
     path: pathlib.Path
@@ -83,36 +96,121 @@ def named_variables(root: tf.Module) -> dict[str, tf.Variable]:
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Opens a checkpoint and checks that its files are whole.
+    """Opens a checkpoint, checks all of its files, and keeps it from being removed.
 
     Raises:
-      CheckpointError: If there is none, or a file is missing or cut short.
+      CheckpointError: If there is none, or it is of another version.
+      DamagedCheckpointError: If a file is missing, or not what was written.
     """
     path = pathlib.Path(path)
     manifest_path = path / "manifest.json"
-    if not manifest_path.exists():
+    try:
+        release = _hold(path)
+        manifest, is_sealed = sealed.unseal(manifest_path)
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(
             f"{path} is not a checkpoint: it has no manifest.json. A checkpoint is a "
             "directory `ckpt-<step>` below `<model_dir>/checkpoints`."
-        )
-    try:
-        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{manifest_path} is damaged: {error}.") from None
+        ) from None
+    except sealed.DamagedError as error:
+        raise DamagedCheckpointError(str(error)) from None
     if manifest.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} has format {manifest.get('format')}; this version reads format "
             f"{FORMAT}. Use the version of monolith_tf that wrote it."
         )
-    for name, size in manifest["files"].items():
+    kinds = {"step": int, "state": dict, "variables": dict, "files": dict}
+    for key, kind in {**kinds, "embedding": dict}.items():
+        if not isinstance(manifest.get(key), kind):
+            raise DamagedCheckpointError(f"{manifest_path} is damaged: no `{key}`.")
+    checkpoint = Checkpoint(path, manifest)
+    weakref.finalize(checkpoint, release)
+    _check_files(checkpoint)
+    if not is_sealed:
+        logging.warning(
+            "%s was written by version 0.1.0, without checksums; it is used without "
+            "checking its manifest.",
+            path,
+        )
+    return checkpoint
+
+
+def _check_files(checkpoint: Checkpoint) -> None:
+    """Compares every file with what the manifest says of it."""
+    files, path = checkpoint.manifest["files"], checkpoint.path
+    checksums = checkpoint.manifest.get("checksums", {})
+    way_out = "Delete this checkpoint; the job then resumes from the one before."
+    for name, size in files.items():
         file = path / name
         if not file.exists() or file.stat().st_size != size:
-            held = file.stat().st_size if file.exists() else "no"
-            raise CheckpointError(
-                f"{file} is damaged: it should have {size} bytes and has {held}. "
-                "Delete this checkpoint; the job then resumes from the one before."
+            found = file.stat().st_size if file.exists() else "no"
+            raise DamagedCheckpointError(
+                f"{file} is damaged: it should have {size} bytes and has {found}. "
+                f"{way_out}"
             )
-    return Checkpoint(path, manifest)
+        if checksums and sealed.digest(file) != checksums[name]:
+            raise DamagedCheckpointError(
+                f"{file} is damaged: it differs from its checksum. {way_out}"
+            )
+    if not checksums and "embedding/manifest.json" in files:
+        # Version 0.1.0 has checksums of rows, and TensorFlow's own of variables.
+        try:
+            reader = tf.train.load_checkpoint(str(path / "dense"))
+            for name in reader.get_variable_to_shape_map():
+                reader.get_tensor(name)
+            rows = checkpoint_files.read_manifest(checkpoint.embedding_dir)
+            checkpoint_files.verify(checkpoint.embedding_dir, rows)
+        except (sealed.DamagedError, tf.errors.OpError, ValueError) as error:
+            raise DamagedCheckpointError(f"{path} is damaged: {error}") from None
+
+
+def _hold(path: pathlib.Path) -> Callable[[], None]:
+    """Keeps others from removing a checkpoint until what is returned is called."""
+    descriptor = os.open(path / "manifest.json", os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise FileNotFoundError(f"{path} is being removed.") from None
+    except OSError as error:
+        logging.warning(
+            "%s cannot be locked (%s): it may be removed while it is read. Raise "
+            "`trainer.keep_checkpoints`.",
+            path,
+            error,
+        )
+    return functools.partial(os.close, descriptor)
+
+
+@contextlib.contextmanager
+def hold(path: pathlib.Path) -> Iterator[None]:
+    """Keeps a checkpoint from being removed, by this job or another.
+
+    Raises:
+      FileNotFoundError: If there is none any more.
+    """
+    release = _hold(path)
+    try:
+        yield
+    finally:
+        release()
+
+
+def _remove(path: pathlib.Path) -> None:
+    """Removes a checkpoint unless somebody reads it."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        descriptor = os.open(path / "manifest.json", os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Nobody can open what has no manifest.
+            os.remove(path / "manifest.json")
+        except BlockingIOError:
+            return
+        except OSError as error:
+            logging.warning("%s cannot be locked before removal: %s", path, error)
+        finally:
+            os.close(descriptor)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 class CheckpointDir:
@@ -153,9 +251,15 @@ class CheckpointDir:
         return None
 
     def best(self) -> Checkpoint | None:
-        """Returns the checkpoint marked as best, or None."""
+        """Returns the checkpoint marked as best; None if there is no whole one."""
         mark = self._marked("best")
-        return open_checkpoint(self.path / mark["checkpoint"]) if mark else None
+        if not mark:
+            return None
+        try:
+            return open_checkpoint(self.path / mark["checkpoint"])
+        except CheckpointError as error:
+            logging.warning("Passing over the best checkpoint: %s", error)
+            return None
 
     def mark_best(self, name: str, metric: str, value: float) -> None:
         """Keeps the checkpoint `name` until another is marked."""
@@ -165,10 +269,6 @@ class CheckpointDir:
         """Returns the value of the best checkpoint, if it was marked by `metric`."""
         mark = self._marked("best")
         return mark["value"] if mark.get("metric") == metric else None
-
-    def hold(self, name: str) -> None:
-        """Keeps the checkpoint `name` until another is held: somebody reads it."""
-        self._mark("held", {"checkpoint": name})
 
     def _mark(self, kind: str, mark: Mapping[str, Any]) -> None:
         write_text(self.path / f"{kind}.json", json.dumps(mark))
@@ -221,9 +321,13 @@ class CheckpointDir:
                 "embedding": embedding,
                 "files": _sizes(temporary),
             }
-            write_text(temporary / "manifest.json", json.dumps(manifest))
+            manifest["checksums"] = {
+                file: sealed.digest(temporary / file) for file in manifest["files"]
+            }
+            write_text(temporary / "manifest.json", sealed.seal(manifest))
             _sync(temporary)
             former = self.path / f".old-{name}"
+            shutil.rmtree(former, ignore_errors=True)
             if target.exists():
                 # The same step again, with a newer state: an evaluation after a save.
                 target.rename(former)
@@ -232,16 +336,21 @@ class CheckpointDir:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        self._prune()
+        self._prune(name)
         return Checkpoint(target, manifest)
 
-    def _prune(self) -> None:
+    def _prune(self, written: str) -> None:
+        """Removes old checkpoints; what is newer than the one just written stays.
+
+        Newer ones are damaged, or of a history that was given up; they do not count.
+        """
         for left_over in [*self.path.glob(".tmp-*"), *self.path.glob(".old-*")]:
             shutil.rmtree(left_over, ignore_errors=True)
-        kept = [self._marked(kind).get("checkpoint") for kind in ("best", "held")]
-        for name in self.names()[: -self._keep]:
-            if name not in kept:
-                shutil.rmtree(self.path / name, ignore_errors=True)
+        best = self._marked("best").get("checkpoint")
+        names = self.names()
+        for name in names[: names.index(written) + 1][: -self._keep]:
+            if name != best:
+                _remove(self.path / name)
 
 
 def restore_dense(checkpoint: Checkpoint, root: tf.Module) -> None:
@@ -317,7 +426,12 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 def _read(checkpoint: Checkpoint, variables: Mapping[str, tf.Variable]) -> None:
     reader = tf.train.Checkpoint(**_slots(variables))
-    reader.read(str(checkpoint.path / "dense")).expect_partial()
+    try:
+        reader.read(str(checkpoint.path / "dense")).expect_partial()
+    except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:
+        raise DamagedCheckpointError(
+            f"{checkpoint.path / 'dense'} is damaged: {error.message}"
+        ) from None
 
 
 def _slots(variables: Mapping[str, tf.Variable]) -> dict[str, tf.Variable]:

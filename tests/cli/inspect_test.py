@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -6,6 +7,7 @@ from monolith_tf import config as config_lib
 from monolith_tf.cli import errors
 from monolith_tf.cli import inspect
 from monolith_tf.cli import main
+from monolith_tf.embedding import sealed
 
 
 def _slice(name, dim, optimizer, state_dim):
@@ -64,6 +66,27 @@ def test_the_newest_checkpoint_of_a_model_dir(tmp_path, capsys):
     assert out.endswith("Variables of dense optimizers, not listed: 1.\n")
     printed = [" ".join(line.split()) for line in out.splitlines()]
     assert "user 2 bias: 1, vec: 3 ftrl, adagrad 1,024 36.0 KiB" in printed
+
+
+def test_verify_names_what_is_damaged(tmp_path, capsys):
+    path = write_checkpoint(tmp_path, 7)
+    (path / "dense.data").write_bytes(b"short")
+    status, out, error = call(capsys, path, "--verify")
+    assert status != errors.DONE
+    assert "dense.data is damaged: it should have 2048 bytes and has 5" in out + error
+
+
+def test_verify_says_what_was_written(tmp_path, capsys):
+    path = write_checkpoint(tmp_path, 7)
+    content = b"values"
+    (path / "dense.data").write_bytes(content)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"] = {"dense.data": len(content)}
+    manifest["checksums"] = {"dense.data": hashlib.sha256(content).hexdigest()}
+    (path / "manifest.json").write_text(sealed.seal(manifest))
+    status, out, _ = call(capsys, path, "--verify")
+    assert status == errors.DONE
+    assert "All 1 files are what was written." in out
 
 
 def test_what_a_search_has_found(tmp_path, capsys):

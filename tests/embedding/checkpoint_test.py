@@ -139,9 +139,7 @@ class CheckpointTest(testing.TestCase):
         store = _store(_USER)
         store.lookup(_ids(store, user=[7, 8]), training=True)
         manifest = store.save(self.directory, step=5, now_secs=9)
-        self.assertEqual(
-            manifest, json.loads(_read_text(self.directory, "manifest.json"))
-        )
+        self.assertEqual(manifest, checkpoint_files.read_manifest(self.directory))
         (group,) = manifest["groups"]
         path = os.path.join(self.directory, group["rows_files"][0]["name"])
         with open(path, "rb") as file:
@@ -341,8 +339,3 @@ class DamageTest(testing.TestCase):
     def test_a_checkpoint_is_not_written_over(self):
         with self.assertRaisesRegex(ValueError, "hold an embedding checkpoint already"):
             self.store.save(self.directory)
-
-
-def _read_text(*path):
-    with open(os.path.join(*path), encoding="utf-8") as file:
-        return file.read()

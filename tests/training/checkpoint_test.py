@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import subprocess
+import sys
 
 import tensorflow as tf
 import tf_keras
@@ -100,6 +102,98 @@ class CheckpointTest(testing.TestCase):
             "rows is damaged: .* have 5 bytes and has 3",
         ):
             checkpoint.open_checkpoint(second.path)
+
+    def test_every_flipped_bit_is_found(self):
+        self.save(1, units=1)
+        second = self.save(2, units=2)
+        files = [*second.manifest["files"], "manifest.json"]
+        for name in files:
+            file = second.path / name
+            whole = file.read_bytes()
+            for bit in self.rng.integers(8 * len(whole), size=40 if whole else 0):
+                damaged = bytearray(whole)
+                damaged[bit // 8] ^= 1 << bit % 8
+                file.write_bytes(damaged)
+                with self.assertRaises(checkpoint.CheckpointError, msg=(name, bit)):
+                    checkpoint.open_checkpoint(second.path)
+                self.assertEqual(self.checkpoints.latest().step, 1)
+            file.write_bytes(whole)
+        self.assertEqual(self.checkpoints.latest().step, 2)
+
+    def test_a_damaged_best_checkpoint_is_passed_over(self):
+        best = self.save(1)
+        self.checkpoints.mark_best(best.path.name, "auc", 0.9)
+        pathlib.Path(best.embedding_dir, "rows").write_bytes(b"12346")
+        self.assertIsNone(self.checkpoints.best())
+
+    def test_without_checksums_a_checkpoint_is_used_and_said_to_be_unchecked(self):
+        saved = self.save(1)
+        old = {k: v for k, v in saved.manifest.items() if k != "checksums"}
+        (saved.path / "manifest.json").write_text(json.dumps(old))
+        with self.assertLogs(level="WARNING") as logs:
+            self.assertEqual(checkpoint.open_checkpoint(saved.path).step, 1)
+        self.assertIn("without checksums", logs.output[0])
+
+    def test_an_old_manifest_that_lacks_a_key_is_damaged(self):
+        saved = self.save(1)
+        old = {k: v for k, v in saved.manifest.items() if k != "checksums"}
+        old["filez"] = old.pop("files")
+        (saved.path / "manifest.json").write_text(json.dumps(old))
+        with self.assertRaisesRegex(checkpoint.DamagedCheckpointError, "no `files`"):
+            checkpoint.open_checkpoint(saved.path)
+
+    def test_what_a_killed_replacement_left_is_no_error(self):
+        self.save(5)
+        left = self.path / ".old-ckpt-00000005"
+        left.mkdir()
+        (left / "rows").write_bytes(b"1")
+        self.save(5, note="new")
+        self.assertEqual(self.checkpoints.latest().manifest["state"], {"note": "new"})
+
+    def test_the_one_just_written_stays_beside_newer_damaged_ones(self):
+        for step in (20, 30, 40):
+            saved = self.save(step)
+            if step > 20:
+                pathlib.Path(saved.embedding_dir, "rows").write_bytes(b"")
+        self.save(25)
+        self.assertEqual(self.checkpoints.latest().step, 25)
+
+    def test_what_several_read_is_not_removed(self):
+        self.save(1)
+        held = self.checkpoints.latest()
+        also_held = checkpoint.open_checkpoint(held.path)
+        self.save(2)
+        self.save(3)
+        self.assertIn("ckpt-00000001", self.checkpoints.names())
+        del held
+        self.save(4)
+        self.assertIn("ckpt-00000001", self.checkpoints.names())
+        del also_held
+        self.save(5)
+        self.assertEqual(self.checkpoints.names(), ["ckpt-00000004", "ckpt-00000005"])
+
+    def test_a_reader_that_died_holds_nothing(self):
+        path = self.save(1).path
+        code = (
+            "import os, sys, pathlib; from monolith_tf.training import checkpoint\n"
+            "with checkpoint.hold(pathlib.Path(sys.argv[1])):\n"
+            "  print('held', flush=True); sys.stdin.read()"
+        )
+        reader = subprocess.Popen(
+            [sys.executable, "-c", code, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        try:
+            self.assertEqual(reader.stdout.readline(), b"held\n")
+            self.save(2)
+            self.save(3)
+            self.assertTrue(path.exists())
+        finally:
+            reader.kill()
+            reader.communicate()
+        self.save(4)
+        self.assertFalse(path.exists())
 
     def test_saving_a_step_again_replaces_it(self):
         self.save(5, note="old")

@@ -1,0 +1,65 @@
+"""Manifests that show any change, and checksums of files.
+
+A sealed manifest is JSON whose last entry is the SHA-256 of all the text before it, and
+whose first one says that such an entry must follow, so that no single damage makes it
+look like a manifest of version 0.1.0, which had no seal.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_KEY = "sealed"
+_SEAL = re.compile(rb', "sha256": "([0-9a-f]{64})"}')
+_SEAL_BYTES = len(', "sha256": ""}') + 64
+
+
+class DamagedError(ValueError):
+    """Files that are not what was written; the message names the first one."""
+
+
+def seal(manifest: Mapping[str, Any]) -> str:
+    """Returns a manifest as JSON that `unseal` checks."""
+    text = json.dumps({_KEY: "sha256", **manifest})[:-1]
+    return f'{text}, "sha256": "{hashlib.sha256(text.encode()).hexdigest()}"}}'
+
+
+def unseal(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bool]:
+    """Reads a manifest.
+
+    Args:
+      path: Its file.
+
+    Returns:
+      What was given to `seal`, and whether there was a seal to check it by.
+
+    Raises:
+      DamagedError: If it is not what was written.
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    end = _SEAL.fullmatch(data, max(0, len(data) - _SEAL_BYTES))
+    is_right = (
+        end and hashlib.sha256(data[: end.start()]).hexdigest() == end[1].decode()
+    )
+    if end and not is_right:
+        raise DamagedError(f"{path} is damaged: it differs from its checksum.")
+    try:
+        manifest = json.loads(data)
+    except ValueError as error:
+        raise DamagedError(f"{path} is damaged: {error}.") from None
+    if not isinstance(manifest, dict) or (_KEY in manifest and not end):
+        raise DamagedError(f"{path} is damaged: its checksum is missing.")
+    manifest.pop(_KEY, None)
+    if end:
+        del manifest["sha256"]
+    return manifest, end is not None
+
+
+def digest(path: str | os.PathLike[str]) -> str:
+    """Returns the SHA-256 of a file, read piece by piece."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
