@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from monolith_tf import saving
 from monolith_tf.embedding import expansion
 from monolith_tf.embedding import keras_arguments
 from monolith_tf.embedding import keras_contexts
@@ -283,14 +284,14 @@ class Embedding(tf_keras.layers.Layer):
         self, save_type: str = "checkpoint", **kwargs: Any
     ) -> dict[str, Any]:
         children = super()._trackable_children(save_type, **kwargs)
-        saves = save_type == "savedmodel" or keras_contexts.is_exporting()
+        saves = save_type == "savedmodel" or saving.is_exporting()
         if saves and self.built:
             children["served_rows"] = self._serving.served()
         return children
 
     def _lookup(self, keys: Tensor, training: bool | None) -> Tensor:
         """Rows of keys, `[n, dim]`, float32."""
-        if keras_contexts.is_saving():
+        if saving.is_saving():
             return self._serving.served().read(keys)
         self._serving.release()
         learns = training is not False and self.trainable

@@ -31,7 +31,9 @@ _LAYERS: dict[str, type] = {
     "tanh": activation_layers.Tanh,
     "thresholdedrelu": tf_keras.layers.ThresholdedReLU,
 }
-_ALIASES = {"hard_sigmoid": "hardsigmoid", "leaky_relu": "leakyrelu", "silu": "swish"}
+_ALIASES = {"hard_sigmoid": "hardsigmoid", "silu": "swish"}
+_KERAS_LEAKY_RELU = {"leaky_relu": {"alpha": 0.2}}
+"""The function of this name; the class `LeakyReLU`, "leakyrelu", has a slope of .3."""
 _KERAS = tf_keras.activations
 _FUNCTIONS: dict[Any, str] = {
     _KERAS.elu: "elu",
@@ -183,6 +185,9 @@ def _from_name(name: str, kwargs: Mapping[str, Any]) -> Any:
     """Returns a new layer of this package or Keras, or a registered function."""
     lower = name.strip().lower()
     lower = _ALIASES.get(lower, lower)
+    if lower in _KERAS_LEAKY_RELU:
+        kwargs = _KERAS_LEAKY_RELU[lower] | dict(kwargs)
+        lower = "leakyrelu"
     if lower in _LAYERS:
         return _LAYERS[lower](**kwargs)
     found: Callable[..., Any] | None = tf_keras.utils.get_registered_object(name)

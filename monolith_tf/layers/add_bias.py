@@ -49,6 +49,7 @@ class AddBias(base.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True
         _check_name("bias_mode", bias_mode, _BIAS_MODES)
         _check_name("data_format", data_format, _DATA_FORMATS)
         self.initializer = initializers.get(initializer, "zeros")

@@ -19,6 +19,17 @@ class Layer(tf_keras.layers.Layer):
     replace a draw by one of its own.
     """
 
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments as plain values."""
+        config: dict[str, Any] = super().get_config()
+        regularizer = self.activity_regularizer
+        if regularizer is not None:
+            # Keras takes it as an argument of every layer, and leaves it out here.
+            config["activity_regularizer"] = tf_keras.regularizers.serialize(
+                regularizer
+            )
+        return config
+
     @classmethod
     def params(cls) -> params.LayerParams:
         """Returns the constructor's arguments as an object; see `LayerParams`."""

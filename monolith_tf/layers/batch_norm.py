@@ -39,8 +39,8 @@ class BatchNorm(base.Layer):
       global_dist_momentum: Their share of that mix, from 0 to 1.
       stop_grad_of_var_mean: Treats the batch's statistics as constants.
       epsilon: Added to the variance, above 0.
-      mode: "train", where a call that leaves `training` open counts as training; or
-        "eval", "predict" or "infer", which use the moving statistics.
+      mode: "train"; or "eval", "predict" or "infer", which use the moving statistics
+        even where a call trains. So does a layer that is not `trainable`.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
     Input and output shape: `[batch, ..., dim]`, `dim` known at build time.
@@ -72,6 +72,7 @@ class BatchNorm(base.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True
         _check_share("momentum", momentum)
         _check_share("global_dist_momentum", global_dist_momentum)
         if epsilon <= 0.0:
@@ -135,8 +136,10 @@ class BatchNorm(base.Layer):
 
     def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
         base.require_floating("inputs", inputs)
-        x = tf.cast(inputs, tf.float32)
-        mean, variance = self._statistics(x, modes.is_training(training, self.mode))
+        x = tf.cast(inputs, self.variable_dtype)
+        # Frozen statistics stay as they are, as in Keras.
+        trains = self.trainable and modes.is_training(training, self.mode)
+        mean, variance = self._statistics(x, trains)
         scale = tf.math.rsqrt(tf.maximum(variance, 0.0) + self.epsilon)
         if self.gamma is not None:
             scale *= self.gamma

@@ -31,7 +31,7 @@ class BatchNormalization(tf_keras.layers.BatchNormalization):
             and self.virtual_batch_size is None
         )
         if not is_plain:
-            return super().call(inputs, training=training, mask=mask)
+            return self._keras_call(inputs, training, mask)
         outputs, mean, variance = normalize_batch(
             inputs, self.gamma, self.beta, self.epsilon
         )
@@ -40,6 +40,26 @@ class BatchNormalization(tf_keras.layers.BatchNormalization):
         self.moving_mean.assign_sub(share * (self.moving_mean - mean))
         self.moving_variance.assign_sub(share * (self.moving_variance - variance))
         return outputs
+
+    def _keras_call(self, inputs: Tensor, training: Any, mask: Any) -> Tensor:
+        """Keras' way, in which an empty batch moves nothing either."""
+        training = self._get_training_value(training)
+
+        def with_batch() -> Tensor:
+            return super(BatchNormalization, self).call(
+                inputs, training=training, mask=mask
+            )
+
+        size = inputs.shape.num_elements()
+        if size or tf.get_static_value(training) in (False, 0):
+            return with_batch()
+        if size == 0:
+            return tf.cast(inputs, self.compute_dtype)
+        return tf.cond(
+            tf.size(inputs) > 0,
+            with_batch,
+            lambda: tf.cast(inputs, self.compute_dtype),
+        )
 
 
 def normalize_batch(

@@ -79,6 +79,7 @@ class DCN(base.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True
         base.require_positive("layer_num", layer_num)
         base.require_positive("num_experts", num_experts)
         if dcn_type not in _TYPES:

@@ -113,9 +113,11 @@ class iRazor(base.Layer):
 
     def call(self, inputs: tf.Tensor) -> Any:
         base.require_floating("inputs", inputs)
-        mask = self.probabilities @ self.region_masks  # [features, dim]
+        probabilities = self.probabilities
+        mask = probabilities @ tf.cast(self.region_masks, probabilities.dtype)
+        # [features, dim]
         if self.feature_weight is not None:
-            weight = tf.constant(list(self.feature_weight), tf.float32)
+            weight = tf.constant(list(self.feature_weight), mask.dtype)
             self.add_loss(tf.reduce_sum(weight * tf.reduce_sum(mask, axis=1)))
         return merge.merge_tensor_list(
             inputs * tf.cast(mask, inputs.dtype),

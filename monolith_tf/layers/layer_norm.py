@@ -40,6 +40,7 @@ class LayerNorm(base.Layer):
         self, initializer: Any = None, regularizer: Any = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.initializer = initializers.get(initializer, "ones")
         self.regularizer = tf_keras.regularizers.get(regularizer)
 
@@ -63,7 +64,7 @@ class LayerNorm(base.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         base.require_floating("inputs", inputs)
-        x = tf.cast(inputs, tf.float32)
+        x = tf.cast(inputs, self.variable_dtype)
         centered = x - tf.reduce_mean(x, axis=-1, keepdims=True)
         variance = tf.reduce_mean(tf.square(centered), axis=-1, keepdims=True)
         y = centered * tf.math.rsqrt(variance + _EPSILON) * self.gamma + self.beta

@@ -79,10 +79,12 @@ class LogitCorrection(base.Layer):
     def call(self, inputs: Any) -> tf.Tensor:
         base.require_floating("inputs", inputs)
         several = isinstance(inputs, (list, tuple))
-        logits = tf.cast(inputs[0] if several else inputs, self.variable_dtype)
+        # Of a variable, `-=` would change the variable.
+        logits = tf.convert_to_tensor(inputs[0] if several else inputs)
+        logits = tf.cast(logits, self.variable_dtype)
         outputs = tf.math.log_sigmoid(logits) if self.sample_bias else logits
         if several and len(inputs) == 2:
-            rate = tf.cast(inputs[1], self.variable_dtype)
+            rate = tf.cast(tf.convert_to_tensor(inputs[1]), self.variable_dtype)
             outputs -= tf.math.log(_aligned(rate, logits.shape.rank))
         return outputs if self.activation is None else self.activation(outputs)
 

@@ -18,7 +18,9 @@ def dense_sequence(
       position: The sequence's place in such a list.
 
     Returns:
-      The sequence, zero where a ragged row has ended, and a bool mask or None.
+      The sequence, zero where it is masked or a ragged row has ended, so that nothing a
+      masked step holds, not even NaN, reaches a result or a gradient; and a bool mask
+      or None.
 
     Raises:
       ValueError: If a ragged sequence comes with a mask.
@@ -36,4 +38,10 @@ def dense_sequence(
     if mask is None:
         return sequence, None
     mask = tf.convert_to_tensor(mask)
-    return sequence, mask if mask.dtype.is_bool else mask >= tf.cast(1, mask.dtype)
+    if not mask.dtype.is_bool:
+        mask = mask >= tf.cast(1, mask.dtype)
+    sequence = tf.convert_to_tensor(sequence)
+    valid = tf.reshape(
+        mask, tf.concat([tf.shape(mask), [1] * (sequence.shape.rank - 2)], axis=0)
+    )
+    return tf.where(valid, sequence, tf.zeros_like(sequence)), mask

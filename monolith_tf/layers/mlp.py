@@ -85,6 +85,7 @@ class MLP(base.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.output_dims = check_widths("output_dims", output_dims)
         self.initializers = per_layer_initializers(initializers, len(output_dims))
         self.kernel_regularizer = tf_keras.regularizers.get(kernel_regularizer)

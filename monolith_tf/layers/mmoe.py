@@ -13,6 +13,7 @@ from monolith_tf.layers import initializers
 from monolith_tf.layers import input_shapes
 from monolith_tf.layers import mlp
 from monolith_tf.layers import modes
+from monolith_tf.layers import params
 from monolith_tf.layers.mlp import MLP
 
 _GATE_TYPES = ("softmax", "topk", "noise_topk")
@@ -86,6 +87,11 @@ class MMoE(base.Layer):
       >>> [output.shape for output in outputs]
       [TensorShape([32, 8]), TensorShape([32, 8])]
     """
+
+    @classmethod
+    def params(cls) -> params.LayerParams:
+        """See base class; `top_k` is another name of `topk`."""
+        return params.LayerParams(cls, aliases={"top_k": "topk"})
 
     def __init__(
         self,
@@ -207,9 +213,9 @@ class MMoE(base.Layer):
           training: As in the layer's call; a noisy gate draws where it is true.
 
         Returns:
-          `[batch, tasks, experts]`, float32; each row sums to 1.
+          `[batch, tasks, experts]` in the type of the weights; each row sums to 1.
         """
-        gate_input = tf.cast(_two(inputs)[1], tf.float32)
+        gate_input = tf.cast(_two(inputs)[1], self.variable_dtype)
         logits = gate_input @ self.gate_weight  # [batch, tasks * experts]
         if self.gate_type == "noise_topk":
             clean = logits
@@ -224,7 +230,7 @@ class MMoE(base.Layer):
 
     def _noise(self, gate_input: tf.Tensor) -> tf.Tensor:
         scale = tf.nn.softplus(gate_input @ self.gate_noise)
-        return self._normal(tf.shape(scale)) * scale
+        return tf.cast(self._normal(tf.shape(scale)), scale.dtype) * scale
 
     def _keep_largest(self, gates: tf.Tensor) -> tf.Tensor:
         """Drops all gates below the k-th largest and makes the others sum to 1."""

@@ -21,17 +21,16 @@ def is_training(training: Any = None, mode: str | None = None) -> Any:
     """Says whether a layer's call trains.
 
     Args:
-      training: The call's argument: None, a bool, a number or a scalar tensor.
+      training: The call's argument: None, a bool, a number or a scalar tensor. None
+        does not train, as in Keras.
       mode: The layer's own mode, None for a layer without one. Any mode but "train"
         switches training off.
 
     Returns:
       A bool, or a bool tensor where `training` is a tensor.
     """
-    if mode is not None and mode != "train":
+    if training is None or (mode is not None and mode != "train"):
         return False
-    if training is None:
-        return mode == "train"
     if tf.is_tensor(training) or isinstance(training, tf.Variable):
         return tf.cast(training, tf.bool)
     return bool(training)

@@ -44,6 +44,7 @@ class NASLayer(base.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.segment_names = _check_names(segment_names, len(widths))
         self.widths = list(widths)
         self.initializer = initializers.get(initializer, "zeros")

@@ -3,6 +3,7 @@
 import copy
 import difflib
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 _REQUIRED = object()
@@ -16,6 +17,7 @@ class LayerParams:
 
     Args:
       cls: A layer class.
+      aliases: Another name of an argument -> its name.
 
     Example:
       >>> from monolith_tf import layers
@@ -27,8 +29,9 @@ class LayerParams:
 
     _cls: type
     _values: dict[str, Any]
+    _aliases: Mapping[str, str]
 
-    def __init__(self, cls: type) -> None:
+    def __init__(self, cls: type, aliases: Mapping[str, str] | None = None) -> None:
         parameters = list(inspect.signature(cls).parameters.values())
         values = {
             p.name: _REQUIRED if p.default is p.empty else p.default
@@ -38,15 +41,18 @@ class LayerParams:
         values.setdefault("name", None)
         object.__setattr__(self, "_cls", cls)
         object.__setattr__(self, "_values", values)
+        object.__setattr__(self, "_aliases", dict(aliases or {}))
 
     def __getattr__(self, name: str) -> Any:
         # `copy` and `pickle` look for attributes before there are values.
         values = self.__dict__.get("_values", {})
+        name = self.__dict__.get("_aliases", {}).get(name, name)
         if name not in values:
             raise AttributeError(self._unknown(name))
         return None if values[name] is _REQUIRED else values[name]
 
     def __setattr__(self, name: str, value: Any) -> None:
+        name = self._aliases.get(name, name)
         if name not in self._values:
             raise AttributeError(self._unknown(name))
         self._values[name] = value
@@ -56,7 +62,7 @@ class LayerParams:
 
     def copy(self) -> "LayerParams":
         """Returns an independent copy."""
-        twin = LayerParams(self._cls)
+        twin = LayerParams(self._cls, self._aliases)
         for name, value in self._values.items():
             if value is not _REQUIRED:
                 setattr(twin, name, copy.deepcopy(value))

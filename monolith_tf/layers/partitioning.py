@@ -13,6 +13,7 @@ _TF_PARTITIONERS = {
         tf.distribute.experimental.partitioners.MinSizePartitioner,
     )
 }
+_V1_MODULE = "tensorflow.python.ops.partitioned_variables"
 
 
 def get(identifier: Any) -> Any:
@@ -26,6 +27,12 @@ def get(identifier: Any) -> Any:
         if name in _TF_PARTITIONERS:
             return _TF_PARTITIONERS[name](**identifier["config"])
         return tf_keras.utils.deserialize_keras_object(identifier)
+    if getattr(identifier, "__module__", None) == _V1_MODULE:
+        raise TypeError(
+            "`partitioner` must be one that can be saved: those of `tf.compat.v1` "
+            f"cannot. Received: partitioner={identifier!r}. Use "
+            "`tf.distribute.experimental.partitioners.FixedShardsPartitioner`."
+        )
     if identifier is None or callable(identifier):
         return identifier
     raise TypeError(

@@ -10,15 +10,18 @@ from monolith_tf.layers.agru_cell import AGRUCell
 
 
 def static_rnn_with_attention(
-    cell: AGRUCell, inputs: tf.Tensor, scores: tf.Tensor, init_state: tf.Tensor
+    cell: AGRUCell,
+    inputs: tf.Tensor,
+    att_scores: tf.Tensor,
+    init_state: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Runs an attention cell over a sequence, unrolled step by step.
 
     Args:
       cell: A cell of width `units`.
       inputs: `[batch, time, dim]`, `time` known.
-      scores: `[batch, time]`.
-      init_state: `[batch, units]`.
+      att_scores: `[batch, time]`.
+      init_state: `[batch, units]`; None is zeros.
 
     Returns:
       The states `[batch, time, units]`, and the last of them or, without a step,
@@ -41,25 +44,29 @@ def static_rnn_with_attention(
             "Use `dynamic_rnn_with_attention`."
         )
     _build(cell, inputs)
+    init_state = _start(cell, inputs, init_state)
     projected = cell.project(inputs)  # [batch, time, 3 * units]
     states = [init_state]
     for t in range(time):
-        states.append(cell.step(projected[:, t], states[-1], scores[:, t : t + 1]))
+        states.append(cell.step(projected[:, t], states[-1], att_scores[:, t : t + 1]))
     batch, units = tf.shape(init_state)[0], init_state.shape[1]
     outputs = tf.reshape(tf.stack(states, 1)[:, 1:], [batch, time, units])
     return outputs, states[-1]
 
 
 def dynamic_rnn_with_attention(
-    cell: AGRUCell, inputs: tf.Tensor, scores: tf.Tensor, init_state: tf.Tensor
+    cell: AGRUCell,
+    inputs: tf.Tensor,
+    att_scores: tf.Tensor,
+    init_state: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Runs an attention cell over a sequence of any length, in a loop.
 
     Args:
       cell: A cell of width `units`.
       inputs: `[batch, time, dim]`.
-      scores: `[batch, time]`.
-      init_state: `[batch, units]`.
+      att_scores: `[batch, time]`.
+      init_state: `[batch, units]`; None is zeros.
 
     Returns:
       The states `[batch, time, units]`, and the last of them or, without a step,
@@ -72,7 +79,8 @@ def dynamic_rnn_with_attention(
       TensorShape([8, 3])
     """
     _build(cell, inputs)
-    steps = (swap_batch_and_time(inputs), swap_batch_and_time(scores))
+    init_state = _start(cell, inputs, init_state)
+    steps = (swap_batch_and_time(inputs), swap_batch_and_time(att_scores))
     states = run_cell(cell, *steps, init_state)
     return swap_batch_and_time(states), last_state(states, init_state)
 
@@ -122,8 +130,16 @@ def scan(
 
 def swap_batch_and_time(tensor: tf.Tensor) -> tf.Tensor:
     """Swaps the first two axes."""
+    tensor = tf.convert_to_tensor(tensor)
     rank = tensor.shape.rank
     return tf.transpose(tensor, [1, 0, *range(2, rank)])
+
+
+def _start(cell: AGRUCell, inputs: tf.Tensor, state: tf.Tensor | None) -> tf.Tensor:
+    """Returns the first state: the one given, or zeros in the type of the weights."""
+    if state is not None:
+        return tf.convert_to_tensor(state)
+    return tf.zeros([tf.shape(inputs)[0], cell.units], cell.variable_dtype)
 
 
 def _build(cell: AGRUCell, inputs: tf.Tensor) -> None:

@@ -27,7 +27,8 @@ def as_lists(
     """Checks the arguments that all losses over lists share, and arranges them.
 
     Args:
-      labels: `[batch]`, `[batch, 1]` or `[lists, size]`; negative means left out.
+      labels: `[batch]`, `[batch, 1]` or `[lists, size]`, `size` above 1; negative
+        means left out.
       logits: Like `labels`.
       weights: Like `labels`, optional.
       groups: `[batch]` keys that tell lists apart; not with `[lists, size]`.
@@ -35,7 +36,9 @@ def as_lists(
     logits = tf.cast(tf.convert_to_tensor(logits), tf.float32)
     labels = tf.cast(tf.convert_to_tensor(labels), tf.float32)
     weights = tf.ones_like(logits) if weights is None else tf.cast(weights, tf.float32)
-    flat = groups is not None or logits.shape.rank == 1
+    # A column holds a batch, as everywhere, and not lists of one.
+    is_column = logits.shape.rank == 2 and logits.shape[1] == 1
+    flat = groups is not None or logits.shape.rank == 1 or is_column
     if flat:
         labels = reduction.column("labels", labels)
         logits = reduction.column("logits", logits)

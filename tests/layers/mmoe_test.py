@@ -98,6 +98,11 @@ class MMoETest(testing.TestCase):
         gradient = tape.gradient(output, layer.gate_weight)
         self.assertAllClose(layer.gates(x), [[[1.0, 0.0]]])
         self.assertGreater(np.abs(gradient).max(), 0.0)
+        # The gate is p / stop_gradient(p), so that its gradient is that of log p.
+        p = 1.0 / (1.0 + np.exp(-2.0))
+        by_gate = layer.experts[0](x).numpy().sum()
+        expected = by_gate * (1.0 - p) * np.array([[1.0, -1.0], [2.0, -2.0]])
+        self.assertAllClose(gradient, expected, atol=1e-5)
 
     def test_noise_is_for_training_alone(self):
         x = tf.constant(self.rng.normal(size=(5, 3)), tf.float32)

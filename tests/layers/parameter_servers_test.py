@@ -13,7 +13,7 @@ from monolith_tf import testing
 from monolith_tf.testing import parameter_servers
 
 _PARTITIONERS = tf.distribute.experimental.partitioners
-_LAYERS = (
+LAYERS = (
     ("add_bias", lambda: layers.AddBias(), (4, 3)),
     ("agru_cell", lambda: layers.AGRUCell(2, "AUGRU"), [(4, 3), (4, 2), (4, 1)]),
     ("all_int", lambda: layers.AllInt(2), (4, 3, 2)),
@@ -134,7 +134,7 @@ class ParameterServersTest(testing.TestCase):
         super().setUpClass()
         cls.coordinator, cls.servers = _coordinator()
 
-    @parameterized.named_parameters(*_LAYERS)
+    @parameterized.named_parameters(*LAYERS)
     def test_trains(self, make, input_shape):
         layer = make()
         copy = parameter_servers.run(
@@ -177,5 +177,5 @@ class ParameterServersTest(testing.TestCase):
             if inspect.isclass(cls := getattr(layers, name))
             and issubclass(cls, layers.Layer)
         }
-        tried = {type(make()) for _, make, _ in _LAYERS} | {layers.GradNorm}
+        tried = {type(make()) for _, make, _ in LAYERS} | {layers.GradNorm}
         self.assertEqual(classes - tried, set())

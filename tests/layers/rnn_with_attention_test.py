@@ -64,3 +64,12 @@ class RnnWithAttentionTest(testing.TestCase):
         )
         with self.assertRaisesRegex(ValueError, "Use `dynamic_rnn_with_attention`"):
             call.get_concrete_function()
+
+    @_BOTH
+    def test_names_and_defaults_are_the_originals(self, rnn):
+        inputs, scores, _ = self._arguments()
+        cell = layers.AGRUCell(2)
+        outputs, _ = rnn(cell, inputs=tf.constant(inputs), att_scores=scores)
+        start = tf.zeros([2, 2])
+        expected, _ = rnn(cell, inputs, att_scores=scores, init_state=start)
+        self.assertAllEqual(outputs, expected)

@@ -198,3 +198,23 @@ class ListsTest(testing.TestCase):
             loss_fn(np.zeros([2, 3]), np.zeros([2, 3]), groups=[1, 2])
         with self.assertRaisesRegex(ValueError, r"`groups` must have the shape"):
             loss_fn(np.zeros(3), np.zeros(3), groups=[1, 2])
+
+    @parameterized.parameters(
+        losses.pairwise_hinge_loss,
+        losses.pairwise_logistic_loss,
+        losses.pairwise_soft_zero_one_loss,
+        losses.list_softmax_loss,
+        losses.list_mle_loss,
+        losses.approx_ndcg_loss,
+    )
+    def test_a_column_is_a_batch(self, loss):
+        labels = tf.constant([1.0, 0.0, 0.0, 1.0])
+        logits = tf.Variable([0.1, 0.4, -0.2, 0.3])
+        with tf.GradientTape() as tape:
+            column = loss(labels[:, tf.newaxis], logits[:, tf.newaxis])
+        gradient = tape.gradient(column, logits)
+        with tf.GradientTape() as tape:
+            flat = loss(labels, logits)
+        self.assertGreater(column, 0.0)
+        self.assertAllEqual(column, flat)
+        self.assertAllEqual(gradient, tape.gradient(flat, logits))

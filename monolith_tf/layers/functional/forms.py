@@ -10,6 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from monolith_tf import saving
+
 # Bytes of the plain form's largest tensor from which on XLA's was measured to be no
 # slower, by operation and device. What is not here was not seen to win: a GPU has not
 # been measured, and in half precision TensorFlow's own products of matrices are faster
@@ -39,8 +41,9 @@ def exporting() -> Iterator[None]:
     """Selects plain forms for what this thread traces, whatever is asked for.
 
     A function that must be compiled cannot run where XLA is off, as in a model server.
-    Exports of this package are traced in here; trace what `tf.saved_model.save` is to
-    save for a server in here too.
+    Exports of this package are traced in here. What Keras saves takes plain forms too.
+    A `tf.function` of your own that has been called before it is saved keeps the forms
+    that it was traced with: trace it in here.
     """
     before = is_exporting()
     _state.exporting = True
@@ -71,7 +74,7 @@ def select(
       wins: Says for "auto" whether the fused form is the faster one here.
     """
     check(fused)
-    if fused is False or is_exporting():
+    if fused is False or is_exporting() or saving.is_saving():
         return plain
     return compiled if fused is True or wins() else plain
 
