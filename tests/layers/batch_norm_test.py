@@ -88,7 +88,7 @@ class BatchNormTest(testing.TestCase):
     def test_mode_and_global_statistics_can_be_set(self):
         x = tf.constant([[1.0], [3.0]])
         layer = layers.BatchNorm(epsilon=1e-6, momentum=1.0)
-        self.assertAllClose(layer(x), [[-1.0], [1.0]])
+        self.assertAllClose(layer(x, training=True), [[-1.0], [1.0]])
         layer.set_use_global_dist(True)
         self.assertAllClose(layer(x, training=True), x)
         for mode in ("eval", "predict", "infer"):
