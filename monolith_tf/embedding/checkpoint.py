@@ -15,6 +15,7 @@ import tensorflow as tf
 from monolith_tf.embedding import checkpoint_files
 from monolith_tf.embedding import counting
 from monolith_tf.embedding import optimizer_spec
+from monolith_tf.embedding import sketch_parts
 from monolith_tf.embedding.layout import Group
 from monolith_tf.embedding.layout import shard_of
 from monolith_tf.embedding.restoring import Restoring
@@ -110,10 +111,12 @@ def save(
                 entry["counts_files"].append(file)
             counters += shard.counters.numpy()
         sketches = list(_sketches(group_shards))
-        if sketches:
-            writer = checkpoint_files.ArrayWriter(directory, f"group-{number}.sketch")
-            writer.save(np.sum([sketch.export() for sketch in sketches], axis=0))
-            entry["sketch_files"].append(writer.close())
+        for place, part in enumerate(sketch_parts.split(sketches)):
+            name = f"group-{number}-part-{place}.sketch"
+            writer = checkpoint_files.ArrayWriter(directory, name)
+            writer.save(part.exported)
+            whose = {"modulus": part.modulus, "residue": part.residue}
+            entry["sketch_files"].append({**writer.close(), **whose})
         manifest["groups"].append(entry)
         for table, row in zip(group.tables, counters.tolist(), strict=True):
             manifest["tables"].append(
@@ -152,9 +155,11 @@ def restore(
         for shard, mine in zip(of_group, _spread(ids, of_group), strict=True):
             if shard.admission is not None and shard.admission.exact is not None:
                 shard.admission.exact.load(ids[mine], counts[mine])
-    for group, exported in restoring.newest.sketches():
-        for sketch in _sketches(shards[group.name]):
-            sketch.load(exported)
+    parts: dict[str, list[sketch_parts.Part]] = {}
+    for group, part in restoring.newest.sketches():
+        parts.setdefault(group.name, []).append(part)
+    for name, of_name in parts.items():
+        sketch_parts.load(of_name, list(_sketches(shards[name])))
     for group_shards in shards.values():
         _load_counters(group_shards[0], restoring.newest.counters())
     manifest = restoring.newest.manifest

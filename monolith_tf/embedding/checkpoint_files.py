@@ -5,9 +5,9 @@ which is written last and says what the others hold, their sizes and checksums. 
 file is a sequence of NumPy arrays as `numpy.save` writes them, chunk after chunk: ids,
 weights, optimizer state, then one array for each of the group's `stamps`. A counts file
 holds the ids that wait for admission, and their counts, in the same form; a sketch file
-one array, the sum of the shards' sketches; a removed file, where only what changed was
-saved, the ids that lost their row. Rows are keyed by feature id and stand in no
-order, so that any number of shards can read them.
+one array, what a shard counted or several were given; a removed file, where only what
+changed was saved, the ids that lost their row. Rows are keyed by feature id and stand
+in no order, so that any number of shards can read them.
 """
 
 import dataclasses
@@ -189,7 +189,7 @@ def read_removed(directory: str, group: dict[str, Any]) -> Iterator[np.ndarray]:
 
 
 def read_sketches(directory: str, group: dict[str, Any]) -> Iterator[np.ndarray]:
-    """Reads the sketch of a group that counts by one."""
+    """Reads the sketches of a group that counts by them, file by file."""
     for entry in group["sketch_files"]:
         for (sketch,) in _records(directory, entry, 1):
             yield sketch

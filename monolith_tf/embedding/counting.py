@@ -1,5 +1,7 @@
 """Counting the occurrences of ids that have no row yet."""
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 
@@ -11,6 +13,29 @@ _ODD = (  # One multiplier per row of a sketch.
     0x94D0_49BB_1331_11EB,
     0xD6E8_FEB8_6659_FD93,
 )
+
+_MOST_COUNTED = 1 << 30  # Beyond it a cell stays, so that int32 never overflows.
+
+
+@dataclasses.dataclass
+class Inherited:
+    """Counts that several shards were given, and that they must not save each.
+
+    Attributes:
+      modulus: They are of ids whose hash, modulo this, is `residue`.
+      residue: See `modulus`.
+      exported: As of `Sketch.export`, when they were given.
+      halvings: How often they were halved since.
+    """
+
+    modulus: int
+    residue: int
+    exported: np.ndarray
+    halvings: int = 0
+
+    def now(self) -> np.ndarray:
+        """What is left of them."""
+        return self.exported >> self.halvings
 
 
 class ExactCounts:
@@ -76,6 +101,9 @@ class Sketch:
       min_threshold: The lowest count that is asked for. Counts are halved when the
         cells hold a quarter of it on average.
       width: Cells per row, a power of two; 16 MiB in all by default.
+
+    Attributes:
+      inherited: What other shards hold too, None where there is nothing.
     """
 
     def __init__(self, min_threshold: int, width: int = 1 << 20) -> None:
@@ -86,12 +114,15 @@ class Sketch:
             tf.zeros([len(_ODD) * width], tf.int32), trainable=False
         )
         self._total = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.inherited: Inherited | None = None
 
     def admit(self, ids: Tensor, counts: Tensor, threshold: Tensor) -> Tensor:
         """As `ExactCounts.admit`, but an id may be said to have reached it early."""
         places = self._places(ids)  # [n, rows]
-        added = tf.broadcast_to(
-            tf.cast(counts, tf.int32)[:, tf.newaxis], tf.shape(places)
+        added = tf.where(
+            self._cells.sparse_read(places) < _MOST_COUNTED,
+            tf.cast(tf.minimum(counts, _MOST_COUNTED), tf.int32)[:, tf.newaxis],
+            0,
         )
         write = tf.raw_ops.ResourceScatterAdd(
             resource=self._cells.handle, indices=places, updates=added
@@ -106,6 +137,8 @@ class Sketch:
         if int(self._total) > self._most:
             self._cells.assign(self._cells // 2)
             self._total.assign(self._total // 2)
+            if self.inherited is not None:
+                self.inherited.halvings += 1
 
     def export(self) -> np.ndarray:
         """The cells, `[rows, width]`, and as an int64 behind them the total.
@@ -117,13 +150,31 @@ class Sketch:
 
     def load(self, exported: np.ndarray) -> None:
         """Replaces everything."""
-        self._cells.assign(exported[:-1].astype(np.int32))
+        self._cells.assign(np.minimum(exported[:-1], _MOST_COUNTED).astype(np.int32))
         self._total.assign(exported[-1])
+        self.inherited = None
+
+    def zeros(self) -> np.ndarray:
+        """What `export` returns before anything is counted."""
+        return np.zeros([len(_ODD) * self._width + 1], np.int64)
+
+    def inherit(self, inherited: Inherited) -> None:
+        """Adds counts that other shards have too."""
+        self.load(self.export() + inherited.now())
+        self.inherited = dataclasses.replace(inherited)
+
+    def own(self) -> np.ndarray:
+        """As `export`, without what was inherited."""
+        exported = self.export()
+        if self.inherited is None:
+            return exported
+        return np.maximum(0, exported - self.inherited.now())
 
     def clear(self) -> None:
         """Forgets all counts."""
         self._cells.assign(tf.zeros_like(self._cells))
         self._total.assign(0)
+        self.inherited = None
 
     def _places(self, ids: Tensor) -> Tensor:
         odd = tf.constant(_ODD, tf.uint64)

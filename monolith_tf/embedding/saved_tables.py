@@ -20,6 +20,7 @@ from monolith_tf.embedding import row_update
 from monolith_tf.embedding.checkpoint_files import Chunk
 from monolith_tf.embedding.layout import Group
 from monolith_tf.embedding.shard_rows import STAMPS
+from monolith_tf.embedding.sketch_parts import Part
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.ids import HASH_BITS
 from monolith_tf.ids import NUM_SLOTS
@@ -127,12 +128,15 @@ class SavedTables:
                     mine, new_ids = route.renamed(ids)
                     yield route.group, new_ids, counts[mine]
 
-    def sketches(self) -> Iterator[tuple[Group, np.ndarray]]:
-        """Sketches of groups; ids of tables that changed their slot are not found."""
+    def sketches(self) -> Iterator[tuple[Group, Part]]:
+        """Parts of sketches; ids of tables that changed their slot are not found."""
         for saved, routes in zip(self.manifest["groups"], self._routes, strict=True):
-            for sketch in checkpoint_files.read_sketches(self.directory, saved):
+            read = checkpoint_files.read_sketches(self.directory, saved)
+            for entry, sketch in zip(saved["sketch_files"], read, strict=True):
+                # Version 0.1.0 saved the sum of all shards.
+                part = Part(entry.get("modulus", 1), entry.get("residue", 0), sketch)
                 for route in routes:
-                    yield route.group, sketch
+                    yield route.group, part
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Table name -> what happened to it before the checkpoint."""
