@@ -9,10 +9,15 @@ from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.ids import NUM_SLOTS
 
 _SECS_PER_DAY = 86_400
+_MIN_ROWS_CHECKED = 1000
 
 
 class TableFullError(RuntimeError):
     """A table has more rows than it may have, or than there is memory for."""
+
+
+class ExpiryError(RuntimeError):
+    """So many rows would expire at once that the clock is more likely to be wrong."""
 
 
 class Ages:
@@ -59,6 +64,17 @@ class Ages:
             dead |= now[stamp] - stamps[stamp] >= limits[slots]
         return dead
 
+    @property
+    def go_by_clock(self) -> bool:
+        """Whether any table lets rows expire by days."""
+        return "secs" in self._max_age
+
+    def expired_by_clock(
+        self, ids: np.ndarray, stamps: Mapping[str, np.ndarray], now_secs: float
+    ) -> np.ndarray:
+        """Which rows expire by days, `[n]`, bool."""
+        return self.expired(ids, stamps, {"step": -np.inf, "secs": now_secs})
+
     def never_looked(self) -> dict[str, float]:
         """What `next_expiry` is of rows that nobody has looked at."""
         return dict.fromkeys(self._max_age, -np.inf)
@@ -79,6 +95,23 @@ class Ages:
             stamp: float(np.min(stamps[stamp] + limits[slots], initial=np.inf))
             for stamp, limits in self._max_age.items()
         }
+
+
+def check_share(table: TableSpec, num_dead: int, num_rows: int) -> None:
+    """Checks that no more rows expire by days at once than a table allows.
+
+    Raises:
+      ExpiryError: If more would.
+    """
+    if num_rows < _MIN_ROWS_CHECKED or num_dead <= table.max_expired_share * num_rows:
+        return
+    raise ExpiryError(
+        f"Table `{table.name}`: {num_dead} of {num_rows} rows of a shard would expire "
+        f"at once, more than max_expired_share={table.max_expired_share} allows; "
+        f"expire_after_days={table.expire_after_days}. Nothing was dropped. Check this "
+        "machine's clock. If it is right, for instance after a long pause of the job, "
+        "set the table's `max_expired_share` to 1 until the job has gone on."
+    )
 
 
 def row_limit(table: TableSpec, row_bytes: int) -> int | None:

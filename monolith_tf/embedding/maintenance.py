@@ -17,6 +17,7 @@ from monolith_tf.embedding.shard_rows import ShardRows
 from monolith_tf.embedding.spec import TableSpec
 
 _CHUNK_ROWS = 1 << 16  # At a time, so that steps do not wait for long.
+_USUAL_SECS = 3600.0
 _MIN_ROOM = 0.25
 _LAST_ROOM = 0.05
 _GROWTH = (1.0, 0.25)
@@ -74,6 +75,7 @@ def _expire(shard: ShardRows, step: int | None, now_secs: float) -> None:
     now = {"step": math.inf if step is None else step, "secs": now_secs}
     if all(now[stamp] < moment for stamp, moment in shard.next_expiry.items()):
         return
+    _check_clock(shard, now_secs)
     # Rows that come from now on live as long as the shortest-lived table lets them.
     earliest = shard.ages.shortest(now)
 
@@ -88,6 +90,32 @@ def _expire(shard: ShardRows, step: int | None, now_secs: float) -> None:
     for start, end in shard.ranges(_CHUNK_ROWS):
         shard.locked(look, start, end)
     shard.next_expiry = earliest
+
+
+def _check_clock(shard: ShardRows, now_secs: float) -> None:
+    """Raises ExpiryError if the clock went ahead, and most of a table would expire.
+
+    Where the clock has moved as little as between two looks, nothing is counted.
+    """
+    before, shard.looked_at_secs = shard.looked_at_secs, now_secs
+    if not shard.ages.go_by_clock or now_secs - before < _USUAL_SECS:
+        return
+    tables = shard.group.tables
+    slots = [table.slot or 0 for table in tables]
+    counts = np.zeros([len(tables), 2], np.int64)  # Dead rows, and all.
+    for start, end in shard.ranges(_CHUNK_ROWS):
+        _, ids, stamps = shard.locked(shard.in_use, start, end)
+        dead = shard.ages.expired_by_clock(ids, stamps, now_secs)
+        of_row = shard.group.slots_of(ids)
+        for place, slot in enumerate(slots):
+            mine = of_row == slot
+            counts[place] += np.sum(dead & mine), np.sum(mine)
+    try:
+        for table, (num_dead, num_rows) in zip(tables, counts.tolist(), strict=True):
+            expiry.check_share(table, num_dead, num_rows)
+    except expiry.ExpiryError:
+        shard.looked_at_secs = before
+        raise
 
 
 def _evict(shards: Sequence[ShardRows], step: int | None) -> None:

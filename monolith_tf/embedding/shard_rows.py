@@ -1,5 +1,6 @@
 """The variables of one shard of one group, and what is done to them between steps."""
 
+import math
 import uuid
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -98,6 +99,7 @@ class ShardRows:
             )
         self.ages = expiry.Ages(group)
         self.next_expiry = self.ages.never_looked()
+        self.looked_at_secs = -math.inf  # When expiry was last looked for.
         self.removed: list[tuple[int, np.ndarray]] = []  # Step, and ids that went.
         self.is_cramped = False  # Whether memory for more rows was refused.
 

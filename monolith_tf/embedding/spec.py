@@ -105,6 +105,10 @@ class TableSpec:
         chance of `1 / admit_after` at each occurrence).
       expire_after_days: Days after its last update when a row is dropped.
       expire_after_steps: Steps after its last update when a row is dropped.
+      max_expired_share: Largest share of the rows that may expire by days at once,
+        above 0 and at most 1. Where more would, as by a clock that is a year ahead, the job
+        stops with an error before any is dropped. Tables of under 1,000 rows in a shard
+        are not checked; 1 allows all.
       max_rows: Most rows of the table, over all its shards.
       max_bytes: Most bytes of its rows with optimizer state, over all its shards.
       when_full: At that limit, raise an error or drop the rows not updated for longest.
@@ -129,6 +133,7 @@ class TableSpec:
     admission: Literal["exact", "sketch", "probabilistic"] = "exact"
     expire_after_days: float | None = None
     expire_after_steps: int | None = None
+    max_expired_share: float = 0.5
     max_rows: int | None = None
     max_bytes: int | None = None
     when_full: Literal["error", "evict_oldest"] = "error"
@@ -146,6 +151,11 @@ class TableSpec:
         _check_count("admit_after", self.admit_after)
         _check_positive("expire_after_days", self.expire_after_days)
         _check_count("expire_after_steps", self.expire_after_steps)
+        if not 0 < self.max_expired_share <= 1:
+            raise ValueError(
+                "`max_expired_share` must be above 0 and at most 1. "
+                f"Received: max_expired_share={self.max_expired_share}."
+            )
         _check_count("max_rows", self.max_rows)
         _check_count("max_bytes", self.max_bytes)
 

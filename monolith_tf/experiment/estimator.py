@@ -31,6 +31,7 @@ from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import cluster_evaluation
 from monolith_tf.training import cluster_stepper
 from monolith_tf.training import evaluation
+from monolith_tf.training import job_lock
 from monolith_tf.training import loop
 from monolith_tf.training import progressive
 from monolith_tf.training import recorder as recorder_lib
@@ -103,8 +104,13 @@ class Estimator:
         Raises:
           CheckpointError: If the checkpoint does not fit the config.
           InterruptedRun: After SIGINT or SIGTERM, with a checkpoint written.
+          JobRunsError: If another process trains in `model_dir`.
           NonFiniteLossError: If a loss is NaN or infinite.
         """
+        with job_lock.held(self._model_dir):
+            return self._train()
+
+    def _train(self) -> dict[str, float]:
         config, trainer = self.config, self.config.trainer
         checkpoint = self._checkpoints.latest()
         fixed = self._job.settle(checkpoint)
@@ -125,7 +131,6 @@ class Estimator:
         elif trainer.warm_start:
             warm_start.apply(trainer.warm_start, step, network.store, fixed.id_types)
         self._recorder.log.cut_back(progress.step if checkpoint else -1)
-        self._model_dir.mkdir(parents=True, exist_ok=True)
         yaml = config_lib.dump_config(config)
         checkpoint_lib.write_text(self._model_dir / "config.yaml", yaml)
         evaluator = self._evaluator(network)

@@ -98,6 +98,43 @@ class ExpiryTest(testing.TestCase):
         self.assertEqual(store.maintain().expired, {"t": 0})
 
 
+class WrongClockTest(testing.TestCase):
+    _YEAR = 365 * 86_400
+
+    def test_a_clock_that_is_a_year_ahead_drops_nothing(self):
+        store = _store(expire_after_days=30)
+        _train(store, 0, 2000, secs=1_700_000_000)
+        store.maintain(1, now_secs=1_700_000_100)
+        with self.assertRaisesRegex(
+            expiry.ExpiryError, "Table `t`: 2000 of 2000 rows.*Check this machine's"
+        ):
+            store.maintain(2, now_secs=1_700_000_000 + self._YEAR)
+        with self.assertRaises(expiry.ExpiryError):  # Nor does a second try.
+            store.maintain(2, now_secs=1_700_000_000 + self._YEAR)
+        self.assertEqual(_counters(store)["rows"], 2000)
+        report = store.maintain(3, now_secs=1_700_000_200)
+        self.assertEqual(report.expired, {"t": 0})
+
+    def test_a_table_may_let_all_its_rows_expire(self):
+        store = _store(expire_after_days=30, max_expired_share=1.0)
+        _train(store, 0, 2000, secs=1_700_000_000)
+        report = store.maintain(2, now_secs=1_700_000_000 + self._YEAR)
+        self.assertEqual(report.expired, {"t": 2000})
+
+    def test_rows_expire_day_by_day_as_before(self):
+        store = _store(expire_after_days=2)
+        for day in range(6):
+            _train(store, 1000 * day, 1000 * (day + 1), secs=86_400 * day)
+            store.maintain(day, now_secs=86_400 * day)
+        self.assertEqual(_counters(store)["expired"], 4000)
+
+    def test_rejects_a_share_that_is_none(self):
+        with self.assertRaisesRegex(
+            ValueError, "above 0 and at most 1. Received: .*=0"
+        ):
+            _store(max_expired_share=0)
+
+
 class LimitTest(testing.TestCase):
     def test_a_table_over_its_limit_is_an_error_that_says_what_to_set(self):
         store = _store(num_shards=2, max_rows=3)

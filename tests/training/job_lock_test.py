@@ -1,0 +1,42 @@
+"""Tests of the lock of a job's folder."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from monolith_tf.training import job_lock
+
+_HOLD = """
+import pathlib, sys, time
+from monolith_tf.training import job_lock
+with job_lock.held(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_another_process_is_refused_and_named_until_it_ends(tmp_path):
+    folder = tmp_path / "job"
+    command = [sys.executable, "-c", _HOLD, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            message = rf"trains in .*job already: process {holder.pid} on "
+            refused = pytest.raises(job_lock.JobRunsError, match=message)
+            with refused, job_lock.held(folder):
+                pass
+        finally:
+            holder.send_signal(signal.SIGKILL)
+            holder.wait(timeout=30)
+    with job_lock.held(folder):
+        assert str(os.getpid()) in (folder / "job.lock").read_text()
+
+
+def test_a_folder_is_free_after_the_run(tmp_path):
+    for _ in range(2):
+        refused = pytest.raises(job_lock.JobRunsError)
+        with job_lock.held(tmp_path), refused, job_lock.held(tmp_path):
+            pass
