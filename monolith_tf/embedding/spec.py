@@ -106,9 +106,9 @@ class TableSpec:
       expire_after_days: Days after its last update when a row is dropped.
       expire_after_steps: Steps after its last update when a row is dropped.
       max_expired_share: Largest share of the rows that may expire by days at once,
-        above 0 and at most 1. Where more would, as by a clock that is a year ahead, the job
-        stops with an error before any is dropped. Tables of under 1,000 rows in a shard
-        are not checked; 1 allows all.
+        above 0 and at most 1. Where more would, as by a clock that is a year ahead, the
+        job stops with an error before any is dropped. Tables of under 1,000 rows in a
+        shard are not checked; 1 allows all.
       max_rows: Most rows of the table, over all its shards.
       max_bytes: Most bytes of its rows with optimizer state, over all its shards.
       when_full: At that limit, raise an error or drop the rows not updated for longest.

@@ -41,7 +41,9 @@ def dense_sequence(
     if not mask.dtype.is_bool:
         mask = mask >= tf.cast(1, mask.dtype)
     sequence = tf.convert_to_tensor(sequence)
-    valid = tf.reshape(
-        mask, tf.concat([tf.shape(mask), [1] * (sequence.shape.rank - 2)], axis=0)
-    )
+    valid = mask  # [batch, time], and of a sequence [batch, ..., time, dim]
+    if sequence.shape.rank > 2:
+        batch, time = tf.unstack(tf.shape(mask))
+        between = [1] * (sequence.shape.rank - 3)
+        valid = tf.reshape(mask, [batch, *between, time, 1])
     return tf.where(valid, sequence, tf.zeros_like(sequence)), mask

@@ -17,7 +17,7 @@ from monolith_tf.layers import modes
 class ModesTest(testing.TestCase):
     @parameterized.parameters(
         (None, None, False),
-        (None, "train", True),
+        (None, "train", False),
         (None, "predict", False),
         (True, None, True),
         (1, "train", True),
@@ -57,8 +57,7 @@ class ModesTest(testing.TestCase):
         ):
             call()
             last.append(seen[-1])
-        # A bare call leaves `training` open, and then the mode decides.
-        self.assertEqual(last, [True, True, False, False])
+        self.assertEqual(last, [False, True, False, False])
 
     def test_rejects_a_mode(self):
         with self.assertRaisesRegex(ValueError, r"train, eval, predict, infer.*'test'"):
@@ -95,9 +94,10 @@ class MasksTest(testing.TestCase):
     def test_dense_sequence(self):
         keys = tf.ones([1, 3, 2])
         mask = [[True, False, True]]
+        kept = [[[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]]]
         for given in (mask, [[1.0, 0.5, 2.0]], [[1, 0, 3]]):
             dense, found = masks.dense_sequence("keys", keys, np.array(given))
-            self.assertIs(dense, keys)
+            self.assertAllEqual(dense, kept)
             self.assertAllEqual(found, mask)
         _, found = masks.dense_sequence("keys", keys, [None, np.array(mask)], 1)
         self.assertAllEqual(found, mask)
