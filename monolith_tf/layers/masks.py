@@ -41,9 +41,11 @@ def dense_sequence(
     if not mask.dtype.is_bool:
         mask = mask >= tf.cast(1, mask.dtype)
     sequence = tf.convert_to_tensor(sequence)
-    valid = mask  # [batch, time], and of a sequence [batch, ..., time, dim]
-    if sequence.shape.rank > 2:
-        batch, time = tf.unstack(tf.shape(mask))
-        between = [1] * (sequence.shape.rank - 3)
-        valid = tf.reshape(mask, [batch, *between, time, 1])
+    valid = mask  # [batch, ..., time], and of a sequence [batch, ..., time, dim]
+    if sequence.shape.rank > mask.shape.rank:
+        shape = tf.shape(mask)
+        between = [1] * (sequence.shape.rank - mask.shape.rank - 1)
+        valid = tf.reshape(
+            mask, tf.concat([shape[:-1], between, shape[-1:], [1]], axis=0)
+        )
     return tf.where(valid, sequence, tf.zeros_like(sequence)), mask
