@@ -29,6 +29,15 @@ def small_tables(monkeypatch):
         monkeypatch.setattr(sizing, "_SHARE_OF_MEMORY", 1 / 1024)
 
 
+@pytest.fixture(autouse=True)
+def no_determinism_left():
+    """Ends op determinism after a test; it is for the process, and servers lack it."""
+    yield
+    config = sys.modules.get("tensorflow.python.framework.config")
+    if config is not None and config.is_op_determinism_enabled():
+        config.disable_op_determinism()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from monolith_tf import connected
 from monolith_tf.types import Tensor
 
 MAX_ROWS = (1 << 31) - 1
@@ -330,9 +331,14 @@ _INTEGER = tf.TensorSpec([], tf.int64)
 _NUMBERS = tf.TensorSpec([None], tf.int64)
 
 
-@functools.cache
 def _function(function: Any, dtypes: tuple[tf.DType, ...]) -> Any:
     """A function of graphs, traced where nothing of the caller's graph matters."""
+    return _traced(function, dtypes, connected.cluster())
+
+
+@functools.cache
+def _traced(function: Any, dtypes: tuple[tf.DType, ...], cluster: bytes) -> Any:
+    del cluster  # A function for each.
     signature = [_RESOURCE, _RESOURCE, _NUMBERS]
     if function is _scatter_to_blocks:
         signature = [_RESOURCE] * (len(dtypes) + 1) + [_NUMBERS]

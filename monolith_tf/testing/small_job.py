@@ -1,11 +1,15 @@
 """A small job over every kind of feature, for tests that need a whole one."""
 
+import json
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from monolith_tf.embedding import checkpoint_files
+from monolith_tf.embedding import sealed
 from monolith_tf.training import checkpoint
 
 CONFIG = """\
@@ -124,3 +128,24 @@ def dense(found: checkpoint.Checkpoint) -> dict[str, np.ndarray]:
         for name in reader.get_variable_to_shape_map()
         if "OBJECT_GRAPH" not in name and "save_counter" not in name
     }
+
+
+def rewrite_manifests(
+    found: checkpoint.Checkpoint, change: Callable[[dict[str, Any]], None]
+) -> None:
+    """Changes a checkpoint's manifests, and leaves them as 0.1.0 wrote its own.
+
+    Args:
+      found: The checkpoint.
+      change: Called with the store's manifest, then with that of the checkpoint.
+    """
+    files = ("embedding/manifest.json", "manifest.json")
+    for name in files:
+        path = found.path / name
+        manifest, _ = sealed.unseal(path)
+        manifest.pop("checksums", None)
+        change(manifest)
+        if name == files[1]:
+            size = (found.path / files[0]).stat().st_size
+            manifest["files"][files[0]] = size
+        path.write_text(json.dumps(manifest), encoding="utf-8")

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 
 import numpy as np
 import pyarrow as pa
@@ -130,10 +129,10 @@ def config_dir(config):
 
 def forget_types(config):
     """Makes a checkpoint one of version 0.1.0, which did not say its types."""
-    path = small_job.last(config_dir(config)).path / "manifest.json"
-    manifest = json.loads(path.read_text())
-    del manifest["state"]["id_types"]
-    path.write_text(json.dumps(manifest))
+    small_job.rewrite_manifests(
+        small_job.last(config_dir(config)),
+        lambda manifest: manifest.get("state", {}).pop("id_types", None),
+    )
 
 
 def test_lists_of_csv_were_strings_before_types_were_kept(job):

@@ -52,7 +52,7 @@ class ResumedTest(testing.TestCase):
 
     def test_a_name_alone_goes_on_in_the_form_of_0_1_0_and_says_so(self):
         table = TableSpec(name="user", dim=2, optimizer=_load("adam"))
-        with self.assertLogs(level=logging.INFO) as logs:
+        with self.assertLogs("absl", level=logging.INFO) as logs:
             found = self._resumed(table)
         self.assertEqual(found, [[optimizer_spec.MonolithAdamSpec()]])
         self.assertRegex(

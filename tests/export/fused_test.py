@@ -60,13 +60,14 @@ class FusedTest(testing.TestCase):
             served = tf.saved_model.load(path).signatures["serving_default"](**sample)
         self.assertAllClose(served["click"], expected, rtol=1e-5, atol=1e-6)
 
-    def test_is_refused_where_it_is_saved_otherwise(self):
+    def test_is_refused_where_it_was_traced_before_it_is_saved(self):
         network = _Network()
         spec = tf.TensorSpec([None], tf.float32)
         function = tf.function(
             lambda a, b: network({"a": a, "b": b}, base.Mode.PREDICT).predictions,
             input_signature=[spec, spec],
         )
+        function(tf.ones([5]), tf.ones([5]))
         with tempfile.TemporaryDirectory() as folder:
             tf.saved_model.save(network, folder, signatures=function)
             self.assertNotEmpty(_compiled_nodes(pathlib.Path(folder)))
