@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import uuid
 from collections.abc import Mapping
 from typing import Any
 from typing import Literal
@@ -14,6 +13,7 @@ import tf_keras
 from absl import logging
 
 from monolith_tf import ids as ids_lib
+from monolith_tf import lineage as lineage_lib
 from monolith_tf.config import schema
 from monolith_tf.data import formats
 from monolith_tf.data import input_fn
@@ -45,7 +45,7 @@ class Fixed:
     Attributes:
       slots: Which table has which slot of the feature ids.
       statistics: What transforms know of the training data.
-      job: The job's identity, which no other job has.
+      lineage: The job's identity, and where it went back to an older step.
       id_types: Table -> what its ids are made of, also of tables that are no longer in
         use.
       large_integers: Table of integers -> what it does with those outside of
@@ -55,7 +55,7 @@ class Fixed:
 
     slots: slots_lib.SlotRegistry
     statistics: Mapping[str, Any]
-    job: str
+    lineage: lineage_lib.Lineage = dataclasses.field(compare=False)
     id_types: Mapping[str, columns_lib.IdType]
     large_integers: Mapping[str, ids_lib.LargeIntegers | None]
     optimizers: resumed_optimizers.Optimizers
@@ -65,7 +65,8 @@ class Fixed:
         return {
             "slots": self.slots.to_json(),
             "statistics": dict(self.statistics),
-            "job": self.job,
+            "job": self.lineage.job,
+            "lineage": self.lineage.to_json(),
             "id_types": dict(self.id_types),
             "large_integers": dict(self.large_integers),
         }
@@ -139,7 +140,7 @@ class Job:
             return Fixed(
                 slots=slots_lib.assign(wanted, former),
                 statistics=state["statistics"],
-                job=state.get("job", ""),
+                lineage=lineage_lib.of_state(state),
                 id_types={**state.get("id_types", {}), **id_types},
                 large_integers={**state.get("large_integers", {}), **large},
                 optimizers=resumed_optimizers.resumed(tables, checkpoint),
@@ -149,7 +150,7 @@ class Job:
             statistics=statistics_lib.compute(
                 self.config.features, self.source("train")
             ),
-            job=uuid.uuid4().hex,
+            lineage=lineage_lib.Lineage().branched(0),
             id_types=id_types,
             large_integers=large,
             optimizers=resumed_optimizers.of_tables(tables),

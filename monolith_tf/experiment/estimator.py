@@ -1,6 +1,7 @@
 """The Python face of a job: train, evaluate, predict, export."""
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from monolith_tf.training import cluster_evaluation
 from monolith_tf.training import cluster_stepper
 from monolith_tf.training import evaluation
 from monolith_tf.training import job_lock
+from monolith_tf.training import lineage_mark
 from monolith_tf.training import loop
 from monolith_tf.training import progressive
 from monolith_tf.training import recorder as recorder_lib
@@ -114,6 +116,9 @@ class Estimator:
         config, trainer = self.config, self.config.trainer
         checkpoint = self._checkpoints.latest()
         fixed = self._job.settle(checkpoint)
+        if checkpoint is not None:
+            lineage = lineage_mark.resumed(self._model_dir, checkpoint)
+            fixed = dataclasses.replace(fixed, lineage=lineage)
         step = self._job.train_step(fixed, anew=True)
         network = step.network
         source = self._job.source("train")

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from monolith_tf import lineage as lineage_lib
 from monolith_tf.config import schema
 from monolith_tf.embedding import frozen as frozen_lib
 from monolith_tf.experiment import build
@@ -12,6 +13,7 @@ from monolith_tf.features import encode
 from monolith_tf.models.network import Network
 from monolith_tf.training import actions as actions_lib
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import lineage_mark
 from monolith_tf.training import run as run_lib
 
 
@@ -40,15 +42,15 @@ class Exporter:
         rows = frozen_lib.saved_rows(
             self._job.tables(fixed), checkpoint.embedding_dir, seed=self._config.seed
         )
-        origin = saved_model.Origin(job=fixed.job, step=checkpoint.step)
+        origin = saved_model.Origin(lineage=fixed.lineage, step=checkpoint.step)
         return self._export(step.network, rows, origin, directory)
 
     def present(self, run: run_lib.Run, directory: str | pathlib.Path) -> pathlib.Path:
         """Exports the present values of a run, and returns the version's folder."""
         network = run.step.network
-        origin = saved_model.Origin(
-            job=run.static_state.get("job"), step=run.progress.step
-        )
+        lineage = lineage_lib.of_state(run.static_state)
+        lineage_mark.write(run.model_dir, lineage, run.progress.step)
+        origin = saved_model.Origin(lineage=lineage, step=run.progress.step)
         return self._export(network, network.store.rows, origin, directory)
 
     def _export(

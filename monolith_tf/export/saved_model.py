@@ -25,6 +25,7 @@ from monolith_tf.export import versions
 from monolith_tf.export import warmup
 from monolith_tf.export.spec import ExportSpec
 from monolith_tf.features.columns import ColumnType
+from monolith_tf.lineage import Lineage
 from monolith_tf.models import network as network_lib
 
 
@@ -33,11 +34,11 @@ class Origin:
     """What an export was made of.
 
     Attributes:
-      job: Identity of the training job, or None.
+      lineage: Of the training job; the default is none, and takes no updates.
       step: The global step of the exported values.
     """
 
-    job: str | None = None
+    lineage: Lineage = dataclasses.field(default_factory=Lineage)
     step: int = 0
 
 
@@ -117,6 +118,7 @@ class _Export:
                     network.store,
                     [counted.rows(frozen.group) for frozen in network.store.groups],
                     self._origin.step,
+                    self._origin.lineage,
                 )
             else:  # Integers that come later may be of any size.
                 ranges = counted.ranges(network.store.integers)
@@ -200,7 +202,8 @@ class _Export:
         user = set(spec.user_features)
         features = self._network.encoder.features if user else ()
         return {
-            "job": self._origin.job,
+            "job": self._origin.lineage.job,
+            "lineage": self._origin.lineage.to_json(),
             "step": self._origin.step,
             "columns": {
                 name: {

@@ -12,6 +12,7 @@ from monolith_tf.embedding import layout
 from monolith_tf.embedding.frozen import FrozenStore
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.export import signatures
+from monolith_tf.lineage import Lineage
 from monolith_tf.types import Tensor
 
 KEY = "update_embeddings"
@@ -28,17 +29,33 @@ class Updates(tf.Module):
       store: The store, of which some rows are spare.
       num_rows: Rows of each of its groups that are in use.
       step: The global step at which they were trained.
+      lineage: Of the job that trained them.
     """
 
-    def __init__(self, store: FrozenStore, num_rows: Sequence[int], step: int) -> None:
+    def __init__(
+        self,
+        store: FrozenStore,
+        num_rows: Sequence[int],
+        step: int,
+        lineage: Lineage,
+    ) -> None:
         super().__init__(name="updates")
         self._store = store
         self.used = [_scalar(number + 1) for number in num_rows]  # With row 0.
         self.step = _scalar(step)
+        self.newest = _scalar(step)  # Of all rows; above `step` while they come.
+        self.lineage = tf.Variable(str(lineage), dtype=tf.string, trainable=False)
         self.token = _scalar(0)  # When it was first asked, in microseconds.
 
     def apply(
-        self, table: Tensor, ids: Tensor, rows: Tensor, step: Tensor, token: Tensor
+        self,
+        table: Tensor,
+        ids: Tensor,
+        rows: Tensor,
+        step: Tensor,
+        token: Tensor,
+        lineage: Tensor,
+        newest: Tensor,
     ) -> dict[str, Tensor]:
         """Writes rows, and gives ids that have none a spare one.
 
@@ -54,6 +71,9 @@ class Updates(tf.Module):
           step: The global step that the model has reached with them; 0 if more follow.
           token: What an earlier request was answered; refused if the model was loaded
             anew since then, and so may have forgotten that request. 0 for none.
+          lineage: The sender's `lineage.Lineage`, as a string; refused if the served
+            rows are not a part of its past.
+          newest: The step of the checkpoint that the rows are of.
         """
         places = _Places(self._store)
         with tf.control_dependencies(places.check(table, ids, rows)):
@@ -71,8 +91,14 @@ class Updates(tf.Module):
                 [f"{KEY}: the model was loaded anew since it gave the token", token],
             )
         with tf.control_dependencies([same]):
-            taken = self.token.assign(mine)
-        with tf.control_dependencies([taken]):
+            related = self._related(lineage)
+        with tf.control_dependencies(related):
+            taken = [
+                self.token.assign(mine),
+                self.lineage.assign(lineage),
+                self.newest.assign(tf.reduce_max([self.newest, newest, step])),
+            ]
+        with tf.control_dependencies(taken):
             inserted, used, capacity = tf.switch_case(
                 place,
                 [
@@ -91,6 +117,33 @@ class Updates(tf.Module):
             "step": tf.identity(reached),
             "token": mine,
         }
+
+    def _related(self, lineage: Tensor) -> list[tf.Operation]:
+        """Returns operations that fail unless `lineage.accepts`."""
+        served = self.lineage.read_value()
+        mine, theirs = tf.strings.split(served, ","), tf.strings.split(lineage, ",")
+        size = tf.size(mine)
+        begins = (tf.size(theirs) >= size) & tf.reduce_all(
+            tf.equal(mine[: tf.size(theirs)], theirs[:size])
+        )
+        known = tf.debugging.Assert(
+            begins & ((served != "") | (lineage == "")),
+            [f"{KEY}: the rows are of another lineage than the served ones:", served],
+        )
+        # Where the sender left the line of the served rows; far away if it did not.
+        ends = tf.strings.split(theirs[size : size + 1], "@").values[1:]
+        left = tf.concat([tf.strings.to_number(ends, tf.int64), [tf.int64.max]], 0)
+        with tf.control_dependencies([known]):
+            behind = tf.debugging.Assert(
+                self.newest <= left[0],
+                [
+                    f"{KEY}: the served rows are ahead of where the job went back. "
+                    "Their step, and where:",
+                    self.newest,
+                    left[0],
+                ],
+            )
+        return [known, behind]
 
     def _apply(
         self, place: int, ids: Tensor, rows: Tensor
@@ -200,6 +253,8 @@ class Update(signatures.Signature):
             "rows": tf.TensorSpec([None, None], tf.float32, name="rows"),
             "step": tf.TensorSpec([], tf.int64, name="step"),
             "token": tf.TensorSpec([], tf.int64, name="token"),
+            "lineage": tf.TensorSpec([], tf.string, name="lineage"),
+            "newest": tf.TensorSpec([], tf.int64, name="newest"),
         }
         self._updates = updates
         self._store = store
@@ -218,6 +273,8 @@ class Update(signatures.Signature):
             "rows": np.zeros([0, group.dim], np.float32),
             "step": np.array(0, np.int64),
             "token": np.array(0, np.int64),
+            "lineage": np.array(self._updates.lineage.numpy(), object),
+            "newest": np.array(0, np.int64),
         }
 
     def expected(

@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 from absl import logging
 
+from monolith_tf import lineage as lineage_lib
 from monolith_tf.serving import changed_rows
 from monolith_tf.serving import errors
 from monolith_tf.serving import update_client
@@ -74,7 +75,8 @@ def publish(
 
     Raises:
       ServingError: If the server's model takes no updates or has no more room for new
-        ids, or the server does not answer.
+        ids; if its rows are of another job, or newer than the newest checkpoint; or if
+        the server does not answer.
       ValueError: If there is no checkpoint, or it is damaged.
     """
     checkpoints = checkpoint_lib.CheckpointDir(pathlib.Path(model_dir) / "checkpoints")
@@ -85,8 +87,15 @@ def publish(
             "`monolith-tf train CONFIG`."
         )
 
+    lineage = lineage_lib.of_state(newest.manifest["state"])
+    if not lineage.branches:
+        raise errors.ServingError(
+            f"{newest.path} does not say which job it is of. Train on, export again, "
+            "and publish the next checkpoint."
+        )
+
     def attempt() -> Published:
-        with update_client.UpdateClient(address, name) as client:
+        with update_client.UpdateClient(address, name, lineage, newest.step) as client:
             return _publish(client, checkpoints, newest, chunk_bytes)
 
     return _patiently(attempt, address, patience_secs)
@@ -116,11 +125,10 @@ def _publish(
                 removed += len(piece.ids)
         client.update(nothing, step=newest.step)
     elif start > newest.step:
-        logging.warning(
-            "%s stands at step %d, ahead of the newest checkpoint, of step %d.",
-            client.address,
-            start,
-            newest.step,
+        raise errors.ServingError(
+            f"{client.address} stands at step {start}, ahead of the newest checkpoint "
+            f"that can be read, of step {newest.step}. Publish again when the job is "
+            "further, or export it: `monolith-tf export CONFIG`."
         )
     step = max(start, newest.step)
     return Published(client.version, start, step, updated, removed, inserted)

@@ -7,6 +7,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
+from monolith_tf import lineage as lineage_lib
 from monolith_tf.export import updates
 from monolith_tf.serving import changed_rows
 from monolith_tf.serving import errors
@@ -45,12 +46,18 @@ class UpdateClient:
     Args:
       address: `host:port`.
       name: What the server calls the model.
+      lineage: Of the job whose rows are sent.
+      newest: The step of their checkpoint.
     """
 
-    def __init__(self, address: str, name: str) -> None:
+    def __init__(
+        self, address: str, name: str, lineage: lineage_lib.Lineage, newest: int
+    ) -> None:
         self.address = address
         self.version = 0
         self._name = name
+        self._lineage = lineage
+        self._newest = newest
         self._channel = grpc.insecure_channel(address)
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         self._token = 0
@@ -70,7 +77,8 @@ class UpdateClient:
 
         Raises:
           BrokenError: If what answered before is gone; nothing has changed then.
-          ServingError: If the model takes no updates, or has no room.
+          ServingError: If the model takes no updates, or has no room; or its rows are
+            of another job, or newer than the job's.
           grpc.RpcError: If there is no answer.
         """
         request = predict_pb2.PredictRequest()
@@ -84,6 +92,8 @@ class UpdateClient:
             ("rows", tf.make_tensor_proto(rows.weights, tf.float32)),
             ("step", tf.make_tensor_proto(step, tf.int64)),
             ("token", tf.make_tensor_proto(self._token, tf.int64)),
+            ("lineage", tf.make_tensor_proto(str(self._lineage))),
+            ("newest", tf.make_tensor_proto(self._newest, tf.int64)),
         ):
             request.inputs[key].CopyFrom(value)
         try:
@@ -107,6 +117,25 @@ class UpdateClient:
             return errors.ServingError(
                 f"The model at {self.address} takes no updates: it has no signature "
                 f"`{SIGNATURE}`. Set `export.spare_rows` and export it again."
+            )
+        if SIGNATURE not in text and "lineage" in text and "newest" in text:
+            return errors.ServingError(
+                f"The model at {self.address} was exported by a version of monolith_tf "
+                "that gave it no lineage, so nobody can say whose rows it has. Export "
+                f"it again: `monolith-tf export CONFIG`. It says: {text}"
+            )
+        if "another lineage" in text:
+            return errors.ServingError(
+                f"{self.address} serves another job's model, or one that trained on "
+                f"after this job went back. This job is {self._lineage}. Publish that "
+                "job's rows, or export this one: `monolith-tf export CONFIG`. "
+                f"It says: {text}"
+            )
+        if "ahead of where" in text:
+            return errors.ServingError(
+                f"{self.address} has newer rows than the step from which this job "
+                "goes on. Export a new version: `monolith-tf export CONFIG`. "
+                f"It says: {text}"
             )
         if "unknown table" in text and updates.EXACT in text:
             return errors.ServingError(

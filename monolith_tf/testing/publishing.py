@@ -18,6 +18,8 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.embedding.store import EmbeddingStore
+from monolith_tf.lineage import Branch
+from monolith_tf.lineage import Lineage
 from monolith_tf.training import checkpoint as checkpoint_lib
 
 TABLES = (
@@ -25,6 +27,10 @@ TABLES = (
     TableSpec(name="b", slot=2, dim=3),
     TableSpec(name="c", slot=3, dim=3),
 )
+
+LINEAGE = Lineage((Branch("a" * 32),))
+"""Of the job."""
+STATE = {"lineage": LINEAGE.to_json()}
 
 Found = dict[int, tuple[str, np.ndarray]]
 """Feature id -> its table and row."""
@@ -142,7 +148,7 @@ class RowJob:
             self.step += 1
             self._store.maintain(self.step)
         checkpoints = checkpoint_lib.CheckpointDir(self.folder / "checkpoints")
-        checkpoints.save(self._root, self._store, step=self.step, state={})
+        checkpoints.save(self._root, self._store, step=self.step, state=STATE)
 
     def rows(self, values: Iterable[int]) -> Found:
         """Returns those of the ids of values that have a row."""

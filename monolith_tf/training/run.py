@@ -7,9 +7,11 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 
+from monolith_tf import lineage as lineage_lib
 from monolith_tf.data.spec import Split
 from monolith_tf.training import architecture
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import lineage_mark
 from monolith_tf.training import recorder as recorder_lib
 from monolith_tf.training import step as step_lib
 
@@ -128,6 +130,8 @@ class Run:
         wanted, self._wanted = self._wanted, None
         state = self._state()
         if self.saved is None or not _holds(self.saved, self.progress.step, state):
+            lineage = lineage_lib.of_state(state)
+            lineage_mark.write(self.model_dir, lineage, self.progress.step)
             self.saved = self.checkpoints.save(
                 self.step.state,
                 self.step.network.store,

@@ -17,6 +17,8 @@ from monolith_tf.export import metadata
 from monolith_tf.export import saved_model
 from monolith_tf.export import spec as spec_lib
 from monolith_tf.export import warmup
+from monolith_tf.lineage import Branch
+from monolith_tf.lineage import Lineage
 from monolith_tf.testing import c_session
 from monolith_tf.testing import small_network
 
@@ -45,6 +47,9 @@ def _examples(columns):
         example.features.feature["price"].float_list.value.append(price)
         examples.append(example.SerializeToString())
     return np.array(examples, object)
+
+
+_LINEAGE = Lineage((Branch("a job"),))
 
 
 class ExportTest(testing.TestCase):
@@ -231,10 +236,11 @@ class ExportTest(testing.TestCase):
             TableSpec(name="item", slot=2, dim=3, compressor="int8", int8_range=4.0),
         ]
         path = self.export(
-            tables=tables, origin=saved_model.Origin(job="a job", step=12)
+            tables=tables, origin=saved_model.Origin(lineage=_LINEAGE, step=12)
         )
         found = metadata.read(path)
         self.assertEqual(found["job"], "a job")
+        self.assertEqual(found["lineage"], [["a job", 0]])
         self.assertEqual(found["step"], 12)
         self.assertEqual(found["user_columns"], ["history", "user"])
         groups = found["groups"]

@@ -14,11 +14,14 @@ from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.export import metadata
 from monolith_tf.export import saved_model
 from monolith_tf.export import spec as spec_lib
+from monolith_tf.lineage import Branch
+from monolith_tf.lineage import Lineage
 from monolith_tf.testing import c_session
 from monolith_tf.testing import small_network
 
 _KEY = "update_embeddings"
 _SPARE = 4
+_LINEAGE = Lineage((Branch("mine"),))
 
 
 def _update(table, values, rows, step=0, token=0):
@@ -30,6 +33,8 @@ def _update(table, values, rows, step=0, token=0):
             "rows": np.array(rows, np.float32),
             "step": np.array(step, np.int64),
             "token": np.array(token, np.int64),
+            "lineage": np.array(str(_LINEAGE).encode(), object),
+            "newest": np.array(step, np.int64),
         },
     )
 
@@ -63,7 +68,7 @@ class UpdatesTest(testing.TestCase):
             self.folder,
             rows=lambda: chunks,
             spec=spec_lib.ExportSpec(spare_rows=_SPARE),
-            origin=saved_model.Origin(step=100),
+            origin=saved_model.Origin(lineage=_LINEAGE, step=100),
         )
 
     @contextlib.contextmanager
@@ -135,6 +140,7 @@ class UpdatesTest(testing.TestCase):
             self.folder,
             rows=lambda: chunks,
             spec=spec_lib.ExportSpec(spare_rows=_SPARE),
+            origin=saved_model.Origin(lineage=_LINEAGE),
         )
         described = metadata.read(path)["tables"]
         kinds = {name: table["large_integers"] for name, table in described.items()}

@@ -1,5 +1,7 @@
 """What cannot be published is told."""
 
+import functools
+
 import grpc
 import pytest
 
@@ -62,13 +64,38 @@ def test_what_a_server_refuses_is_told(job, code, text, told):
         publishing.publish(job.folder, address, patience_secs=0.5)
 
 
-def test_a_server_that_is_ahead_is_told(job, caplog):
+def test_a_server_that_is_ahead_is_refused(job):
     job.train([1])
-    with support.listening(support.UpdateServer(step=7)) as address:
-        done = publishing.publish(job.folder, address)
-        assert done == publishing.Published(1, 7, 7, 0, 0, 0)
-        told = f"{address} stands at step 7, ahead of the newest checkpoint, of step 1."
-        assert told in caplog.text
+    server = support.UpdateServer(step=7)
+    told = (
+        "stands at step 7, ahead of the newest checkpoint that can be read, of step 1"
+    )
+    with (
+        support.listening(server) as address,
+        pytest.raises(errors.ServingError, match=told),
+    ):
+        publishing.publish(job.folder, address)
+    assert not server.rows
+
+
+def test_an_export_without_a_lineage_is_to_be_exported_again(job):
+    job.train([1])
+    refusing = _refusing(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "input size does not match signature: 7!=5. Sent extra: {lineage,newest}.",
+    )
+    refusing.before = functools.partial(_raise_now, refusing.before)
+    with (
+        support.listening(refusing) as address,
+        pytest.raises(
+            errors.ServingError, match=r"gave it no lineage.* Export it again"
+        ),
+    ):
+        publishing.publish(job.folder, address)
+
+
+def _raise_now(refuse, number):
+    refuse(number + 1)
 
 
 def test_a_job_that_does_not_track_updates_is_told(tmp_path):

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from monolith_tf import lineage as lineage_lib
 from monolith_tf.export import saved_model
 from monolith_tf.export import spec as spec_lib
+from monolith_tf.lineage import Branch
+from monolith_tf.lineage import Lineage
 from monolith_tf.serving import changed_rows
 from monolith_tf.serving import errors
 from monolith_tf.serving import update_client
@@ -17,6 +20,8 @@ _WEIGHTS = {
     "item": {1: [1.0, 1.0, 1.0]},
 }
 _SPARE = 2
+_JOB = Lineage((Branch("mine"),))
+_OTHER = Lineage((Branch("other"),))
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +35,7 @@ def exported(tmp_path_factory):
         folder,
         rows=lambda: chunks,
         spec=spec_lib.ExportSpec(spare_rows=_SPARE),
-        origin=saved_model.Origin(step=100),
+        origin=saved_model.Origin(lineage=_JOB, step=100),
     )
     return folder
 
@@ -42,8 +47,13 @@ def export_dir(exported):
 
 @pytest.fixture
 def client(server):
-    with update_client.UpdateClient(f"127.0.0.1:{server.port}", "default") as made:
+    with _connected(server, _JOB) as made:
         yield made
+
+
+def _connected(server, lineage, newest=120):
+    address = f"127.0.0.1:{server.port}"
+    return update_client.UpdateClient(address, "default", lineage, newest)
 
 
 @pytest.fixture
@@ -150,7 +160,52 @@ def test_updates_by_rest(rest):
             "rows": [[1, 0, 0]],
             "step": 0,
             "token": 0,
+            "lineage": "mine@0",
+            "newest": 0,
         },
     }
     status, answer = rest("default:predict", body)
     assert (status, answer["outputs"]["inserted"]) == (200, 0)
+
+
+def _branched(step):
+    return Lineage((*_JOB.branches, Branch("later", step)))
+
+
+@pytest.mark.parametrize(
+    "lineage", [_OTHER, Lineage((*_OTHER.branches, Branch("mine")))]
+)
+def test_another_jobs_rows_are_refused_and_the_right_ones_are_not(
+    server, client, sums, lineage
+):
+    assert not lineage_lib.accepts(_JOB, 100, lineage)
+    with (
+        _connected(server, lineage) as other,
+        pytest.raises(errors.ServingError, match="serves another job's model"),
+    ):
+        other.update(_rows([7], [[9, 9, 9]]), step=200)
+    assert sums([7]) == [6]
+    assert client.update(_rows([7], [[1, 1, 1]]), step=110).step == 110
+    assert sums([7]) == [3]
+
+
+def test_a_job_that_went_back_goes_on_where_the_server_is_not_ahead(
+    server, client, sums
+):
+    # Half an update of the first line: its rows are newer than the server's step.
+    client.update(_rows([7], [[1, 1, 1]]))
+    for step, accepted in ((110, False), (119, False), (120, True)):
+        assert lineage_lib.accepts(_JOB, 120, _branched(step)) == accepted
+        with _connected(server, _branched(step), 150) as later:
+            if accepted:
+                assert later.update(_rows([7], [[2, 2, 2]])).step == 100
+            else:
+                with pytest.raises(errors.ServingError, match="has newer rows than"):
+                    later.update(_rows([7], [[2, 2, 2]]))
+                assert sums([7]) == [3]
+    assert sums([7]) == [6]
+    # The line that was left is refused now.
+    assert not lineage_lib.accepts(_branched(120), 150, _JOB)
+    with pytest.raises(errors.ServingError, match="after this job went back"):
+        client.update(_rows([7], [[1, 1, 1]]))
+    assert sums([7]) == [6]
