@@ -1,9 +1,11 @@
 """TensorFlow-native training of recommender models with sharded embeddings."""
 
 from monolith_tf import _keras
+from monolith_tf import _keras_registry
 from monolith_tf import _lazy
 
 _keras.use_keras_2()
+_keras_registry.register()
 
 __version__ = "0.1.0"
 

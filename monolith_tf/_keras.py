@@ -26,15 +26,17 @@ def use_keras_2() -> None:
             f"monolith_tf needs Keras 2 (`tf_keras`) behind `tf.keras`. "
             f"Received: {_SWITCH}={value!r}. Unset it or set it to 1."
         )
-    os.environ[_SWITCH] = "1"
     tensorflow = sys.modules.get("tensorflow")
     loader = getattr(tensorflow, "__dict__", {}).get("keras")
-    # The lazy loader keeps what it resolved to in its own dictionary; reading it there
-    # does not resolve it.
-    version = getattr(loader, "__dict__", {}).get("_tfll_keras_version")
-    if version is not None and version != "tf_keras":
+    # A lazy loader is there until the first use, and then the module itself. Reading
+    # the dictionary of the loader does not resolve it.
+    found = getattr(loader, "__dict__", {})
+    version = found.get("_tfll_keras_version")
+    is_keras_3 = str(found.get("__name__")).startswith("keras.")
+    if is_keras_3 or version not in (None, "tf_keras"):
         raise ImportError(
             "`tf.keras` was used before `import monolith_tf` and stands for Keras 3 in "
             "this process. Import monolith_tf first, or set TF_USE_LEGACY_KERAS=1 in "
             "the environment."
         )
+    os.environ[_SWITCH] = "1"

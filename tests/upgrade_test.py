@@ -9,7 +9,6 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-import monolith_tf as mt
 from monolith_tf.embedding.placement import Placement
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
@@ -18,8 +17,6 @@ from monolith_tf.experiment.estimator import Estimator
 from monolith_tf.testing import small_job
 from monolith_tf.training import checkpoint
 
-# Keras finds classes by name once their modules are loaded.
-_CLASSES = (mt.embedding.Embedding, mt.layers.CIN, mt.layers.MLP, mt.layers.SeNet)
 _GOLDEN = pathlib.Path(__file__).parent / "golden" / "v0_1_0"
 
 

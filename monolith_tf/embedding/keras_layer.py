@@ -148,7 +148,8 @@ class Embedding(tf_keras.layers.Layer):
             "step", shape=[], dtype=tf.int64, initializer="zeros", trainable=False
         )
         self._saved_rows = keras_saving.SavedRows(self.name, self._rows)
-        self._add_trackable(self._saved_rows, trainable=False)
+        weight = keras_saving.RowsWeight(f"{self.name}/rows", self._saved_rows)
+        self._add_trackable(weight, trainable=False)
         self._serving = keras_saving.Serving(self._rows)
         self._training = RowTraining(
             self.name,

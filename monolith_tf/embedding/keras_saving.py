@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tf_keras.src.engine import base_layer_utils
 
 from monolith_tf.embedding.checkpoint_files import Chunk
 from monolith_tf.embedding.keyed_rows import KeyedRows
@@ -86,6 +87,30 @@ class SavedRows(tf.__internal__.tracking.Trackable):
 
     def _restore_in_order(self, *tensors: Tensor) -> None:
         self.restore(dict(zip(_ARRAYS, tensors, strict=True)))
+
+
+class RowsWeight(base_layer_utils.TrackableWeightHandler):  # type: ignore[misc]
+    """Rows among the weights of a layer.
+
+    Args:
+      name: As of a variable; what TensorBoard calls the rows.
+      rows: The rows.
+    """
+
+    def __init__(self, name: str, rows: SavedRows) -> None:
+        super().__init__(rows)
+        self.name = name
+        self._rows = rows
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        # Callbacks read weights as they read variables.
+        del copy  # It is always one.
+        weights: np.ndarray = self._rows.arrays()["weights"]
+        return weights if dtype is None else weights.astype(dtype)
+
+    def __repr__(self) -> str:
+        # Keras names it when it refuses to write an `.h5` file.
+        return f"<`{self.name}`, which `.keras` and `.weights.h5` files hold>"
 
 
 class ServedRows(tf.Module):

@@ -1,6 +1,7 @@
 import pathlib
 
 import numpy as np
+import pytest
 import tensorflow as tf
 import tf_keras
 from absl.testing import parameterized
@@ -146,3 +147,32 @@ class KerasSavingTest(testing.TestCase):
             ValueError, r"rows of embedding `table`\. .*without \['keys', 'weights'"
         ):
             table.load_own_variables({"0": np.zeros([10, 2])})
+
+    @parameterized.parameters("save", "save_weights")
+    @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+    def test_an_h5_file_is_refused_and_says_which_forms_hold_the_rows(self, method):
+        model = self._trained()
+        with self.assertRaisesRegex(
+            NotImplementedError,
+            r"not supported in h5, .*`table/rows`, which `\.keras` and `\.weights\.h5` "
+            "files hold",
+        ):
+            getattr(model, method)(f"{self.get_temp_dir()}/{method}.h5")
+
+    def test_tensor_board_shows_histograms_of_the_rows(self):
+        folder = self.get_temp_dir()
+        board = tf_keras.callbacks.TensorBoard(
+            folder, histogram_freq=1, write_images=True
+        )
+        model = self._trained()
+        model.fit(_KEYS, _LABELS, epochs=1, verbose=0, callbacks=[board])
+        (file,) = pathlib.Path(folder).rglob("events*")
+        found = {}
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            found |= {v.tag: tf.make_ndarray(v.tensor) for v in event.summary.value}
+        # Each line of a histogram is left edge, right edge and count.
+        histogram = found["table/rows/histogram"]
+        _, rows = _table(model).get_rows()
+        self.assertEqual(histogram[:, 2].sum(), rows.size)
+        self.assertAllClose(histogram[0, 0], rows.min())
+        self.assertAllClose(histogram[-1, 1], rows.max())
