@@ -89,7 +89,7 @@ class SavedRows(tf.__internal__.tracking.Trackable):
         self.restore(dict(zip(_ARRAYS, tensors, strict=True)))
 
 
-class RowsWeight(base_layer_utils.TrackableWeightHandler):  # type: ignore[misc]
+class RowsWeight(base_layer_utils.TrackableWeightHandler):
     """Rows among the weights of a layer.
 
     Args:
