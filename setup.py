@@ -48,6 +48,7 @@ setuptools.setup(
         ],
         "serving": _SERVING,
         "dev": ["pre-commit>=4", "pytest-cov>=7"],
+        "mutate": ["cosmic-ray>=8.7"],
         "docs": ["sphinx>=9", "myst-parser>=5", "furo"],
         "plot": ["matplotlib>=3.10"],
     },

@@ -1,0 +1,93 @@
+"""Draws mutants of a package, and finds the tests that cover a module."""
+
+import ast
+import collections
+import pathlib
+import random
+import re
+
+from cosmic_ray.commands import init
+from cosmic_ray.work_db import WorkDB
+from cosmic_ray.work_item import WorkItem
+
+_NODES = (ast.AnnAssign, ast.arg)
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def _annotated(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Returns start and end of each annotation: no test can notice a change there."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        annotation = None
+        if isinstance(node, _NODES):
+            annotation = node.annotation
+        elif isinstance(node, _FUNCTIONS):
+            annotation = node.returns
+        if annotation is not None:
+            start = (annotation.lineno, annotation.col_offset)
+            found.append((start, (annotation.end_lineno, annotation.end_col_offset)))
+    return found
+
+
+def _changes(path: pathlib.Path) -> list[WorkItem]:
+    """Returns all changes of a file, in an order that does not depend on their ids."""
+    database = WorkDB(":memory:", WorkDB.Mode.create)
+    init([path], database, {})
+    items = sorted(
+        database.work_items,
+        key=lambda item: (
+            item.mutations[0].operator_name,
+            item.mutations[0].occurrence,
+        ),
+    )
+    database.close()
+    return items
+
+
+def draw(package: pathlib.Path, count: int, seed: int) -> list[WorkItem]:
+    """Returns up to `count` mutants, at most one at each place.
+
+    Places are drawn first, then one change at each: a comparison, for which there are
+    many changes, weighs no more than a number.
+
+    Args:
+      package: Folder of the package, relative to the current folder.
+      count: Largest number of mutants.
+      seed: Of the draw; the same seed and source give the same mutants.
+    """
+    places = collections.defaultdict(list)
+    for path in sorted(package.rglob("*.py")):
+        annotated = _annotated(path.read_text(encoding="utf-8"))
+        for item in _changes(path):
+            (mutation,) = item.mutations
+            start, end = tuple(mutation.start_pos), tuple(mutation.end_pos)
+            if not any(a <= start < b for a, b in annotated):
+                places[str(path), start, end].append(item)
+    rng = random.Random(seed)
+    drawn = rng.sample(sorted(places), min(count, len(places)))
+    return [rng.choice(places[place]) for place in drawn]
+
+
+def covering_tests(module: pathlib.Path) -> list[str]:
+    """Returns the test files of a module, its own first.
+
+    They are `<module>_test.py` and those of the same folder of `tests` that import the
+    module. A module without any is covered by the whole folder.
+
+    Args:
+      module: Path from the root, such as `monolith_tf/training/loop.py`.
+    """
+    parent = pathlib.Path("tests", *module.parts[1:-1])
+    own = parent / f"{module.stem}_test.py"
+    dotted = ".".join(module.parts[:-1])
+    imports = re.compile(
+        rf"from {re.escape(dotted)} import {module.stem}\b"
+        rf"|(from|import) {re.escape(dotted)}\.{module.stem}\b"
+    )
+    others = [
+        path
+        for path in sorted(parent.glob("*_test.py"))
+        if path != own and imports.search(path.read_text(encoding="utf-8"))
+    ]
+    found = [own, *others] if own.exists() else others
+    return [str(path) for path in found or [parent]]
