@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 import tf_keras
+from absl.testing import parameterized
 
 from monolith_tf import layers
 from monolith_tf import testing
@@ -119,6 +120,20 @@ class TrainStepTest(testing.TestCase):
         self.assertAllClose(result.norm, norm)
         self.assertAllClose(step.network.model.dense.kernel, [[1 - 0.1 * 15 / norm]])
         self.assertAllClose(_rows(step)[0], [-0.1 * 3 / norm] * 2)
+
+    @parameterized.parameters(1.001, 1000.0)
+    def test_a_norm_below_the_bound_is_left_as_it_is(self, bound):
+        norm = np.sqrt(15**2 + 2 * 3**2 + 2 * 6**2)
+        step = _step(_Sum(), clip_norm=bound * norm)
+        self.assertAllClose(_run(step, _batch()).norm, norm)
+        self.assertAllClose(step.network.model.dense.kernel, [[1 - 0.1 * 15]])
+        self.assertAllClose(_rows(step), [[-0.3, -0.3], [-0.6, -0.6]])
+
+    def test_clips_a_gradient_of_zero_to_zero(self):
+        step = _step(_Sum(), clip_norm=1.0)
+        _run(step, _batch(y=(1.0, 2.0)))
+        self.assertAllEqual(step.network.model.dense.kernel, [[1.0]])
+        self.assertAllEqual(_rows(step), np.zeros([2, 2]))
 
     def test_a_factor_scales_the_rates_of_rows_and_is_kept(self):
         scale = tf.Variable(0.5, trainable=False)
