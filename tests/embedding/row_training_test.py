@@ -138,6 +138,21 @@ class RowTrainingTest(testing.TestCase):
         self._gradient(lambda: self._both() + self.training.scale_probe(), weight)
         self.assertAllEqual(self._values(), expected)
 
+    @parameterized.parameters(1.25, 2.0)
+    def test_scales_back_what_is_little_above_one(self, scale):
+        self._gradient(lambda: self._both() + self.training.scale_probe(), scale)
+        self.assertAllClose(self._values(), [-3.0, -1.0, -2.0])
+
+    def test_a_scale_of_one_leaves_out_rows_and_not_the_step(self):
+        def loss():
+            read = self._read(_FIRST) * np.inf + self._read(_SECOND)
+            return read + self.training.scale_probe()
+
+        # Without a loss scale no optimizer skips a step; key -3 has a gradient of 1.
+        self.assertEqual(self._gradient(loss, 1.0), 0.0)
+        self.assertAllEqual(self._values(), [0.0, 0.0, -1.0])
+        self.assertEqual(self.step, 1)
+
     def test_leaves_out_a_scaled_step_that_is_not_finite(self):
         def loss():
             return self._both() * np.inf + self.training.scale_probe()
