@@ -19,6 +19,7 @@ KEY = "update_embeddings"
 EXACT = "/exact"
 """What the signature puts behind the name of a table that is exact."""
 
+_MOST_STEPS = 1 << 40
 _LOCK = "monolith_tf_update_embeddings"
 
 
@@ -60,7 +61,8 @@ class Updates(tf.Module):
         """Writes rows, and gives ids that have none a spare one.
 
         A row is written before its id can be found. Applying a request twice is
-        applying it once; one that is refused changes nothing.
+        applying it once; one that is refused changes nothing. One without rows and with
+        step 0 asks only.
 
         Args:
           table: Name of the ids' table, a scalar; with `EXACT` behind it of a table
@@ -73,10 +75,13 @@ class Updates(tf.Module):
             anew since then, and so may have forgotten that request. 0 for none.
           lineage: The sender's `lineage.Lineage`, as a string; refused if the served
             rows are not a part of its past.
-          newest: The step of the checkpoint that the rows are of.
+          newest: The step of the checkpoint that the rows are of; refused if the model
+            has rows of a later one of the same line, so that of two senders the one
+            with the older rows gives way.
         """
         places = _Places(self._store)
-        with tf.control_dependencies(places.check(table, ids, rows)):
+        checks = [*places.check(table, ids, rows), *_check_numbers(rows, step, newest)]
+        with tf.control_dependencies(checks):
             place = places.group_of(table)
         # Two requests must not take one spare row. `tf.CriticalSection` would make the
         # lock outside of the graph; a server finds it by its name.
@@ -90,15 +95,10 @@ class Updates(tf.Module):
                 (token == 0) | (token == mine),
                 [f"{KEY}: the model was loaded anew since it gave the token", token],
             )
+        changes = (tf.size(ids) > 0) | (step > 0)
         with tf.control_dependencies([same]):
-            related = self._related(lineage)
+            related = self._related(lineage, newest, changes)
         with tf.control_dependencies(related):
-            taken = [
-                self.token.assign(mine),
-                self.lineage.assign(lineage),
-                self.newest.assign(tf.reduce_max([self.newest, newest, step])),
-            ]
-        with tf.control_dependencies(taken):
             inserted, used, capacity = tf.switch_case(
                 place,
                 [
@@ -107,19 +107,32 @@ class Updates(tf.Module):
                 ],
             )
         with tf.control_dependencies([inserted]):
+            reached = tf.maximum(self.step, step)
+            highest = tf.reduce_max([self.newest, newest, step])
+            written = [
+                self.token.assign(mine),
+                self.step.assign(reached),
+                self.lineage.assign(tf.where(changes, lineage, self.lineage)),
+                self.newest.assign(tf.where(changes, highest, self.newest)),
+            ]
+        with tf.control_dependencies(written):
             unlock = tf.raw_ops.ConsumeMutexLock(mutex_lock=lock)
         with tf.control_dependencies([unlock]):
-            reached = self.step.assign(tf.maximum(self.step, step), read_value=True)
-        return {
-            "inserted": inserted,
-            "rows": used - 1,
-            "capacity": capacity - 1,
-            "step": tf.identity(reached),
-            "token": mine,
-        }
+            return {
+                "inserted": tf.identity(inserted),
+                "rows": used - 1,
+                "capacity": capacity - 1,
+                "step": tf.identity(reached),
+                "token": tf.identity(mine),
+            }
 
-    def _related(self, lineage: Tensor) -> list[tf.Operation]:
-        """Returns operations that fail unless `lineage.accepts`."""
+    def _related(
+        self, lineage: Tensor, newest: Tensor, changes: Tensor
+    ) -> list[tf.Operation]:
+        """Returns operations that fail unless `lineage.accepts`.
+
+        Nor may rows follow those of a later checkpoint of the same line.
+        """
         served = self.lineage.read_value()
         mine, theirs = tf.strings.split(served, ","), tf.strings.split(lineage, ",")
         size = tf.size(mine)
@@ -143,7 +156,17 @@ class Updates(tf.Module):
                     left[0],
                 ],
             )
-        return [known, behind]
+        with tf.control_dependencies([behind]):
+            is_latest = tf.debugging.Assert(
+                (served != lineage) | ~changes | (newest >= self.newest),
+                [
+                    f"{KEY}: the served rows are of a later checkpoint. Its step, and "
+                    "that of the request:",
+                    self.newest,
+                    newest,
+                ],
+            )
+        return [known, behind, is_latest]
 
     def _apply(
         self, place: int, ids: Tensor, rows: Tensor
@@ -183,6 +206,23 @@ class Updates(tf.Module):
             )
         with tf.control_dependencies([published]):
             return tf.identity(end - start), tf.identity(end), capacity
+
+
+def _check_numbers(rows: Tensor, step: Tensor, newest: Tensor) -> list[tf.Operation]:
+    """Returns operations that fail for numbers that no training comes to."""
+    finite = tf.debugging.Assert(
+        tf.reduce_all(tf.math.is_finite(rows)),
+        [
+            f"{KEY}: rows must be finite. The row of the first that is not:",
+            tf.where(~tf.math.is_finite(rows))[:1, 0],
+        ],
+    )
+    steps = tf.stack([step, newest])
+    counted = tf.debugging.Assert(
+        tf.reduce_all((steps >= 0) & (steps < _MOST_STEPS)),
+        [f"{KEY}: steps must be from 0 to 2^40. Received step and newest:", steps],
+    )
+    return [finite, counted]
 
 
 class _Places:

@@ -137,6 +137,12 @@ class UpdateClient:
                 "goes on. Export a new version: `monolith-tf export CONFIG`. "
                 f"It says: {text}"
             )
+        if "of a later checkpoint" in text:
+            return errors.ServingError(
+                f"{self.address} has rows of a later checkpoint of this job: another "
+                "publisher is ahead. Publish the newest checkpoint. "
+                f"It says: {text}"
+            )
         if "unknown table" in text and updates.EXACT in text:
             return errors.ServingError(
                 f"The model at {self.address} was exported before a table of it had "

@@ -34,7 +34,7 @@ def _update(table, values, rows, step=0, token=0):
             "step": np.array(step, np.int64),
             "token": np.array(token, np.int64),
             "lineage": np.array(str(_LINEAGE).encode(), object),
-            "newest": np.array(step, np.int64),
+            "newest": np.array(1000, np.int64),
         },
     )
 
@@ -219,6 +219,74 @@ class UpdatesTest(testing.TestCase):
         self.assertAllClose(answers[4]["sums"][:, 0], [9])
         self.assertEqual(answers[5]["inserted"], 4)
         self.assertEqual(answers[5]["rows"], answers[5]["capacity"])
+
+    def test_numbers_that_no_training_comes_to_are_refused(self):
+        path = self.export()
+        nothing = "user", [], np.zeros([0, 3])
+        far = _update(*nothing)
+        far[1]["newest"] = np.array(1 << 62, np.int64)
+        asked = _predict([7], [1])
+        answers = c_session.ask(
+            path,
+            [
+                _update("user", [8, 7], [[1, 1, 1], [1, np.nan, 1]]),
+                _update("user", [7], [[np.inf, 0, 0]]),
+                _update(*nothing, step=1 << 62),
+                _update(*nothing, step=-1),
+                far,
+                _update(*nothing),
+                asked,
+            ],
+        )
+        self.assertIn("rows must be finite. The row of the first", answers[0])
+        self.assertIn("rows must be finite", answers[1])
+        for answer in answers[2:5]:
+            self.assertIn("steps must be from 0 to 2^40", answer)
+        self.assertEqual(answers[5]["step"], 100)
+        self.assertAllClose(answers[6]["sums"][:, 0], [9])
+
+    def test_of_two_senders_the_one_with_the_older_rows_gives_way(self):
+        path = self.export()
+
+        def of_checkpoint(newest, value, step=0):
+            key, inputs = _update("user", [7], [[value, 0, 0]], step=step)
+            return key, {**inputs, "newest": np.array(newest, np.int64)}
+
+        asked = _predict([7], [1])
+        answers = c_session.ask(
+            path,
+            [
+                of_checkpoint(150, 2.0),
+                of_checkpoint(200, 4.0),
+                of_checkpoint(150, 2.0, step=150),
+                of_checkpoint(200, 4.0, step=200),
+                asked,
+            ],
+        )
+        self.assertIn("the served rows are of a later checkpoint", answers[2])
+        self.assertEqual(answers[3]["step"], 200)
+        self.assertAllClose(answers[4]["sums"][:, 0], [7])  # 4, and the item's 3.
+
+    def test_who_asks_only_or_is_refused_moves_no_lineage(self):
+        path = self.export()
+        branched = Lineage((*_LINEAGE.branches, Branch("later", 100)))
+
+        def of_branch(request):
+            text = np.array(str(branched).encode(), object)
+            return request[0], {**request[1], "lineage": text}
+
+        full = _update("user", [20, 21, 22, 23, 24], np.ones([5, 3]))
+        answers = c_session.ask(
+            path,
+            [
+                of_branch(_update("user", [], np.zeros([0, 3]))),
+                of_branch(full),
+                _update("user", [8], [[1, 1, 1]]),
+            ],
+        )
+        self.assertEqual(answers[0]["step"], 100)
+        self.assertIn("capacity is spent", answers[1])
+        self.assertEqual(answers[2]["rows"], 3)
 
     def test_tables_of_different_layouts_and_compressors(self):
         tables = [

@@ -161,7 +161,7 @@ def test_updates_by_rest(rest):
             "step": 0,
             "token": 0,
             "lineage": "mine@0",
-            "newest": 0,
+            "newest": 100,
         },
     }
     status, answer = rest("default:predict", body)
