@@ -3,6 +3,7 @@
 import pathlib
 
 from monolith_tf.cli import errors
+from monolith_tf.export import versions as versions_lib
 
 FILE = "saved_model.pb"
 
@@ -18,9 +19,9 @@ def find(path: pathlib.Path) -> pathlib.Path:
     """
     if (path / FILE).exists():
         return path
-    versions = versions_in(path)
-    if versions:
-        return path / str(versions[-1])
+    found = _folders(path)
+    if found:
+        return found[max(found)]
     if not path.exists():
         raise errors.UsageError(f"{path} does not exist.")
     raise errors.UsageError(
@@ -31,10 +32,11 @@ def find(path: pathlib.Path) -> pathlib.Path:
 
 def versions_in(path: pathlib.Path) -> list[int]:
     """Returns the numbers of the versions in a folder, lowest first."""
-    if not path.is_dir():
-        return []
-    return sorted(
-        int(entry.name)
-        for entry in path.iterdir()
-        if entry.name.isdecimal() and (entry / FILE).exists()
-    )
+    return list(_folders(path))
+
+
+def _folders(path: pathlib.Path) -> dict[int, pathlib.Path]:
+    found = versions_lib.folders(path)
+    return {
+        number: found[number] for number in found if (found[number] / FILE).exists()
+    }

@@ -2,19 +2,35 @@
 
 import os
 import pathlib
+import re
 import shutil
 import time
 import uuid
 
 _TEMPORARY = ".tmp-"
 _DAY_SECS = 86_400
+_NUMBER = re.compile("[0-9]+")
+
+
+def folders(directory: pathlib.Path) -> dict[int, pathlib.Path]:
+    """Returns version -> its folder, lowest first, as a model server finds them.
+
+    A version is a folder whose name is a number of 63 bits in decimal digits, with
+    leading zeros or without. All else is passed over.
+    """
+    if not directory.is_dir():
+        return {}
+    found = {
+        int(path.name): path
+        for path in directory.iterdir()
+        if _NUMBER.fullmatch(path.name) and path.is_dir()
+    }
+    return {number: found[number] for number in sorted(found) if number < 1 << 63}
 
 
 def versions(directory: pathlib.Path) -> list[int]:
     """Returns the published versions, lowest first."""
-    if not directory.exists():
-        return []
-    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit())
+    return list(folders(directory))
 
 
 def make_temporary(directory: pathlib.Path) -> pathlib.Path:
@@ -53,8 +69,8 @@ def publish(temporary: pathlib.Path, keep: int) -> pathlib.Path:
             version += 1
         else:
             break
-    for old in versions(directory)[:-keep]:
-        shutil.rmtree(directory / str(old), ignore_errors=True)
+    for old in list(folders(directory).values())[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
     return directory / str(version)
 
 

@@ -140,7 +140,7 @@ def _newest(directory: pathlib.Path) -> pathlib.Path:
     """Returns the folder of the highest version."""
     if not directory.is_dir():
         raise errors.ServingError(f"{directory} is not a folder.")
-    found = export_versions.versions(directory)
+    found = export_versions.folders(directory)
     if not found:
         hint = "`monolith-tf export` writes one."
         if (directory / "saved_model.pb").exists():
@@ -148,7 +148,7 @@ def _newest(directory: pathlib.Path) -> pathlib.Path:
         raise errors.ServingError(
             f"{directory} holds no versions, folders named by a number. {hint}"
         )
-    return directory / str(found[-1])
+    return found[max(found)]
 
 
 def _state(path: pathlib.Path) -> object:

@@ -53,3 +53,18 @@ def test_what_a_killed_export_left_is_removed_after_a_day(tmp_path):
 
 def test_no_folder_has_no_versions(tmp_path):
     assert versions.versions(tmp_path / "x") == []
+
+
+def test_versions_are_found_as_a_model_server_finds_them(tmp_path):
+    for name in ("00000123", "7", "\u00b2", "-1", "v8", "1.5", str(1 << 63)):
+        (tmp_path / name).mkdir()
+    (tmp_path / "200").write_text("a file")
+    assert versions.versions(tmp_path) == [7, 123]
+    assert versions.folders(tmp_path)[123].name == "00000123"
+
+
+def test_old_versions_go_whatever_their_zeros(tmp_path):
+    for name in ("0001", "2"):
+        (tmp_path / name).mkdir()
+    path = versions.publish(_write(tmp_path), keep=1)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
