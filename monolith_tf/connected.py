@@ -4,7 +4,7 @@ from tensorflow.python.eager import context  # Nothing public names the cluster.
 
 
 def cluster() -> bytes:
-    """Returns what tells the present cluster from others, b"" without one.
+    """Returns a key of the present cluster; b"" where there is none.
 
     TensorFlow sends a function to the tasks of the cluster when the function is traced.
     Tasks that are connected later do not have it, so a function that is kept for

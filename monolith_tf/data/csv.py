@@ -49,7 +49,7 @@ class CsvReader(Reader):
     def schema(self, file: str) -> dict[str, ColumnType]:
         """See `Reader.schema`; types are guessed from the first rows.
 
-        A column of text may hold lists: what their elements look like is told too.
+        A column of text may hold lists, so the type of their elements is guessed too.
         """
         options = pyarrow.csv.ConvertOptions(
             null_values=["", *self.spec.null_values], strings_can_be_null=True
