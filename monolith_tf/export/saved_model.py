@@ -5,10 +5,12 @@ import pathlib
 import shutil
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from monolith_tf.embedding import frozen_files
 from monolith_tf.embedding import frozen_survey
@@ -181,14 +183,40 @@ class _Export:
         ):
             verify.compare(key, found, signature.expected(sample, answer))
         if spec.warmup_rows:
-            few = {name: value[: spec.warmup_rows] for name, value in sample.items()}
-            warmup.write(
-                path,
-                {k: (s.method, s.request(few)) for k, s in servable.signatures.items()},
-            )
+            self._write_warmup(path, servable, answers)
         exact = self._answer(counted, exact=True)
         first = servable.signatures[servable_lib.PREDICT_KEY]
         return verify.largest_difference(answers[0], first.expected(sample, exact))
+
+    def _write_warmup(
+        self,
+        path: pathlib.Path,
+        servable: servable_lib.Servable,
+        answers: Sequence[Mapping[str, np.ndarray]],
+    ) -> None:
+        """Writes requests that a server which joins requests can answer too."""
+        sample = self._sample or {}
+        size = signatures.num_rows(sample)
+        count = min(self._spec.warmup_rows, warmup.MAX_ROWS)
+        if count < min(self._spec.warmup_rows, size):
+            logging.warning(
+                "Warm-up requests have %d rows, not the %d of `export.warmup_rows`: a "
+                "server that batches takes no more than its `max_batch_size`.",
+                count,
+                self._spec.warmup_rows,
+            )
+        few = {name: value[:count] for name, value in sample.items()}
+        warmup.write(
+            path,
+            {
+                key: (signature.method, signature.request(few))
+                for (key, signature), answer in zip(
+                    servable.signatures.items(), answers, strict=True
+                )
+                if signature.joins_rows
+                and all(value.shape[:1] == (size,) for value in answer.values())
+            },
+        )
 
     def _metadata(
         self,

@@ -286,6 +286,8 @@ def update_name(table: TableSpec) -> str:
 class Update(signatures.Signature):
     """The signature."""
 
+    joins_rows = False
+
     def __init__(self, updates: Updates, store: FrozenStore) -> None:
         self.specs = {
             "table": tf.TensorSpec([], tf.string, name="table"),

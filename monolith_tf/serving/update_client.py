@@ -14,6 +14,9 @@ from monolith_tf.serving import errors
 
 SIGNATURE = "update_embeddings"
 _TIMEOUT_SECS = 30
+# Not all outputs: a server that batches would try to join such requests with others,
+# and refuse them, since their inputs are not rows.
+_OUTPUTS = ("inserted", "step", "token")
 
 
 class BrokenError(RuntimeError):
@@ -84,6 +87,7 @@ class UpdateClient:
         request = predict_pb2.PredictRequest()
         request.model_spec.name = self._name
         request.model_spec.signature_name = SIGNATURE
+        request.output_filter.extend(_OUTPUTS)
         if self.version:
             request.model_spec.version.value = self.version
         for key, value in (

@@ -4,6 +4,7 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from monolith_tf import lineage as lineage_lib
 from monolith_tf.export import saved_model
@@ -12,6 +13,7 @@ from monolith_tf.lineage import Branch
 from monolith_tf.lineage import Lineage
 from monolith_tf.serving import changed_rows
 from monolith_tf.serving import errors
+from monolith_tf.serving import model as model_lib
 from monolith_tf.serving import update_client
 from monolith_tf.testing import small_network
 
@@ -92,6 +94,27 @@ def test_mutate_then_predict(client, sums):
     # Zeros take a row away; and the step comes with the last request.
     assert client.update(_rows([9], [[0, 0, 0]]), step=130).step == 130
     assert sums([7, 8, 9]) == [3, 1, 0]
+
+
+def test_updates_are_none_of_a_batchers_requests(exported, client, sums, monkeypatch):
+    asked = []
+    run = model_lib.Model.run
+
+    def spy(self, key, inputs, outputs):
+        asked.append((key, set(outputs)))
+        return run(self, key, inputs, outputs)
+
+    monkeypatch.setattr(model_lib.Model, "run", spy)
+    changed = _rows([7], [[1, 1, 1]])
+    assert client.update(changed, step=130) == update_client.Updated(0, 130)
+    assert sums([7]) == [3]
+    # It knows requests by their inputs and outputs, those of each signature.
+    (version,) = exported.iterdir()
+    content = (version / "saved_model.pb").read_bytes()
+    saved = saved_model_pb2.SavedModel.FromString(content)
+    signature = saved.meta_graphs[0].signature_def["update_embeddings"]
+    assert asked[0][0] == "update_embeddings"
+    assert set() < asked[0][1] < set(signature.outputs)
 
 
 def test_a_restarted_server_has_its_export(client, sums):
