@@ -20,8 +20,8 @@ def warmup_records(version: pathlib.Path) -> Iterator[Record]:
     Args:
       version: The folder of a SavedModel.
     """
-    path = version / warmup.FILE
-    for record in tf.compat.v1.io.tf_record_iterator(str(path)):
+    path = str(version / warmup.FILE)
+    for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
         log = prediction_log_pb2.PredictionLog.FromString(record)
         kind = log.WhichOneof("log_type")
         request = getattr(log, kind).request
