@@ -28,6 +28,7 @@ from monolith_tf.features import columns as columns_lib
 from monolith_tf.features import encode
 from monolith_tf.features import slots as slots_lib
 from monolith_tf.features import statistics as statistics_lib
+from monolith_tf.models import layer_names
 from monolith_tf.models import network as network_lib
 from monolith_tf.models import registry
 from monolith_tf.training import checkpoint as checkpoint_lib
@@ -178,7 +179,7 @@ class Job:
             large_integers=fixed.large_integers,
         )
         store = self._store(fixed)
-        with self._variable_scope():
+        with self._variable_scope(), layer_names.from_zero():
             network = network_lib.Network(
                 encoder,
                 store,
