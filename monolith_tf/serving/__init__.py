@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     {
         "ModelServer": "server",
         "Published": "publishing",
+        "Publisher": "publishing",
         "ServingError": "errors",
         "publish": "publishing",
     },

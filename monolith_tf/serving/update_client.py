@@ -1,5 +1,6 @@
 """The `update_embeddings` signature of a model server, from outside."""
 
+import time
 from typing import NamedTuple
 
 import grpc
@@ -13,7 +14,6 @@ from monolith_tf.serving import changed_rows
 from monolith_tf.serving import errors
 
 SIGNATURE = "update_embeddings"
-_TIMEOUT_SECS = 30
 
 
 class BrokenError(RuntimeError):
@@ -42,19 +42,30 @@ class UpdateClient:
     Attributes:
       address: Of the server.
       version: The version that answers; 0 before the first answer.
+      answered_at: When it answered last, or this object was made, by
+        `time.monotonic`.
 
     Args:
       address: `host:port`.
       name: What the server calls the model.
       lineage: Of the job whose rows are sent.
       newest: The step of their checkpoint.
+      timeout_secs: How long to wait for an answer.
     """
 
     def __init__(
-        self, address: str, name: str, lineage: lineage_lib.Lineage, newest: int
+        self,
+        address: str,
+        name: str,
+        lineage: lineage_lib.Lineage,
+        newest: int,
+        *,
+        timeout_secs: float = 30.0,
     ) -> None:
         self.address = address
         self.version = 0
+        self.answered_at = time.monotonic()
+        self._timeout_secs = timeout_secs
         self._name = name
         self._lineage = lineage
         self._newest = newest
@@ -66,6 +77,10 @@ class UpdateClient:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection; a request that waits for its answer fails."""
         self._channel.close()
 
     def update(self, rows: changed_rows.Rows, *, step: int = 0) -> Updated:
@@ -97,9 +112,10 @@ class UpdateClient:
         ):
             request.inputs[key].CopyFrom(value)
         try:
-            response = self._stub.Predict(request, timeout=_TIMEOUT_SECS)
+            response = self._stub.Predict(request, timeout=self._timeout_secs)
         except grpc.RpcError as error:
             raise self._explained(error) from error
+        self.answered_at = time.monotonic()
         self.version = response.model_spec.version.value
         answer = {
             key: int(tf.make_ndarray(value)) for key, value in response.outputs.items()
