@@ -13,6 +13,7 @@ from typing import Any
 
 from monolith_tf.cli import errors
 from monolith_tf.cli import tables
+from monolith_tf.cli import tls
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECS",
         help="do it again and again, with a pause of so many seconds",
     )
+    tls.add_arguments(
+        parser,
+        ca="certificates of the CA that signed the servers'; connects by TLS",
+        cert="a certificate to show to the servers, where they ask for one",
+    )
+    parser.add_argument(
+        "--tls-server-name",
+        metavar="NAME",
+        help="what the servers' certificates are made for (default: the host)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -51,6 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
     from monolith_tf.cli import quiet
     from monolith_tf.cli import serving_extra
 
+    tls.check(arguments)
+    if arguments.tls_ca is None and (arguments.tls_cert or arguments.tls_server_name):
+        raise errors.UsageError("Give --tls-ca too, which says to connect by TLS.")
     serving_extra.check()
     quiet.import_tensorflow(verbose=arguments.verbose)
     from monolith_tf.serving import publishing
@@ -60,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.to,
         name=arguments.name,
         patience_secs=arguments.patience_secs,
+        tls=tls.read(arguments, server_name=arguments.tls_server_name),
     ) as publisher:
         while True:
             status = _show(publisher.publish(arguments.every))

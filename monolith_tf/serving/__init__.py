@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "Published": "publishing",
         "Publisher": "publishing",
         "ServingError": "errors",
+        "Tls": "tls",
         "publish": "publishing",
     },
 )

@@ -101,7 +101,7 @@ class SavedRows:
         return {table: np.concatenate(ids) for table, ids in found.items()}
 
     def _read(self) -> Iterator[tuple[Mapping[str, Any], checkpoint_files.Chunk]]:
-        """Chunks with their groups, without the optimizers' state, which nobody needs."""
+        """Chunks with their groups; without the optimizers' state, to save memory."""
         for group in self._manifest["groups"]:
             for chunk in checkpoint_files.read_rows(self._directory, group):
                 chunk.state = np.zeros([len(chunk.ids), 0], np.float32)

@@ -15,6 +15,7 @@ from absl import logging
 from monolith_tf import lineage as lineage_lib
 from monolith_tf.serving import changed_rows
 from monolith_tf.serving import errors
+from monolith_tf.serving import tls as tls_lib
 from monolith_tf.serving import update_client
 from monolith_tf.training import checkpoint as checkpoint_lib
 
@@ -60,6 +61,7 @@ def publish(
     *,
     name: str = "default",
     patience_secs: float = 60.0,
+    tls: tls_lib.Tls | None = None,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> Published:
     """Brings a server's rows to the newest checkpoint of a job.
@@ -73,6 +75,7 @@ def publish(
       address: Of the server, `host:port`.
       name: What the server calls the model.
       patience_secs: How long to wait in all for a server that does not answer.
+      tls: What to connect with; None connects without TLS.
       chunk_bytes: Of rows in a request.
 
     Returns:
@@ -80,8 +83,8 @@ def publish(
 
     Raises:
       ServingError: If the server's model takes no updates or has no more room for new
-        ids; if its rows are of another job, or newer than the newest checkpoint; or if
-        the server does not answer.
+        ids; if its rows are of another job, or newer than the newest checkpoint; if
+        one end does not take the other's certificate; or if the server does not answer.
       ValueError: If there is no checkpoint, or it is damaged.
     """
     with Publisher(
@@ -89,6 +92,7 @@ def publish(
         [address],
         name=name,
         patience_secs=patience_secs,
+        tls=tls,
         chunk_bytes=chunk_bytes,
     ) as publisher:
         (outcome,) = publisher.publish().values()
@@ -108,7 +112,12 @@ class Publisher:
       addresses: Of the servers, `host:port`.
       name: What the servers call the model.
       patience_secs: How long to wait in all for a server that does not answer.
+      tls: What to connect with; its files are read for every connection. None
+        connects without TLS.
       chunk_bytes: Of rows in a request.
+
+    Raises:
+      ServingError: If a file of `tls` cannot be used.
 
     Example::
 
@@ -123,12 +132,16 @@ class Publisher:
         *,
         name: str = "default",
         patience_secs: float = 60.0,
+        tls: tls_lib.Tls | None = None,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
         self._model_dir = pathlib.Path(model_dir)
         self._addresses = list(dict.fromkeys(addresses))
         self._name = name
         self._patience_secs = patience_secs
+        self._tls = tls
+        if tls is not None:
+            tls.client_context()
         self._chunk_bytes = chunk_bytes
         self._at_work: dict[str, threading.Thread] = {}
         self._clients: dict[str, update_client.UpdateClient] = {}
@@ -211,6 +224,7 @@ class Publisher:
                 self._name,
                 source.lineage,
                 source.step,
+                tls=self._tls,
                 timeout_secs=min(timeout, _LONGEST_TIMEOUT_SECS),
             )
             try:
@@ -227,6 +241,12 @@ class Publisher:
                         f"{address} refuses an update: {error.details()}"
                     ) from error
                 reason = f"{error.code().name}: {error.details()}"
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    refusal = tls_lib.refusal(address, self._tls)
+                    if refusal is not None:
+                        raise errors.ServingError(
+                            f"{address} cannot be published to: {refusal}."
+                        ) from error
             silent += time.monotonic() - client.answered_at
             if silent + wait > self._patience_secs:
                 raise errors.ServingError(

@@ -12,6 +12,7 @@ from monolith_tf import lineage as lineage_lib
 from monolith_tf.export import updates
 from monolith_tf.serving import changed_rows
 from monolith_tf.serving import errors
+from monolith_tf.serving import tls as tls_lib
 
 SIGNATURE = "update_embeddings"
 
@@ -50,6 +51,7 @@ class UpdateClient:
       name: What the server calls the model.
       lineage: Of the job whose rows are sent.
       newest: The step of their checkpoint.
+      tls: What to connect with; None connects without TLS.
       timeout_secs: How long to wait for an answer.
     """
 
@@ -60,6 +62,7 @@ class UpdateClient:
         lineage: lineage_lib.Lineage,
         newest: int,
         *,
+        tls: tls_lib.Tls | None = None,
         timeout_secs: float = 30.0,
     ) -> None:
         self.address = address
@@ -69,7 +72,9 @@ class UpdateClient:
         self._name = name
         self._lineage = lineage
         self._newest = newest
-        self._channel = grpc.insecure_channel(address)
+        self._channel = (
+            grpc.insecure_channel(address) if tls is None else tls.connect(address)
+        )
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         self._token = 0
 
