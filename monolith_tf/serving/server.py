@@ -1,13 +1,16 @@
 """A model server for development, with TF Serving's interfaces."""
 
+import ipaddress
 import pathlib
 import socket
 import ssl
 import threading
+import urllib.parse
 from concurrent import futures
 from typing import Any
 
 import grpc
+from absl import logging
 from tensorflow_serving.apis import model_service_pb2_grpc
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 from werkzeug import serving as werkzeug_serving
@@ -57,6 +60,7 @@ class ModelServer:
         poll_secs: float = 1.0,
         threads: int = 16,
         tls: tls_lib.Tls | None = None,
+        max_body_bytes: int = rest.MAX_BODY_BYTES,
     ) -> None:
         """Loads the highest version and starts to answer.
 
@@ -71,6 +75,7 @@ class ModelServer:
           threads: gRPC requests that are answered at once.
           tls: The server's certificate, and the CA of its clients' if it takes only
             those that have one; None listens without TLS.
+          max_body_bytes: Of an HTTP request.
 
         Raises:
           ServingError: If there is no version that loads, a port is taken, or a file
@@ -98,7 +103,9 @@ class ModelServer:
                 else self._grpc.add_secure_port(f"{host}:{port}", credentials)
             )
             if rest_port is not None:
-                application = rest.RestService(name, self.versions)
+                application = rest.RestService(
+                    name, self.versions, max_body_bytes=max_body_bytes
+                )
                 self._http = _http_server(host, rest_port, application, context)
                 self.rest_port = self._http.port
         except (RuntimeError, OSError) as error:
@@ -106,6 +113,12 @@ class ModelServer:
             raise errors.ServingError(
                 f"Cannot listen at {host}: {error}. Choose another port."
             ) from error
+        if not _is_loopback(host) and (tls is None or tls.ca is None):
+            logging.warning(
+                "Whoever can reach %s can ask the model here, and change its rows if "
+                "it takes updates: nobody is asked for a certificate (--tls-ca).",
+                host,
+            )
         self._grpc.start()
         if self._http is not None:
             threading.Thread(
@@ -135,10 +148,30 @@ class ModelServer:
         self.close()
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class _Handler(werkzeug_serving.WSGIRequestHandler):
     """Answers a connection; logs no line for each request."""
 
     timeout = _IDLE_SECS
+
+    def run_wsgi(self) -> None:
+        """See base class, which fails for an address that cannot be read."""
+        try:
+            urllib.parse.urlsplit(self.path)
+        except ValueError as error:
+            self.send_error(400, f"The address cannot be read: {error}")
+            return
+        super().run_wsgi()
+
+    def log(self, type: str, message: str, *args: Any) -> None:
+        """See base class."""
+        logging.vlog(1, message, *args)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """See base class."""

@@ -113,6 +113,32 @@ def test_rest_answers_clients_with_a_certificate_alone(pki, secure_server):
         assert get(pki.tls("ca", "client")) == "AVAILABLE"
 
 
+def test_whoever_listens_to_all_is_warned(pki, export_dir, caplog, monkeypatch):
+    told = "Whoever can reach 127.0.0.1 can ask the model here, and change its rows"
+    with server_lib.ModelServer(export_dir, port=0):
+        assert told not in caplog.text
+    # No test listens at another address.
+    monkeypatch.setattr(server_lib, "_is_loopback", lambda host: False)
+    with server_lib.ModelServer(export_dir, port=0, tls=pki.tls("ca", "server")):
+        assert told not in caplog.text
+    for half in (None, pki.tls(cert="server")):
+        caplog.clear()
+        with server_lib.ModelServer(export_dir, port=0, tls=half):
+            assert told in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        *(("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("[::1]", True)),
+        *(("localhost", True), ("0.0.0.0", False), ("::", False), ("", False)),
+        *(("10.1.2.3", False), ("models.example", False)),
+    ],
+)
+def test_loopback_addresses(host, expected):
+    assert server_lib._is_loopback(host) == expected
+
+
 @pytest.mark.parametrize(
     ("served", "client"),
     [
