@@ -14,6 +14,9 @@ from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.embedding.store import EmbeddingStore
 from monolith_tf.experiment.estimator import Estimator
+from monolith_tf.serving import errors
+from monolith_tf.serving import publishing
+from monolith_tf.serving import server as server_lib
 from monolith_tf.testing import small_job
 from monolith_tf.training import checkpoint
 
@@ -155,3 +158,18 @@ def test_lists_in_csv_cells_keep_the_type_that_0_1_0_guessed(written):
     Estimator(config, "trainer.epochs=2").train()
     rows = small_job.rows(small_job.last(written / "csv_job" / "model").embedding_dir)
     assert sorted(rows) == expected["ids"].tolist()
+
+
+def test_an_export_is_served_and_must_be_made_again_to_be_published_to(written):
+    expected = np.load("expected_job.npz")
+    inputs = {name: value.numpy() for name, value in _inputs(expected).items()}
+    with server_lib.ModelServer(written / "model" / "export", port=0) as server:
+        with pytest.raises(
+            errors.ServingError,
+            match=r"^The model at 127\.0\.0\.1:\d+ was exported by a version of "
+            r"monolith_tf .*Export it again: `monolith-tf export CONFIG`\.",
+        ):
+            publishing.publish(written / "model", f"127.0.0.1:{server.port}")
+        with server.versions.use() as model:
+            answer = model.run("", inputs)["click"]
+    np.testing.assert_allclose(answer, expected["click"], atol=1e-6)
