@@ -9,7 +9,7 @@ import tensorflow as tf
 from monolith_tf.serving import errors
 
 MAX_EXPANDED_BYTES = 64 << 20
-"""Of a tensor whose message is much smaller: one value may stand for all."""
+"""Of a tensor whose message is much smaller, since its last value is repeated."""
 
 _MOST_TIMES = 8  # A value of eight bytes may take one in a message.
 

@@ -268,7 +268,7 @@ def test_bad_tensors_are_refused(stub, ask, rows, tensor, told):
     assert told in caught.value.details()
 
 
-def test_one_value_may_stand_for_all_of_a_tensor_within_bounds(stub, ask, rows):
+def test_the_last_value_is_repeated_within_bounds(stub, ask, rows):
     request = ask(**rows)
     request.inputs["user"].CopyFrom(_tensor(9, 2, int64_val=[1]))
     outputs = stub.Predict(request, timeout=20).outputs
