@@ -1,8 +1,8 @@
 """From the config's words to a reader, and what its files hold."""
 
-import importlib
 from collections.abc import Mapping
 
+from monolith_tf import imports
 from monolith_tf.data import arrow
 from monolith_tf.data.reader import Reader
 from monolith_tf.data.spec import DataSpec
@@ -113,14 +113,7 @@ def _format_of(pattern: str) -> str | None:
 
 def _load(path: str) -> type[Reader]:
     """Imports a reader class."""
-    module, _, name = path.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"`data.reader`: {path!r} cannot be imported: {error}. It must be "
-            "`module:Name`, with the module's folder on PYTHONPATH."
-        ) from error
+    found = imports.load_name(path, "data.reader")
     if not (isinstance(found, type) and issubclass(found, Reader)):
         raise ValueError(
             f"`data.reader`: {path!r} is not a class derived from `data.Reader`."

@@ -13,6 +13,7 @@ import tf_keras
 from absl import logging
 
 from monolith_tf import ids as ids_lib
+from monolith_tf import imports
 from monolith_tf import lineage as lineage_lib
 from monolith_tf.config import schema
 from monolith_tf.data import formats
@@ -125,7 +126,7 @@ class Job:
         )
 
     def _input_fn(self, split: Split) -> input_fn.InputFn:
-        function = registry.load_name(self.config.data.input_fn or "", "data.input_fn")
+        function = imports.load_name(self.config.data.input_fn or "", "data.input_fn")
         return input_fn.InputFn(function, split)
 
     def settle(self, checkpoint: checkpoint_lib.Checkpoint | None) -> Fixed:
