@@ -12,6 +12,7 @@ import threading
 from typing import Any
 
 from monolith_tf.cli import errors
+from monolith_tf.cli import tls
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECS",
         help="between looks for a new version (default: 1)",
     )
+    tls.add_arguments(
+        parser,
+        ca="certificates of the CA of clients; serves only those that have one by it",
+        cert="the server's certificate; listens by TLS",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -54,6 +60,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.poll_secs <= 0:
         raise errors.UsageError("--poll-secs must be above 0.")
+    tls.check(arguments)
+    if arguments.tls_ca is not None and arguments.tls_cert is None:
+        raise errors.UsageError(
+            "--tls-ca needs --tls-cert and --tls-key, the server's."
+        )
     serving_extra.check()
     quiet.import_tensorflow(verbose=arguments.verbose)
     from monolith_tf.serving import server as server_lib
@@ -65,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         host=arguments.host,
         name=arguments.name,
         poll_secs=arguments.poll_secs,
+        tls=tls.read(arguments),
     ) as server:
         lines = [
             f"Serving version {server.versions.version} of {arguments.export_dir} as "
@@ -73,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         ]
         if server.rest_port is not None:
             lines.append(
-                f"  REST http://{arguments.host}:{server.rest_port}/v1/models/"
+                f"  REST http{'s' if arguments.tls_cert else ''}://{arguments.host}:{server.rest_port}/v1/models/"
                 f"{arguments.name}:predict"
             )
         sys.stdout.write("\n".join([*lines, "Ctrl-C stops it.\n"]))

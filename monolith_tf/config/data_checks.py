@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from monolith_tf import data
+from monolith_tf import imports
 from monolith_tf.config import errors
 from monolith_tf.config import schema
 from monolith_tf.data import arrow
@@ -24,10 +25,17 @@ def check(config: schema.ExperimentConfig, *, must_exist: bool) -> Complaints:
 
     Args:
       config: The config.
-      must_exist: Whether a split without files is a complaint.
+      must_exist: Whether a split without files, and a function that is not there, is a
+        complaint.
     """
     if config.data.input_fn is not None:
-        return  # It is run by training only; what it gives is checked then.
+        # It is run by training only; what it gives is checked then.
+        if must_exist:
+            try:
+                imports.load_name(config.data.input_fn, "data.input_fn")
+            except (ImportError, ValueError) as error:
+                yield ("data", "input_fn"), str(error)
+        return
     first: tuple[Split, Mapping[str, columns.ColumnType]] | None = None
     for split in _SPLITS:
         if not config.data.has(split) or config.data.file_split(split) != split:

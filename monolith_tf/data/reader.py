@@ -135,8 +135,7 @@ def expand(split: Split, patterns: tuple[str, ...]) -> list[str]:
         )
     files: dict[str, Any] = {}
     for pattern in patterns:
-        matches = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
-        matches = [match for match in matches if os.path.isfile(match)]
+        matches = matching(pattern)
         if not matches:
             raise ValueError(
                 f"`data.{split}`: no file matches {pattern!r}. Relative paths start "
@@ -144,6 +143,12 @@ def expand(split: Split, patterns: tuple[str, ...]) -> list[str]:
             )
         files.update(dict.fromkeys(matches))
     return list(files)
+
+
+def matching(pattern: str) -> list[str]:
+    """Returns the files that a glob pattern matches, by name."""
+    matches = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
+    return [match for match in matches if os.path.isfile(match)]
 
 
 def check_has_columns(

@@ -34,8 +34,10 @@ class SplitRows:
         split: Split,
         columns: Mapping[str, ColumnType],
         seed: int,
+        keys: Mapping[str, ColumnType] | None = None,
     ) -> None:
         self.columns = dict(columns)
+        self._keys = dict(keys or {})
         self._reader = reader
         self._skips = spec.on_bad_row == "skip"
         self._fraction = spec.validation_fraction if split != "test" else 0.0
@@ -90,12 +92,28 @@ class SplitRows:
           ValueError: At a bad row, unless bad rows are to be skipped.
         """
         del epoch
+        for table, rows, _ in self.read_with_keys(index):
+            yield table, rows
+
+    def read_with_keys(
+        self, index: int
+    ) -> Iterator[tuple[pa.Table, np.ndarray, pa.Table]]:
+        """Yields what `read` does, and the key columns, which stay as they were read.
+
+        A key without a value is null, and makes no row bad.
+
+        Args:
+          index: Which piece.
+
+        Raises:
+          ValueError: As `read`.
+        """
         number, piece = self.pieces[index]
         num_rows = num_bad = 0
         first = ""
-        for block in self._reader.read(piece, self.columns):
+        for block in self._reader.read(piece, {**self._keys, **self.columns}):
             exiting.check()
-            table, rows, bad = self._clean(number, block)
+            table, rows, keys, bad = self._clean(number, block)
             if bad and not self._skips:
                 raise ValueError(
                     f"{_place(piece.file, *bad[0])} Mend the row, declare a `default`, "
@@ -105,7 +123,7 @@ class SplitRows:
             num_rows += len(rows)
             num_bad += len(bad)
             if len(rows):
-                yield table, rows
+                yield table, rows, keys
         if num_bad and index not in self._bad:
             logging.warning("left out %d bad rows; the first: %s", num_bad, first)
         self._counts[index] = num_rows
@@ -113,26 +131,28 @@ class SplitRows:
 
     def _clean(
         self, number: int, block: Block
-    ) -> tuple[pa.Table, np.ndarray, list[tuple[int, str]]]:
-        """Returns the split's good rows of a block, their numbers, and its bad ones."""
-        table, rows = block.table, block.rows
+    ) -> tuple[pa.Table, np.ndarray, pa.Table, list[tuple[int, str]]]:
+        """Returns a block's good rows, their numbers and keys; then its bad rows."""
+        read, rows = block.table, block.rows
         bad_rows = np.array([bad.row for bad in block.bad], np.int64)
         ours = self._members(number, bad_rows)
         bad = [(b.row, b.reason) for b, our in zip(block.bad, ours, strict=True) if our]
         member = self._members(number, rows)
         if not member.all():
-            table, rows = table.filter(pa.array(member)), rows[member]
+            read, rows = read.filter(pa.array(member)), rows[member]
         try:
-            table, problems = arrow.clean(table, self.columns)
+            table, problems = arrow.clean(read, self.columns)
         except (ValueError, pa.ArrowException) as error:
             raise ValueError(f"{self.files[number]}: {error}") from error
+        keys = read.select(list(self._keys))
         fine = np.ones(len(rows), bool)
         for mask, reason in problems:
             bad += [(int(row), reason) for row in rows[mask & fine]]
             fine &= ~mask
         if not fine.all():
             table, rows = table.filter(pa.array(fine)), rows[fine]
-        return table, rows, sorted(bad)
+            keys = keys.filter(pa.array(fine))
+        return table, rows, keys, sorted(bad)
 
     def _members(self, number: int, rows: np.ndarray) -> np.ndarray:
         """Returns which rows of a file belong to the split, bool [rows]."""

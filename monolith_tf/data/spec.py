@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from typing import Annotated
+from typing import Any
 from typing import Literal
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ from monolith_tf import paths
 from monolith_tf.features.shorthand import OneOrMany
 
 Split = Literal["train", "eval", "test"]
+Format = Literal["auto", "parquet", "csv", "tfrecord", "synthetic"]
 
 Columns = TypeVar("Columns")
 
@@ -104,7 +106,7 @@ class DataSpec:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    format: Literal["auto", "parquet", "csv", "tfrecord", "synthetic"] = "auto"
+    format: Format = "auto"
     train: Annotated[tuple[str, ...], OneOrMany()] = ()
     eval: Annotated[tuple[str, ...], OneOrMany()] = ()
     test: Annotated[tuple[str, ...], OneOrMany()] = ()
@@ -208,6 +210,39 @@ class DataSpec:
         if self.negatives is None or not self.num_negatives(split):
             return dict(columns)
         return {k: v for k, v in columns.items() if k != self.negatives.label}
+
+
+# What says which rows are taken, in which order, and what is made of them.
+_NOT_OF_READING = frozenset(
+    {
+        "train",
+        "eval",
+        "test",
+        "validation_fraction",
+        "batch_size",
+        "shuffle_buffer",
+        "negatives",
+        "weight",
+        "num_rows",
+        "input_fn",
+    }
+)
+
+
+def reading_part(spec: DataSpec) -> dict[str, Any]:
+    """Returns how files are read, whichever they are: arguments of `DataSpec`.
+
+    They are the format, the dialect of CSV files, the reader, and what becomes of bad
+    rows; strings, or tuples of strings.
+    """
+    found = {
+        field.name: getattr(spec, field.name)
+        for field in dataclasses.fields(spec)
+        if field.name not in _NOT_OF_READING
+    }
+    if found["format"] == "synthetic":  # There are no files of it.
+        found["format"] = "auto"
+    return found
 
 
 def _patterns(value: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -331,14 +331,9 @@ _INTEGER = tf.TensorSpec([], tf.int64)
 _NUMBERS = tf.TensorSpec([None], tf.int64)
 
 
+@connected.cached
 def _function(function: Any, dtypes: tuple[tf.DType, ...]) -> Any:
     """A function of graphs, traced where nothing of the caller's graph matters."""
-    return _traced(function, dtypes, connected.cluster())
-
-
-@functools.cache
-def _traced(function: Any, dtypes: tuple[tf.DType, ...], cluster: bytes) -> Any:
-    del cluster  # A function for each.
     signature = [_RESOURCE, _RESOURCE, _NUMBERS]
     if function is _scatter_to_blocks:
         signature = [_RESOURCE] * (len(dtypes) + 1) + [_NUMBERS]

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from monolith_tf import connected
 from monolith_tf import ids as ids_lib
 from monolith_tf.types import Tensor
 
@@ -183,7 +184,7 @@ def _grow(
     return tf.cond(is_worth_it, add, lambda: now)
 
 
-@functools.cache
+@connected.cached
 def _grow_function(is_raw: bool) -> Any:
     """Traced once for all tables."""
     resource, integer = tf.TensorSpec([], tf.resource), tf.TensorSpec([], tf.int64)

@@ -13,6 +13,7 @@ import tf_keras
 from absl import logging
 
 from monolith_tf import ids as ids_lib
+from monolith_tf import imports
 from monolith_tf import lineage as lineage_lib
 from monolith_tf.config import schema
 from monolith_tf.data import formats
@@ -28,6 +29,7 @@ from monolith_tf.features import columns as columns_lib
 from monolith_tf.features import encode
 from monolith_tf.features import slots as slots_lib
 from monolith_tf.features import statistics as statistics_lib
+from monolith_tf.models import layer_names
 from monolith_tf.models import network as network_lib
 from monolith_tf.models import registry
 from monolith_tf.training import checkpoint as checkpoint_lib
@@ -124,7 +126,7 @@ class Job:
         )
 
     def _input_fn(self, split: Split) -> input_fn.InputFn:
-        function = registry.load_name(self.config.data.input_fn or "", "data.input_fn")
+        function = imports.load_name(self.config.data.input_fn or "", "data.input_fn")
         return input_fn.InputFn(function, split)
 
     def settle(self, checkpoint: checkpoint_lib.Checkpoint | None) -> Fixed:
@@ -178,7 +180,7 @@ class Job:
             large_integers=fixed.large_integers,
         )
         store = self._store(fixed)
-        with self._variable_scope():
+        with self._variable_scope(), layer_names.from_zero():
             network = network_lib.Network(
                 encoder,
                 store,

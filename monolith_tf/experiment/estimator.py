@@ -14,6 +14,7 @@ import tensorflow as tf
 from absl import logging
 
 from monolith_tf import config as config_lib
+from monolith_tf import imports
 from monolith_tf import paths
 from monolith_tf.config import schema
 from monolith_tf.data import feed as feed_lib
@@ -23,7 +24,6 @@ from monolith_tf.experiment import diagnosis
 from monolith_tf.experiment import exports
 from monolith_tf.experiment import large_integers
 from monolith_tf.experiment import warm_start
-from monolith_tf.models import registry
 from monolith_tf.models.network import Network
 from monolith_tf.training import actions as actions_lib
 from monolith_tf.training import architecture
@@ -375,7 +375,7 @@ class Estimator:
                 actions_lib.Evaluate(every, self._judges(), is_quick=is_quick)
             )
         for name in trainer.actions:
-            actions.append(registry.load_name(name, "trainer.actions")())
+            actions.append(imports.load_name(name, "trainer.actions")())
         every = self.config.export.every_steps
         if every is not None:
             actions.append(exports.Export(every, self._export_present))

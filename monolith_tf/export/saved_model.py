@@ -38,10 +38,13 @@ class Origin:
     Attributes:
       lineage: Of the training job; the default is none, and takes no updates.
       step: The global step of the exported values.
+      reading: How the job's files are read, as `data.spec.reading_part` gives it; None
+        says nothing.
     """
 
     lineage: Lineage = dataclasses.field(default_factory=Lineage)
     step: int = 0
+    reading: Mapping[str, Any] | None = None
 
 
 _DEFAULT = ExportSpec()
@@ -225,7 +228,7 @@ class _Export:
         counted: frozen_survey.Survey | None,
         difference: float | None,
     ) -> dict[str, Any]:
-        spec = self._spec
+        spec, reading = self._spec, self._origin.reading
         groups = store.groups if isinstance(store, FrozenStore) else []
         user = set(spec.user_features)
         features = self._network.encoder.features if user else ()
@@ -242,6 +245,7 @@ class _Export:
                 }
                 for name, kind in self._columns.items()
             },
+            **({} if reading is None else {"reading": dict(reading)}),
             "list_inputs": spec.list_inputs,
             "user_columns": sorted(
                 {f.source_column for f in features if f.name in user}

@@ -1,5 +1,8 @@
 """Rows of an export change by gRPC, and bad requests change nothing."""
 
+import http.client
+import json
+
 import grpc
 import numpy as np
 import pytest
@@ -232,3 +235,47 @@ def test_a_job_that_went_back_goes_on_where_the_server_is_not_ahead(
     with pytest.raises(errors.ServingError, match="after this job went back"):
         client.update(_rows([7], [[1, 1, 1]]))
     assert sums([7]) == [6]
+
+
+def test_pages_of_other_sites_cannot_write_by_rest(server, sums):
+    own = f"127.0.0.1:{server.rest_port}"
+    body = {
+        "signature_name": "update_embeddings",
+        "inputs": {
+            "table": "user",
+            "ids": small_network.feature_ids("user", [7]).tolist(),
+            "rows": [[1, 0, 0]],
+            **{"step": 0, "token": 0, "lineage": "mine@0", "newest": 100},
+        },
+    }
+
+    def send(key="update_embeddings", **headers):
+        connection = http.client.HTTPConnection(own, timeout=10)
+        data = json.dumps(body | {"signature_name": key})
+        connection.request("POST", "/v1/models/default:predict", data, headers)
+        answer = connection.getresponse()
+        found = answer.status, json.load(answer)
+        connection.close()
+        return found
+
+    for headers in (
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": f"https://{own}"},
+        {"Origin": f"http://127.0.0.1:{server.rest_port + 1}"},
+        # A page whose name was made to lead here.
+        {"Origin": "http://evil.example:8501", "Host": "evil.example:8501"},
+    ):
+        status, answer = send(**headers)
+        assert status == 403
+        assert answer["error"] == (
+            "`update_embeddings` is not answered to pages of other sites. "
+            f"Received: Origin={headers['Origin']!r}."
+        )
+    assert sums([7]) == [6]
+    # To ask is free; what is wrong here is something else.
+    assert send("serving_default", Origin="http://evil.example")[0] == 400
+    assert send(Origin=f"http://{own}")[0] == 200
+    assert sums([7]) == [1]
+    assert send(Origin=f"http://localhost:{server.rest_port}")[0] == 200
+    assert send()[0] == 200
