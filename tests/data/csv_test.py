@@ -236,3 +236,21 @@ def test_a_truncated_archive(tmp_path):
     path.write_bytes(content[: len(content) * 3 // 4])
     with pytest.raises(ValueError, match=r"x\.csv\.gz: .*Truncated compressed stream"):
         data.open_split(data.DataSpec(train=str(path)), "train", {"a": INT}).num_rows()
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.csv.gz"])
+def test_a_mark_of_utf_8_is_not_part_of_a_name_or_a_value(read, name):
+    text = "\N{BYTE ORDER MARK}a,b\nx,1\n"
+    expected = {"a": b"x", "b": 1}
+    rows, *_ = read(text, {"a": STRING, "b": INT}, name=name)
+    assert rows == [expected]
+    header = text.splitlines()[0]
+    rows, *_ = read(f"{header[0]}x,1\n", {"a": STRING}, name, column_names=("a", "b"))
+    assert rows == [{"a": b"x"}]
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.csv.gz"])
+def test_another_encoding_is_seen_in_archives_too(read, name):
+    text = "a,b\n" + "x,1\n" * 100_000
+    with pytest.raises(ValueError, match=r"this looks like UTF-16LE, and"):
+        read(text.encode("utf-16-le"), {"a": STRING}, name=name)
