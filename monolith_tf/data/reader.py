@@ -164,13 +164,17 @@ def first_with_rows(reader: Reader, split: Split, files: Sequence[str]) -> str:
     """Returns the first file that has rows; the first of all where none has.
 
     Raises:
-      ValueError: If there is one without rows before it, unless bad rows are skipped.
+      ValueError: If none has, or a text file before it has none, unless bad rows are
+        skipped.
     """
+    is_strict = reader.spec.on_bad_row == "error"
     for file in files:
         if reader.has_rows(file):
             return file
-        if reader.spec.on_bad_row == "error":
+        if is_strict and reader.holds_text:
             raise ValueError(no_rows(file, split))
+    if is_strict:
+        raise ValueError(no_rows(files[0], split))
     return files[0]
 
 

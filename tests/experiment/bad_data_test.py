@@ -396,15 +396,20 @@ def test_files_without_rows(job, format_):
         parquet.write_table(table.slice(0, 0), empty)
     else:
         tf.io.TFRecordWriter(str(empty)).close()
-    with pytest.raises(ValueError, match=rf"train-0\.{format_}: has no rows"):
-        job.estimator(format_)
-    later = empty.rename(job.folder / f"train-later.{format_}")
+    later = job.folder / f"train-later.{format_}"
     files = f"data.train=[{job.folder}/train.{format_}, {later}]"
-    with pytest.raises(ValueError, match=rf"train-later\.{format_}: has no rows"):
-        job.estimator(format_, files).train()
-    if format_ == "csv":
-        counts, trained = job.trains(format_, files, on_bad_row="skip")
+    if format_ != "csv":
+        empty.rename(later)
+        counts, trained = job.trains(format_, files)
         assert (counts["train/empty_files"], trained) == (1, 60)
+        return
+    with pytest.raises(ValueError, match=r"train-0\.csv: has no rows"):
+        job.estimator(format_)
+    empty.rename(later)
+    with pytest.raises(ValueError, match=r"train-later\.csv: has no rows"):
+        job.estimator(format_, files).train()
+    counts, trained = job.trains(format_, files, on_bad_row="skip")
+    assert (counts["train/empty_files"], trained) == (1, 60)
 
 
 @pytest.mark.parametrize("format_", ["csv", "parquet"])
