@@ -14,6 +14,7 @@ from monolith_tf.data import arrow
 from monolith_tf.data import formats
 from monolith_tf.data.spec import Split
 from monolith_tf.features import columns
+from monolith_tf.models import spec as models
 
 Complaints: TypeAlias = Iterator[tuple[errors.Path, str]]
 
@@ -127,6 +128,7 @@ def _columns(
     config: schema.ExperimentConfig, found: Mapping[str, columns.ColumnType]
 ) -> Complaints:
     complaints = 0
+    probabilities = models.log_loss_labels(config.model)
     uses: list[tuple[errors.Path, tuple, dict]] = [
         *(
             (
@@ -145,7 +147,9 @@ def _columns(
         uses.append((("data", "weight"), ([],), {"weight": config.data.weight}))
     for path, arguments, more in uses:
         try:
-            columns.required_columns(*arguments, **more, schema=found)
+            columns.required_columns(
+                *arguments, **more, schema=found, probabilities=probabilities
+            )
         except ValueError as error:
             complaints += 1
             yield path, str(error)
@@ -153,7 +157,11 @@ def _columns(
         return
     try:
         columns.required_columns(
-            config.features, config.labels, config.data.weight, schema=found
+            config.features,
+            config.labels,
+            config.data.weight,
+            schema=found,
+            probabilities=probabilities,
         )
     except ValueError as error:
         yield ("features",), str(error)

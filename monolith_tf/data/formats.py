@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from monolith_tf import imports
 from monolith_tf.data import arrow
 from monolith_tf.data.reader import Reader
+from monolith_tf.data.reader import first_with_rows
 from monolith_tf.data.spec import DataSpec
 from monolith_tf.data.spec import Format
 from monolith_tf.data.spec import Split
@@ -49,13 +50,13 @@ def make_reader(spec: DataSpec, split: Split) -> Reader:
 
 
 def read_schema(spec: DataSpec, split: Split = "train") -> dict[str, ColumnType]:
-    """Returns the type of every column of the split's first file.
+    """Returns the type of every column of the split's first file that has rows.
 
     TensorFlow is not needed for it. CSV and TFRecord files only tell by their first
     rows, and synthetic data has whatever columns are asked for: its schema is empty.
     """
     reader = make_reader(spec, split)
-    file = reader.files(spec.file_split(split))[0]
+    file = _first_file(reader, spec, split)
     schema = reader.schema(file)
     if spec.negatives is None or not spec.num_negatives(split) or not schema:
         return schema
@@ -71,9 +72,9 @@ def read_schema(spec: DataSpec, split: Split = "train") -> dict[str, ColumnType]
 def check_columns(
     spec: DataSpec, columns: Mapping[str, ColumnType], split: Split = "train"
 ) -> None:
-    """Raises ValueError if the split's first file cannot give the columns."""
+    """Raises ValueError if the split's first file with rows cannot give the columns."""
     reader = make_reader(spec, split)
-    file = reader.files(spec.file_split(split))[0]
+    file = _first_file(reader, spec, split)
     check_file(reader, file, spec.in_files(split, columns))
 
 
@@ -103,6 +104,12 @@ def check_file(reader: Reader, file: str, columns: Mapping[str, ColumnType]) -> 
             f"{file}: column `{name}` holds {_describe(found)} and cannot be read as "
             f"{_describe(wanted)}. Change `dtype`, `kind` or `dim` of what uses it."
         )
+
+
+def _first_file(reader: Reader, spec: DataSpec, split: Split) -> str:
+    """Returns the file that says what a split's files hold."""
+    in_files = spec.file_split(split)
+    return first_with_rows(reader, in_files, reader.files(in_files))
 
 
 def _describe(type_: ColumnType) -> str:

@@ -76,6 +76,7 @@ class DataSpec:
     Attributes:
       format: Format of the files; `auto` goes by the ending of their names: `.parquet`,
         `.csv`, `.tfrecord` or `.tfrecords`, the last three also with `.gz` or `.zst`.
+        CSV files are UTF-8; their columns are read as what most of the first cells are.
         `synthetic` needs no files: it makes random rows that fit the config.
       train: File or glob patterns of the train split, `**` for any folders; files are
         taken in the order of the patterns, and by name within one.
@@ -87,8 +88,9 @@ class DataSpec:
       batch_size: Examples per batch; the last batch of an epoch may have fewer.
       shuffle_buffer: Rows shuffled together, brought to a multiple of the batch size; 0
         reads the train split in the order of the files. The other splits always are.
-      on_bad_row: A row that cannot be read, or lacks a value that has no default, is an
-        `error`, or is left out and counted (`skip`).
+      on_bad_row: A row that cannot be read, lacks a value that has no default, or has a
+        label outside [0, 1] under a log loss, is an `error`, or is left out and counted
+        (`skip`). So is a file without rows.
       negatives: Rows drawn for each row of the files; None draws none.
       weight: Column of per-example weights; None weighs every example 1.
       delimiter: Between the cells of a CSV row, one character.

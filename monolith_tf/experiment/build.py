@@ -32,6 +32,7 @@ from monolith_tf.features import statistics as statistics_lib
 from monolith_tf.models import layer_names
 from monolith_tf.models import network as network_lib
 from monolith_tf.models import registry
+from monolith_tf.models import spec as models_spec
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import optimizers
 from monolith_tf.training import step as step_lib
@@ -107,6 +108,7 @@ class Job:
             self.config.data.weight,
             self.config.data.pair_columns(),
             schema=self._schema,
+            probabilities=models_spec.log_loss_labels(self.config.model),
         )
 
     @functools.cached_property
@@ -127,7 +129,10 @@ class Job:
 
     def _input_fn(self, split: Split) -> input_fn.InputFn:
         function = imports.load_name(self.config.data.input_fn or "", "data.input_fn")
-        return input_fn.InputFn(function, split)
+        probabilities = columns_lib.probability_columns(
+            self.config.labels, models_spec.log_loss_labels(self.config.model)
+        )
+        return input_fn.InputFn(function, split, probabilities)
 
     def settle(self, checkpoint: checkpoint_lib.Checkpoint | None) -> Fixed:
         """Takes slots and statistics from a checkpoint, or works them out anew."""
