@@ -2,8 +2,6 @@
 
 import dataclasses
 import itertools
-import mmap
-import os
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
@@ -12,8 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+from absl import logging
 
 from monolith_tf.data import csv_guess
+from monolith_tf.data import csv_lines
 from monolith_tf.data import text
 from monolith_tf.data.reader import BadRow
 from monolith_tf.data.reader import Block
@@ -27,11 +27,11 @@ from monolith_tf.features.columns import DType
 
 _BLOCK_BYTES = 1 << 20
 _GUESS_BLOCKS = 16  # Looked through at most for an element of every list column.
-_MAX_SCAN_BYTES = 1 << 30
 _NUMBERS = {"int64": pa.int64(), "float32": pa.float32()}
 _NOUNS = {"int64": "an integer", "float32": "a number"}
 _CONVERT = f"If the file is in another encoding, convert it: {text.convert('LATIN1')}."
-_COMPRESSED = (".gz", ".zst", ".bz2")
+_BLANK = "Blank lines are left out at the end of a file only."
+_CLOSE = "Close the quote, or write two where one is part of the text."
 
 
 class CsvReader(Reader):
@@ -46,7 +46,8 @@ class CsvReader(Reader):
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
-        self._quoted: dict[str, bool] = {}
+        self._lines_of: dict[str, csv_lines.Lines] = {}
+        self._single: dict[str, bool] = {}  # Whether a file has one column only.
         self._texts: set[str] = set()  # Files whose beginning was looked at.
 
     def schema(self, file: str) -> dict[str, ColumnType]:
@@ -86,7 +87,7 @@ class CsvReader(Reader):
             column_types=dict.fromkeys(types, pa.binary()),
         )
         malformed: list[Any] = []
-        numbers = self._numbers(malformed)
+        numbers = self._numbers(file, malformed)
         blocks = self._open(file, options, malformed)
         for batch in itertools.islice(blocks, _GUESS_BLOCKS):
             rows, _ = numbers.take(batch.num_rows)
@@ -141,16 +142,18 @@ class CsvReader(Reader):
         options = pyarrow.csv.ConvertOptions(
             include_columns=wanted, column_types=dict.fromkeys(wanted, pa.binary())
         )
-        numbers = self._numbers(malformed)
+        lines = self._lines(piece.file)
+        numbers = self._numbers(piece.file, malformed, lines)
         try:
-            quoted = self._may_be_quoted(piece.file)
-            for batch in self._open(piece.file, options, malformed, quoted):
+            opened = self._open(piece.file, options, malformed, lines.has_quotes)
+            for batch in opened:
                 rows, bad = numbers.take(batch.num_rows)
-                yield self._convert(batch, rows, bad, columns)
-            yield self._convert(None, *numbers.take(0, rest=True), columns)
+                yield self._convert(batch, rows, bad, columns, lines.spoilt)
+            yield self._convert(None, *numbers.take(0, rest=True), columns, {})
         except (OSError, pa.ArrowException) as error:
             raise ValueError(
                 f"{piece.file}: cannot be read from row {numbers.next_row} on: {error}"
+                f"{self._spoilt(piece.file)}"
             ) from error
 
     def _names(self, file: str) -> list[str]:
@@ -159,9 +162,58 @@ class CsvReader(Reader):
         check_unique(file, names)
         return names
 
-    def _numbers(self, malformed: list[Any]) -> "_Numbers":
+    def _numbers(
+        self,
+        file: str,
+        malformed: list[Any],
+        lines: csv_lines.Lines = csv_lines.NOTHING_AMISS,
+    ) -> "_Numbers":
         """Returns what numbers the rows of a file."""
-        return _Numbers(malformed, first=1 if self.spec.column_names else 2)
+        first = 1 if self.spec.column_names else 2
+        if self._single.get(file):  # The parser gives its blank lines as rows.
+            first += self._num_before_header(file)
+            lines = dataclasses.replace(lines, blank=np.empty(0, np.int64))
+        return _Numbers(malformed, first, lines)
+
+    def _lines(self, file: str) -> csv_lines.Lines:
+        """Returns what the lines of a file are."""
+        if file not in self._lines_of:
+            try:
+                lines = csv_lines.scan(
+                    lambda: pa.input_stream(file, compression="detect"),
+                    self.spec.delimiter,
+                    has_header=not self.spec.column_names,
+                )
+            except (OSError, pa.ArrowException):
+                return csv_lines.NOTHING_AMISS  # Reading it will say what is wrong.
+            self._lines_of[file] = lines
+            if lines.num_last_blank and not self._single.get(file):
+                what = "%s: passed over %d blank lines at its end."
+                logging.info(what, file, lines.num_last_blank)
+            if min(lines.spoilt, default=0) < 0:
+                raise ValueError(
+                    f"{file}: the line of the columns' names: {lines.spoilt[-1]}. "
+                    f"{_CLOSE}"
+                )
+            if self.spec.on_bad_row == "skip":
+                for row, reason in lines.spoilt.items():
+                    logging.warning("%s: row %d is left out: %s.", file, row, reason)
+        return self._lines_of[file]
+
+    def _spoilt(self, file: str) -> str:
+        """Returns what to add to an error of the parser about a file."""
+        for row, reason in self._lines(file).spoilt.items():
+            return f". Row {row} (counting from 0): {reason}. {_CLOSE}"
+        return ""
+
+    def _num_before_header(self, file: str) -> int:
+        """Returns how many blank lines are above the names of a file's columns."""
+        if self.spec.column_names:
+            return 0
+        with pa.input_stream(file, compression="detect") as stream:
+            beginning = stream.read(text.SAMPLE_BYTES).removeprefix(b"\xef\xbb\xbf")
+        lines = beginning.splitlines()
+        return next((num for num, line in enumerate(lines) if line), 0)
 
     def _check_text(self, file: str) -> None:
         """Raises ValueError if a file is in an encoding that is not UTF-8's kind."""
@@ -177,7 +229,26 @@ class CsvReader(Reader):
         malformed: list[Any] | None = None,
         quoted: bool = True,
     ) -> Any:
-        """Opens a file; rows with a wrong number of cells go to `malformed`."""
+        """Opens a file; rows with a wrong number of cells go to `malformed`.
+
+        A blank line is a row where there is one column, and no row where there are
+        more.
+        """
+        if file not in self._single:
+            every = pyarrow.csv.ConvertOptions()
+            names = self._open_as(file, every, None, True, False).schema.names
+            self._single[file] = len(names) == 1
+        return self._open_as(file, options, malformed, quoted, self._single[file])
+
+    def _open_as(
+        self,
+        file: str,
+        options: pyarrow.csv.ConvertOptions,
+        malformed: list[Any] | None,
+        quoted: bool,
+        is_single: bool,
+    ) -> Any:
+        """Opens a file of one column, or of several."""
 
         def put_aside(row: Any) -> str:
             if malformed is not None:
@@ -192,17 +263,21 @@ class CsvReader(Reader):
                 read_options=pyarrow.csv.ReadOptions(
                     use_threads=False,
                     block_size=_BLOCK_BYTES,
+                    skip_rows=self._num_before_header(file) if is_single else 0,
                     column_names=list(self.spec.column_names),
                 ),
                 parse_options=pyarrow.csv.ParseOptions(
                     delimiter=self.spec.delimiter,
                     newlines_in_values=quoted,
+                    ignore_empty_lines=not is_single,
                     invalid_row_handler=put_aside,
                 ),
                 convert_options=options,
             )
         except (OSError, pa.ArrowException) as error:
-            raise ValueError(f"{file}: not a readable CSV file: {error}") from error
+            raise ValueError(
+                f"{file}: not a readable CSV file: {error}{self._spoilt(file)}"
+            ) from error
         try:
             opened.schema.names  # noqa: B018 (decodes them)
         except UnicodeDecodeError as error:
@@ -212,33 +287,24 @@ class CsvReader(Reader):
             ) from error
         return opened
 
-    def _may_be_quoted(self, file: str) -> bool:
-        """Returns whether a file may have quotes; parsing without them is faster."""
-        if file not in self._quoted:
-            size = os.path.getsize(file)
-            if file.endswith(_COMPRESSED) or not 0 < size < _MAX_SCAN_BYTES:
-                self._quoted[file] = True
-            else:
-                with (
-                    open(file, "rb") as opened,
-                    mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content,
-                ):
-                    self._quoted[file] = content.find(b'"') >= 0
-        return self._quoted[file]
-
     def _convert(
         self,
         batch: pa.RecordBatch | None,
         rows: np.ndarray,
         bad: list[BadRow],
         columns: Mapping[str, ColumnType],
+        spoilt: Mapping[int, str],
     ) -> Block:
-        """Makes a block of a batch of cells."""
+        """Makes a block of a batch of cells, without the rows that are spoilt."""
         if batch is None:
             empty = {name: pa.array([], pa.null()) for name in columns}
             return Block(pa.table(empty), rows, tuple(bad))
         arrays = []
         fine = np.ones(len(rows), bool)
+        for index in np.flatnonzero(np.isin(rows, list(spoilt))).tolist():
+            row = int(rows[index])
+            bad.append(BadRow(row, spoilt[row], _CLOSE))
+            fine[index] = False
         for name, type_ in columns.items():
             array, wrong = self._cells(batch.column(name), type_)
             arrays.append(array)
@@ -249,7 +315,8 @@ class CsvReader(Reader):
                 fine[index] = False
         table = pa.table(arrays, names=list(columns))
         if not fine.all():
-            table, rows = table.filter(pa.array(fine)), rows[fine]
+            table = table.filter(pa.array(fine)) if columns else table
+            rows = rows[fine]
         return Block(table, rows, tuple(sorted(bad, key=lambda row: row.row)))
 
     def _cells(
@@ -300,13 +367,20 @@ class _Numbers:
       malformed: Rows left out so far; the parser adds to it before it gives the rows
         that come after them.
       first: The parser's number of the first row after the header.
+      lines: What the lines of the file are.
     """
 
-    def __init__(self, malformed: list[Any], first: int) -> None:
+    def __init__(
+        self, malformed: list[Any], first: int, lines: csv_lines.Lines
+    ) -> None:
         self._malformed = malformed
         self._first = first
         self._seen = 0
-        self.next_row = 0
+        self._lines = lines
+        # What the parser has seen of rows when each blank line comes.
+        self._blank_after = lines.blank - np.arange(len(lines.blank))
+        self._num_blank = 0
+        self._num_parsed = 0
 
     def take(self, num: int, rest: bool = False) -> tuple[np.ndarray, list[BadRow]]:
         """Returns the numbers of the next `num` rows, and the bad ones among them.
@@ -321,22 +395,40 @@ class _Numbers:
             gap = num
             if self._seen < len(self._malformed):
                 row = self._malformed[self._seen]
-                gap = row.number - self._first - self.next_row
+                gap = row.number - self._first - self._num_parsed
             if gap > 0:
                 taken = min(gap, num)
-                parts.append(np.arange(self.next_row, self.next_row + taken))
-                self.next_row += taken
+                parsed = np.arange(self._num_parsed, self._num_parsed + taken)
+                parts.append(self._numbers(parsed))
+                self._num_parsed += taken
                 num -= taken
             else:
-                bad.append(BadRow(self.next_row, _wrong_width(row)))
-                self.next_row += 1
+                bad.append(self._bad(self.next_row, row))
+                self._num_parsed += 1
                 self._seen += 1
+        last = np.searchsorted(self._blank_after, self._num_parsed)
+        for blank in self._lines.blank[self._num_blank : last].tolist():
+            bad.append(BadRow(blank, "a blank line", _BLANK))
+        self._num_blank = max(self._num_blank, int(last))
         return np.concatenate(parts), bad
 
+    @property
+    def next_row(self) -> int:
+        """The number of the row after those given."""
+        return int(self._numbers(np.array([self._num_parsed]))[0])
 
-def _wrong_width(row: Any) -> str:
-    """Returns why a row was left out by the parser."""
-    return f"{row.actual_columns} cells where {row.expected_columns} are expected"
+    def _numbers(self, parsed: np.ndarray) -> np.ndarray:
+        """Returns the numbers of rows by their place among what the parser sees."""
+        return parsed + np.searchsorted(self._blank_after, parsed, side="right")
+
+    def _bad(self, number: int, row: Any) -> BadRow:
+        """Returns a row that was left out by the parser."""
+        if number in self._lines.spoilt:
+            return BadRow(number, self._lines.spoilt[number], _CLOSE)
+        return BadRow(
+            number,
+            f"{row.actual_columns} cells where {row.expected_columns} are expected",
+        )
 
 
 def _trim(cells: pa.Array) -> pa.Array:

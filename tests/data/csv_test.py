@@ -58,14 +58,16 @@ def test_bad_cells_and_bad_widths_are_told_apart_and_numbered(read):
     text = 'a,b\n1,2\n\n3,4,5\nx,6\n"7\n","8"\n9\n1_0,y\n11,12\n\n13\n14\n'
     rows, numbers, bad = read(text, {"a": INT, "b": INT})
     assert [row["a"] for row in rows] == [1, 7, 11]
-    assert numbers == [0, 3, 6]
-    assert bad == [
-        (1, "3 cells where 2 are expected"),
-        (2, "column `a`: 'x' is not an integer"),
-        (4, "1 cells where 2 are expected"),
-        (5, "column `a`: '1_0' is not an integer"),
-        (7, "1 cells where 2 are expected"),
-        (8, "1 cells where 2 are expected"),
+    assert numbers == [0, 4, 7]
+    assert sorted(bad) == [
+        (1, "a blank line"),
+        (2, "3 cells where 2 are expected"),
+        (3, "column `a`: 'x' is not an integer"),
+        (5, "1 cells where 2 are expected"),
+        (6, "column `a`: '1_0' is not an integer"),
+        (8, "a blank line"),
+        (9, "1 cells where 2 are expected"),
+        (10, "1 cells where 2 are expected"),
     ]
 
 
