@@ -30,6 +30,8 @@ _GUESS_BLOCKS = 16  # Looked through at most for an element of every list column
 _NUMBERS = {"int64": pa.int64(), "float32": pa.float32()}
 _NOUNS = {"int64": "an integer", "float32": "a number"}
 _CONVERT = f"If the file is in another encoding, convert it: {text.convert('LATIN1')}."
+_NOT_AS_WRITTEN = "stands for an integer that is written otherwise"
+_OF_64_BITS = " of 64 bits"
 _BLANK = "Blank lines are left out at the end of a file only."
 _CLOSE = "Close the quote, or write two where one is part of the text."
 
@@ -64,24 +66,16 @@ class CsvReader(Reader):
             field.name: ColumnType(dtype=csv_guess.of_arrow(field.type), is_guess=True)
             for field in schema
         }
-        texts = [
-            field.name
-            for field in schema
-            if not pa.types.is_integer(field.type)
-            and not pa.types.is_floating(field.type)
-        ]
-        return types | self._guess_texts(file, {name: types[name] for name in texts})
+        return types | self._look_closer(file, types)
 
-    def _guess_texts(
+    def _look_closer(
         self, file: str, types: Mapping[str, ColumnType]
     ) -> dict[str, ColumnType]:
-        """Returns a closer look at columns that the parser takes for text.
+        """Returns a closer look at columns than the parser takes.
 
         Cells may be empty for long: what has none yet is looked for further on.
         """
         found: dict[str, ColumnType] = {}
-        if not types:
-            return found
         options = pyarrow.csv.ConvertOptions(
             include_columns=list(types),
             column_types=dict.fromkeys(types, pa.binary()),
@@ -92,23 +86,25 @@ class CsvReader(Reader):
         for batch in itertools.islice(blocks, _GUESS_BLOCKS):
             rows, _ = numbers.take(batch.num_rows)
             for name in [name for name in types if name not in found]:
-                closer = self._guess_text(batch.column(name), rows, types[name])
+                closer = self._guess(batch.column(name), rows, types[name])
                 if closer is not None:
                     found[name] = closer
             if len(found) == len(types):
                 break
         return found
 
-    def _guess_text(
+    def _guess(
         self, cells: pa.Array, rows: np.ndarray, type_: ColumnType
     ) -> ColumnType | None:
-        """Returns the type of cells of text, or None if they are all empty."""
+        """Returns the type of cells, or None if they are all empty."""
         _, elements = self._split(self._with_nulls(cells))
         elements = self._with_nulls(_trim(elements)).drop_null()
         if not len(elements):
             return None
         texts = self._with_nulls(_trim(cells))
         dtype, of_elements = csv_guess.guess(texts), csv_guess.guess(elements)
+        as_number = csv_guess.guess_number(texts)
+        is_new = type_.dtype not in (dtype, "float32")  # Of floats there are no ids.
         example = ""
         first = pc.index(csv_guess.are_numbers(texts), False).as_py()
         if dtype == "string" and first >= 0:
@@ -119,7 +115,8 @@ class CsvReader(Reader):
             dtype=dtype,
             elements=None if of_elements == dtype else of_elements,
             example=example,
-            before=None if type_.dtype == dtype else type_.dtype,
+            before=type_.dtype if is_new else None,
+            as_number=None if as_number == dtype else as_number,
         )
 
     def has_rows(self, file: str) -> bool:
@@ -325,7 +322,7 @@ class CsvReader(Reader):
         """Returns converted cells, and by their place why some do not convert."""
         if not type_.is_list:
             if type_.dtype != "string":
-                return _parse(self._with_nulls(_trim(cells)), type_.dtype)
+                return _parse(self._with_nulls(_trim(cells)), type_)
             if type_.default is not None:
                 cells = self._with_nulls(cells)
             encoded = cells.dictionary_encode()
@@ -336,7 +333,7 @@ class CsvReader(Reader):
             values = elements.cast(pa.binary()).dictionary_encode()
             wrong = _by_place(values, text.not_text(values.dictionary))
         else:
-            values, wrong = _parse(self._with_nulls(_trim(elements)), type_.dtype)
+            values, wrong = _parse(self._with_nulls(_trim(elements)), type_)
         lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
         splits = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         owner = np.repeat(np.arange(len(lengths)), lengths)
@@ -436,8 +433,19 @@ def _trim(cells: pa.Array) -> pa.Array:
     return pc.ascii_trim_whitespace(cells.cast(pa.string(), safe=False))
 
 
-def _parse(cells: pa.Array, dtype: DType) -> tuple[pa.Array, dict[int, str]]:
+def _parse(cells: pa.Array, type_: ColumnType) -> tuple[pa.Array, dict[int, str]]:
     """Returns cells as numbers, and by their place why some are none."""
+    numbers, wrong = _parse_as(cells, type_.dtype)
+    if type_.dtype == "int64" and type_.is_guess:
+        codes = csv_guess.codes(cells).fill_null(False)
+        for place in np.flatnonzero(codes.to_numpy(zero_copy_only=False)).tolist():
+            reason = f"{cells[place].as_py()!r} {_NOT_AS_WRITTEN}"
+            wrong.setdefault(place, reason)
+    return numbers, wrong
+
+
+def _parse_as(cells: pa.Array, dtype: DType) -> tuple[pa.Array, dict[int, str]]:
+    """As `_parse`, however integers are written."""
     try:
         return cells.cast(_NUMBERS[dtype]), {}
     except pa.ArrowInvalid:
@@ -449,6 +457,8 @@ def _parse(cells: pa.Array, dtype: DType) -> tuple[pa.Array, dict[int, str]]:
         numbers.append(_number(cell.decode(errors="replace"), dtype))
         if numbers[-1] is None:
             wrong[code] = f"{cell.decode(errors='replace')!r} is not {_NOUNS[dtype]}"
+            if dtype == "int64" and cell.lstrip(b"+-").isdigit():
+                wrong[code] += _OF_64_BITS
     made = pa.array(numbers, _NUMBERS[dtype]).take(encoded.indices)
     return made, _by_place(encoded, wrong)
 
@@ -466,6 +476,13 @@ def _way_out(type_: ColumnType, reason: str) -> str:
     """Returns what may help where a cell does not convert."""
     if type_.dtype == "string":
         return _CONVERT
+    if reason.endswith(_NOT_AS_WRITTEN):
+        return (
+            "Set `dtype: string` of what reads the column, where 007 is not 7, or "
+            "`dtype: int` for integers."
+        )
+    if reason.endswith(_OF_64_BITS):
+        return "Set `dtype: string` of what reads the column: a row for each string."
     comma = "Write numbers with a decimal point. " if "," in reason else ""
     return (
         f"{comma}If it stands for a missing value, add it to `data.null_values`; if "

@@ -5,7 +5,8 @@ import pyarrow.compute as pc
 
 from monolith_tf.features.columns import DType
 
-_INTEGER = "^(-?[0-9]{1,19}|(?i:true|false))$"
+_INTEGER = "^(-?[0-9]+|(?i:true|false))$"
+_CODE = "^(-0|-?0[0-9]+|[+-]?0[xX][0-9a-fA-F]+)$"
 _NUMBER = (
     r"^([+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(?i:inf|infinity|nan))$"
 )
@@ -14,9 +15,46 @@ _NUMBER = (
 def guess(cells: pa.Array) -> DType:
     """Returns what most cells are: the others are bad, and no reason to read as text.
 
+    Integers of which one has a leading zero or is hexadecimal are codes, and text: 007
+    is not 7. Those beyond 64 bits are integers, and bad.
+
     Args:
       cells: Strings without spaces around them, or null where a value is missing.
     """
+    dtype = _most(cells)
+    has_code = dtype == "int64" and _count(pc.match_substring_regex(cells, _CODE))
+    return "string" if has_code else dtype
+
+
+def guess_number(cells: pa.Array) -> DType:
+    """Returns what most cells are where numbers are wanted: integers if all fit.
+
+    Args:
+      cells: As for `guess`.
+    """
+    dtype = _most(cells)
+    if dtype == "int64":
+        integers = cells.filter(pc.match_substring_regex(cells, "^-?[0-9]+$"))
+        try:
+            integers.cast(pa.int64())
+        except pa.ArrowInvalid:
+            return "float32"
+    return dtype
+
+
+def codes(cells: pa.Array) -> pa.Array:
+    """Returns which cells may be integers with a leading zero or hexadecimal ones.
+
+    It is fast, and takes other cells that begin with 0 for codes too.
+
+    Args:
+      cells: As for `guess`.
+    """
+    begins = pc.or_(pc.starts_with(cells, "0"), pc.starts_with(cells, "-0"))
+    return pc.and_(begins, pc.greater(pc.binary_length(cells), 1))
+
+
+def _most(cells: pa.Array) -> DType:
     present = len(cells) - cells.null_count
     integers, numbers = _count(are_integers(cells)), _count(are_numbers(cells))
     if not present or 2 * numbers <= present:

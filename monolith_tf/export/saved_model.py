@@ -242,6 +242,7 @@ class _Export:
                     "is_list": kind.is_list,
                     "length": kind.length,
                     "default": kind.default,
+                    **({"is_guess": True} if kind.is_guess else {}),
                 }
                 for name, kind in self._columns.items()
             },

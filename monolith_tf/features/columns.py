@@ -38,6 +38,7 @@ class ColumnType:
       is_guess: Whether `dtype` is what most cells of a text look like.
       example: Of a column of text, a cell that is no number and its row.
       before: The type that version 0.1.0 guessed, where it is another one.
+      as_number: What is read where numbers are wanted, if that is another type.
     """
 
     dtype: DType
@@ -50,6 +51,7 @@ class ColumnType:
     is_guess: bool = dataclasses.field(default=False, compare=False, repr=False)
     example: str = dataclasses.field(default="", compare=False, repr=False)
     before: DType | None = dataclasses.field(default=None, compare=False, repr=False)
+    as_number: DType | None = dataclasses.field(default=None, compare=False, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,11 +230,15 @@ def _resolve(
     """
     if schema:
         check_exists(use.column, schema, use.who)
-    dtype, example = use.dtype, ""
+    dtype, example, is_guess = use.dtype, "", False
+    wants_number = use.otherwise == "float32"
     if dtype is None and schema:
         found = schema[use.column]
         dtype = (found.elements if use.is_list else None) or found.dtype
         example = found.example
+        if wants_number and not use.is_list and found.as_number is not None:
+            dtype = found.as_number
+        is_guess = found.is_guess and not wants_number
         if dtype == "int64" and found.is_guess and use.column in in_numbers:
             dtype = "float32"  # A fraction may come later.
     return ColumnType(
@@ -242,6 +248,7 @@ def _resolve(
         default=use.default,
         choices=use.choices,
         is_probability=use.is_probability,
+        is_guess=is_guess,
         example=example,
     )
 
@@ -257,6 +264,7 @@ def _merge(a: ColumnType, b: ColumnType) -> ColumnType | None:
         default=a.default if b.default is None else b.default,
         choices=a.choices or b.choices,
         is_probability=a.is_probability or b.is_probability,
+        is_guess=a.is_guess or b.is_guess,
     )
 
 

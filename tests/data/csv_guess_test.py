@@ -20,8 +20,27 @@ from monolith_tf.data import csv_guess
         (["2020-01-01", "1_0", "1 2", "--1", "1.2.3"], "string"),
         ([None, None], "string"),
         ([], "string"),
-        (["12345678901234567890"], "float32"),  # Beyond 64 bits.
+        (["12345678901234567890"], "int64"),  # Beyond 64 bits.
+        (["7", "007"], "string"),
+        (["7", "8", "-07"], "string"),
+        (["7", "8", "0x10"], "string"),
+        (["0", "7", "false"], "int64"),
+        (["0.5", "00.5"], "float32"),
     ],
 )
 def test_most_cells_decide(cells, expected):
     assert csv_guess.guess(pa.array(cells, pa.string())) == expected
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["7", "007", None], "int64"),
+        (["7", str(2**63 - 1), "true"], "int64"),
+        (["7", str(2**63)], "float32"),
+        (["7", "x"], "string"),
+        ([None], "string"),
+    ],
+)
+def test_what_is_read_where_numbers_are_wanted(cells, expected):
+    assert csv_guess.guess_number(pa.array(cells, pa.string())) == expected

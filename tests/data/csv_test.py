@@ -140,7 +140,33 @@ def test_lists(read):
 
 def test_integers_that_are_too_large_or_no_integers_are_bad(read):
     *_, bad = read(f"a\n1\n{2**70}\n1.0\n", {"a": INT})
-    assert [row for row, _ in bad] == [1, 2]
+    assert bad == [
+        (1, f"column `a`: '{2**70}' is not an integer of 64 bits"),
+        (2, "column `a`: '1.0' is not an integer"),
+    ]
+
+
+def test_integers_that_are_guessed_are_read_as_they_are_written_only(read):
+    text = "a,l\n0,0|1\n007,2\n7,3\n0x10,4\n-07,5\n8,6|07\n 9 ,7\n-1,8\n"
+    guessed = ColumnType(dtype="int64", is_guess=True)
+    lists = ColumnType(dtype="int64", is_guess=True, is_list=True)
+    rows, numbers, bad = read(text, {"a": guessed, "l": lists})
+    assert numbers == [0, 2, 6, 7] and [row["a"] for row in rows] == [0, 7, 9, -1]
+    assert bad == [
+        (
+            row,
+            f"column `{name}`: '{cell}' stands for an integer that is written otherwise",  # noqa: E501
+        )
+        for row, name, cell in [
+            (1, "a", "007"),
+            (3, "a", "0x10"),
+            (4, "a", "-07"),
+            (5, "l", "07"),
+        ]
+    ]
+    declared = {"a": INT, "l": ColumnType(dtype="int64", is_list=True)}
+    rows, _, bad = read(text, declared)
+    assert [row["a"] for row in rows] == [0, 7, 7, 16, -7, 8, 9, -1] and not bad
 
 
 def test_bytes_that_are_no_text(read):
@@ -161,10 +187,10 @@ def test_bytes_that_are_no_text(read):
 
 
 def test_types_are_guessed_and_may_be_declared_otherwise(read, tmp_path):
-    rows, *_ = read("zip\n01234\n", {"zip": STRING})
-    assert rows == [{"zip": b"01234"}]
+    rows, *_ = read("zip\n01234\n", {"zip": INT})
+    assert rows == [{"zip": 1234}]
     spec = data.DataSpec(train=str(tmp_path / "x.csv"))
-    assert data.read_schema(spec) == {"zip": INT}
+    assert data.read_schema(spec) == {"zip": STRING}
 
 
 def test_guesses(tmp_path):
@@ -194,7 +220,8 @@ def test_guesses(tmp_path):
         (["true|false"], "int64"),
         (["NA|1", "NA"], "int64"),
         (["", ""], None),
-        (["12345678901234567890|1"], "float32"),
+        (["12345678901234567890|1"], "int64"),
+        (["1|2", "3|04"], None),
     ],
 )
 def test_elements_of_lists_are_guessed(tmp_path, cells, elements):

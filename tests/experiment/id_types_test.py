@@ -10,8 +10,10 @@ import tensorflow as tf
 from pyarrow import parquet
 
 from monolith_tf import config as config_lib
+from monolith_tf.data import csv as csv_lib
 from monolith_tf.embedding import checkpoint_files
 from monolith_tf.experiment import estimator
+from monolith_tf.export import metadata
 from monolith_tf.testing import small_job
 from monolith_tf.training import checkpoint as checkpoint_lib
 
@@ -199,3 +201,97 @@ def test_a_warm_start_of_another_type_is_refused(job, tmp_path):
         match=r"warm_start`: .* table `item` for ids that are integers; .* strings",
     ):
         estimator.Estimator(other).train()
+
+
+CODES = """\
+model_dir: {folder}/model
+data: {{train: {folder}/train.csv, test: {folder}/train.csv, batch_size: 4}}
+features:
+  - {{name: zip, kind: id}}
+  - {{name: month, kind: dense}}
+labels: [y]
+default_table: {{dim: 2}}
+model:
+  blocks:
+    - {{name: deep, layer: MLP, inputs: [all], args: {{output_dims: [1]}}}}
+  heads: [{{label: y, inputs: [deep]}}]
+trainer: {{summaries: false}}
+"""
+
+
+@pytest.fixture
+def codes(tmp_path):
+    """Writes a job over codes of one column; returns its config."""
+
+    def write(cells, *overrides):
+        rows = [f"{cell},0{1 + i % 9},{i % 2}" for i, cell in enumerate(cells)]
+        text = "\n".join(["zip,month,y", *rows]) + "\n"
+        (tmp_path / "train.csv").write_text(text)
+        path = tmp_path / "config.yaml"
+        path.write_text(CODES.format(folder=tmp_path), encoding="utf-8")
+        return config_lib.load_config(path, overrides)
+
+    return write
+
+
+def num_rows(config):
+    """Rows of the only table of a job's last checkpoint."""
+    return len(small_job.rows(small_job.last(config_dir(config)).embedding_dir))
+
+
+@pytest.mark.parametrize("cells", [["007", "7", "0007"], ["0x10", "16", "0X10"]])
+def test_codes_of_csv_do_not_share_a_row(codes, cells):
+    config = codes(cells)
+    estimator.Estimator(config).train()
+    assert num_rows(config) == 3
+    predicted = np.concatenate(
+        [batch["y"] for batch in estimator.Estimator(config).predict("test")]
+    )
+    assert len(set(predicted.tolist())) == 3
+
+
+def test_a_code_after_the_sample_is_a_bad_row_that_names_the_types(codes, monkeypatch):
+    monkeypatch.setattr(csv_lib, "_BLOCK_BYTES", 50)
+    cells = [*(str(100 + i) for i in range(30)), "007"]
+    config = codes(cells, "data.on_bad_row=skip")
+    estimator.Estimator(config).train()
+    assert num_rows(config) == 30
+    error = r"row 30 .* '007' .* `dtype: string` .* `dtype: int` for integers"
+    with pytest.raises(ValueError, match=error):
+        list(estimator.Estimator(codes(cells)).predict("test"))
+    exported = estimator.Estimator(config).export_saved_model()
+    columns = metadata.read(exported)["columns"]
+    assert columns["zip"]["is_guess"] and "is_guess" not in columns["month"]
+    declared = estimator.Estimator(codes(cells, "features[0].dtype=int"))
+    assert sum(len(batch["y"]) for batch in declared.predict("test")) == 31
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_checkpoint_of_codes_as_integers_names_the_line_that_keeps_them(
+    codes, forgets
+):
+    cells = ["007", "7", "8"]
+    before = codes(cells, "features[0].dtype=int")
+    estimator.Estimator(before).train()
+    assert num_rows(before) == 2
+    if forgets:
+        forget_types(before)
+    with pytest.raises(
+        checkpoint_lib.CheckpointError,
+        match=r"`zip`, are strings now, .* for integers.*Set `dtype: int` for `zip`",
+    ):
+        estimator.Estimator(codes(cells)).train()
+    estimator.Estimator(before).train()
+
+
+def test_integers_of_csv_beyond_64_bits_name_the_type(codes):
+    cells = ["7", "9223372036854775808", "18446744073709551615"]
+    error = (
+        r"row 1 .*'9223372036854775808' is not an integer of 64 bits\. Set `dtype: s"
+    )
+    for overrides in ((), ("features[0].dtype=int",)):
+        with pytest.raises(ValueError, match=error):
+            estimator.Estimator(codes(cells, *overrides)).train()
+    config = codes(cells, "features[0].dtype=string")
+    estimator.Estimator(config).train()
+    assert num_rows(config) == 3
