@@ -14,6 +14,8 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from monolith_tf import config as config_lib
 from monolith_tf import ids
+from monolith_tf.cli import main
+from monolith_tf.cli import predict
 from monolith_tf.config import schema
 from monolith_tf.embedding.placement import Placement
 from monolith_tf.embedding.store import EmbeddingStore
@@ -335,3 +337,24 @@ def test_the_stop_names_a_batch_of_an_input_fn(config, monkeypatch):
         match=rf"batch 0 of epoch 0, row 1: feature `item` .*{PAIR[0]}",
     ):
         estimator.Estimator(dataclasses.replace(made, data=data)).train()
+
+
+def test_unsigned_integers_are_predicted_as_they_were_trained(config, tmp_path):
+    values = np.array([1, 2**63 + 5, 2**64 - 1, 5], np.uint64)
+    for name in ("small", "large"):
+        rows = pa.table({"item": values, "click": [0.0, 1.0, 0.0, 1.0]})
+        parquet.write_table(rows, tmp_path / f"{name}.parquet")
+    only = "features=[{name: item, kind: id, table: item}]"
+    made = estimator.Estimator(config(EXACT, only, "trainer.epochs=5"))
+    made.train()
+    saved = small_job.last(tmp_path / "model")
+    assert set(rows_of(saved)) == set(values.view(np.int64).tolist())
+    expected = np.concatenate([batch["click"] for batch in made.predict("test")])
+    output = tmp_path / "predicted.parquet"
+    files = ["--input", tmp_path / "large.parquet", "--output", output]
+    arguments = ["predict", made.export_saved_model(), *files, "--key", "item"]
+    parsed = main.parse(["monolith-tf", *map(str, arguments)])
+    assert predict.run(parsed) == 0
+    predicted = parquet.read_table(output)
+    np.testing.assert_allclose(predicted["click"], expected, rtol=1e-5)
+    assert predicted["item"].to_pylist() == values.tolist()
