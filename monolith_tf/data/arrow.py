@@ -79,6 +79,8 @@ def clean(
                 problems.append((bad, _always(reason)))
             if type_.is_probability and type_.dtype != "string":
                 problems += _improbable(name, array, bad)
+            if type_.is_weight and type_.dtype != "string":
+                problems += _unweighable(name, array)
         elif type_.length is None:
             array, bad = _ragged(array, type_)
             if bad is not None:
@@ -191,6 +193,22 @@ def _improbable(name: str, array: pa.Array, bad: np.ndarray | None) -> list[Prob
         )
 
     return [(outside, reason)]
+
+
+def _unweighable(name: str, array: pa.Array) -> list[Problem]:
+    """Returns what is bad about clean weights, if any is negative or infinite."""
+    values = _mask(array)
+    wrong = ~((values >= 0) & (values < np.inf))
+    if not wrong.any():
+        return []
+
+    def reason(place: int) -> str:
+        return (
+            f"column `{name}`: the weight {values[place]:g} is not a finite number "
+            "from 0 on"
+        )
+
+    return [(wrong, reason)]
 
 
 def _always(reason: str) -> Callable[[int], str]:

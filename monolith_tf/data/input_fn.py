@@ -31,6 +31,7 @@ class InputFn:
         make: Callable[[str], tf.data.Dataset],
         split: Split,
         probabilities: Collection[str] = (),
+        weight: str | None = None,
     ) -> None:
         """Makes it.
 
@@ -39,10 +40,12 @@ class InputFn:
           split: Which split.
           probabilities: Columns of labels that must be from 0 to 1; what is outside is
             an error, since a row cannot be left out.
+          weight: Column of weights; what is negative or not finite is an error too.
         """
         self._make = make
         self._split = split
         self._probabilities = tuple(probabilities)
+        self._weight = weight
         self.failure: Exception | None = None
         dataset = make(split)
         if not (
@@ -93,7 +96,7 @@ class InputFn:
         del epoch_start, batch_size, shuffle, string_codes
         made = self._make(self._split).repeat(num_epochs).skip(batch_start)
         self.failure = None
-        if self._probabilities:
+        if self._probabilities or self._weight:
             made = made.enumerate(batch_start).map(self._checked)
         return made.prefetch(2)
 
@@ -102,18 +105,38 @@ class InputFn:
         return {}
 
     def _checked(self, batch: Tensor, columns: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Returns a batch whose labels are from 0 to 1."""
+        """Returns a batch whose labels are from 0 to 1, and weights at least 0."""
         columns = dict(columns)
-        for name in self._probabilities:
+        checks = [(name, self._check_label) for name in self._probabilities]
+        if self._weight is not None:
+            checks.append((self._weight, self._check_weight))
+        for name, check in checks:
             if name in columns:
                 values = columns[name]
                 checked = tf.numpy_function(
-                    functools.partial(self._check, name), [batch, values], values.dtype
+                    functools.partial(check, name), [batch, values], values.dtype
                 )
                 columns[name] = tf.ensure_shape(checked, values.shape)
         return columns
 
-    def _check(self, name: str, batch: np.ndarray, values: np.ndarray) -> np.ndarray:
+    def _check_weight(
+        self, name: str, batch: np.ndarray, values: np.ndarray
+    ) -> np.ndarray:
+        wrong = np.flatnonzero(~((values >= 0) & (values < np.inf)))
+        if len(wrong):
+            row = int(wrong[0])
+            self.failure = ValueError(
+                f"`data.input_fn`, split `{self._split}`, batch {batch}, row {row}: "
+                f"column `{name}`: the weight {values.reshape(-1)[row]:g} is not a "
+                "finite number from 0 on. Give such a row another weight, or leave it "
+                "out."
+            )
+            raise self.failure
+        return values
+
+    def _check_label(
+        self, name: str, batch: np.ndarray, values: np.ndarray
+    ) -> np.ndarray:
         outside = np.flatnonzero(~((values >= 0) & (values <= 1)))
         if len(outside):
             row = int(outside[0])

@@ -95,6 +95,8 @@ def _may_be_bad(type_: ColumnType, statistics: pq.Statistics | None) -> bool:
         return True  # another length
     if type_.is_probability and not _are_probabilities(statistics):
         return True
+    if type_.is_weight and not _are_weights(statistics):
+        return True
     if type_.default is not None:
         return False
     if type_.dtype == "float32":
@@ -108,6 +110,14 @@ def _are_probabilities(statistics: pq.Statistics | None) -> bool:
         return False
     low, high = statistics.min, statistics.max
     return isinstance(low, int | float) and 0 <= low <= high <= 1
+
+
+def _are_weights(statistics: pq.Statistics | None) -> bool:
+    """Returns whether a column chunk is known to hold nothing outside [0, inf)."""
+    if statistics is None or not statistics.has_min_max:
+        return False
+    low, high = statistics.min, statistics.max
+    return isinstance(low, int | float) and 0 <= low <= high < float("inf")
 
 
 def _read_metadata(file: str) -> pq.FileMetaData:

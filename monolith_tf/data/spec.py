@@ -89,10 +89,11 @@ class DataSpec:
       shuffle_buffer: Rows shuffled together, brought to a multiple of the batch size; 0
         reads the train split in the order of the files. The other splits always are.
       on_bad_row: A row that cannot be read, lacks a value that has no default, or has a
-        label outside [0, 1] under a log loss, is an `error`, or is left out and counted
-        (`skip`). So is a file without rows.
+        label outside [0, 1] under a log loss or a weight that is negative or infinite,
+        is an `error`, or is left out and counted (`skip`). So is a file without rows.
       negatives: Rows drawn for each row of the files; None draws none.
-      weight: Column of per-example weights; None weighs every example 1.
+      weight: Column of per-example weights, finite and at least 0; None weighs every
+        example 1.
       delimiter: Between the cells of a CSV row, one character.
       column_names: Names of the columns of CSV files that have no header row.
       null_values: CSV cells that stand for a missing value, beside empty ones. A string

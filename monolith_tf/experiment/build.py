@@ -132,7 +132,8 @@ class Job:
         probabilities = columns_lib.probability_columns(
             self.config.labels, models_spec.log_loss_labels(self.config.model)
         )
-        return input_fn.InputFn(function, split, probabilities)
+        weight = self.config.data.weight
+        return input_fn.InputFn(function, split, probabilities, weight)
 
     def settle(self, checkpoint: checkpoint_lib.Checkpoint | None) -> Fixed:
         """Takes slots and statistics from a checkpoint, or works them out anew."""

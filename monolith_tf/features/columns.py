@@ -35,6 +35,8 @@ class ColumnType:
         elements; None is `dtype`.
       is_probability: Whether a value outside [0, 1] makes a row bad, as under the log
         loss of a label.
+      is_weight: Whether a value that is negative or infinite makes a row bad, as a
+        weight of examples.
       is_guess: Whether `dtype` is what most cells of a text look like.
       example: Of a column of text, a cell that is no number and its row.
       before: The type that version 0.1.0 guessed, where it is another one.
@@ -48,6 +50,7 @@ class ColumnType:
     choices: tuple[int | float | str, ...] = ()
     elements: DType | None = None
     is_probability: bool = False
+    is_weight: bool = False
     is_guess: bool = dataclasses.field(default=False, compare=False, repr=False)
     example: str = dataclasses.field(default="", compare=False, repr=False)
     before: DType | None = dataclasses.field(default=None, compare=False, repr=False)
@@ -70,6 +73,7 @@ class _Use:
     default: int | float | str | None = None
     choices: tuple[int | float | str, ...] = ()
     is_probability: bool = False
+    is_weight: bool = False
     any_number: bool = False
 
 
@@ -101,7 +105,7 @@ def required_columns(
     uses += [_label_use(label, label.name in probabilities) for label in labels]
     if weight is not None:
         numbers = _Use("the weights", weight, None, "float32", choices=(1, 2))
-        uses.append(dataclasses.replace(numbers, any_number=True))
+        uses.append(dataclasses.replace(numbers, is_weight=True, any_number=True))
     uses += [_Use("a key", key, None, "int64") for key in keys]
     in_numbers = {use.column for use in uses if use.any_number}
     in_numbers -= {use.column for use in uses if not use.any_number}
@@ -248,6 +252,7 @@ def _resolve(
         default=use.default,
         choices=use.choices,
         is_probability=use.is_probability,
+        is_weight=use.is_weight,
         is_guess=is_guess,
         example=example,
     )
@@ -264,6 +269,7 @@ def _merge(a: ColumnType, b: ColumnType) -> ColumnType | None:
         default=a.default if b.default is None else b.default,
         choices=a.choices or b.choices,
         is_probability=a.is_probability or b.is_probability,
+        is_weight=a.is_weight or b.is_weight,
         is_guess=a.is_guess or b.is_guess,
     )
 

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import random
+import unittest
 
 import pytest
 
@@ -61,11 +62,12 @@ def test_a_quote_that_is_not_closed(tmp_path, name, cells, later, reason):
     assert bad == 1 and numbers == list(range(500)) + list(range(501, len(parsed)))
 
 
-def test_what_went_into_the_cell_is_logged(tmp_path, caplog):
+def test_what_went_into_the_cell_is_logged(tmp_path):
     file = write(tmp_path / "x.csv", 'a,b\n1,w\n1,"x\n2,y\n3,z\n')
-    assert good_rows(file, {"a": INT}, on_bad_row="skip") == ([(1,)], [0], 1)
-    assert "row 1 is left out: the quote that opens a cell is never" in caplog.text
-    assert "takes in all 2 lines below" in caplog.text
+    with unittest.TestCase().assertLogs("absl", "WARNING") as logs:
+        assert good_rows(file, {"a": INT}, on_bad_row="skip") == ([(1,)], [0], 1)
+    assert "row 1 is left out: the quote that opens a cell is never" in logs.output[0]
+    assert "takes in all 2 lines below" in logs.output[0]
 
 
 def test_a_quote_that_is_not_closed_for_a_block(tmp_path):
@@ -168,8 +170,8 @@ def test_a_blank_line_of_several_columns_is_a_bad_row(tmp_path, end):
     assert (rows, numbers, bad) == ([(1,), (2,), (4,)], [0, 3, 6], 4)
 
 
-def test_blank_lines_at_the_end_of_several_columns_are_passed_over(tmp_path, caplog):
-    caplog.set_level("INFO")
+def test_blank_lines_at_the_end_of_several_columns_are_passed_over(tmp_path):
     file = write(tmp_path / "x.csv", "a,b\n1,x\n2,y\n\n\n")
-    assert good_rows(file, {"a": INT}) == ([(1,), (2,)], [0, 1], 0)
-    assert "x.csv: passed over 2 blank lines at its end" in caplog.text
+    with unittest.TestCase().assertLogs("absl", "INFO") as logs:
+        assert good_rows(file, {"a": INT}) == ([(1,), (2,)], [0, 1], 0)
+    assert "x.csv: passed over 2 blank lines at its end" in logs.output[0]

@@ -273,6 +273,56 @@ def test_labels_of_an_input_fn(job):
 
 
 @pytest.mark.parametrize("format_", FORMATS)
+def test_weights_that_are_negative_or_not_finite(job, format_):
+    rows = [
+        {**row, "weight": float(place % 3)} for place, row in enumerate(good_rows(80))
+    ]
+    for place, weight in ((70, -1.0), (71, np.inf), (72, -np.inf), (73, np.nan)):
+        rows[place]["weight"] = weight
+    job.write(format_, rows, [{**row, "weight": 1.0} for row in good_rows(40)])
+    job.fails(
+        rf"train\.{format_}: row 70 \(counting from 0\): column `weight`: the weight "
+        "-1 is not a finite number from 0 on.*`data.on_bad_row` to skip",
+        format_,
+        "data.weight=weight",
+    )
+    counts, trained = job.trains(format_, "data.weight=weight", on_bad_row="skip")
+    assert (counts["train/bad_rows"], trained) == (4, 76)
+
+
+def test_weights_that_are_whole_numbers(job):
+    rows = [{**row, "weight": 2} for row in good_rows(80)]
+    rows[9]["weight"] = -2
+    job.write("parquet", rows, rows)
+    job.fails(r"row 9 .*the weight -2 is not a finite", "parquet", "data.weight=weight")
+
+
+def test_weights_of_an_input_fn(job):
+    text = """
+        import numpy as np
+        import tensorflow as tf
+
+        def batches(split):
+            user = np.arange(96)
+            weight = np.ones(96, np.float32)
+            weight[70] = -2
+            columns = {"user": user, "click": user % 2, "weight": weight}
+            return tf.data.Dataset.from_tensor_slices(columns).batch(32)
+        """
+    overrides = [
+        "data={input_fn: weighed_batches:batches, weight: weight}",
+        "features=[{name: user, kind: id}]",
+    ]
+    with module(job.folder, "weighed_batches", text):
+        job.fails(
+            "`data.input_fn`, split `train`, batch 2, row 6: column `weight`: the "
+            "weight -2 is not a finite number from 0 on",
+            "csv",
+            *overrides,
+        )
+
+
+@pytest.mark.parametrize("format_", FORMATS)
 def test_missing_labels_that_become_a_default_are_counted(job, format_):
     rows = good_rows(120)
     for row in rows:
