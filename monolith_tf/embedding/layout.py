@@ -214,8 +214,6 @@ def _place(slices: Sequence[SliceSpec], with_state: bool) -> tuple[Part, ...]:
 
 
 def _check_distinct(tables: Sequence[TableSpec]) -> None:
-    if not tables:
-        raise ValueError("`tables` must not be empty. Received: tables=().")
     by_name: dict[str, TableSpec] = {}
     by_slot: dict[int, TableSpec] = {}
     for table in tables:

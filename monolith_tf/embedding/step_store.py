@@ -183,6 +183,8 @@ class StepStore(tf.Module):
         `dropped` for want of a row, or because they were not finite; rows `expired` and
         `evicted`.
         """
+        if not self.tables:
+            return dict.fromkeys(COUNTERS, tf.zeros([0], tf.int64))
         place = {table.name: i for i, table in enumerate(self.tables)}
         order, totals = [], []
         for group in self.groups:
