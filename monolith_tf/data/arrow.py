@@ -16,6 +16,7 @@ from monolith_tf.features.columns import DType
 
 STRINGS = pa.dictionary(pa.int32(), pa.binary())
 _NUMBERS = {"int64": pa.int64(), "float32": pa.float32()}
+_WORDS: Mapping[DType, str] = {"int64": "int", "float32": "float", "string": "string"}
 
 Problem = tuple[np.ndarray, Callable[[int], str]]
 """Which rows are bad, bool [rows], and why one of them is, by its place."""
@@ -135,8 +136,23 @@ def check_type(name: str, found: pa.DataType, wanted: ColumnType) -> None:
         return
     expected = f"lists of {wanted.dtype}" if wanted.is_list else wanted.dtype
     raise ValueError(
-        f"column `{name}` is of type {found} and cannot be read as {expected}."
+        f"column `{name}` is of type {found} and cannot be read as {expected}. "
+        f"{_way_out(dtype, is_list, wanted)}"
     )
+
+
+def _way_out(dtype: DType | None, is_list: bool, wanted: ColumnType) -> str:
+    """Returns what to do about a column of another type than the wanted one."""
+    way_out = "Files of a job need one type for a column: convert it here"
+    if dtype is None:
+        return f"{way_out}."
+    if is_list != wanted.is_list:
+        other = "a list" if is_list else "one value"
+        return f"{way_out}, or change `kind` of what reads it if each row has {other}."
+    if (dtype, wanted.dtype) == ("float32", "int64"):
+        return f"{way_out}, or set `dtype: float` of the dense feature that reads it."
+    word = _WORDS[dtype]
+    return f"{way_out}, or in the others and set `dtype: {word}` of what reads it."
 
 
 def fits(found: DType | None, wanted: DType) -> bool:

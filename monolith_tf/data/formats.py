@@ -96,7 +96,7 @@ def check_file(reader: Reader, file: str, columns: Mapping[str, ColumnType]) -> 
         found = schema[name]
         if reader.guesses_types or (
             found.is_list == wanted.is_list
-            and found.length in (None, wanted.length)
+            and (wanted.length is None or found.length in (None, wanted.length))
             and arrow.fits(found.dtype, wanted.dtype)
         ):
             continue

@@ -134,10 +134,22 @@ def test_columns_in_several_chunks():
 @pytest.mark.parametrize(
     ("array", "type_", "text"),
     [
-        (pa.array(["1"]), INT, "`x` is of type string and cannot be read as int64"),
-        (pa.array([1.0]), INT, "of type double and cannot be read as int64"),
-        (pa.array([1]), STRING, "of type int64 and cannot be read as string"),
-        (pa.array([[1]]), INT, "cannot be read as int64"),
+        (
+            pa.array(["1"]),
+            INT,
+            "`x` is of type string and cannot be read as int64.*set `dtype: string`",
+        ),
+        (
+            pa.array([1.0]),
+            INT,
+            "of type double and cannot be read as int64.*set `dtype: float` of the",
+        ),
+        (
+            pa.array([1]),
+            STRING,
+            "of type int64 and cannot be read as string.*convert it here.*`dtype: int`",
+        ),
+        (pa.array([[1]]), INT, "cannot be read as int64.*change `kind` .* has a list"),
         (
             pa.array([1]),
             ColumnType(dtype="int64", is_list=True),

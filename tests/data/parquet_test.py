@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from monolith_tf import data
+from monolith_tf.data import formats
 from monolith_tf.data.parquet import ParquetReader
 from monolith_tf.features.columns import ColumnType
 
@@ -67,3 +68,19 @@ def test_names_with_dots_and_lists_of_strings(tmp_path):
         {"a.b": 1, "a": [b"x"]},
         {"a.b": 2, "a": [b"y", b"z"]},
     ]
+
+
+def test_lists_of_one_length_are_lists(tmp_path):
+    type_ = pa.list_(pa.int32(), 2)
+    lists = [[1, 2], None, [3, 4], [5, 6]]
+    pq.write_table(pa.table({"a": pa.array(lists, type_)}), tmp_path / "x.parquet")
+    columns = {"a": ColumnType(dtype="int64", is_list=True)}
+    spec = data.DataSpec(train=str(tmp_path / "x.parquet"))
+    formats.check_columns(spec, columns)
+    source = data.open_split(spec, "train", columns)
+    found = [
+        row
+        for window, _ in source.windows(shuffle=False)
+        for row in window.table["a"].to_pylist()
+    ]
+    assert found == [[1, 2], [], [3, 4], [5, 6]]
