@@ -91,6 +91,8 @@ class CsvReader(Reader):
                     found[name] = closer
             if len(found) == len(types):
                 break
+        if not found and (spoilt := self._spoilt(file)):
+            raise ValueError(f"{file}: no row shows what the columns hold{spoilt}")
         return found
 
     def _guess(

@@ -79,6 +79,12 @@ def test_a_quote_that_is_not_closed_for_a_block(tmp_path):
         good_rows(file, {"a": INT}, on_bad_row="skip")
 
 
+def test_a_quote_that_is_not_closed_in_the_first_row(tmp_path):
+    file = write(tmp_path / "x.csv", 'a,b\n"1,x\n2,y\n')
+    with pytest.raises(ValueError, match=r"no row shows .*hold\. Row 0 .*never closed"):
+        data.read_schema(data.DataSpec(train=file))
+
+
 def test_a_quote_that_is_not_closed_among_the_names(tmp_path):
     file = write(tmp_path / "x.csv", 'a,"b\n1,x\n')
     with pytest.raises(
