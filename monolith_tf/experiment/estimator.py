@@ -23,6 +23,7 @@ from monolith_tf.experiment import build
 from monolith_tf.experiment import diagnosis
 from monolith_tf.experiment import exports
 from monolith_tf.experiment import large_integers
+from monolith_tf.experiment import resumed_position
 from monolith_tf.experiment import warm_start
 from monolith_tf.models.network import Network
 from monolith_tf.training import actions as actions_lib
@@ -126,6 +127,8 @@ class Estimator:
         source = self._source("train")
         progress = run_lib.Progress(batch_size=config.data.batch_size)
         window = run_lib.Window()
+        per_epoch = source.batches_per_epoch()
+        data = source.identity()
         if checkpoint is not None:
             checkpoint_lib.restore_dense(checkpoint, step.state)
             network.store.restore(checkpoint.embedding_dir)
@@ -133,29 +136,36 @@ class Estimator:
             progress = run_lib.Progress(**state["progress"])
             _count_examples(progress, state["progress"])
             window = run_lib.Window(**state["window"])
-            self._resume(progress)
             logging.info("Resuming from %s.", checkpoint.path)
+            resumed_position.resume(
+                progress, state.get("data"), data, config.data.batch_size
+            )
         elif trainer.warm_start:
             warm_start.apply(trainer.warm_start, step, network.store, fixed.id_types)
         self._recorder.log.cut_back(progress.step if checkpoint else -1)
         yaml = config_lib.dump_config(config)
         checkpoint_lib.write_text(self._model_dir / "config.yaml", yaml)
         evaluator = self._evaluator(network)
-        per_epoch = source.batches_per_epoch()
         run = run_lib.Run(
             model_dir=self._model_dir,
             step=step,
             progress=progress,
             window=window,
-            total_steps=_total_steps(trainer, per_epoch),
+            total_steps=_total_steps(trainer, per_epoch, progress),
             steps_per_epoch=per_epoch,
             recorder=self._recorder,
             checkpoints=self._checkpoints,
             evaluate=self._scorer(evaluator),
             config_yaml=yaml,
-            static_state=fixed.to_json(),
+            static_state={**fixed.to_json(), "data": data},
             saved=checkpoint,
         )
+        if run.total_steps is not None and run.total_steps <= progress.step:
+            logging.warning(
+                "There is nothing to train: the checkpoint is of step %d, where "
+                "`trainer.epochs` or `trainer.max_steps` ends the training.",
+                progress.step,
+            )
         self._watcher.job(network.store.describe(), run)
         with _large_integers_explained(run, source), _plain_errors(source):
             loop.train(
@@ -293,18 +303,6 @@ class Estimator:
         token = "" if cluster is None else cluster.feed_token
         return feed_lib.Feed(token, self._job.columns, self.config.data.batch_size)
 
-    def _resume(self, progress: run_lib.Progress) -> None:
-        """Brings a position counted in batches of another size to this one."""
-        size = self.config.data.batch_size
-        if progress.batch_size != size:
-            rows = progress.batch * progress.batch_size
-            progress.batch, progress.batch_size = rows // size, size
-            logging.warning(
-                "The batch size changed; going on at the nearest batch before row %d "
-                "of the data.",
-                rows,
-            )
-
     def _find(self, path: str | None) -> checkpoint_lib.Checkpoint:
         if path is not None:
             return checkpoint_lib.open_checkpoint(path)
@@ -376,7 +374,7 @@ class Estimator:
         ]
         if architecture.searching_layers(run.step.network.model):
             actions.append(architecture_log.ArchitectureLog(trainer.log_every_steps))
-        every = trainer.eval_every_steps
+        every: int | actions_lib.Interval | None = trainer.eval_every_steps
         if trainer.eval_every_epochs is not None:
             if run.steps_per_epoch is None:
                 raise ValueError(
@@ -384,7 +382,11 @@ class Estimator:
                     "and the dataset of `data.input_fn` does not tell. Use "
                     "`eval_every_steps`, or `tf.data.experimental.assert_cardinality`."
                 )
-            every = trainer.eval_every_epochs * run.steps_per_epoch
+            every = actions_lib.Interval(
+                trainer.eval_every_epochs * run.steps_per_epoch,
+                since=run.progress.step - run.progress.batch,
+            )
+        checkpoints: list[int | actions_lib.Interval | None]
         checkpoints = [trainer.checkpoint_every_steps]
         if self._cluster is not None and self._cluster.spec.evaluator:
             checkpoints.append(every)
@@ -396,8 +398,8 @@ class Estimator:
             )
         for name in trainer.actions:
             actions.append(imports.load_name(name, "trainer.actions")())
-        every = self.config.export.every_steps
-        if every is not None:
+        if self.config.export.every_steps is not None:
+            every = self.config.export.every_steps
             actions.append(exports.Export(every, self._export_present))
         # After evaluations, which read too.
         actions.append(data_log.DataLog(trainer.log_every_steps, self._counts))
@@ -508,8 +510,11 @@ def _large_integers_explained(run: run_lib.Run, source: build.Source) -> Iterato
         raise large_integers.LargeIntegerError(message) from error
 
 
-def _total_steps(trainer: Any, per_epoch: int | None) -> int | None:
+def _total_steps(
+    trainer: Any, per_epoch: int | None, progress: run_lib.Progress
+) -> int | None:
     ends = [trainer.max_steps]
     if trainer.epochs is not None and per_epoch is not None:
-        ends.append(trainer.epochs * per_epoch)
+        left = trainer.epochs * per_epoch - progress.batch
+        ends.append(progress.step + max(0, left))
     return min((end for end in ends if end is not None), default=None)

@@ -170,7 +170,8 @@ class TrainerSpec:
         then of the batches since the one before, and of no other rows.
       max_steps: Global step at which training ends; None for no limit.
       epochs: Passes over the training data; None for no limit, but 1 where `max_steps`
-        is None too. With both, what comes first ends the training.
+        is None too. With both, what comes first ends the training. A job that goes on
+        with other train files counts its passes over these from 0.
       steps_per_loop: Steps taken inside one call of TensorFlow, at most; at least 1.
         More steps cost less overhead each; what runs between steps is on time anyway.
       log_every_steps: Steps between log lines and lines of `metrics.jsonl`.
