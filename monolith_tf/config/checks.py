@@ -106,6 +106,13 @@ def _tables(config: schema.ExperimentConfig) -> Complaints:
                 ("tables", index),
                 f"no feature uses the table `{table.name}`. Remove it.",
             )
+    for index, name in enumerate(config.trainer.drop_tables):
+        if name in used:
+            yield (
+                ("trainer", "drop_tables", index),
+                f"a feature uses the table `{name}`. Remove it here, or give the "
+                "feature another table.",
+            )
     if config.default_table is not None and config.default_table.slot is not None:
         yield (
             ("default_table", "slot"),

@@ -22,6 +22,7 @@ from monolith_tf.data import source as source_lib
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.embedding import store as store_lib
 from monolith_tf.embedding.placement import Placement
+from monolith_tf.experiment import dropped_tables
 from monolith_tf.experiment import id_types as id_types_lib
 from monolith_tf.experiment import large_integers
 from monolith_tf.experiment import resumed_optimizers
@@ -142,6 +143,7 @@ class Job:
         large = large_integers.settle(checkpoint, tables, id_types)
         if checkpoint is not None:
             id_types_lib.check(checkpoint, self.config.features, self._schema)
+            dropped_tables.check(checkpoint, wanted, self.config.trainer.drop_tables)
             state = checkpoint.manifest["state"]
             former = slots_lib.SlotRegistry.from_json(state["slots"])
             return Fixed(

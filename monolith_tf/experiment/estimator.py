@@ -21,6 +21,7 @@ from monolith_tf.data import feed as feed_lib
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.experiment import build
 from monolith_tf.experiment import diagnosis
+from monolith_tf.experiment import dropped_tables
 from monolith_tf.experiment import exports
 from monolith_tf.experiment import large_integers
 from monolith_tf.experiment import resumed_position
@@ -137,6 +138,7 @@ class Estimator:
             _count_examples(progress, state["progress"])
             window = run_lib.Window(**state["window"])
             logging.info("Resuming from %s.", checkpoint.path)
+            dropped_tables.log(checkpoint, fixed.optimizers)
             resumed_position.resume(
                 progress, state.get("data"), data, config.data.batch_size
             )

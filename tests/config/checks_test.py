@@ -109,6 +109,12 @@ _ERRORS = {
         "20: `trainer.keep_best`: there is no metric `buy/auc` in evaluations. Did you "
         "mean `auc`?",
     ),
+    "drop_tables": (
+        "keep_checkpoints: 5",
+        "drop_tables: [gone, item]",
+        "20: `trainer.drop_tables[1]`: a feature uses the table `item`. Remove it "
+        "here, or give the feature another table.",
+    ),
     "model_name": (
         "{name: dcn,",
         "{name: dnc,",
