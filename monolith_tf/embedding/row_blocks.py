@@ -323,7 +323,8 @@ def _grow(*arguments: Tensor, dtypes: Sequence[tf.DType]) -> Tensor:
     def more() -> Tensor:
         return tf.cond(is_moved, move, add)
 
-    return tf.cond((size > now) & (number < _MAX_BLOCKS), more, lambda: now)
+    is_short = (wanted > now) & (size > now) & (number < _MAX_BLOCKS)
+    return tf.cond(is_short, more, lambda: now)
 
 
 _RESOURCE = tf.TensorSpec([], tf.resource)
