@@ -97,12 +97,20 @@ class SavedTables:
     ) -> None:
         self.directory = directory
         self.manifest = checkpoint_files.read_manifest(directory)
-        checkpoint_files.verify(directory, self.manifest)
+        self.verify()
         self._seed = seed
         self._with_state = with_optimizer_state
         self._tables = {t.name: (t, group) for group in groups for t in group.tables}
         self._names = self._renamed(aliases or {})
         self._routes = [self._routes_of(saved) for saved in self.manifest["groups"]]
+
+    def verify(self) -> None:
+        """Compares the files with their checksums.
+
+        Raises:
+          DamagedError: If one differs.
+        """
+        checkpoint_files.verify(self.directory, self.manifest)
 
     def rows(self) -> Iterator[tuple[Group, Chunk]]:
         """All rows of known tables, chunk by chunk, in the columns of their group."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -39,8 +40,11 @@ from monolith_tf.training import progressive
 from monolith_tf.training import recorder as recorder_lib
 from monolith_tf.training import run as run_lib
 from monolith_tf.training import spec as training_spec
+from monolith_tf.training import step as step_lib
 from monolith_tf.training import stepper as stepper_lib
 from monolith_tf.training import table_log
+
+_Result = TypeVar("_Result")
 
 
 class Watcher:
@@ -114,19 +118,14 @@ class Estimator:
 
     def _train(self) -> dict[str, float]:
         config, trainer = self.config, self.config.trainer
-        checkpoint = self._checkpoints.latest()
-        fixed = self._job.settle(checkpoint)
-        if checkpoint is not None:
-            lineage = lineage_mark.resumed(self._model_dir, checkpoint)
-            fixed = dataclasses.replace(fixed, lineage=lineage)
-        step = self._job.train_step(fixed, anew=True)
+        fixed, step, checkpoint = (
+            self._checkpoints.use_latest(self._resumed) or self._started()
+        )
         network = step.network
         source = self._job.source("train")
         progress = run_lib.Progress(batch_size=config.data.batch_size)
         window = run_lib.Window()
         if checkpoint is not None:
-            checkpoint_lib.restore_dense(checkpoint, step.state)
-            network.store.restore(checkpoint.embedding_dir)
             state = checkpoint.manifest["state"]
             progress = run_lib.Progress(**state["progress"])
             _count_examples(progress, state["progress"])
@@ -167,6 +166,29 @@ class Estimator:
         self._watcher.end(run)
         return progress.metrics
 
+    def _started(self) -> tuple[build.Fixed, step_lib.TrainStep, None]:
+        """Makes what a new job trains."""
+        fixed = self._job.settle(None)
+        return fixed, self._job.train_step(fixed, anew=True), None
+
+    def _resumed(
+        self, checkpoint: checkpoint_lib.Checkpoint
+    ) -> tuple[build.Fixed, step_lib.TrainStep, checkpoint_lib.Checkpoint]:
+        """Makes what a job trains that goes on from a checkpoint."""
+        fixed = self._job.settle(checkpoint)
+        lineage = lineage_mark.resumed(self._model_dir, checkpoint)
+        fixed = dataclasses.replace(fixed, lineage=lineage)
+        step = self._job.train_step(fixed, anew=True)
+        self._restore(checkpoint, step)
+        return fixed, step, checkpoint
+
+    @staticmethod
+    def _restore(
+        checkpoint: checkpoint_lib.Checkpoint, step: step_lib.TrainStep
+    ) -> None:
+        checkpoint_lib.restore_dense(checkpoint, step.state)
+        step.network.store.restore(checkpoint.embedding_dir)
+
     def evaluate(
         self, split: build.Split = "test", checkpoint: str | None = None
     ) -> dict[str, float]:
@@ -180,8 +202,7 @@ class Estimator:
         Returns:
           `<head>/<metric>` -> value, and `loss`.
         """
-        found = self._find(checkpoint)
-        network = self._restored(found)
+        found, network = self._use(checkpoint, self._restored)
         metrics = self._scorer(self._evaluator(network))(split)
         self._recorder.record(split, found.step, metrics)
         return metrics
@@ -190,7 +211,7 @@ class Estimator:
         self, split: build.Split = "test", checkpoint: str | None = None
     ) -> Iterator[dict[str, np.ndarray]]:
         """Yields predictions and extra outputs by name, batch by batch."""
-        network = self._restored(self._find(checkpoint))
+        _, network = self._use(checkpoint, self._restored)
         source = self._job.source(split)
         with _plain_errors(source):
             yield from evaluation.predict(network, source.dataset())
@@ -214,11 +235,12 @@ class Estimator:
         """
         if directory is not None:
             paths.check("directory", directory)
-        if checkpoint is None and self.config.export.checkpoint == "newest":
-            found = self._checkpoints.latest() or self._find(None)
-        else:
-            found = self._find(checkpoint)
-        return self._exporter.checkpoint(found, directory or self._export_dir)
+        exporter, where = self._exporter, directory or self._export_dir
+        return self._use(
+            checkpoint,
+            lambda found: exporter.checkpoint(found, where),
+            prefer_best=self.config.export.checkpoint != "newest",
+        )
 
     @property
     def _exporter(self) -> exports.Exporter:
@@ -285,23 +307,31 @@ class Estimator:
                 rows,
             )
 
-    def _find(self, path: str | None) -> checkpoint_lib.Checkpoint:
+    def _use(
+        self,
+        path: str | None,
+        use: Callable[[checkpoint_lib.Checkpoint], _Result],
+        *,
+        prefer_best: bool = True,
+    ) -> _Result:
+        """Calls a function with the checkpoint of a path, or the best or newest one."""
         if path is not None:
-            return checkpoint_lib.open_checkpoint(path)
-        found = self._checkpoints.best() or self._checkpoints.latest()
-        if found is None:
+            return use(checkpoint_lib.open_checkpoint(path))
+        used = self._checkpoints.use_latest(use, prefer_best=prefer_best)
+        if used is None:
             raise checkpoint_lib.CheckpointError(
                 f"There is no checkpoint in {self._checkpoints.path}. Train first: "
                 "`monolith-tf train CONFIG`."
             )
-        return found
+        return used
 
-    def _restored(self, checkpoint: checkpoint_lib.Checkpoint) -> Network:
-        """Returns the network with the values of a checkpoint."""
+    def _restored(
+        self, checkpoint: checkpoint_lib.Checkpoint
+    ) -> tuple[checkpoint_lib.Checkpoint, Network]:
+        """Returns a checkpoint, and the network with its values."""
         step = self._job.train_step(self._job.settle(checkpoint))
-        checkpoint_lib.restore_dense(checkpoint, step.state)
-        step.network.store.restore(checkpoint.embedding_dir)
-        return step.network
+        self._restore(checkpoint, step)
+        return checkpoint, step.network
 
     @property
     def _export_dir(self) -> pathlib.Path:
