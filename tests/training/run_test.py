@@ -61,9 +61,9 @@ def test_a_window_adds_calls_up_and_keeps_the_last_norm():
 
 
 @pytest.fixture
-def run(tmp_path):
+def run():
     run = fakes.run()
-    run.model_dir = tmp_path / "model"
+    run.model_dir /= "model"
     run.progress.step = 7
     return run
 
