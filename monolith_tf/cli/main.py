@@ -175,8 +175,8 @@ def _failed(error: Exception, *, debug: bool) -> int:
     if config_errors is not None and isinstance(error, config_errors.ConfigError):
         _complain(str(error))
         return errors.WRONG_USE
-    if isinstance(error, OSError | ValueError | ArithmeticError):
-        _complain(f"error: {error}")
+    if isinstance(error, OSError | ValueError | ArithmeticError | MemoryError):
+        _complain(f"error: {str(error) or type(error).__name__}")
     else:
         # An error nobody foresaw. TensorFlow's messages may fill a screen.
         lines = str(error).strip().splitlines()[:_MESSAGE_LINES]

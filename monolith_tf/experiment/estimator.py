@@ -112,6 +112,7 @@ class Estimator:
           InterruptedRun: After SIGINT or SIGTERM, with a checkpoint written.
           JobRunsError: If another process trains in `model_dir`.
           NonFiniteLossError: If a loss is NaN or infinite.
+          OutOfMemoryError: If a step runs out of memory.
         """
         with job_lock.held(self._model_dir):
             return self._train()

@@ -161,6 +161,8 @@ class TestErrors:
 
     def test_a_foreseen_error_is_one_line(self, fail):
         assert fail(ValueError("No `x` here.")) == (1, "error: No `x` here.\n")
+        assert fail(MemoryError("No room.")) == (1, "error: No room.\n")
+        assert fail(MemoryError()) == (1, "error: MemoryError\n")
 
     def test_an_unforeseen_error_names_its_kind(self, fail):
         status, err = fail(RuntimeError("first\n" * 30))
