@@ -208,7 +208,7 @@ class _Reader:
         self.bytes = 0
         self.crc = 0
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1) -> bytes:
         """Takes the place of a file."""
         data = self._file.read(size)
         self.bytes += len(data)
