@@ -71,10 +71,11 @@ def _assert_equal(model_dir, alone):
 
 
 _DAMAGING = """
+import importlib
 import os
 import pathlib
 
-from monolith_tf.models import dcn
+dcn = importlib.import_module("monolith_tf.models.dcn")
 
 
 class Damaging(dcn.DCN):
