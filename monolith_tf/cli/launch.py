@@ -92,11 +92,12 @@ def _run_here(arguments: argparse.Namespace, overrides: list[str]) -> int:
     )
     progress.attach_log(view, verbose=arguments.verbose)
     command = [sys.executable, "-m", "monolith_tf", "train", arguments.config]
+    passed_on = [f"--{o}" for o in ("verbose", "debug") if getattr(arguments, o)]
     job = local.LocalCluster(
         local.local_tasks(
             ps=cluster.ps, workers=cluster.workers, evaluator=cluster.evaluator
         ),
-        [*command, *overrides, *(["--verbose"] if arguments.verbose else [])],
+        [*command, *overrides, *passed_on],
         model_dir,
         max_restarts=arguments.max_restarts,
         hang_timeout=cluster.hang_timeout,

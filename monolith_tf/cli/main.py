@@ -19,6 +19,7 @@ from monolith_tf.cli import evaluate
 from monolith_tf.cli import export
 from monolith_tf.cli import inspect
 from monolith_tf.cli import launch
+from monolith_tf.cli import origin
 from monolith_tf.cli import predict
 from monolith_tf.cli import progress
 from monolith_tf.cli import publish
@@ -175,14 +176,17 @@ def _failed(error: Exception, *, debug: bool) -> int:
     if config_errors is not None and isinstance(error, config_errors.ConfigError):
         _complain(str(error))
         return errors.WRONG_USE
-    if isinstance(error, OSError | ValueError | ArithmeticError):
-        _complain(f"error: {error}")
+    found = origin.find(error)
+    foreseen = isinstance(found.error, OSError | ValueError | ArithmeticError)
+    if foreseen:
+        _complain(f"error: {found.message}")
     else:
-        # An error nobody foresaw. TensorFlow's messages may fill a screen.
-        lines = str(error).strip().splitlines()[:_MESSAGE_LINES]
-        _complain(f"error: {type(error).__name__}: " + "\n".join(lines))
-        if not debug:
-            _complain("Add --debug to see where it comes from.")
+        lines = found.message.strip().splitlines()[-_MESSAGE_LINES:]
+        _complain(f"error: {type(found.error).__name__}: " + "\n".join(lines))
+    if found.place:
+        _complain(f"  {found.place}")
+    if not debug and (found.place or not foreseen):
+        _complain("Add --debug to see the whole traceback.")
     return errors.FAILED
 
 

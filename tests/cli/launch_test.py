@@ -87,10 +87,11 @@ class TestHere:
         assert out == f"Trained; checkpoints and metrics are in {folder}.\n"
 
     def test_the_cluster_of_the_config(self, call, config, started):
-        call(config, "cluster.workers=2", "--max-restarts", "0", "--verbose")
+        options = ["--verbose", "--debug"]
+        call(config, "cluster.workers=2", "--max-restarts", "0", *options)
         assert started.tasks == ["chief", "ps-0", "worker-0", "worker-1"]
         assert started.max_restarts == 0
-        assert started.command[-2:] == ["cluster.workers=2", "--verbose"]
+        assert started.command[-3:] == ["cluster.workers=2", *options]
 
     def test_an_error_is_shown_with_the_log(self, call, config, started, tmp_path):
         started.outcome = Outcome(75, "The chief had enough.", "chief")
