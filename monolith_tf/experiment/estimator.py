@@ -15,6 +15,7 @@ from absl import logging
 
 from monolith_tf import config as config_lib
 from monolith_tf import paths
+from monolith_tf.config import model_params
 from monolith_tf.config import schema
 from monolith_tf.data import feed as feed_lib
 from monolith_tf.distribute import cluster as cluster_lib
@@ -427,9 +428,8 @@ class Estimator:
         """Returns a metric's whole name, given without its head where there is one."""
         if "/" in name or name == "loss":
             return name
-        heads = self.config.model.heads
-        head = heads[0].name or heads[0].label if heads else self.config.labels[0].name
-        return f"{head}/{name}"
+        heads = model_params.heads(self.config)
+        return f"{heads[0] if heads else self.config.labels[0].name}/{name}"
 
 
 class _Tell(actions_lib.Judge):

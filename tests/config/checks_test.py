@@ -332,6 +332,7 @@ class TestData:
         assert [label.name for label in config.labels] == ["click"]
 
     def test_label_missing_from_the_data(self, text):
+        text = changed("label: click", "label: clik", text)
         lines = errors_of(changed("[click]", "[clik]", text), data="present")
         assert lines == [
             f"{SOURCE}:9: `labels[0].name`: The data has no column `clik` for label "
