@@ -28,7 +28,7 @@ from monolith_tf.cli import train
 from monolith_tf.distribute import exits
 from monolith_tf.distribute import task
 
-_COMMANDS = {
+SUB_COMMANDS = {
     "train": train,
     "launch": launch,
     "evaluate": evaluate,
@@ -95,7 +95,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", title="commands"
     )
-    for name, module in _COMMANDS.items():
+    for name, module in SUB_COMMANDS.items():
         summary = (module.__doc__ or "").partition("\n")[0]
         sub_parser = commands.add_parser(
             name,
@@ -136,7 +136,7 @@ def main(arguments: argparse.Namespace) -> int:
         logging.set_verbosity(logging.INFO)
     try:
         _check_paths(arguments)
-        return _COMMANDS[arguments.command].run(arguments)
+        return SUB_COMMANDS[arguments.command].run(arguments)
     except KeyboardInterrupt as error:
         _complain(str(error) or "Interrupted.")
         return errors.INTERRUPTED

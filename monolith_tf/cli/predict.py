@@ -9,6 +9,7 @@ import pathlib
 import sys
 
 from monolith_tf.cli import errors
+from monolith_tf.cli import option_types
 from monolith_tf.cli import tables
 
 _SHOWN_ROWS = 3
@@ -31,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="predictions: .parquet, .csv or .jsonl",
     )
     parser.add_argument(
-        "--batch-size", type=int, default=4096, metavar="N", help="rows per request"
+        "--batch-size",
+        type=option_types.whole(1),
+        default=4096,
+        metavar="N",
+        help="rows per request (default: 4096)",
     )
 
 
@@ -40,8 +45,6 @@ def run(arguments: argparse.Namespace) -> int:
     from monolith_tf.cli import saved_model
     from monolith_tf.cli import tabular_files
 
-    if arguments.batch_size < 1:
-        raise errors.UsageError("--batch-size must be at least 1.")
     path = saved_model.find(pathlib.Path(arguments.saved_model))
     source = tabular_files.open_input(pathlib.Path(arguments.input))
     sink = tabular_files.open_output(pathlib.Path(arguments.output))

@@ -10,6 +10,7 @@ import sys
 import time
 
 from monolith_tf.cli import errors
+from monolith_tf.cli import option_types
 from monolith_tf.cli import tables
 
 
@@ -18,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model_dir", metavar="MODEL_DIR", help="a job's folder")
     parser.add_argument(
         "--to",
+        type=option_types.address,
         action="append",
         required=True,
         metavar="HOST:PORT",
@@ -31,14 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--patience-secs",
-        type=float,
+        type=option_types.seconds_or_none,
         default=60.0,
         metavar="SECS",
         help="how long to wait for a server that does not answer (default: 60)",
     )
     parser.add_argument(
         "--every",
-        type=float,
+        type=option_types.seconds,
         metavar="SECS",
         help="do it again and again, with a pause of so many seconds",
     )
@@ -76,7 +78,7 @@ def _publish_to_all(arguments: argparse.Namespace) -> int:
         except serving_errors.ServingError as error:
             failed.append(str(error))
             continue
-        rows.append([address, *done])
+        rows.append([address, str(done.version), *done[1:]])
     if rows:
         titles = ["server", "version", "from step", "to step"]
         titles += ["rows", "removed", "new ids"]

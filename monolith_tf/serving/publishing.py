@@ -1,5 +1,6 @@
 """Sends what training changed in embedding rows to running model servers."""
 
+import math
 import pathlib
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 from absl import logging
 
 from monolith_tf import lineage as lineage_lib
+from monolith_tf.distribute import task
 from monolith_tf.serving import changed_rows
 from monolith_tf.serving import errors
 from monolith_tf.serving import update_client
@@ -77,8 +79,19 @@ def publish(
       ServingError: If the server's model takes no updates or has no more room for new
         ids; if its rows are of another job, or newer than the newest checkpoint; or if
         the server does not answer.
-      ValueError: If there is no checkpoint, or it is damaged.
+      ValueError: If an argument cannot be used, there is no checkpoint, or it is
+        damaged.
     """
+    if not task.is_address(address):
+        raise ValueError(
+            "`address` must be host:port, with a port from 1 to 65535. "
+            f"Received: address={address!r}."
+        )
+    if not 0.0 <= patience_secs < math.inf:
+        raise ValueError(
+            "`patience_secs` must be finite and not negative. "
+            f"Received: patience_secs={patience_secs}."
+        )
     checkpoints = checkpoint_lib.CheckpointDir(pathlib.Path(model_dir) / "checkpoints")
     newest = checkpoints.latest()
     if newest is None:

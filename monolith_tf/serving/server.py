@@ -1,5 +1,6 @@
 """A model server for development, with TF Serving's interfaces."""
 
+import math
 import pathlib
 import socket
 import threading
@@ -67,7 +68,18 @@ class ModelServer:
 
         Raises:
           ServingError: If there is no version that loads, or a port is taken.
+          ValueError: If a port or a time cannot be used.
         """
+        for key, given in (("port", port), ("rest_port", rest_port or 0)):
+            if not 0 <= given <= 65535:
+                raise ValueError(
+                    f"`{key}` must be from 0 to 65535. Received: {key}={given}."
+                )
+        if not 0.0 < poll_secs < math.inf:
+            raise ValueError(
+                "`poll_secs` must be finite and above 0. "
+                f"Received: poll_secs={poll_secs}."
+            )
         self.versions = versions_lib.Versions(pathlib.Path(directory), warmup.replay)
         self._grpc = grpc.server(
             futures.ThreadPoolExecutor(threads, "grpc"),
@@ -82,7 +94,8 @@ class ModelServer:
         self._http: Any = None
         self.rest_port: int | None = None
         try:
-            self.port = self._grpc.add_insecure_port(f"{host}:{port}")
+            bracketed = f"[{host}]" if ":" in host else host
+            self.port = self._grpc.add_insecure_port(f"{bracketed}:{port}")
             if rest_port is not None:
                 application = rest.RestService(name, self.versions)
                 self._http = _http_server(host, rest_port, application)

@@ -126,9 +126,8 @@ def test_a_config_without_a_cluster(call, config):
     [
         (["--ps", "1", "--image", "x"], "error: --image needs --target kubernetes.\n"),
         (["--flavor", "tfjob"], "error: --flavor needs --target kubernetes.\n"),
-        (["--max-restarts", "-1"], "error: --max-restarts must not be negative.\n"),
         (
-            ["--ps", "0"],
+            ["cluster.ps=0"],
             "command line: `cluster.ps`: `ps` must be at least 1. Received: ps=0. "
             "Leave `cluster` out to run in one process.\n",
         ),
