@@ -177,9 +177,10 @@ def _failed(error: Exception, *, debug: bool) -> int:
         _complain(str(error))
         return errors.WRONG_USE
     found = origin.find(error)
-    foreseen = isinstance(found.error, OSError | ValueError | ArithmeticError)
+    kinds = OSError | ValueError | ArithmeticError | MemoryError
+    foreseen = isinstance(found.error, kinds)
     if foreseen:
-        _complain(f"error: {found.message}")
+        _complain(f"error: {found.message or type(found.error).__name__}")
     else:
         lines = found.message.strip().splitlines()[-_MESSAGE_LINES:]
         _complain(f"error: {type(found.error).__name__}: " + "\n".join(lines))

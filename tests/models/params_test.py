@@ -1,6 +1,7 @@
 """What registered models take, and that they give what their parameters say."""
 
 import dataclasses
+import importlib
 import math
 
 import tensorflow as tf
@@ -56,7 +57,8 @@ class ParamsTest(testing.TestCase):
         self.assertEqual(set(params.OF_MODEL), set(spec.BUILT_IN))
         self.assertEqual(set(params.OF_MODEL), set(LEAST))
         for name, path in spec.BUILT_IN.items():
-            class_ = registry.load_name(path, "model.name")
+            module, _, class_name = path.partition(":")
+            class_ = getattr(importlib.import_module(module), class_name)
             self.assertIs(class_.Params, params.OF_MODEL[name])
 
     def test_every_value_is_described(self):
