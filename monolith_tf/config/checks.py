@@ -142,7 +142,7 @@ def _metrics(config: schema.ExperimentConfig) -> Complaints:
             yield (
                 ("metrics", index),
                 f"`{name}` compares rows of one group. Set `group_by` to the feature "
-                "that tells the groups apart, such as the user.",
+                "whose ids are the groups, such as the user.",
             )
     if config.group_by is None:
         return

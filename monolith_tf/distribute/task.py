@@ -1,4 +1,4 @@
-"""Which task of a cluster this process is, as `TF_CONFIG` tells it."""
+"""Which task of a cluster this process is, as `TF_CONFIG` says."""
 
 import dataclasses
 import json

@@ -104,7 +104,7 @@ class Group:
 
     @property
     def needs_step(self) -> bool:
-        """Whether a training lookup must be told the step."""
+        """Whether a training lookup needs the step."""
         return self.keeps_step or any(
             table.admit_after > 1 and table.admission == "probabilistic"
             for table in self.tables

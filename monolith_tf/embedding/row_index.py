@@ -73,7 +73,7 @@ class RowIndex:
         return tf.ensure_shape(self._table.lookup(ids), [None])
 
     def insert(self, ids: Tensor, numbers: Tensor) -> tf.Operation:
-        """Tells the rows of distinct ids."""
+        """Returns the rows of distinct ids."""
         with tf.control_dependencies([self._place(ids, numbers)]):
             return self._table.insert(ids, numbers)
 

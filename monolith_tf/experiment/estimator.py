@@ -79,7 +79,7 @@ class Estimator:
         Args:
           config: A config, or the path of its file.
           *overrides: `key.path=value`, as on the command line; with a path only.
-          watcher: Told of what happens while training.
+          watcher: Hears what happens while training.
           cluster: Where `train` runs; None for this process.
           record_dir: Where metrics and summaries go; None takes `model_dir`.
         """
@@ -236,7 +236,7 @@ class Estimator:
     def _on_steps(self, run: run_lib.Run) -> None:
         self._watcher.steps(run)
         if self._cluster is not None:
-            self._cluster.tell(
+            self._cluster.report(
                 step=run.progress.step,
                 total_steps=run.total_steps,
                 examples_per_sec=round(
@@ -362,7 +362,7 @@ class Estimator:
             if run.steps_per_epoch is None:
                 raise ValueError(
                     "`trainer.eval_every_epochs` needs to know an epoch's batches, "
-                    "and the dataset of `data.input_fn` does not tell. Use "
+                    "and the dataset of `data.input_fn` does not say. Use "
                     "`eval_every_steps`, or `tf.data.experimental.assert_cardinality`."
                 )
             every = trainer.eval_every_epochs * run.steps_per_epoch
@@ -395,7 +395,7 @@ class Estimator:
 
     def _judges(self) -> list[actions_lib.Judge]:
         trainer = self.config.trainer
-        judges: list[actions_lib.Judge] = [_Tell(self._watcher)]
+        judges: list[actions_lib.Judge] = [_ReportEvaluations(self._watcher)]
         if trainer.keep_best is not None:
             metric = self.metric(trainer.keep_best)
             judges.append(
@@ -432,8 +432,8 @@ class Estimator:
         return f"{heads[0] if heads else self.config.labels[0].name}/{name}"
 
 
-class _Tell(actions_lib.Judge):
-    """Tells the watcher of every evaluation."""
+class _ReportEvaluations(actions_lib.Judge):
+    """Reports every evaluation to the watcher."""
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher

@@ -79,7 +79,7 @@ _ERRORS = {
         "group_by: user_id\n",
         "",
         "21: `metrics[1]`: `gauc` compares rows of one group. Set `group_by` to the "
-        "feature that tells the groups apart, such as the user.",
+        "feature whose ids are the groups, such as the user.",
     ),
     "group_by": (
         "group_by: user_id",
