@@ -49,6 +49,9 @@ _PATHS = {
     "input": "--input",
     "output": "--output",
     "write_config": "--write-config",
+    "tls_ca": "--tls-ca",
+    "tls_cert": "--tls-cert",
+    "tls_key": "--tls-key",
 }
 """Arguments that are paths, in all sub-commands."""
 _MESSAGE_LINES = 12

@@ -13,6 +13,7 @@ from typing import Any
 
 from monolith_tf.cli import errors
 from monolith_tf.cli import option_types
+from monolith_tf.cli import tls
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECS",
         help="between looks for a new version (default: 1)",
     )
+    tls.add_arguments(
+        parser,
+        ca="certificates of the CA of clients; serves only those that have one by it",
+        cert="the server's certificate; listens by TLS",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -58,6 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
     from monolith_tf.cli import quiet
     from monolith_tf.cli import serving_extra
 
+    tls.check(arguments)
+    if arguments.tls_ca is not None and arguments.tls_cert is None:
+        raise errors.UsageError(
+            "--tls-ca needs --tls-cert and --tls-key, the server's."
+        )
     serving_extra.check()
     quiet.import_tensorflow(verbose=arguments.verbose)
     from monolith_tf.serving import server as server_lib
@@ -69,8 +80,10 @@ def run(arguments: argparse.Namespace) -> int:
         host=arguments.host,
         name=arguments.name,
         poll_secs=arguments.poll_secs,
+        tls=tls.read(arguments),
     ) as server:
         host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+        scheme = "https" if arguments.tls_cert else "http"
         lines = [
             f"Serving version {server.versions.version} of {arguments.export_dir} as "
             f"`{arguments.name}`:",
@@ -78,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         ]
         if server.rest_port is not None:
             lines.append(
-                f"  REST http://{host}:{server.rest_port}/v1/models/"
+                f"  REST {scheme}://{host}:{server.rest_port}/v1/models/"
                 f"{arguments.name}:predict"
             )
         sys.stdout.write("\n".join([*lines, "Ctrl-C stops it.\n"]))

@@ -133,7 +133,7 @@ def _metrics(config: schema.ExperimentConfig) -> Complaints:
     for index, name in enumerate(config.metrics):
         try:
             needs_keys = registry.needs_keys(name)
-        except ValueError as error:
+        except (ImportError, ValueError) as error:
             yield ("metrics", index), str(error)
             continue
         if name in config.metrics[:index]:

@@ -14,6 +14,7 @@ import tensorflow as tf
 from absl import logging
 
 from monolith_tf import config as config_lib
+from monolith_tf import imports
 from monolith_tf import paths
 from monolith_tf.config import model_params
 from monolith_tf.config import schema
@@ -24,7 +25,6 @@ from monolith_tf.experiment import diagnosis
 from monolith_tf.experiment import exports
 from monolith_tf.experiment import large_integers
 from monolith_tf.experiment import warm_start
-from monolith_tf.models import registry
 from monolith_tf.models.network import Network
 from monolith_tf.training import actions as actions_lib
 from monolith_tf.training import architecture
@@ -32,6 +32,7 @@ from monolith_tf.training import architecture_log
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import cluster_evaluation
 from monolith_tf.training import cluster_stepper
+from monolith_tf.training import data_log
 from monolith_tf.training import evaluation
 from monolith_tf.training import job_lock
 from monolith_tf.training import lineage_mark
@@ -97,6 +98,7 @@ class Estimator:
             pathlib.Path(record_dir or self._model_dir), summaries=trainer.summaries
         )
         self._job = build.Job(self.config, cluster)
+        self._sources: dict[str, build.Source] = {}  # Split -> the last one read.
 
     def train(self) -> dict[str, float]:
         """Trains, from the newest checkpoint in `model_dir` where there is one.
@@ -122,7 +124,7 @@ class Estimator:
             fixed = dataclasses.replace(fixed, lineage=lineage)
         step = self._job.train_step(fixed, anew=True)
         network = step.network
-        source = self._job.source("train")
+        source = self._source("train")
         progress = run_lib.Progress(batch_size=config.data.batch_size)
         window = run_lib.Window()
         if checkpoint is not None:
@@ -185,6 +187,8 @@ class Estimator:
         network = self._restored(found)
         metrics = self._scorer(self._evaluator(network))(split)
         self._recorder.record(split, found.step, metrics)
+        if any(self._counts().values()):
+            self._recorder.record("data", found.step, self._counts())
         return metrics
 
     def predict(
@@ -267,6 +271,22 @@ class Estimator:
             return stepper
         return stepper_lib.LocalStepper(run.step, dataset)
 
+    def _source(self, split: build.Split) -> build.Source:
+        self._sources[split] = self._job.source(split)
+        return self._sources[split]
+
+    def _counts(self) -> dict[str, int]:
+        """Returns what readers of this process counted, as `<split>/<name>`."""
+        found = {
+            f"{split}/{name}": value
+            for split, source in self._sources.items()
+            for name, value in source.counts().items()
+        }
+        if self._cluster is None:
+            return found
+        # Its workers read the rows.
+        return {name: n for name, n in found.items() if "/defaults/" not in name}
+
     @functools.cached_property
     def _feed(self) -> feed_lib.Feed:
         """How the workers of the cluster read."""
@@ -324,7 +344,7 @@ class Estimator:
         )
 
         def score(split: build.Split) -> dict[str, float]:
-            batches = self._job.source(split).batches_per_epoch()
+            batches = self._source(split).batches_per_epoch()
             return workers.evaluate(split, batches or 0)
 
         return score
@@ -332,7 +352,7 @@ class Estimator:
     def _score(
         self, evaluator: evaluation.Evaluator, split: build.Split
     ) -> dict[str, float]:
-        source = self._job.source(split)
+        source = self._source(split)
         with _plain_errors(source):
             return evaluator.evaluate(source.dataset(shuffle=False, string_codes=True))
 
@@ -376,10 +396,12 @@ class Estimator:
                 actions_lib.Evaluate(every, self._judges(), is_quick=is_quick)
             )
         for name in trainer.actions:
-            actions.append(registry.load_name(name, "trainer.actions")())
+            actions.append(imports.load_name(name, "trainer.actions")())
         every = self.config.export.every_steps
         if every is not None:
             actions.append(exports.Export(every, self._export_present))
+        # After evaluations, which read too.
+        actions.append(data_log.DataLog(trainer.log_every_steps, self._counts))
         actions.append(
             actions_lib.SaveCheckpoint(
                 [steps for steps in checkpoints if steps is not None],

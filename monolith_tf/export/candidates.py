@@ -26,6 +26,8 @@ class Candidates(signatures.Signature):
       answer: Answers columns of different numbers of rows.
     """
 
+    joins_rows = False
+
     def __init__(
         self,
         columns: Mapping[str, ColumnType],
@@ -56,7 +58,7 @@ class Candidates(signatures.Signature):
         self, sample: Mapping[str, Any], answer: signatures.Answer
     ) -> dict[str, np.ndarray]:
         """See base class."""
-        first = tf.zeros([len(next(iter(sample.values())))], tf.int32)
+        first = tf.zeros([signatures.num_rows(sample)], tf.int32)
         repeated = {
             name: tf.gather(value, first) if name in self._user_columns else value
             for name, value in sample.items()
