@@ -40,6 +40,7 @@ setuptools.setup(
             "scikit-learn>=1.7",
             "kubernetes-validate>=1.37",
             "jsonschema>=4.26",
+            "trustme>=1.2",
             "ruff>=0.17",
             "mypy>=2",
             "import-linter>=2.5",

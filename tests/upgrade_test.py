@@ -1,6 +1,8 @@
 """Loads what version 0.1.0 wrote; `golden/v0_1_0/make.py` made it."""
 
+import csv
 import gzip
+import json
 import pathlib
 import shutil
 
@@ -9,11 +11,16 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
+from monolith_tf.cli import main
+from monolith_tf.cli import predict
 from monolith_tf.embedding.placement import Placement
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.embedding.store import EmbeddingStore
 from monolith_tf.experiment.estimator import Estimator
+from monolith_tf.serving import errors
+from monolith_tf.serving import publishing
+from monolith_tf.serving import server as server_lib
 from monolith_tf.testing import small_job
 from monolith_tf.training import checkpoint
 
@@ -75,6 +82,36 @@ def test_an_export_answers_as_it_did(written):
     signature = tf.saved_model.load(str(export)).signatures["serving_default"]
     answer = signature(**_inputs(expected))["click"]
     np.testing.assert_allclose(answer, expected["click"], atol=1e-6)
+
+
+def test_rows_of_files_are_predicted_as_they_were(written):
+    expected = np.load("expected_job.npz")
+    rows = {name: tensor.numpy() for name, tensor in _inputs(expected).items()}
+    lists = [
+        "|".join(map(str, items[:length]))
+        for items, length in zip(
+            rows.pop("history"), rows.pop("history_length"), strict=True
+        )
+    ]
+    with open("rows.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*rows, "history"])
+        for *values, items in zip(*rows.values(), lists, strict=True):
+            cells = [v.decode() if isinstance(v, bytes) else v for v in values]
+            writer.writerow([*cells, items])
+    arguments = [
+        "predict",
+        "model/export",
+        "--input",
+        "rows.csv",
+        "--output",
+        "x.jsonl",
+    ]
+    parsed = main.parse(["monolith-tf", *arguments, "--verbose"])
+    assert predict.run(parsed) == 0
+    with open("x.jsonl", encoding="utf-8") as file:
+        clicks = [json.loads(line)["click"] for line in file]
+    np.testing.assert_allclose(clicks, expected["click"], atol=1e-6)
 
 
 def test_a_checkpoint_and_deltas_restore_on_other_shards(written):
@@ -155,3 +192,18 @@ def test_lists_in_csv_cells_keep_the_type_that_0_1_0_guessed(written):
     Estimator(config, "trainer.epochs=2").train()
     rows = small_job.rows(small_job.last(written / "csv_job" / "model").embedding_dir)
     assert sorted(rows) == expected["ids"].tolist()
+
+
+def test_an_export_is_served_and_must_be_made_again_to_be_published_to(written):
+    expected = np.load("expected_job.npz")
+    inputs = {name: value.numpy() for name, value in _inputs(expected).items()}
+    with server_lib.ModelServer(written / "model" / "export", port=0) as server:
+        with pytest.raises(
+            errors.ServingError,
+            match=r"^The model at 127\.0\.0\.1:\d+ was exported by a version of "
+            r"monolith_tf .*Export it again: `monolith-tf export CONFIG`\.",
+        ):
+            publishing.publish(written / "model", f"127.0.0.1:{server.port}")
+        with server.versions.use() as model:
+            answer = model.run("", inputs)["click"]
+    np.testing.assert_allclose(answer, expected["click"], atol=1e-6)

@@ -1,14 +1,19 @@
 """Predicts from a SavedModel, with TensorFlow alone.
 
-FILE holds raw features, in columns named as the model's inputs; further columns are not
-read. The predictions have one row for each of its rows, in order.
+FILES hold raw features, in columns named as the model's inputs. They are read as the
+job's own: the SavedModel, or the job's config, says how. Further columns are not read,
+labels need not be there. The predictions have one row for each row that is read, in
+order.
 """
 
 import argparse
 import pathlib
 import sys
 
+import pyarrow as pa
+
 from monolith_tf.cli import errors
+from monolith_tf.cli import option_types
 from monolith_tf.cli import tables
 
 _SHOWN_ROWS = 3
@@ -19,10 +24,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "saved_model",
         metavar="SAVED_MODEL",
-        help="a SavedModel, or a folder of versions, of which the newest is taken",
+        help="a SavedModel, or a folder of versions, of which the newest is taken; or "
+        "a job's folder or config, for its newest export",
     )
     parser.add_argument(
-        "--input", required=True, metavar="FILE", help="rows: .parquet or .csv"
+        "overrides",
+        nargs="*",
+        metavar="data.KEY=VALUE",
+        help="how FILES are read where not as the job's own, such as data.delimiter=;",
+    )
+    parser.add_argument(
+        "--input",
+        required=True,
+        metavar="FILES",
+        help="rows: a file or a glob pattern; Parquet, CSV or TFRecord by the name's "
+        "ending, the last two also .gz or .zst",
     )
     parser.add_argument(
         "--output",
@@ -31,38 +47,77 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="predictions: .parquet, .csv or .jsonl",
     )
     parser.add_argument(
-        "--batch-size", type=int, default=4096, metavar="N", help="rows per request"
+        "--key",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="a column of FILES to write before the predictions, as key_COLUMN where "
+        "one of them has its name; may be repeated",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=option_types.whole(1),
+        default=4096,
+        metavar="N",
+        help="rows per request at most (default: 4096)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the sub-command and returns the exit code."""
-    from monolith_tf.cli import saved_model
-    from monolith_tf.cli import tabular_files
+    from monolith_tf.cli import exported
+    from monolith_tf.cli import output_files
+    from monolith_tf.data import prediction_rows
 
-    if arguments.batch_size < 1:
-        raise errors.UsageError("--batch-size must be at least 1.")
-    path = saved_model.find(pathlib.Path(arguments.saved_model))
-    source = tabular_files.open_input(pathlib.Path(arguments.input))
-    sink = tabular_files.open_output(pathlib.Path(arguments.output))
+    found = exported.find(arguments.saved_model, arguments.overrides)
+    try:
+        spec = prediction_rows.spec_for(found.reading, arguments.input)
+    except ValueError as error:
+        raise errors.UsageError(f"--input: {error}") from None
+    sink = output_files.open_output(pathlib.Path(arguments.output))
     from monolith_tf.cli import quiet
 
     quiet.import_tensorflow(verbose=arguments.verbose)
     from monolith_tf.cli import servable
 
-    model = servable.Servable(path)
+    model = servable.Servable(found.path, found.columns_of(spec.format))
+    keys = tuple(dict.fromkeys(arguments.key))
+    source = prediction_rows.PredictionRows(spec, model.columns, keys)
     first: list[dict[str, object]] = []
     num_rows = 0
     with sink:
-        for batch in source.batches(model.columns, arguments.batch_size):
-            predictions = model.predict(batch, first_row=num_rows)
+        for batch, passed in source.batches(arguments.batch_size):
+            predictions = _beside(output_files.plain(passed), model.predict(batch))
             sink.write(predictions)
             num_rows += batch.num_rows
             if len(first) < _SHOWN_ROWS:
                 wanted = _SHOWN_ROWS - len(first)
                 first.extend(predictions.slice(0, wanted).to_pylist())
-    if first:
-        rows = [[str(index), *row.values()] for index, row in enumerate(first)]
-        tables.show(f"First predictions of {path}", ["row", *first[0]], rows)
+        if not num_rows:
+            raise ValueError(_no_rows(source.files, source.num_bad_rows))
+    rows = [[str(index), *row.values()] for index, row in enumerate(first)]
+    tables.show(f"First predictions of {found.path}", ["row", *first[0]], rows)
     sys.stdout.write(f"{num_rows:,} predictions written to {arguments.output}.\n")
+    if source.num_bad_rows:
+        sys.stdout.write(
+            f"{source.num_bad_rows:,} rows of the input skipped, since "
+            "`data.on_bad_row` is skip; the log says which was the first.\n"
+        )
     return errors.DONE
+
+
+def _beside(keys: pa.Table, predictions: pa.Table) -> pa.Table:
+    """Returns keys and predictions; a key that is named as one gets another name."""
+    for name in keys.column_names:
+        written = name
+        while written in predictions.column_names:
+            written = f"key_{written}"
+        predictions = predictions.add_column(
+            keys.column_names.index(name), written, keys[name]
+        )
+    return predictions
+
+
+def _no_rows(files: list[str], num_bad_rows: int) -> str:
+    why = f": all {num_bad_rows:,} were skipped as bad" if num_bad_rows else ""
+    return f"There are no rows to predict in {', '.join(files[:5])}{why}."

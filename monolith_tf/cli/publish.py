@@ -8,9 +8,13 @@ server gets what the newest checkpoint changes on it, by its signature
 import argparse
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from monolith_tf.cli import errors
+from monolith_tf.cli import option_types
 from monolith_tf.cli import tables
+from monolith_tf.cli import tls
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model_dir", metavar="MODEL_DIR", help="a job's folder")
     parser.add_argument(
         "--to",
+        type=option_types.address,
         action="append",
         required=True,
         metavar="HOST:PORT",
@@ -31,16 +36,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--patience-secs",
-        type=float,
+        type=option_types.seconds_or_none,
         default=60.0,
         metavar="SECS",
         help="how long to wait for a server that does not answer (default: 60)",
     )
     parser.add_argument(
         "--every",
-        type=float,
+        type=option_types.seconds,
         metavar="SECS",
         help="do it again and again, with a pause of so many seconds",
+    )
+    tls.add_arguments(
+        parser,
+        ca="certificates of the CA that signed the servers'; connects by TLS",
+        cert="a certificate to show to the servers, where they ask for one",
+    )
+    parser.add_argument(
+        "--tls-server-name",
+        metavar="NAME",
+        help="what the servers' certificates are made for (default: the host)",
     )
 
 
@@ -49,38 +64,46 @@ def run(arguments: argparse.Namespace) -> int:
     from monolith_tf.cli import quiet
     from monolith_tf.cli import serving_extra
 
+    tls.check(arguments)
+    if arguments.tls_ca is None and (arguments.tls_cert or arguments.tls_server_name):
+        raise errors.UsageError("Give --tls-ca too, which says to connect by TLS.")
     serving_extra.check()
     quiet.import_tensorflow(verbose=arguments.verbose)
-    while True:
-        status = _publish_to_all(arguments)
-        if arguments.every is None:
-            return status
-        time.sleep(arguments.every)
-
-
-def _publish_to_all(arguments: argparse.Namespace) -> int:
-    """Publishes to one server after the other; one that fails keeps none waiting."""
-    from monolith_tf.serving import errors as serving_errors
     from monolith_tf.serving import publishing
 
-    rows = []
-    failed = []
-    for address in arguments.to:
-        try:
-            done = publishing.publish(
-                arguments.model_dir,
-                address,
-                name=arguments.name,
-                patience_secs=arguments.patience_secs,
-            )
-        except serving_errors.ServingError as error:
-            failed.append(str(error))
-            continue
-        rows.append([address, *done])
+    with publishing.Publisher(
+        arguments.model_dir,
+        arguments.to,
+        name=arguments.name,
+        patience_secs=arguments.patience_secs,
+        tls=tls.read(arguments, server_name=arguments.tls_server_name),
+    ) as publisher:
+        while True:
+            status = _show(publisher.publish(arguments.every))
+            if arguments.every is None:
+                return status
+            if not publisher.busy:
+                time.sleep(arguments.every)
+
+
+def _show(outcomes: Mapping[str, Any]) -> int:
+    """Says what became of each server; returns the exit code."""
+    failed = {a: found for a, found in outcomes.items() if isinstance(found, Exception)}
+    rows = [
+        [a, str(found.version), *found[1:]]
+        for a, found in outcomes.items()
+        if a not in failed
+    ]
     if rows:
         titles = ["server", "version", "from step", "to step"]
         titles += ["rows", "removed", "new ids"]
         tables.show("Published", titles, rows)
-    for reason in failed:
+    for address, error in failed.items():
+        reason = str(error)
+        if not isinstance(error, ValueError | OSError):
+            reason = f"{type(error).__name__}: {error}"
+        if address not in reason:
+            reason = f"{address}: {reason}"
         sys.stderr.write(f"error: {reason}\n")
+    sys.stderr.flush()
     return errors.FAILED if failed else errors.DONE

@@ -30,6 +30,11 @@ def find(path: pathlib.Path) -> pathlib.Path:
     )
 
 
+def is_there(path: pathlib.Path) -> bool:
+    """Returns whether `find` finds one."""
+    return (path / FILE).exists() or bool(_folders(path))
+
+
 def versions_in(path: pathlib.Path) -> list[int]:
     """Returns the numbers of the versions in a folder, lowest first."""
     return list(_folders(path))

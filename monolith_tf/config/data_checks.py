@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from monolith_tf import data
+from monolith_tf import imports
 from monolith_tf.config import errors
 from monolith_tf.config import schema
 from monolith_tf.data import arrow
 from monolith_tf.data import formats
 from monolith_tf.data.spec import Split
 from monolith_tf.features import columns
+from monolith_tf.models import spec as models
 
 Complaints: TypeAlias = Iterator[tuple[errors.Path, str]]
 
@@ -24,10 +26,17 @@ def check(config: schema.ExperimentConfig, *, must_exist: bool) -> Complaints:
 
     Args:
       config: The config.
-      must_exist: Whether a split without files is a complaint.
+      must_exist: Whether a split without files, and a function that is not there, is a
+        complaint.
     """
     if config.data.input_fn is not None:
-        return  # It is run by training only; what it gives is checked then.
+        # It is run by training only; what it gives is checked then.
+        if must_exist:
+            try:
+                imports.load_name(config.data.input_fn, "data.input_fn")
+            except (ImportError, ValueError) as error:
+                yield ("data", "input_fn"), str(error)
+        return
     first: tuple[Split, Mapping[str, columns.ColumnType]] | None = None
     for split in _SPLITS:
         if not config.data.has(split) or config.data.file_split(split) != split:
@@ -119,6 +128,7 @@ def _columns(
     config: schema.ExperimentConfig, found: Mapping[str, columns.ColumnType]
 ) -> Complaints:
     complaints = 0
+    probabilities = models.log_loss_labels(config.model)
     uses: list[tuple[errors.Path, tuple, dict]] = [
         *(
             (
@@ -137,7 +147,9 @@ def _columns(
         uses.append((("data", "weight"), ([],), {"weight": config.data.weight}))
     for path, arguments, more in uses:
         try:
-            columns.required_columns(*arguments, **more, schema=found)
+            columns.required_columns(
+                *arguments, **more, schema=found, probabilities=probabilities
+            )
         except ValueError as error:
             complaints += 1
             yield path, str(error)
@@ -145,7 +157,11 @@ def _columns(
         return
     try:
         columns.required_columns(
-            config.features, config.labels, config.data.weight, schema=found
+            config.features,
+            config.labels,
+            config.data.weight,
+            schema=found,
+            probabilities=probabilities,
         )
     except ValueError as error:
         yield ("features",), str(error)

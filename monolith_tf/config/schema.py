@@ -31,7 +31,8 @@ class ExperimentConfig:
         unless `tables` has one of its name.
       model: The model.
       trainer: Steps, intervals, optimizer, early stopping.
-      metrics: Names of `monolith_tf.metrics`, computed for each head in evaluations.
+      metrics: Names of `monolith_tf.metrics`, computed for each head in evaluations; a
+        class of your own as `module:Name`.
       group_by: Feature whose ids group the rows of metrics such as `gauc`.
       cluster: Parameter servers and workers; None runs in one process.
       export: Where and when SavedModels are written.

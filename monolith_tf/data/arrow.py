@@ -4,6 +4,7 @@ A clean column is one of: int64, float32, strings as `dictionary<int32, binary>`
 `list` of one of these, or a `fixed_size_list` of numbers; without nulls and NaN.
 """
 
+from collections.abc import Callable
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,8 +17,8 @@ from monolith_tf.features.columns import DType
 STRINGS = pa.dictionary(pa.int32(), pa.binary())
 _NUMBERS = {"int64": pa.int64(), "float32": pa.float32()}
 
-Problem = tuple[np.ndarray, str]
-"""Which rows are bad, bool [rows], and why."""
+Problem = tuple[np.ndarray, Callable[[int], str]]
+"""Which rows are bad, bool [rows], and why one of them is, by its place."""
 
 
 def column_types(schema: pa.Schema) -> dict[str, ColumnType]:
@@ -74,21 +75,52 @@ def clean(
         if not type_.is_list:
             array, bad = _values(array, type_.dtype, type_.default)
             if bad is not None:
-                problems.append((bad, f"no value in column `{name}`, and no default"))
+                reason = f"no value in column `{name}`, and no default"
+                problems.append((bad, _always(reason)))
+            if type_.is_probability and type_.dtype != "string":
+                problems += _improbable(name, array, bad)
         elif type_.length is None:
             array, bad = _ragged(array, type_)
             if bad is not None:
                 reason = f"an element of column `{name}` is missing, and no default"
-                problems.append((bad, reason))
+                problems.append((bad, _always(reason)))
         else:
             array, bad = _fixed(array, type_)
             if bad is not None:
                 reason = f"column `{name}` does not hold {type_.length} numbers"
-                problems.append((bad, reason))
+                problems.append((bad, _always(reason)))
         arrays.append(array)
     if not columns:
         return table.select([]), problems
     return pa.table(arrays, names=list(columns)), problems
+
+
+def defaulted(
+    table: pa.Table, columns: Mapping[str, ColumnType]
+) -> dict[str, np.ndarray]:
+    """Returns by column the rows in which `clean` puts a default, bool [rows].
+
+    Args:
+      table: As given to `clean`.
+      columns: The wanted columns.
+    """
+    found = {}
+    for name, type_ in columns.items():
+        if type_.default is None:
+            continue
+        array = _single(table.column(name))
+        values = _elements(array) if type_.is_list else array
+        missing = pc.is_null(values, nan_is_null=type_.dtype == "float32")
+        rows = _mask(missing)
+        if type_.is_list:
+            lengths = _lengths(array)
+            owners = np.repeat(np.arange(len(lengths)), lengths)[rows]
+            absent = _mask(array.is_null())
+            rows = absent if type_.length is not None else np.zeros_like(absent)
+            rows[owners] = True
+        if rows.any():
+            found[name] = rows
+    return found
 
 
 def check_type(name: str, found: pa.DataType, wanted: ColumnType) -> None:
@@ -140,6 +172,29 @@ def _values(
     if dtype == "string":
         return _fill_strings(array, default or ""), missing
     return array.fill_null(pa.scalar(default or 0, _NUMBERS[dtype])), missing
+
+
+def _improbable(name: str, array: pa.Array, bad: np.ndarray | None) -> list[Problem]:
+    """Returns what is bad about clean labels that must be from 0 to 1, if any is."""
+    values = _mask(array)
+    outside = ~((values >= 0) & (values <= 1))
+    if bad is not None:
+        outside &= ~bad
+    if not outside.any():
+        return []
+
+    def reason(place: int) -> str:
+        return (
+            f"column `{name}`: the label {values[place]:g} is not between 0 and 1, as "
+            "a log loss takes it; set `equals` of the label to what makes it 1, or "
+            "another loss"
+        )
+
+    return [(outside, reason)]
+
+
+def _always(reason: str) -> Callable[[int], str]:
+    return lambda place: reason
 
 
 def _numbers(array: pa.Array, dtype: DType) -> pa.Array:

@@ -1,11 +1,9 @@
 """CSV files, plain or compressed: a piece is a file."""
 
-import collections
 import dataclasses
 import itertools
 import mmap
 import os
-from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
@@ -15,11 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from monolith_tf.data import csv_guess
+from monolith_tf.data import text
 from monolith_tf.data.reader import BadRow
 from monolith_tf.data.reader import Block
 from monolith_tf.data.reader import Piece
 from monolith_tf.data.reader import Reader
 from monolith_tf.data.reader import check_has_columns
+from monolith_tf.data.reader import check_unique
 from monolith_tf.data.spec import DataSpec
 from monolith_tf.features.columns import ColumnType
 from monolith_tf.features.columns import DType
@@ -29,6 +30,7 @@ _GUESS_BLOCKS = 16  # Looked through at most for an element of every list column
 _MAX_SCAN_BYTES = 1 << 30
 _NUMBERS = {"int64": pa.int64(), "float32": pa.float32()}
 _NOUNS = {"int64": "an integer", "float32": "a number"}
+_CONVERT = f"If the file is in another encoding, convert it: {text.convert('LATIN1')}."
 _COMPRESSED = (".gz", ".zst", ".bz2")
 
 
@@ -45,6 +47,7 @@ class CsvReader(Reader):
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
         self._quoted: dict[str, bool] = {}
+        self._texts: set[str] = set()  # Files whose beginning was looked at.
 
     def schema(self, file: str) -> dict[str, ColumnType]:
         """See `Reader.schema`; types are guessed from the first rows.
@@ -54,43 +57,80 @@ class CsvReader(Reader):
         options = pyarrow.csv.ConvertOptions(
             null_values=["", *self.spec.null_values], strings_can_be_null=True
         )
-        opened = self._open(file, options)
-        types = {f.name: ColumnType(dtype=_guess(f.type)) for f in opened.schema}
-        texts = {
+        schema = self._open(file, options).schema
+        check_unique(file, schema.names)
+        types = {
+            field.name: ColumnType(dtype=csv_guess.of_arrow(field.type), is_guess=True)
+            for field in schema
+        }
+        texts = [
             field.name
-            for field in opened.schema
+            for field in schema
             if not pa.types.is_integer(field.type)
             and not pa.types.is_floating(field.type)
-        }
-        for name, dtype in self._elements(file, texts).items():
-            if dtype != types[name].dtype:
-                types[name] = dataclasses.replace(types[name], elements=dtype)
-        return types
+        ]
+        return types | self._guess_texts(file, {name: types[name] for name in texts})
 
-    def _elements(self, file: str, names: Collection[str]) -> dict[str, DType]:
-        """Returns what elements of lists look like; of columns that have any.
+    def _guess_texts(
+        self, file: str, types: Mapping[str, ColumnType]
+    ) -> dict[str, ColumnType]:
+        """Returns a closer look at columns that the parser takes for text.
 
-        Lists may be empty for long: what has no element yet is looked for further on.
+        Cells may be empty for long: what has none yet is looked for further on.
         """
-        found: dict[str, DType] = {}
-        blank = set(names)
-        if not blank:
+        found: dict[str, ColumnType] = {}
+        if not types:
             return found
         options = pyarrow.csv.ConvertOptions(
-            include_columns=sorted(blank),
-            column_types=dict.fromkeys(blank, pa.binary()),
+            include_columns=list(types),
+            column_types=dict.fromkeys(types, pa.binary()),
         )
-        blocks = self._open(file, options)
+        malformed: list[Any] = []
+        numbers = self._numbers(malformed)
+        blocks = self._open(file, options, malformed)
         for batch in itertools.islice(blocks, _GUESS_BLOCKS):
-            for name in sorted(blank):
-                _, elements = self._split(self._with_nulls(batch.column(name)))
-                elements = self._with_nulls(_trim(elements)).drop_null()
-                if len(elements):
-                    found[name] = _guess_cells(elements)
-                    blank.discard(name)
-            if not blank:
+            rows, _ = numbers.take(batch.num_rows)
+            for name in [name for name in types if name not in found]:
+                closer = self._guess_text(batch.column(name), rows, types[name])
+                if closer is not None:
+                    found[name] = closer
+            if len(found) == len(types):
                 break
         return found
+
+    def _guess_text(
+        self, cells: pa.Array, rows: np.ndarray, type_: ColumnType
+    ) -> ColumnType | None:
+        """Returns the type of cells of text, or None if they are all empty."""
+        _, elements = self._split(self._with_nulls(cells))
+        elements = self._with_nulls(_trim(elements)).drop_null()
+        if not len(elements):
+            return None
+        texts = self._with_nulls(_trim(cells))
+        dtype, of_elements = csv_guess.guess(texts), csv_guess.guess(elements)
+        example = ""
+        first = pc.index(csv_guess.are_numbers(texts), False).as_py()
+        if dtype == "string" and first >= 0:
+            cell = texts.cast(pa.binary())[first].as_py().decode(errors="replace")
+            example = f"{cell!r} in row {rows[first]}"
+        return dataclasses.replace(
+            type_,
+            dtype=dtype,
+            elements=None if of_elements == dtype else of_elements,
+            example=example,
+            before=None if type_.dtype == dtype else type_.dtype,
+        )
+
+    def has_rows(self, file: str) -> bool:
+        """See `Reader.has_rows`; a row of a wrong width is one."""
+        malformed: list[Any] = []
+        try:
+            blocks = self._open(file, pyarrow.csv.ConvertOptions(), malformed)
+            return any(batch.num_rows or malformed for batch in blocks) or bool(
+                malformed
+            )
+        except (OSError, pa.ArrowException):
+            return True  # Reading it will say what is wrong.
 
     def read(self, piece: Piece, columns: Mapping[str, ColumnType]) -> Iterator[Block]:
         """See `Reader.read`."""
@@ -101,7 +141,7 @@ class CsvReader(Reader):
         options = pyarrow.csv.ConvertOptions(
             include_columns=wanted, column_types=dict.fromkeys(wanted, pa.binary())
         )
-        numbers = _Numbers(malformed, first=1 if self.spec.column_names else 2)
+        numbers = self._numbers(malformed)
         try:
             quoted = self._may_be_quoted(piece.file)
             for batch in self._open(piece.file, options, malformed, quoted):
@@ -115,12 +155,20 @@ class CsvReader(Reader):
 
     def _names(self, file: str) -> list[str]:
         """Returns the names of a file's columns."""
-        options = pyarrow.csv.ConvertOptions()
-        names = self._open(file, options).schema.names
-        twice = [name for name, num in collections.Counter(names).items() if num > 1]
-        if twice:
-            raise ValueError(f"{file}: two columns are named `{twice[0]}`.")
+        names = self._open(file, pyarrow.csv.ConvertOptions()).schema.names
+        check_unique(file, names)
         return names
+
+    def _numbers(self, malformed: list[Any]) -> "_Numbers":
+        """Returns what numbers the rows of a file."""
+        return _Numbers(malformed, first=1 if self.spec.column_names else 2)
+
+    def _check_text(self, file: str) -> None:
+        """Raises ValueError if a file is in an encoding that is not UTF-8's kind."""
+        if file not in self._texts:
+            with pa.input_stream(file, compression="detect") as stream:
+                text.check(file, stream.read(text.SAMPLE_BYTES))
+            self._texts.add(file)
 
     def _open(
         self,
@@ -137,7 +185,8 @@ class CsvReader(Reader):
             return "skip"
 
         try:
-            return pyarrow.csv.open_csv(
+            self._check_text(file)
+            opened = pyarrow.csv.open_csv(
                 pa.input_stream(file, compression="detect"),
                 # The parser numbers rows only when it works in one thread.
                 read_options=pyarrow.csv.ReadOptions(
@@ -154,6 +203,14 @@ class CsvReader(Reader):
             )
         except (OSError, pa.ArrowException) as error:
             raise ValueError(f"{file}: not a readable CSV file: {error}") from error
+        try:
+            opened.schema.names  # noqa: B018 (decodes them)
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{file}: the name {error.object!r} of a column is not UTF-8 text. "
+                f"{_CONVERT}"
+            ) from error
+        return opened
 
     def _may_be_quoted(self, file: str) -> bool:
         """Returns whether a file may have quotes; parsing without them is faster."""
@@ -185,10 +242,10 @@ class CsvReader(Reader):
         for name, type_ in columns.items():
             array, wrong = self._cells(batch.column(name), type_)
             arrays.append(array)
-            for index, cell in wrong.items():
+            for index, reason in wrong.items():
                 if fine[index]:
-                    reason = f"column `{name}`: {cell!r} is not {_NOUNS[type_.dtype]}"
-                    bad.append(BadRow(int(rows[index]), reason))
+                    where = f"column `{name}`: {reason}"
+                    bad.append(BadRow(int(rows[index]), where, _way_out(type_, reason)))
                 fine[index] = False
         table = pa.table(arrays, names=list(columns))
         if not fine.all():
@@ -198,25 +255,26 @@ class CsvReader(Reader):
     def _cells(
         self, cells: pa.Array, type_: ColumnType
     ) -> tuple[pa.Array, dict[int, str]]:
-        """Returns converted cells, and those that do not convert by their place."""
+        """Returns converted cells, and by their place why some do not convert."""
         if not type_.is_list:
-            if type_.dtype == "string":
-                if type_.default is not None:
-                    cells = self._with_nulls(cells)
-                return cells.dictionary_encode(), {}
-            return _parse(self._with_nulls(_trim(cells)), type_.dtype)
+            if type_.dtype != "string":
+                return _parse(self._with_nulls(_trim(cells)), type_.dtype)
+            if type_.default is not None:
+                cells = self._with_nulls(cells)
+            encoded = cells.dictionary_encode()
+            return encoded, _by_place(encoded, text.not_text(encoded.dictionary))
         cells = self._with_nulls(cells)
         lists, elements = self._split(cells)
-        wrong: dict[int, str] = {}
         if type_.dtype == "string":
             values = elements.cast(pa.binary()).dictionary_encode()
+            wrong = _by_place(values, text.not_text(values.dictionary))
         else:
             values, wrong = _parse(self._with_nulls(_trim(elements)), type_.dtype)
         lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
         splits = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         owner = np.repeat(np.arange(len(lengths)), lengths)
         made = pa.ListArray.from_arrays(pa.array(splits), values, mask=cells.is_null())
-        return made, {int(owner[index]): cell for index, cell in wrong.items()}
+        return made, {int(owner[index]): reason for index, reason in wrong.items()}
 
     def _split(self, cells: pa.Array) -> tuple[pa.Array, pa.Array]:
         """Returns cells as lists, and the elements of all of them."""
@@ -287,7 +345,7 @@ def _trim(cells: pa.Array) -> pa.Array:
 
 
 def _parse(cells: pa.Array, dtype: DType) -> tuple[pa.Array, dict[int, str]]:
-    """Returns cells as numbers, and by their place those that are none."""
+    """Returns cells as numbers, and by their place why some are none."""
     try:
         return cells.cast(_NUMBERS[dtype]), {}
     except pa.ArrowInvalid:
@@ -298,11 +356,29 @@ def _parse(cells: pa.Array, dtype: DType) -> tuple[pa.Array, dict[int, str]]:
     for code, cell in enumerate(encoded.dictionary.cast(pa.binary()).to_pylist()):
         numbers.append(_number(cell.decode(errors="replace"), dtype))
         if numbers[-1] is None:
-            wrong[code] = cell.decode(errors="replace")
+            wrong[code] = f"{cell.decode(errors='replace')!r} is not {_NOUNS[dtype]}"
+    made = pa.array(numbers, _NUMBERS[dtype]).take(encoded.indices)
+    return made, _by_place(encoded, wrong)
+
+
+def _by_place(encoded: pa.DictionaryArray, wrong: Mapping[int, str]) -> dict[int, str]:
+    """Returns by place what is wrong by code."""
+    if not wrong:
+        return {}
     codes = encoded.indices.fill_null(-1).to_numpy()
     places = np.flatnonzero(np.isin(codes, list(wrong)))
-    made = pa.array(numbers, _NUMBERS[dtype]).take(encoded.indices)
-    return made, {int(place): wrong[int(codes[place])] for place in places}
+    return {int(place): wrong[int(codes[place])] for place in places}
+
+
+def _way_out(type_: ColumnType, reason: str) -> str:
+    """Returns what may help where a cell does not convert."""
+    if type_.dtype == "string":
+        return _CONVERT
+    comma = "Write numbers with a decimal point. " if "," in reason else ""
+    return (
+        f"{comma}If it stands for a missing value, add it to `data.null_values`; if "
+        "the column is of another type, set `dtype` of what reads it."
+    )
 
 
 def _number(cell: str, dtype: DType) -> float | None:
@@ -313,18 +389,3 @@ def _number(cell: str, dtype: DType) -> float | None:
         return pa.scalar(cell).cast(_NUMBERS[dtype]).as_py()
     except pa.ArrowInvalid:
         return None
-
-
-def _guess(type_: pa.DataType) -> DType:
-    """Returns what a column is read as, from what the parser takes it for."""
-    if pa.types.is_integer(type_) or pa.types.is_boolean(type_):
-        return "int64"
-    return "float32" if pa.types.is_floating(type_) else "string"
-
-
-def _guess_cells(cells: pa.Array) -> DType:
-    """Returns what cells are read as: numbers, if all of them are."""
-    for dtype in ("int64", "float32"):
-        if not _parse(cells, dtype)[1]:
-            return dtype
-    return "string"

@@ -1,11 +1,13 @@
 """From the config's words to a reader, and what its files hold."""
 
-import importlib
 from collections.abc import Mapping
 
+from monolith_tf import imports
 from monolith_tf.data import arrow
 from monolith_tf.data.reader import Reader
+from monolith_tf.data.reader import first_with_rows
 from monolith_tf.data.spec import DataSpec
+from monolith_tf.data.spec import Format
 from monolith_tf.data.spec import Split
 from monolith_tf.features.columns import ColumnType
 from monolith_tf.features.columns import check_exists
@@ -16,7 +18,7 @@ _READERS = {
     "tfrecord": "monolith_tf.data.tfrecord:TFRecordReader",
     "synthetic": "monolith_tf.data.synthetic:SyntheticReader",
 }
-_ENDINGS = {
+_ENDINGS: Mapping[str, Format] = {
     ".parquet": "parquet",
     ".csv": "csv",
     ".tfrecord": "tfrecord",
@@ -33,28 +35,28 @@ def make_reader(spec: DataSpec, split: Split) -> Reader:
     """
     if spec.reader is not None:
         return _load(spec.reader)(spec)
-    name = spec.format
+    name: Format | None = spec.format
     if name == "auto":
         patterns = spec.patterns(spec.file_split(split))
-        endings = {_format_of(pattern) for pattern in patterns}
+        endings = {format_of(pattern) for pattern in patterns}
         if len(endings) != 1 or None in endings:
             raise ValueError(
                 f"`data.format` is auto, and the names of the {split} files do not "
                 f"tell the format. Received: {', '.join(patterns) or 'no files'}. Set "
                 "`data.format` to parquet, csv or tfrecord."
             )
-        (name,) = endings  # type: ignore[assignment]
-    return _load(_READERS[name])(spec)
+        (name,) = endings
+    return _load(_READERS[name or ""])(spec)
 
 
 def read_schema(spec: DataSpec, split: Split = "train") -> dict[str, ColumnType]:
-    """Returns the type of every column of the split's first file.
+    """Returns the type of every column of the split's first file that has rows.
 
     TensorFlow is not needed for it. CSV and TFRecord files only tell by their first
     rows, and synthetic data has whatever columns are asked for: its schema is empty.
     """
     reader = make_reader(spec, split)
-    file = reader.files(spec.file_split(split))[0]
+    file = _first_file(reader, spec, split)
     schema = reader.schema(file)
     if spec.negatives is None or not spec.num_negatives(split) or not schema:
         return schema
@@ -70,10 +72,18 @@ def read_schema(spec: DataSpec, split: Split = "train") -> dict[str, ColumnType]
 def check_columns(
     spec: DataSpec, columns: Mapping[str, ColumnType], split: Split = "train"
 ) -> None:
-    """Raises ValueError if the split's first file cannot give the columns."""
+    """Raises ValueError if the split's first file with rows cannot give the columns."""
     reader = make_reader(spec, split)
-    file = reader.files(spec.file_split(split))[0]
+    file = _first_file(reader, spec, split)
     check_file(reader, file, spec.in_files(split, columns))
+
+
+def format_of(pattern: str) -> Format | None:
+    """Returns the format that a file's name or pattern ends in."""
+    name = pattern.lower()
+    for ending in (".gz", ".zst"):
+        name = name.removesuffix(ending)
+    return next((f for ending, f in _ENDINGS.items() if name.endswith(ending)), None)
 
 
 def check_file(reader: Reader, file: str, columns: Mapping[str, ColumnType]) -> None:
@@ -96,6 +106,12 @@ def check_file(reader: Reader, file: str, columns: Mapping[str, ColumnType]) -> 
         )
 
 
+def _first_file(reader: Reader, spec: DataSpec, split: Split) -> str:
+    """Returns the file that says what a split's files hold."""
+    in_files = spec.file_split(split)
+    return first_with_rows(reader, in_files, reader.files(in_files))
+
+
 def _describe(type_: ColumnType) -> str:
     if not type_.is_list:
         return type_.dtype
@@ -103,24 +119,9 @@ def _describe(type_: ColumnType) -> str:
     return f"lists of {length}{type_.dtype}"
 
 
-def _format_of(pattern: str) -> str | None:
-    """Returns the format that a file's name or pattern ends in."""
-    name = pattern.lower()
-    for ending in (".gz", ".zst"):
-        name = name.removesuffix(ending)
-    return next((f for ending, f in _ENDINGS.items() if name.endswith(ending)), None)
-
-
 def _load(path: str) -> type[Reader]:
     """Imports a reader class."""
-    module, _, name = path.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"`data.reader`: {path!r} cannot be imported: {error}. It must be "
-            "`module:Name`, with the module's folder on PYTHONPATH."
-        ) from error
+    found = imports.load_name(path, "data.reader")
     if not (isinstance(found, type) and issubclass(found, Reader)):
         raise ValueError(
             f"`data.reader`: {path!r} is not a class derived from `data.Reader`."

@@ -1,13 +1,17 @@
 """A user's own `tf.data.Dataset` in place of files and a reader."""
 
+import functools
 from collections.abc import Callable
+from collections.abc import Collection
 
+import numpy as np
 import tensorflow as tf
 
 from monolith_tf.data.source import RowRange
 from monolith_tf.data.spec import Split
 from monolith_tf.features.columns import ColumnType
 from monolith_tf.features.columns import DType
+from monolith_tf.types import Tensor
 
 
 class InputFn:
@@ -19,14 +23,27 @@ class InputFn:
     The position is found again by skipping, which reads what is skipped.
 
     Attributes:
-      failure: Always None: there is no reader to fail.
+      failure: The error that ended a dataset's iteration, where it is one of ours.
     """
 
-    failure: Exception | None = None
+    def __init__(
+        self,
+        make: Callable[[str], tf.data.Dataset],
+        split: Split,
+        probabilities: Collection[str] = (),
+    ) -> None:
+        """Makes it.
 
-    def __init__(self, make: Callable[[str], tf.data.Dataset], split: Split) -> None:
+        Args:
+          make: The function.
+          split: Which split.
+          probabilities: Columns of labels that must be from 0 to 1; what is outside is
+            an error, since a row cannot be left out.
+        """
         self._make = make
         self._split = split
+        self._probabilities = tuple(probabilities)
+        self.failure: Exception | None = None
         dataset = make(split)
         if not (
             isinstance(dataset, tf.data.Dataset)
@@ -74,7 +91,40 @@ class InputFn:
         epochs too.
         """
         del epoch_start, batch_size, shuffle, string_codes
-        return self._make(self._split).repeat(num_epochs).skip(batch_start).prefetch(2)
+        made = self._make(self._split).repeat(num_epochs).skip(batch_start)
+        self.failure = None
+        if self._probabilities:
+            made = made.enumerate(batch_start).map(self._checked)
+        return made.prefetch(2)
+
+    def counts(self) -> dict[str, int]:
+        """Returns nothing: no row is left out or mended here."""
+        return {}
+
+    def _checked(self, batch: Tensor, columns: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Returns a batch whose labels are from 0 to 1."""
+        columns = dict(columns)
+        for name in self._probabilities:
+            if name in columns:
+                values = columns[name]
+                checked = tf.numpy_function(
+                    functools.partial(self._check, name), [batch, values], values.dtype
+                )
+                columns[name] = tf.ensure_shape(checked, values.shape)
+        return columns
+
+    def _check(self, name: str, batch: np.ndarray, values: np.ndarray) -> np.ndarray:
+        outside = np.flatnonzero(~((values >= 0) & (values <= 1)))
+        if len(outside):
+            row = int(outside[0])
+            self.failure = ValueError(
+                f"`data.input_fn`, split `{self._split}`, batch {batch}, row {row}: "
+                f"column `{name}`: the label {values.reshape(-1)[row]:g} is not "
+                "between 0 and 1, as a log loss takes it. Set `equals` of the label to "
+                "what makes it 1, or another loss."
+            )
+            raise self.failure
+        return values
 
     def locate(self, epoch: int, batch: int) -> list[RowRange]:
         """Returns nothing: only the function knows where its rows come from."""

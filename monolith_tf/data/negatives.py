@@ -100,6 +100,10 @@ class SampledRows:
         """See `SplitRows.num_bad_rows`."""
         return self._rows.num_bad_rows
 
+    def counts(self) -> dict[str, int]:
+        """See `SplitRows.counts`; of the files' rows."""
+        return self._rows.counts()
+
     def count(self, index: int) -> int:
         """See `SplitRows.count`."""
         return self._rows.count(index) * (1 + self._count)

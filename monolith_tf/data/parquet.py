@@ -13,6 +13,7 @@ from monolith_tf.data.reader import Block
 from monolith_tf.data.reader import Piece
 from monolith_tf.data.reader import Reader
 from monolith_tf.data.reader import check_has_columns
+from monolith_tf.data.reader import check_unique
 from monolith_tf.data.spec import DataSpec
 from monolith_tf.features.columns import ColumnType
 
@@ -28,7 +29,13 @@ class ParquetReader(Reader):
 
     def schema(self, file: str) -> dict[str, ColumnType]:
         """See `Reader.schema`; nested columns other than lists are left out."""
-        return arrow.column_types(self._metadata(file).schema.to_arrow_schema())
+        schema = self._metadata(file).schema.to_arrow_schema()
+        check_unique(file, schema.names)
+        return arrow.column_types(schema)
+
+    def has_rows(self, file: str) -> bool:
+        """See `Reader.has_rows`."""
+        return bool(self._metadata(file).num_rows)
 
     def pieces(self, file: str) -> list[Piece]:
         """See `Reader.pieces`."""
@@ -37,7 +44,8 @@ class ParquetReader(Reader):
         first_row = 0
         for index in range(metadata.num_row_groups):
             num_rows = metadata.row_group(index).num_rows
-            pieces.append(Piece(file, index, first_row, num_rows))
+            if num_rows:
+                pieces.append(Piece(file, index, first_row, num_rows))
             first_row += num_rows
         return pieces
 
@@ -85,11 +93,21 @@ def _may_be_bad(type_: ColumnType, statistics: pq.Statistics | None) -> bool:
     """Returns whether a column chunk may hold a value that makes a row bad."""
     if type_.length is not None:
         return True  # another length
+    if type_.is_probability and not _are_probabilities(statistics):
+        return True
     if type_.default is not None:
         return False
     if type_.dtype == "float32":
         return True  # NaN, which is not counted
     return statistics is None or not statistics.has_null_count or statistics.null_count
+
+
+def _are_probabilities(statistics: pq.Statistics | None) -> bool:
+    """Returns whether a column chunk is known to hold nothing outside [0, 1]."""
+    if statistics is None or not statistics.has_min_max:
+        return False
+    low, high = statistics.min, statistics.max
+    return isinstance(low, int | float) and 0 <= low <= high <= 1
 
 
 def _read_metadata(file: str) -> pq.FileMetaData:

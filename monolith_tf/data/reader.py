@@ -1,11 +1,13 @@
 """What a reader of one file format gives: pieces of files, and their rows in blocks."""
 
 import abc
+import collections
 import dataclasses
 import glob
 import os
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,10 +42,12 @@ class BadRow:
     Attributes:
       row: Its number in the file, from 0.
       reason: What is wrong, for an error message.
+      way_out: What may help, a sentence; empty where only the row can be mended.
     """
 
     row: int
     reason: str
+    way_out: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +91,11 @@ class Reader(abc.ABC):
           ValueError: If the config names no files, or a pattern matches none.
         """
         return expand(split, self.spec.patterns(split))
+
+    def has_rows(self, file: str) -> bool:
+        """Returns whether a file has any row; True if in doubt."""
+        del file
+        return True
 
     @abc.abstractmethod
     def schema(self, file: str) -> dict[str, ColumnType]:
@@ -135,8 +144,7 @@ def expand(split: Split, patterns: tuple[str, ...]) -> list[str]:
         )
     files: dict[str, Any] = {}
     for pattern in patterns:
-        matches = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
-        matches = [match for match in matches if os.path.isfile(match)]
+        matches = matching(pattern)
         if not matches:
             raise ValueError(
                 f"`data.{split}`: no file matches {pattern!r}. Relative paths start "
@@ -144,6 +152,47 @@ def expand(split: Split, patterns: tuple[str, ...]) -> list[str]:
             )
         files.update(dict.fromkeys(matches))
     return list(files)
+
+
+def matching(pattern: str) -> list[str]:
+    """Returns the files that a glob pattern matches, by name."""
+    matches = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
+    return [match for match in matches if os.path.isfile(match)]
+
+
+def first_with_rows(reader: Reader, split: Split, files: Sequence[str]) -> str:
+    """Returns the first file that has rows; the first of all where none has.
+
+    Raises:
+      ValueError: If none has, or a text file before it has none, unless bad rows are
+        skipped.
+    """
+    is_strict = reader.spec.on_bad_row == "error"
+    for file in files:
+        if reader.has_rows(file):
+            return file
+        if is_strict and reader.holds_text:
+            raise ValueError(no_rows(file, split))
+    if is_strict:
+        raise ValueError(no_rows(files[0], split))
+    return files[0]
+
+
+def no_rows(file: str, split: Split) -> str:
+    """Returns what is wrong with a file that has no rows."""
+    return (
+        f"{file}: has no rows. Write it again, remove it from `data.{split}`, or set "
+        "`data.on_bad_row` to skip."
+    )
+
+
+def check_unique(file: str, names: Sequence[str]) -> None:
+    """Raises ValueError if two columns of a file have one name."""
+    twice = [name for name, num in collections.Counter(names).items() if num > 1]
+    if twice:
+        raise ValueError(
+            f"{file}: two columns are named `{twice[0]}`. Rename or drop one of them."
+        )
 
 
 def check_has_columns(

@@ -1,5 +1,6 @@
 """The rows of one split, piece by piece, cleaned and counted."""
 
+import collections
 from collections.abc import Iterator
 from collections.abc import Mapping
 
@@ -10,9 +11,11 @@ from absl import logging
 from monolith_tf.data import arrow
 from monolith_tf.data import exiting
 from monolith_tf.data import order
+from monolith_tf.data.reader import BadRow
 from monolith_tf.data.reader import Block
 from monolith_tf.data.reader import Piece
 from monolith_tf.data.reader import Reader
+from monolith_tf.data.reader import no_rows
 from monolith_tf.data.spec import DataSpec
 from monolith_tf.data.spec import Split
 from monolith_tf.features.columns import ColumnType
@@ -34,14 +37,17 @@ class SplitRows:
         split: Split,
         columns: Mapping[str, ColumnType],
         seed: int,
+        keys: Mapping[str, ColumnType] | None = None,
     ) -> None:
         self.columns = dict(columns)
+        self._keys = dict(keys or {})
         self._reader = reader
         self._skips = spec.on_bad_row == "skip"
         self._fraction = spec.validation_fraction if split != "test" else 0.0
         self._held_out = split == "eval"
         self._seed = seed
-        self.files = reader.files(spec.file_split(split))
+        self._in_files = spec.file_split(split)
+        self.files = reader.files(self._in_files)
         self.pieces: list[tuple[int, Piece]] = [
             (number, piece)
             for number, file in enumerate(self.files)
@@ -49,11 +55,34 @@ class SplitRows:
         ]
         self._counts: dict[int, int] = {}
         self._bad: dict[int, int] = {}
+        self._defaults: dict[int, dict[str, int]] = {}
+        self._empty: set[str] = set()
+        self._num_pieces = collections.Counter(piece.file for _, piece in self.pieces)
+        for file in self.files:
+            if not self._num_pieces[file]:
+                self._pass_over(file)
 
     @property
     def num_bad_rows(self) -> int:
         """Rows left out so far, each counted once."""
         return sum(self._bad.values())
+
+    def counts(self) -> dict[str, int]:
+        """Returns what was met so far, each row counted once.
+
+        `bad_rows` left out, `empty_files` passed over, and for each column with a
+        default the rows that got it, `defaults/<column>`.
+        """
+        defaults = {
+            f"defaults/{name}": sum(one.get(name, 0) for one in self._defaults.values())
+            for name, type_ in self.columns.items()
+            if type_.default is not None
+        }
+        return {
+            "bad_rows": self.num_bad_rows,
+            "empty_files": len(self._empty),
+            **defaults,
+        }
 
     def count(self, index: int) -> int:
         """Returns the rows of a piece, reading it where nothing else tells."""
@@ -65,7 +94,10 @@ class SplitRows:
             for _ in self.read(index):
                 pass
             return self._counts[index]
-        rows = piece.first_row + np.arange(self._reader.count(piece))
+        num_rows = self._reader.count(piece)
+        if not num_rows and self._num_pieces[piece.file] == 1:
+            self._pass_over(piece.file)
+        rows = piece.first_row + np.arange(num_rows)
         self._counts[index] = int(self._members(number, rows).sum())
         return self._counts[index]
 
@@ -87,52 +119,100 @@ class SplitRows:
           epoch: Makes no difference here.
 
         Raises:
-          ValueError: At a bad row, unless bad rows are to be skipped.
+          ValueError: At a bad row, or a file without rows, unless these are to be
+            skipped.
         """
         del epoch
+        for table, rows, _ in self.read_with_keys(index):
+            yield table, rows
+
+    def read_with_keys(
+        self, index: int
+    ) -> Iterator[tuple[pa.Table, np.ndarray, pa.Table]]:
+        """Yields what `read` does, and the key columns, which stay as they were read.
+
+        A key without a value is null, and makes no row bad.
+
+        Args:
+          index: Which piece.
+
+        Raises:
+          ValueError: As `read`.
+        """
         number, piece = self.pieces[index]
-        num_rows = num_bad = 0
+        num_rows = num_bad = num_read = 0
         first = ""
-        for block in self._reader.read(piece, self.columns):
+        defaults: collections.Counter[str] = collections.Counter()
+        for block in self._reader.read(piece, {**self._keys, **self.columns}):
             exiting.check()
-            table, rows, bad = self._clean(number, block)
+            num_read += len(block.rows) + len(block.bad)
+            table, rows, keys, bad = self._clean(number, block, defaults)
             if bad and not self._skips:
+                way_out = f"{bad[0].way_out} " if bad[0].way_out else ""
                 raise ValueError(
-                    f"{_place(piece.file, *bad[0])} Mend the row, declare a `default`, "
-                    "or set `data.on_bad_row` to skip."
+                    f"{_place(piece.file, bad[0])} {way_out}Mend the row, declare a "
+                    "`default`, or set `data.on_bad_row` to skip."
                 )
-            first = first or (_place(piece.file, *bad[0]) if bad else "")
+            first = first or (_place(piece.file, bad[0]) if bad else "")
             num_rows += len(rows)
             num_bad += len(bad)
             if len(rows):
-                yield table, rows
+                yield table, rows, keys
+        if not num_read and self._num_pieces[piece.file] == 1:
+            self._pass_over(piece.file)
         if num_bad and index not in self._bad:
             logging.warning("left out %d bad rows; the first: %s", num_bad, first)
         self._counts[index] = num_rows
         self._bad[index] = num_bad
+        self._defaults[index] = dict(defaults)
+
+    def _pass_over(self, file: str) -> None:
+        """Counts a file without rows; raises ValueError where it may not be skipped.
+
+        Jobs that write a file for each of their tasks leave some without rows. A text
+        file without any is more likely to have been cut off.
+        """
+        if file not in self._empty:
+            self._empty.add(file)
+            logging.warning("%s: has no rows; passed over.", file)
+        is_all = len(self._empty) == len(self.files)
+        if not self._skips and (self._reader.holds_text or is_all):
+            raise ValueError(no_rows(file, self._in_files))
 
     def _clean(
-        self, number: int, block: Block
-    ) -> tuple[pa.Table, np.ndarray, list[tuple[int, str]]]:
-        """Returns the split's good rows of a block, their numbers, and its bad ones."""
-        table, rows = block.table, block.rows
+        self, number: int, block: Block, defaults: collections.Counter[str]
+    ) -> tuple[pa.Table, np.ndarray, pa.Table, list[BadRow]]:
+        """Returns a block's good rows, their numbers and keys; then its bad rows.
+
+        Args:
+          number: The place of the file.
+          block: The block.
+          defaults: Column -> rows that got its default, to be added to.
+        """
+        read, rows = block.table, block.rows
         bad_rows = np.array([bad.row for bad in block.bad], np.int64)
         ours = self._members(number, bad_rows)
-        bad = [(b.row, b.reason) for b, our in zip(block.bad, ours, strict=True) if our]
+        bad = [one for one, our in zip(block.bad, ours, strict=True) if our]
         member = self._members(number, rows)
         if not member.all():
-            table, rows = table.filter(pa.array(member)), rows[member]
+            read, rows = read.filter(pa.array(member)), rows[member]
         try:
-            table, problems = arrow.clean(table, self.columns)
+            filled = arrow.defaulted(read, self.columns)
+            table, problems = arrow.clean(read, self.columns)
         except (ValueError, pa.ArrowException) as error:
             raise ValueError(f"{self.files[number]}: {error}") from error
+        keys = read.select(list(self._keys))
         fine = np.ones(len(rows), bool)
         for mask, reason in problems:
-            bad += [(int(row), reason) for row in rows[mask & fine]]
+            places = np.flatnonzero(mask & fine).tolist()
+            bad += [BadRow(int(rows[place]), reason(place)) for place in places]
             fine &= ~mask
+        for name, mask in filled.items():
+            defaults[name] += int((mask & fine).sum())
         if not fine.all():
             table, rows = table.filter(pa.array(fine)), rows[fine]
-        return table, rows, sorted(bad)
+            keys = keys.filter(pa.array(fine))
+        return table, rows, keys, sorted(bad, key=lambda one: one.row)
 
     def _members(self, number: int, rows: np.ndarray) -> np.ndarray:
         """Returns which rows of a file belong to the split, bool [rows]."""
@@ -143,5 +223,5 @@ class SplitRows:
         return held_out if self._held_out else ~held_out
 
 
-def _place(file: str, row: int, reason: str) -> str:
-    return f"{file}: row {row} (counting from 0): {reason}."
+def _place(file: str, bad: BadRow) -> str:
+    return f"{file}: row {bad.row} (counting from 0): {bad.reason}."

@@ -13,6 +13,7 @@ import numpy as np
 from monolith_tf.data import formats
 from monolith_tf.data import negatives
 from monolith_tf.data.reader import Reader
+from monolith_tf.data.reader import first_with_rows
 from monolith_tf.data.spec import DataSpec
 from monolith_tf.data.spec import Split
 from monolith_tf.data.windows import Window
@@ -84,9 +85,28 @@ class Source:
         """Bad rows met and left out so far, each counted once."""
         return self._rows.num_bad_rows
 
+    def counts(self) -> dict[str, int]:
+        """Returns what was met so far that is not as it should be, by name.
+
+        `bad_rows` left out, `empty_files` passed over, and for each column with a
+        default the rows that got it, `defaults/<column>`. A row counts once, however
+        often it is read.
+        """
+        return self._rows.counts()
+
     def schema(self) -> dict[str, ColumnType]:
-        """Returns the type of every column of the first file."""
-        return self._reader.schema(self._rows.files[0])
+        """Returns the type of every column of the first file that has rows."""
+        return self._reader.schema(self.first_file())
+
+    def first_file(self) -> str:
+        """Returns the first file that has rows; the first of all where none has.
+
+        Raises:
+          ValueError: If there is one without rows before it, unless bad rows are to be
+            skipped.
+        """
+        split = self._spec.file_split(self._split)
+        return first_with_rows(self._reader, split, self._rows.files)
 
     def num_rows(self) -> int:
         """Returns the good rows of the split.
@@ -295,5 +315,5 @@ def open_split(
     """
     reader = formats.make_reader(spec, split)
     source = Source(spec, reader, split, columns, seed)
-    formats.check_file(reader, source.files[0], spec.in_files(split, columns))
+    formats.check_file(reader, source.first_file(), spec.in_files(split, columns))
     return source

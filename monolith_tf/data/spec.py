@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from typing import Annotated
+from typing import Any
 from typing import Literal
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ from monolith_tf import paths
 from monolith_tf.features.shorthand import OneOrMany
 
 Split = Literal["train", "eval", "test"]
+Format = Literal["auto", "parquet", "csv", "tfrecord", "synthetic"]
 
 Columns = TypeVar("Columns")
 
@@ -74,6 +76,7 @@ class DataSpec:
     Attributes:
       format: Format of the files; `auto` goes by the ending of their names: `.parquet`,
         `.csv`, `.tfrecord` or `.tfrecords`, the last three also with `.gz` or `.zst`.
+        CSV files are UTF-8; their columns are read as what most of the first cells are.
         `synthetic` needs no files: it makes random rows that fit the config.
       train: File or glob patterns of the train split, `**` for any folders; files are
         taken in the order of the patterns, and by name within one.
@@ -85,8 +88,9 @@ class DataSpec:
       batch_size: Examples per batch; the last batch of an epoch may have fewer.
       shuffle_buffer: Rows shuffled together, brought to a multiple of the batch size; 0
         reads the train split in the order of the files. The other splits always are.
-      on_bad_row: A row that cannot be read, or lacks a value that has no default, is an
-        `error`, or is left out and counted (`skip`).
+      on_bad_row: A row that cannot be read, lacks a value that has no default, or has a
+        label outside [0, 1] under a log loss, is an `error`, or is left out and counted
+        (`skip`). So is a file without rows.
       negatives: Rows drawn for each row of the files; None draws none.
       weight: Column of per-example weights; None weighs every example 1.
       delimiter: Between the cells of a CSV row, one character.
@@ -104,7 +108,7 @@ class DataSpec:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    format: Literal["auto", "parquet", "csv", "tfrecord", "synthetic"] = "auto"
+    format: Format = "auto"
     train: Annotated[tuple[str, ...], OneOrMany()] = ()
     eval: Annotated[tuple[str, ...], OneOrMany()] = ()
     test: Annotated[tuple[str, ...], OneOrMany()] = ()
@@ -208,6 +212,39 @@ class DataSpec:
         if self.negatives is None or not self.num_negatives(split):
             return dict(columns)
         return {k: v for k, v in columns.items() if k != self.negatives.label}
+
+
+# What says which rows are taken, in which order, and what is made of them.
+_NOT_OF_READING = frozenset(
+    {
+        "train",
+        "eval",
+        "test",
+        "validation_fraction",
+        "batch_size",
+        "shuffle_buffer",
+        "negatives",
+        "weight",
+        "num_rows",
+        "input_fn",
+    }
+)
+
+
+def reading_part(spec: DataSpec) -> dict[str, Any]:
+    """Returns how files are read, whichever they are: arguments of `DataSpec`.
+
+    They are the format, the dialect of CSV files, the reader, and what becomes of bad
+    rows; strings, or tuples of strings.
+    """
+    found = {
+        field.name: getattr(spec, field.name)
+        for field in dataclasses.fields(spec)
+        if field.name not in _NOT_OF_READING
+    }
+    if found["format"] == "synthetic":  # There are no files of it.
+        found["format"] = "auto"
+    return found
 
 
 def _patterns(value: str | tuple[str, ...]) -> tuple[str, ...]:

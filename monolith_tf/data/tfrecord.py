@@ -45,6 +45,14 @@ class TFRecordReader(Reader):
                 raise ValueError(f"{file}: not readable: {error}") from error
         return types
 
+    def has_rows(self, file: str) -> bool:
+        """See `Reader.has_rows`."""
+        with pa.input_stream(file, compression="detect") as stream:
+            try:
+                return bool(stream.read(1))
+            except OSError:
+                return True  # Reading it will say what is wrong.
+
     def read(self, piece: Piece, columns: Mapping[str, ColumnType]) -> Iterator[Block]:
         """See `Reader.read`."""
         schema = self.schema(piece.file)

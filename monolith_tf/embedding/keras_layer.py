@@ -222,7 +222,7 @@ class Embedding(tf_keras.layers.Layer):
     def set_rows(self, keys: Any, rows: Any) -> None:
         """Writes rows, where a key has none as a new one.
 
-        Their optimizer state starts anew; other rows stay as they are.
+        Their optimizer state starts again; other rows stay as they are.
 
         Args:
           keys: Different integers or strings, `[n]`.

@@ -14,6 +14,7 @@ from absl import logging
 
 from monolith_tf import ids as ids_lib
 from monolith_tf.embedding import checkpoint_files
+from monolith_tf.embedding import group_kind
 from monolith_tf.embedding import optimizer_spec
 from monolith_tf.embedding import optimizers
 from monolith_tf.embedding import row_update
@@ -307,7 +308,9 @@ class SavedTables:
 
 
 def _initial(group: Group, ids: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    weights, state = row_update.initial_rows(group, tf.constant(ids), seed)
+    weights, state = row_update.initial_rows(
+        group, tf.constant(ids), group_kind.slice_keys(group, seed)
+    )
     return np.array(weights), np.array(state)
 
 

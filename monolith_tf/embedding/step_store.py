@@ -1,6 +1,5 @@
 """What a step asks of a store: rows of ids, and room for their gradients."""
 
-from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Literal
 
 import tensorflow as tf
 
+from monolith_tf.embedding import bindable
 from monolith_tf.embedding import expansion
 from monolith_tf.embedding import layout
 from monolith_tf.embedding import routing
@@ -143,9 +143,8 @@ class StepStore(tf.Module):
           rate_scale: Factor of all learning rates; None is 1.
         """
         clock = Clock(tf.cast(tf.convert_to_tensor(step), tf.int64), pulled.secs)
-        if rate_scale is not None:
-            # Read once, and here: two locks must not hold one variable.
-            rate_scale = tf.convert_to_tensor(rate_scale)
+        # Read once, and here: two locks must not hold one variable.
+        scale: Any = () if rate_scale is None else tf.convert_to_tensor(rate_scale)
         for name, gradient in gradients.items():
             if gradient is None:
                 continue
@@ -165,14 +164,8 @@ class StepStore(tf.Module):
                 of_shard = gradient
                 if not isinstance(part.places, tuple):
                     of_shard = tf.gather(gradient, part.places)
-                self._at(
-                    shard,
-                    shard.apply_gradients,
-                    part._replace(places=()),
-                    of_shard,
-                    clock,
-                    rate_scale,
-                )
+                part = part._replace(places=())
+                _at(shard, "apply_gradients", part, of_shard, clock, scale)
 
     @tf.autograph.experimental.do_not_convert
     def counters(self) -> dict[str, Tensor]:
@@ -221,9 +214,10 @@ class StepStore(tf.Module):
         found, rows = [], []
         parts = routing.partition(batch, self.placement.num_shards)
         for shard, part in zip(self._shards[name], parts, strict=True):
-            pulled, weights = self._at(
-                shard, shard.lookup, part._replace(places=()), clock
+            pulled, weights = _at(
+                shard, "lookup", part._replace(places=()), clock or ()
             )
+            weights = tf.ensure_shape(weights, [None, shard.group.dim])
             # What is here already need not come back.
             part = pulled._replace(places=part.places, ids=part.ids, counts=part.counts)
             # Weights that need not travel back from another machine.
@@ -238,20 +232,14 @@ class StepStore(tf.Module):
             return rows[0], tuple(found)
         return tf.dynamic_stitch([part.places for part in found], rows), tuple(found)
 
-    def _at(self, shard: Shard, function: Callable[..., Any], *args: Any) -> Any:
-        """Calls a function where a shard lives."""
 
-        def call(*args: Any) -> Any:
-            with tf.device(shard.device):
-                return function(*args)
+def _at(shard: Shard, method: str, *arguments: Any) -> Any:
+    """Calls a method where a shard lives: one call over there.
 
-        if self.placement.devices is None or tf.executing_eagerly():
-            return call(*args)
-        # One call over there. As a part of the graph here, each of its branches would
-        # send messages to and fro.
-        remote = tf.function(call, experimental_attributes={"_noinline": True})
-        with tf.device(shard.device):
-            return remote(*args)
+    As a part of the graph here, each of its branches would send messages to and fro.
+    """
+    with tf.device(shard.device):
+        return bindable.call(shard, method, *arguments)
 
 
 def _checked(name: str, gradient: Tensor, rows: Tensor) -> Tensor:

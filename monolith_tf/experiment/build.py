@@ -14,6 +14,7 @@ import tf_keras
 from absl import logging
 
 from monolith_tf import ids as ids_lib
+from monolith_tf import imports
 from monolith_tf import lineage as lineage_lib
 from monolith_tf.config import schema
 from monolith_tf.data import formats
@@ -29,8 +30,10 @@ from monolith_tf.features import columns as columns_lib
 from monolith_tf.features import encode
 from monolith_tf.features import slots as slots_lib
 from monolith_tf.features import statistics as statistics_lib
+from monolith_tf.models import layer_names
 from monolith_tf.models import network as network_lib
 from monolith_tf.models import registry
+from monolith_tf.models import spec as models_spec
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import optimizers
 from monolith_tf.training import step as step_lib
@@ -106,6 +109,7 @@ class Job:
             self.config.data.weight,
             self.config.data.pair_columns(),
             schema=self._schema,
+            probabilities=models_spec.log_loss_labels(self.config.model),
         )
 
     @functools.cached_property
@@ -125,8 +129,11 @@ class Job:
         )
 
     def _input_fn(self, split: Split) -> input_fn.InputFn:
-        function = registry.load_name(self.config.data.input_fn or "", "data.input_fn")
-        return input_fn.InputFn(function, split)
+        function = imports.load_name(self.config.data.input_fn or "", "data.input_fn")
+        probabilities = columns_lib.probability_columns(
+            self.config.labels, models_spec.log_loss_labels(self.config.model)
+        )
+        return input_fn.InputFn(function, split, probabilities)
 
     def settle(self, checkpoint: checkpoint_lib.Checkpoint | None) -> Fixed:
         """Takes slots and statistics from a checkpoint, or works them out anew."""
@@ -183,7 +190,7 @@ class Job:
             large_integers=fixed.large_integers,
         )
         store = self._store(fixed)
-        with self._variable_scope():
+        with self._variable_scope(), layer_names.from_zero():
             network = network_lib.Network(
                 encoder,
                 store,

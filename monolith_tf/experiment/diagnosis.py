@@ -40,8 +40,19 @@ def explain(network: network_lib.Network, source: build.Source, position: int) -
         else "Features, embeddings, labels and weights in it are finite; the model's "
         f"own variables are not. Its features: {', '.join(_features(encoded))}."
     )
+    outside = [f"`{name}`" for name, label in labels.items() if not _from_0_to_1(label)]
+    if outside and not odd:
+        found += (
+            f" The label {', '.join(outside)} is not from 0 to 1, as a log loss takes "
+            "it: set its `equals`, or another loss."
+        )
     place = f": {places}" if places else ""
     return f"Its batch is number {batch} of epoch {epoch}{place}. {found}"
+
+
+def _from_0_to_1(value: object) -> bool:
+    array = np.asarray(value)
+    return bool(((array >= 0) & (array <= 1)).all())
 
 
 def _features(encoded: object) -> list[str]:

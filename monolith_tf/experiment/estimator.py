@@ -15,7 +15,9 @@ import tensorflow as tf
 from absl import logging
 
 from monolith_tf import config as config_lib
+from monolith_tf import imports
 from monolith_tf import paths
+from monolith_tf.config import model_params
 from monolith_tf.config import schema
 from monolith_tf.data import feed as feed_lib
 from monolith_tf.distribute import cluster as cluster_lib
@@ -24,7 +26,6 @@ from monolith_tf.experiment import diagnosis
 from monolith_tf.experiment import exports
 from monolith_tf.experiment import large_integers
 from monolith_tf.experiment import warm_start
-from monolith_tf.models import registry
 from monolith_tf.models.network import Network
 from monolith_tf.training import actions as actions_lib
 from monolith_tf.training import architecture
@@ -32,6 +33,7 @@ from monolith_tf.training import architecture_log
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import cluster_evaluation
 from monolith_tf.training import cluster_stepper
+from monolith_tf.training import data_log
 from monolith_tf.training import evaluation
 from monolith_tf.training import job_lock
 from monolith_tf.training import lineage_mark
@@ -82,7 +84,7 @@ class Estimator:
         Args:
           config: A config, or the path of its file.
           *overrides: `key.path=value`, as on the command line; with a path only.
-          watcher: Told of what happens while training.
+          watcher: Hears what happens while training.
           cluster: Where `train` runs; None for this process.
           record_dir: Where metrics and summaries go; None takes `model_dir`.
         """
@@ -100,6 +102,7 @@ class Estimator:
             pathlib.Path(record_dir or self._model_dir), summaries=trainer.summaries
         )
         self._job = build.Job(self.config, cluster)
+        self._sources: dict[str, build.Source] = {}  # Split -> the last one read.
 
     def train(self) -> dict[str, float]:
         """Trains, from the newest checkpoint in `model_dir` where there is one.
@@ -123,7 +126,7 @@ class Estimator:
             self._checkpoints.use_latest(self._resumed) or self._started()
         )
         network = step.network
-        source = self._job.source("train")
+        source = self._source("train")
         progress = run_lib.Progress(batch_size=config.data.batch_size)
         window = run_lib.Window()
         if checkpoint is not None:
@@ -206,6 +209,8 @@ class Estimator:
         found, network = self._use(checkpoint, self._restored)
         metrics = self._scorer(self._evaluator(network))(split)
         self._recorder.record(split, found.step, metrics)
+        if any(self._counts().values()):
+            self._recorder.record("data", found.step, self._counts())
         return metrics
 
     def predict(
@@ -258,7 +263,7 @@ class Estimator:
     def _on_steps(self, run: run_lib.Run) -> None:
         self._watcher.steps(run)
         if self._cluster is not None:
-            self._cluster.tell(
+            self._cluster.report(
                 step=run.progress.step,
                 total_steps=run.total_steps,
                 examples_per_sec=round(
@@ -288,6 +293,22 @@ class Estimator:
             run.evaluate = stepper.score
             return stepper
         return stepper_lib.LocalStepper(run.step, dataset)
+
+    def _source(self, split: build.Split) -> build.Source:
+        self._sources[split] = self._job.source(split)
+        return self._sources[split]
+
+    def _counts(self) -> dict[str, int]:
+        """Returns what readers of this process counted, as `<split>/<name>`."""
+        found = {
+            f"{split}/{name}": value
+            for split, source in self._sources.items()
+            for name, value in source.counts().items()
+        }
+        if self._cluster is None:
+            return found
+        # Its workers read the rows.
+        return {name: n for name, n in found.items() if "/defaults/" not in name}
 
     @functools.cached_property
     def _feed(self) -> feed_lib.Feed:
@@ -354,7 +375,7 @@ class Estimator:
         )
 
         def score(split: build.Split) -> dict[str, float]:
-            batches = self._job.source(split).batches_per_epoch()
+            batches = self._source(split).batches_per_epoch()
             return workers.evaluate(split, batches or 0)
 
         return score
@@ -362,7 +383,7 @@ class Estimator:
     def _score(
         self, evaluator: evaluation.Evaluator, split: build.Split
     ) -> dict[str, float]:
-        source = self._job.source(split)
+        source = self._source(split)
         with _plain_errors(source):
             return evaluator.evaluate(source.dataset(shuffle=False, string_codes=True))
 
@@ -392,7 +413,7 @@ class Estimator:
             if run.steps_per_epoch is None:
                 raise ValueError(
                     "`trainer.eval_every_epochs` needs to know an epoch's batches, "
-                    "and the dataset of `data.input_fn` does not tell. Use "
+                    "and the dataset of `data.input_fn` does not say. Use "
                     "`eval_every_steps`, or `tf.data.experimental.assert_cardinality`."
                 )
             every = trainer.eval_every_epochs * run.steps_per_epoch
@@ -406,10 +427,12 @@ class Estimator:
                 actions_lib.Evaluate(every, self._judges(), is_quick=is_quick)
             )
         for name in trainer.actions:
-            actions.append(registry.load_name(name, "trainer.actions")())
+            actions.append(imports.load_name(name, "trainer.actions")())
         every = self.config.export.every_steps
         if every is not None:
             actions.append(exports.Export(every, self._export_present))
+        # After evaluations, which read too.
+        actions.append(data_log.DataLog(trainer.log_every_steps, self._counts))
         actions.append(
             actions_lib.SaveCheckpoint(
                 [steps for steps in checkpoints if steps is not None],
@@ -425,7 +448,7 @@ class Estimator:
 
     def _judges(self) -> list[actions_lib.Judge]:
         trainer = self.config.trainer
-        judges: list[actions_lib.Judge] = [_Tell(self._watcher)]
+        judges: list[actions_lib.Judge] = [_ReportEvaluations(self._watcher)]
         if trainer.keep_best is not None:
             metric = self.metric(trainer.keep_best)
             judges.append(
@@ -458,13 +481,12 @@ class Estimator:
         """Returns a metric's whole name, given without its head where there is one."""
         if "/" in name or name == "loss":
             return name
-        heads = self.config.model.heads
-        head = heads[0].name or heads[0].label if heads else self.config.labels[0].name
-        return f"{head}/{name}"
+        heads = model_params.heads(self.config)
+        return f"{heads[0] if heads else self.config.labels[0].name}/{name}"
 
 
-class _Tell(actions_lib.Judge):
-    """Tells the watcher of every evaluation."""
+class _ReportEvaluations(actions_lib.Judge):
+    """Reports every evaluation to the watcher."""
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher

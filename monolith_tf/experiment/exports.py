@@ -6,6 +6,7 @@ from typing import Any
 
 from monolith_tf import lineage as lineage_lib
 from monolith_tf.config import schema
+from monolith_tf.data import spec as data_spec
 from monolith_tf.embedding import frozen as frozen_lib
 from monolith_tf.experiment import build
 from monolith_tf.export import saved_model
@@ -42,7 +43,7 @@ class Exporter:
         rows = frozen_lib.saved_rows(
             self._job.tables(fixed), checkpoint.embedding_dir, seed=self._config.seed
         )
-        origin = saved_model.Origin(lineage=fixed.lineage, step=checkpoint.step)
+        origin = self._origin(fixed.lineage, checkpoint.step)
         return self._export(step.network, rows, origin, directory)
 
     def present(self, run: run_lib.Run, directory: str | pathlib.Path) -> pathlib.Path:
@@ -50,8 +51,12 @@ class Exporter:
         network = run.step.network
         lineage = lineage_lib.of_state(run.static_state)
         lineage_mark.write(run.model_dir, lineage, run.progress.step)
-        origin = saved_model.Origin(lineage=lineage, step=run.progress.step)
+        origin = self._origin(lineage, run.progress.step)
         return self._export(network, network.store.rows, origin, directory)
+
+    def _origin(self, lineage: lineage_lib.Lineage, step: int) -> saved_model.Origin:
+        reading = data_spec.reading_part(self._config.data)
+        return saved_model.Origin(lineage=lineage, step=step, reading=reading)
 
     def _export(
         self,

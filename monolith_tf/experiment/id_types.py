@@ -22,7 +22,7 @@ def check(
     Args:
       checkpoint: The checkpoint. One that does not say its types, of version 0.1.0,
         counts as typed as that version guessed: cells of CSV files with lists as
-        strings.
+        strings, and all of a column of which one is no number.
       features: The features of the config.
       schema: Type of every column of the files.
 
@@ -85,7 +85,9 @@ def _trained(
     state = checkpoint.manifest["state"]
     types: Mapping[str, columns_lib.IdType] | None = state.get("id_types")
     as_before = {
-        name: dataclasses.replace(type_, elements=None)
+        name: dataclasses.replace(
+            type_, dtype=type_.before or type_.dtype, elements=None
+        )
         for name, type_ in schema.items()
     }
     for feature in features:

@@ -18,6 +18,11 @@ def write(directory: pathlib.Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps({"format": FORMAT, **content}, indent=1))
 
 
+def is_there(directory: pathlib.Path) -> bool:
+    """Returns whether a SavedModel says anything of itself."""
+    return (directory / _PATH).exists()
+
+
 def read(directory: pathlib.Path) -> dict[str, Any]:
     """Returns what a SavedModel says of itself.
 

@@ -18,6 +18,9 @@ LENGTH_SUFFIX = "_length"
 class NamedInputs:
     """One named tensor per column, and for a list how many entries each row has.
 
+    Attributes:
+      joins_rows: Whether each tensor has one entry per row.
+
     Args:
       columns: The raw columns.
       lists: How the values of a list come: "padded", `[batch, length]`, or "values",
@@ -32,6 +35,7 @@ class NamedInputs:
     ) -> None:
         self._columns = dict(columns)
         self._padded = lists == "padded"
+        self.joins_rows = self._padded or not any(k.is_list for k in columns.values())
         for name, kind in columns.items():
             if kind.is_list and name + LENGTH_SUFFIX in columns:
                 raise ExportError(

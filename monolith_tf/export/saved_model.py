@@ -5,10 +5,12 @@ import pathlib
 import shutil
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from monolith_tf.embedding import frozen_files
 from monolith_tf.embedding import frozen_survey
@@ -36,10 +38,13 @@ class Origin:
     Attributes:
       lineage: Of the training job; the default is none, and takes no updates.
       step: The global step of the exported values.
+      reading: How the job's files are read, as `data.spec.reading_part` gives it; None
+        says nothing.
     """
 
     lineage: Lineage = dataclasses.field(default_factory=Lineage)
     step: int = 0
+    reading: Mapping[str, Any] | None = None
 
 
 _DEFAULT = ExportSpec()
@@ -181,14 +186,40 @@ class _Export:
         ):
             verify.compare(key, found, signature.expected(sample, answer))
         if spec.warmup_rows:
-            few = {name: value[: spec.warmup_rows] for name, value in sample.items()}
-            warmup.write(
-                path,
-                {k: (s.method, s.request(few)) for k, s in servable.signatures.items()},
-            )
+            self._write_warmup(path, servable, answers)
         exact = self._answer(counted, exact=True)
         first = servable.signatures[servable_lib.PREDICT_KEY]
         return verify.largest_difference(answers[0], first.expected(sample, exact))
+
+    def _write_warmup(
+        self,
+        path: pathlib.Path,
+        servable: servable_lib.Servable,
+        answers: Sequence[Mapping[str, np.ndarray]],
+    ) -> None:
+        """Writes requests that a server which joins requests can answer too."""
+        sample = self._sample or {}
+        size = signatures.num_rows(sample)
+        count = min(self._spec.warmup_rows, warmup.MAX_ROWS)
+        if count < min(self._spec.warmup_rows, size):
+            logging.warning(
+                "Warm-up requests have %d rows, not the %d of `export.warmup_rows`: a "
+                "server that batches takes no more than its `max_batch_size`.",
+                count,
+                self._spec.warmup_rows,
+            )
+        few = {name: value[:count] for name, value in sample.items()}
+        warmup.write(
+            path,
+            {
+                key: (signature.method, signature.request(few))
+                for (key, signature), answer in zip(
+                    servable.signatures.items(), answers, strict=True
+                )
+                if signature.joins_rows
+                and all(value.shape[:1] == (size,) for value in answer.values())
+            },
+        )
 
     def _metadata(
         self,
@@ -197,7 +228,7 @@ class _Export:
         counted: frozen_survey.Survey | None,
         difference: float | None,
     ) -> dict[str, Any]:
-        spec = self._spec
+        spec, reading = self._spec, self._origin.reading
         groups = store.groups if isinstance(store, FrozenStore) else []
         user = set(spec.user_features)
         features = self._network.encoder.features if user else ()
@@ -214,6 +245,7 @@ class _Export:
                 }
                 for name, kind in self._columns.items()
             },
+            **({} if reading is None else {"reading": dict(reading)}),
             "list_inputs": spec.list_inputs,
             "user_columns": sorted(
                 {f.source_column for f in features if f.name in user}

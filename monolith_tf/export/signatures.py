@@ -30,9 +30,12 @@ class Signature(abc.ABC):
     Attributes:
       method: What a server calls it for.
       specs: Its inputs.
+      joins_rows: Whether each input has one entry per row of the answer, so that a
+        server can join the requests of several clients.
     """
 
     method = PREDICT
+    joins_rows = True
     specs: Mapping[str, tf.TensorSpec]
 
     def check(self, outputs: Mapping[str, tf.TensorSpec]) -> None:  # noqa: B027
@@ -60,6 +63,7 @@ class Named(Signature):
         self, inputs: NamedInputs, answer: Answer, output: str | None = None
     ) -> None:
         self.specs = inputs.specs()
+        self.joins_rows = inputs.joins_rows
         self._inputs = inputs
         self._answer = answer
         self._output = output
@@ -197,6 +201,11 @@ def _check_output(outputs: Mapping[str, Any], name: str, option: str) -> None:
 def numpy_answer(answer: Answer, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Returns a network's answer to columns as arrays."""
     return {name: value.numpy() for name, value in answer(dict(sample)).items()}
+
+
+def num_rows(sample: Mapping[str, Any]) -> int:
+    """Returns the number of rows of columns, arrays or ragged tensors."""
+    return int(next(iter(sample.values())).shape[0])
 
 
 def check_keys(keys: Sequence[str]) -> None:

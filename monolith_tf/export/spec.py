@@ -21,7 +21,8 @@ class ExportSpec:
       verify_rows: Rows of the data on which an export must answer as the model does
         before it is published; 0 publishes unseen.
       warmup_rows: How many of those rows are put into the requests that a server
-        answers before it takes others; 0 leaves the requests out.
+        answers before it takes others, at most 16, so that a server that batches takes
+        them; 0 leaves the requests out.
       list_inputs: How a list is given by name, beside `<name>_length`: `padded`,
         `[batch, length]`; or `values`, all rows' values one after the other, `[total]`.
       output_signatures: Heads and extra outputs that get a signature of their own.
@@ -41,7 +42,7 @@ class ExportSpec:
     checkpoint: Literal["best", "newest"] = "best"
     keep_versions: int = 5
     verify_rows: int = 256
-    warmup_rows: int = 32
+    warmup_rows: int = 16
     list_inputs: Literal["padded", "values"] = "padded"
     output_signatures: tuple[str, ...] = ()
     classify: tuple[str, ...] = ()

@@ -11,6 +11,10 @@ from monolith_tf.export import signatures
 
 FILE = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
 
+MAX_ROWS = 16
+"""Of a request. A server that batches refuses one above its `max_batch_size`, and a
+version whose warm-up it refuses."""
+
 
 def write(
     directory: pathlib.Path,
@@ -20,7 +24,8 @@ def write(
 
     Args:
       directory: A SavedModel.
-      requests: Signature -> method and inputs.
+      requests: Signature -> method and inputs, which all have the same first dimension
+        of at most `MAX_ROWS`.
     """
     try:
         from tensorflow_serving.apis import prediction_log_pb2

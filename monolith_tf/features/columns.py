@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -32,6 +33,11 @@ class ColumnType:
       choices: Values that made-up rows take.
       elements: Where a cell of text may be one value or a list, the type of its
         elements; None is `dtype`.
+      is_probability: Whether a value outside [0, 1] makes a row bad, as under the log
+        loss of a label.
+      is_guess: Whether `dtype` is what most cells of a text look like.
+      example: Of a column of text, a cell that is no number and its row.
+      before: The type that version 0.1.0 guessed, where it is another one.
     """
 
     dtype: DType
@@ -40,11 +46,18 @@ class ColumnType:
     default: int | float | str | None = None
     choices: tuple[int | float | str, ...] = ()
     elements: DType | None = None
+    is_probability: bool = False
+    is_guess: bool = dataclasses.field(default=False, compare=False, repr=False)
+    example: str = dataclasses.field(default="", compare=False, repr=False)
+    before: DType | None = dataclasses.field(default=None, compare=False, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Use:
-    """One feature's or label's demand on a column; dtype None takes the file's."""
+    """One feature's or label's demand on a column.
+
+    Its dtype None takes the file's; `any_number` takes any number as float32.
+    """
 
     who: str
     column: str
@@ -54,6 +67,8 @@ class _Use:
     length: int | None = None
     default: int | float | str | None = None
     choices: tuple[int | float | str, ...] = ()
+    is_probability: bool = False
+    any_number: bool = False
 
 
 def required_columns(
@@ -63,6 +78,7 @@ def required_columns(
     keys: Iterable[str] = (),
     *,
     schema: Mapping[str, ColumnType],
+    probabilities: Collection[str] = (),
 ) -> dict[str, ColumnType]:
     """Returns the columns to read and the type of each.
 
@@ -73,19 +89,24 @@ def required_columns(
       keys: Further scalar columns wanted as they are, keys of a metric for example.
       schema: Type of every column of the files, as `data.read_schema` gives it. Where
         it is empty, ids without a `dtype` are integers.
+      probabilities: Labels that must be from 0 to 1.
 
     Raises:
       ValueError: If a column is not in the files, if its type does not do for its use,
         or if two uses of one column disagree.
     """
-    uses = [*map(_feature_use, features), *map(_label_use, labels)]
+    uses = [_feature_use(feature) for feature in features]
+    uses += [_label_use(label, label.name in probabilities) for label in labels]
     if weight is not None:
-        uses.append(_Use("the weights", weight, None, "float32", choices=(1, 2)))
+        numbers = _Use("the weights", weight, None, "float32", choices=(1, 2))
+        uses.append(dataclasses.replace(numbers, any_number=True))
     uses += [_Use("a key", key, None, "int64") for key in keys]
+    in_numbers = {use.column for use in uses if use.any_number}
+    in_numbers -= {use.column for use in uses if not use.any_number}
     columns: dict[str, ColumnType] = {}
     first: dict[str, _Use] = {}
     for use in uses:
-        made = _resolve(use, schema)
+        made = _resolve(use, schema, in_numbers)
         before = columns.setdefault(use.column, made)
         other = first.setdefault(use.column, use)
         merged = _merge(before, made)
@@ -102,7 +123,8 @@ def required_columns(
         _check_label(label, columns[label.source_column])
     if weight is not None and columns[weight].dtype == "string":
         raise ValueError(
-            f"The weights must be numbers. Received: column `{weight}` of strings."
+            f"The weights must be numbers. Received: column `{weight}` of strings"
+            f"{_such_as(columns[weight])}."
         )
     _check_tables(features, columns)
     return columns
@@ -163,7 +185,23 @@ def _feature_use(feature: FeatureSpec) -> _Use:
     )
 
 
-def _label_use(label: LabelSpec) -> _Use:
+def probability_columns(
+    labels: Sequence[LabelSpec], probabilities: Collection[str]
+) -> frozenset[str]:
+    """Returns the columns whose numbers are labels that must be from 0 to 1.
+
+    Args:
+      labels: The labels.
+      probabilities: Names of labels that must be.
+    """
+    return frozenset(
+        label.source_column
+        for label in labels
+        if label.name in probabilities and not label.equals
+    )
+
+
+def _label_use(label: LabelSpec, is_probability: bool) -> _Use:
     strings = any(isinstance(value, str) for value in label.equals)
     others = ("",) if strings else (max((0, *label.equals)) + 1,)  # type: ignore[operator]
     return _Use(
@@ -173,23 +211,38 @@ def _label_use(label: LabelSpec) -> _Use:
         "string" if strings else "float32",
         default=label.default,
         choices=(*label.equals, *others) if label.equals else (0, 1),
+        is_probability=is_probability and not label.equals,
+        any_number=not label.equals,
     )
 
 
-def _resolve(use: _Use, schema: Mapping[str, ColumnType]) -> ColumnType:
-    """Returns the type to read a column with for one use."""
+def _resolve(
+    use: _Use, schema: Mapping[str, ColumnType], in_numbers: Collection[str]
+) -> ColumnType:
+    """Returns the type to read a column with for one use.
+
+    Args:
+      use: The use.
+      schema: Type of every column of the files, or empty.
+      in_numbers: Columns that all uses take any number of.
+    """
     if schema:
         check_exists(use.column, schema, use.who)
-    dtype = use.dtype
+    dtype, example = use.dtype, ""
     if dtype is None and schema:
         found = schema[use.column]
         dtype = (found.elements if use.is_list else None) or found.dtype
+        example = found.example
+        if dtype == "int64" and found.is_guess and use.column in in_numbers:
+            dtype = "float32"  # A fraction may come later.
     return ColumnType(
         dtype=dtype or use.otherwise,
         is_list=use.is_list,
         length=use.length,
         default=use.default,
         choices=use.choices,
+        is_probability=use.is_probability,
+        example=example,
     )
 
 
@@ -203,6 +256,7 @@ def _merge(a: ColumnType, b: ColumnType) -> ColumnType | None:
         a,
         default=a.default if b.default is None else b.default,
         choices=a.choices or b.choices,
+        is_probability=a.is_probability or b.is_probability,
     )
 
 
@@ -212,7 +266,8 @@ def _check_feature(feature: FeatureSpec, column: ColumnType) -> None:
     if numeric and column.dtype == "string":
         raise ValueError(
             f"Feature `{feature.name}` needs numbers. Received: column "
-            f"`{feature.source_column}` of strings. Use kind id without transforms."
+            f"`{feature.source_column}` of strings{_such_as(column)}. Use kind id "
+            "without transforms."
         )
     if not numeric and column.dtype == "float32":
         raise ValueError(
@@ -227,6 +282,11 @@ def _check_feature(feature: FeatureSpec, column: ColumnType) -> None:
             f"`default` of feature `{feature.name}` must be like its column, "
             f"{column.dtype}. Received: default={column.default!r}."
         )
+
+
+def _such_as(column: ColumnType) -> str:
+    """Returns a cell that shows why a column is one of text, where one is known."""
+    return f", such as {column.example} (counting from 0)" if column.example else ""
 
 
 def _check_tables(
@@ -256,11 +316,21 @@ def _check_label(label: LabelSpec, column: ColumnType) -> None:
     if column.dtype == "string" and not strings:
         raise ValueError(
             f"Label `{label.name}` needs numbers. Received: column "
-            f"`{label.source_column}` of strings. Set `equals` to the string that "
-            "makes the label 1."
+            f"`{label.source_column}` of strings{_such_as(column)}. Set `equals` to "
+            "the string that makes the label 1."
         )
     if column.dtype != "string" and strings:
         raise ValueError(
             f"`equals` of label `{label.name}` holds strings. Received: column "
             f"`{label.source_column}` of {column.dtype}. Set `equals` to numbers."
+        )
+    default = column.default
+    if (
+        column.is_probability
+        and isinstance(default, int | float)
+        and not 0 <= default <= 1
+    ):
+        raise ValueError(
+            f"`default` of label `{label.name}` must be from 0 to 1, as a log loss "
+            f"takes it. Received: default={default}."
         )

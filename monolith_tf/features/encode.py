@@ -155,6 +155,42 @@ class FeatureEncoder(tf.Module):
             }
         return FeatureBatch(ids, dense)
 
+    @property
+    def clipping(self) -> tuple[str, ...]:
+        """The features with a `clip` among their transforms."""
+        return tuple(
+            feature.name
+            for feature in self._features
+            if any(step.name == "clip" for step in feature.transform)
+        )
+
+    def clipped(
+        self, columns: Mapping[str, Tensor | RaggedTensor]
+    ) -> dict[str, Tensor]:
+        """Returns how many values of a batch are clipped.
+
+        Args:
+          columns: As `encode` takes them.
+
+        Returns:
+          Feature -> int64 scalar, for each of `clipping`.
+        """
+        found = {}
+        with tf.device("CPU:0"):
+            for feature in self._features:
+                if feature.name not in self.clipping:
+                    continue
+                values = self._column(feature, columns)
+                if isinstance(values, Padded):
+                    values = values.to_ragged()
+                values = raw_numbers(feature, _flat(values))
+                if feature.kind == "dense":
+                    values = tf.reshape(values, [-1, feature.dim])
+                found[feature.name] = transforms.count_clipped(
+                    values, feature.transform, self._statistics.get(feature.name, {})
+                )
+        return found
+
     def values(
         self, columns: Mapping[str, Tensor | RaggedTensor], integers: Collection[str]
     ) -> dict[str, Tensor | RaggedTensor | Padded]:

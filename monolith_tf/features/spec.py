@@ -219,7 +219,7 @@ class LabelSpec(FromName):
       column: Column of the data; None stands for `name`.
       equals: The label is 1 where the column equals this, or one of these, and 0
         elsewhere; strings are compared without the spaces around them. Left out, the
-        column's number is the label.
+        column's number is the label, from 0 to 1 where its loss is a log loss.
       default: What stands for a missing value in the column; None makes a row without a
         label a bad row.
     """

@@ -26,21 +26,44 @@ def apply(
       `bucketize`.
     """
     for step in steps:
-        if step.name == "log1p":
-            values = tf.sign(values) * tf.math.log1p(tf.abs(values))
-        elif step.name == "zscore":
-            mean = found["mean"] if step.mean is None else step.mean
-            std = found["std"] if step.std is None else step.std
-            values = (values - tf.constant(mean, tf.float32)) / tf.constant(
-                std, tf.float32
-            )
-        elif step.name == "clip":
-            if step.min is not None:
-                values = tf.maximum(values, tf.constant(step.min, tf.float32))
-            if step.max is not None:
-                values = tf.minimum(values, tf.constant(step.max, tf.float32))
-        else:
-            values = _bucketize(values, step.boundaries)
+        values = _apply(values, step, found)
+    return values
+
+
+def count_clipped(
+    values: Tensor, steps: Sequence[TransformSpec], found: Mapping[str, Any]
+) -> Tensor:
+    """Returns how many values the `clip`s of some transforms change, an int64 scalar.
+
+    Args:
+      values: As `apply` takes them, and so all other arguments.
+      steps: The transforms.
+      found: What the training data gave.
+    """
+    total = tf.constant(0, tf.int64)
+    for step in steps:
+        before, values = values, _apply(values, step, found)
+        if step.name == "clip":
+            # Not `!=`, which takes NaN for changed.
+            changed = tf.logical_or(values > before, values < before)
+            total += tf.math.count_nonzero(changed)
+    return total
+
+
+def _apply(values: Tensor, step: TransformSpec, found: Mapping[str, Any]) -> Tensor:
+    """Applies one transform."""
+    if step.name == "log1p":
+        return tf.sign(values) * tf.math.log1p(tf.abs(values))
+    if step.name == "zscore":
+        mean = found["mean"] if step.mean is None else step.mean
+        std = found["std"] if step.std is None else step.std
+        return (values - tf.constant(mean, tf.float32)) / tf.constant(std, tf.float32)
+    if step.name == "bucketize":
+        return _bucketize(values, step.boundaries)
+    if step.min is not None:
+        values = tf.maximum(values, tf.constant(step.min, tf.float32))
+    if step.max is not None:
+        values = tf.minimum(values, tf.constant(step.max, tf.float32))
     return values
 
 

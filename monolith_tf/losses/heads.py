@@ -50,7 +50,7 @@ def sigmoid_loss(
       reduction: "sum", or "mean" for the sum divided by that of the weights.
 
     Returns:
-      A scalar.
+      A scalar; NaN if a label is outside [0, 1] that counts and whose weight is not 0.
 
     Raises:
       ValueError: If a shape or an argument is not as above.
@@ -224,7 +224,7 @@ def _sigmoid(
             )
         bound = math.log((1.0 - logit_clip_threshold) / logit_clip_threshold)
         z = tf.clip_by_value(z, -bound, bound)
-    losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, z)
+    losses = reductions.sigmoid_cross_entropy(labels, z, weights)
     return reductions.reduce(losses, weights, reduction), logits, corrected
 
 

@@ -19,7 +19,8 @@ def log_loss(labels: Tensor, logits: Tensor, weights: Tensor | None = None) -> T
       weights: Like `labels`, optional.
 
     Returns:
-      A scalar; 0 if the weights sum to 0.
+      A scalar; 0 if the weights sum to 0, NaN if a label is outside [0, 1] whose weight
+      is not 0.
 
     Raises:
       ValueError: If the shapes are not as above.
@@ -31,8 +32,9 @@ def log_loss(labels: Tensor, logits: Tensor, weights: Tensor | None = None) -> T
     labels = reduction.column("labels", labels)
     logits = reduction.column("logits", logits)
     reduction.check_same_shape("labels", labels, "logits", logits)
-    losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
-    return reduction.reduce(losses, reduction.weights_like(losses, weights), "mean")
+    weights = reduction.weights_like(logits, weights)
+    losses = reduction.sigmoid_cross_entropy(labels, logits, weights)
+    return reduction.reduce(losses, weights, "mean")
 
 
 def mse(labels: Tensor, predictions: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -1,5 +1,6 @@
 """From columns as users pass them to one number."""
 
+import math
 from typing import Literal
 from typing import TypeAlias
 
@@ -41,6 +42,17 @@ def weights_like(
     weights = column("weights", weights)
     check_same_shape("weights", weights, other, losses)
     return weights
+
+
+def sigmoid_cross_entropy(labels: Tensor, logits: Tensor, weights: Tensor) -> Tensor:
+    """Returns the loss of each example `[batch]`.
+
+    NaN where a label that counts is outside [0, 1], so that no step is taken on it.
+    """
+    outside = tf.logical_or(labels < 0.0, labels > 1.0)
+    wrong = tf.logical_and(outside, tf.not_equal(weights, 0.0))
+    labels = tf.where(wrong, math.nan, labels)
+    return tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
 
 
 def reduce(losses: Tensor, weights: Tensor, reduction: Reduction) -> Tensor:

@@ -1,10 +1,13 @@
 """Metrics by the names that configs use."""
 
 import difflib
+import inspect
 import re
 from collections.abc import Callable
+from typing import Any
 from typing import NamedTuple
 
+from monolith_tf import imports
 from monolith_tf.metrics import area
 from monolith_tf.metrics import histogram
 from monolith_tf.metrics import pointwise
@@ -34,7 +37,7 @@ NAMES = tuple(sorted([*_PLAIN, *(f"{name}@10" for name in _AT_K)]))
 
 
 class _Entry(NamedTuple):
-    kind: type[Metric]
+    kind: type[Any]
     make: Callable[[], Metric]
 
 
@@ -42,7 +45,9 @@ def create(name: str) -> Metric:
     """Returns a new metric.
 
     Args:
-      name: One of `NAMES`, or for instance `ndcg@5`.
+      name: One of `NAMES`, or for instance `ndcg@5`; or a class of your own, as
+        `module:Name`, which is looked for in the current directory too. It is made
+        without arguments and must have the methods `update` and `result` of `Metric`.
 
     Raises:
       ValueError: If there is no such metric.
@@ -59,11 +64,19 @@ def create(name: str) -> Metric:
 def is_higher_better(name: str) -> bool:
     """Returns whether a rise of the metric is an improvement.
 
+    A class of your own says so by its attribute `higher_is_better`.
+
     Raises:
       ValueError: If there is no such metric, or if neither end is best, as for
         `calibration`, whose best value is 1.
     """
-    higher = _entry(name).kind.higher_is_better
+    higher: bool | None = getattr(_entry(name).kind, "higher_is_better", None)
+    if higher is None and ":" in name:
+        raise ValueError(
+            "A metric that is best when highest or lowest is expected here. "
+            f"Received: name={name!r}, which does not say. Set `higher_is_better` of "
+            "the class to True or False."
+        )
     if higher is None:
         raise ValueError(
             "A metric that is best when highest or lowest is expected here. "
@@ -76,13 +89,18 @@ def is_higher_better(name: str) -> bool:
 def needs_keys(name: str) -> bool:
     """Returns whether the metric's `update` must be given `keys`.
 
+    A class of your own says so by its attribute `needs_keys`; without it, it does not.
+
     Raises:
       ValueError: If there is no such metric.
     """
-    return _entry(name).kind.needs_keys
+    return bool(getattr(_entry(name).kind, "needs_keys", False))
 
 
 def _entry(name: str) -> _Entry:
+    if ":" in name:
+        kind = _own(name)
+        return _Entry(kind, kind)
     if name in _PLAIN:
         return _Entry(_PLAIN[name], _PLAIN[name])
     match = re.fullmatch(r"(\w+)@([1-9]\d*)", name)
@@ -93,5 +111,37 @@ def _entry(name: str) -> _Entry:
     hint = f" Did you mean `{close[0]}`?" if close else ""
     raise ValueError(
         f"A metric is one of {', '.join(NAMES)}; any whole number from 1 can stand "
-        f"for 10. Received: name={name!r}.{hint}"
+        f"for 10. An own one is named by `module:Name`. Received: name={name!r}.{hint}"
     )
+
+
+def _own(name: str) -> type[Any]:
+    """Imports a user's metric.
+
+    Raises:
+      ValueError: If there is no such class, or it cannot be used as a metric.
+    """
+    found = imports.load_name(name, "metrics")
+    if not isinstance(found, type):
+        raise ValueError(f"`metrics`: {name!r} is not a class. Received: {found!r}.")
+    lacking = [
+        method
+        for method in ("update", "result")
+        if not callable(getattr(found, method, None))
+    ]
+    abstract = sorted(getattr(found, "__abstractmethods__", ()))
+    if lacking or abstract:
+        raise ValueError(
+            f"`metrics`: the class {name!r} lacks the method "
+            f"`{(lacking or abstract)[0]}`. A metric has "
+            "`update(predictions, labels, weights=None, keys=None)` and `result()`, as "
+            "`monolith_tf.metrics.Metric` describes them."
+        )
+    try:
+        inspect.signature(found).bind()
+    except TypeError as error:
+        raise ValueError(
+            f"`metrics`: the class {name!r} is made without arguments, and its "
+            f"`__init__` wants some: {error}. Give them defaults."
+        ) from None
+    return found

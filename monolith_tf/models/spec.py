@@ -26,6 +26,8 @@ BUILT_IN: Mapping[str, str] = {
 }
 """Registered models: name in a config -> class."""
 
+_LOG_LOSS = ("autoint", "dcn", "fibinet", "final_mlp", "mmoe")
+
 BUILT_IN_GROUPS = ("all", "embeddings", "dense")
 """Groups that need no definition: all features, those with embeddings, dense ones."""
 
@@ -200,6 +202,19 @@ class ModelSpec(FromName):
                 f"`{key}` belongs to a model assembled from `blocks`. "
                 f"Received: `{key}` with `{given[0]}`. Remove it."
             )
+
+
+def log_loss_labels(model: ModelSpec) -> frozenset[str]:
+    """Returns the labels whose loss is a log loss, which takes them from 0 to 1.
+
+    Those of a model of the job's own are not known.
+    """
+    labels = [head.label for head in model.heads if head.loss == "log_loss"]
+    if model.name in _LOG_LOSS:
+        tasks = model.params.get("tasks", ())
+        labels += [tasks] if isinstance(tasks, str) else tasks
+        labels += [model.params["label"]] if "label" in model.params else []
+    return frozenset(labels)
 
 
 def _check_inputs(inputs: tuple[str, ...]) -> None:

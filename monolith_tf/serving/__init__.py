@@ -7,7 +7,9 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     {
         "ModelServer": "server",
         "Published": "publishing",
+        "Publisher": "publishing",
         "ServingError": "errors",
+        "Tls": "tls",
         "publish": "publishing",
     },
 )

@@ -11,6 +11,7 @@ from tensorflow_serving.apis import regression_pb2
 
 from monolith_tf.serving import errors
 from monolith_tf.serving import model as model_lib
+from monolith_tf.serving import tensors
 
 _INPUTS = tf.compat.v1.saved_model.signature_constants.CLASSIFY_INPUTS
 _CLASSES = tf.compat.v1.saved_model.signature_constants.CLASSIFY_OUTPUT_CLASSES
@@ -26,8 +27,14 @@ def predict(
     Raises:
       RequestError: If the request does not suit the model.
     """
-    inputs = {name: _array(name, value) for name, value in request.inputs.items()}
     key = request.model_spec.signature_name
+    wanted = model.signature(key).inputs
+    inputs = {
+        name: tensors.read(name, value, wanted[name])
+        if name in wanted
+        else np.array(0)  # The model says that there is no such input.
+        for name, value in request.inputs.items()
+    }
     outputs = model.run(key, inputs, request.output_filter)
     response = predict_pb2.PredictResponse()
     _describe(model, request, response)
@@ -103,13 +110,6 @@ def _describe(model: model_lib.Model, request: Any, response: Any) -> None:
     response.model_spec.signature_name = request.model_spec.signature_name
 
 
-def _array(name: str, value: Any) -> np.ndarray:
-    try:
-        return tf.make_ndarray(value)
-    except (TypeError, ValueError) as error:
-        raise errors.bad_request(f"`{name}` is no tensor: {error}") from None
-
-
 def _run_on_examples(
     model: model_lib.Model, request: Any, outputs: set[str], what: str
 ) -> dict[str, np.ndarray]:
@@ -135,5 +135,11 @@ def _serialized(request_input: Any) -> list[bytes]:
         context = request_input.example_list_with_context.context.SerializeToString()
     else:
         examples = request_input.example_list.examples
+    size = len(context) * len(examples)
+    if size > max(tensors.MAX_EXPANDED_BYTES, request_input.ByteSize()):
+        raise errors.bad_request(
+            f"The context of {len(context):,} bytes is too long for {len(examples):,} "
+            f"examples; together they may take {tensors.MAX_EXPANDED_BYTES:,} bytes."
+        )
     # Two messages one after the other are parsed as one that has the fields of both.
     return [context + example.SerializeToString() for example in examples]

@@ -12,6 +12,7 @@ from monolith_tf.embedding import checkpoint_files
 from monolith_tf.export import updates
 from monolith_tf.ids import HASH_BITS
 from monolith_tf.serving import errors
+from monolith_tf.serving import shared_reading
 
 
 class Rows(NamedTuple):
@@ -38,6 +39,9 @@ class Rows(NamedTuple):
 class SavedRows:
     """The rows of a checkpoint, told by when they were last updated.
 
+    Several threads may go through them at once; the files are read once for those that
+    keep together. Their checksums are not compared: `open_checkpoint` did so.
+
     Attributes:
       tables: Table -> width of its rows.
 
@@ -51,6 +55,7 @@ class SavedRows:
     def __init__(self, directory: str | pathlib.Path) -> None:
         self._directory = str(directory)
         self._manifest = checkpoint_files.read_manifest(self._directory)
+        self._chunks = shared_reading.SharedReading(self._read)
         self.tables: dict[str, int] = {
             _update_name(table): sum(part["dim"] for part in group["slices"])
             for group in self._manifest["groups"]
@@ -70,11 +75,9 @@ class SavedRows:
                 f"{self._directory} does not tell when its rows were updated. Set "
                 "`export.spare_rows`, train on, and publish the next checkpoint."
             )
-        checkpoint_files.verify(self._directory, self._manifest)
-        for group in groups:
-            for chunk in checkpoint_files.read_rows(self._directory, group):
-                changed = chunk.take(chunk.stamps["step"] >= since_step)
-                yield from _by_table(group, changed.ids, changed.weights)
+        for group, chunk in self._chunks:
+            changed = chunk.stamps["step"] >= since_step
+            yield from _by_table(group, chunk.ids[changed], chunk.weights[changed])
 
     def removed(self, since: "SavedRows") -> Iterator[Rows]:
         """Rows of zeros for the ids that an earlier checkpoint has and this one lacks.
@@ -92,11 +95,17 @@ class SavedRows:
     def ids(self) -> dict[str, np.ndarray]:
         """Table -> its ids, `[n]`, int64; tables without any are left out."""
         found: dict[str, list[np.ndarray]] = {}
+        for group, chunk in self._chunks:
+            for rows in _by_table(group, chunk.ids, chunk.weights):
+                found.setdefault(rows.table, []).append(rows.ids)
+        return {table: np.concatenate(ids) for table, ids in found.items()}
+
+    def _read(self) -> Iterator[tuple[Mapping[str, Any], checkpoint_files.Chunk]]:
+        """Chunks with their groups; without the optimizers' state, to save memory."""
         for group in self._manifest["groups"]:
             for chunk in checkpoint_files.read_rows(self._directory, group):
-                for rows in _by_table(group, chunk.ids, chunk.weights):
-                    found.setdefault(rows.table, []).append(rows.ids)
-        return {table: np.concatenate(ids) for table, ids in found.items()}
+                chunk.state = np.zeros([len(chunk.ids), 0], np.float32)
+                yield group, chunk
 
 
 def _by_table(

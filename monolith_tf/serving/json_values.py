@@ -12,6 +12,8 @@ from monolith_tf.serving import errors
 
 _BYTES_SUFFIX = "_bytes"
 _BASE64 = "b64"
+_KINDS = {"i": "iu", "u": "iu", "f": "iuf", "b": "b"}
+"""Kind of a type -> kinds of numbers that may be given for it."""
 
 
 def read_inputs(
@@ -87,10 +89,12 @@ def read_example(values: Any) -> tf.train.Example:
     for name, value in values.items():
         entries = value if isinstance(value, list) else [value]
         types = {type(entry) for entry in entries}
-        if types <= {int}:
-            feature = tf.train.Feature(int64_list=tf.train.Int64List(value=entries))
-        elif types <= {int, float}:
-            feature = tf.train.Feature(float_list=tf.train.FloatList(value=entries))
+        if types <= {int, float}:
+            kind, dtype = ("int64_list", tf.int64)
+            if float in types:
+                kind, dtype = ("float_list", tf.float32)
+            numbers = _array(name, entries, dtype).tolist() if entries else []
+            feature = tf.train.Feature(**{kind: {"value": numbers}})
         else:
             texts = [_bytes(name, entry) for entry in entries]
             feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=texts))
@@ -123,25 +127,54 @@ def _only_input(signature: Any) -> str:
 
 def _array(name: str, value: Any, dtype: tf.DType) -> np.ndarray:
     if dtype == tf.string:
-        value = _texts(name, value)
-    try:
-        array = np.array(value, object if dtype == tf.string else None)
-    except ValueError:
-        array = np.array(value, object)
-    if dtype == tf.string:
-        if any(isinstance(entry, list) for entry in array.flat):
+        array = np.array(_texts(name, value), object)
+        if any(isinstance(entry, list) for entry in array.ravel()):
             raise _uneven(name)
         return array
+    wanted = np.dtype(dtype.as_numpy_dtype)
+    if wanted.kind not in _KINDS:
+        raise errors.bad_request(
+            f"`{name}` is of the type {dtype.name}, which JSON has not. Ask by gRPC."
+        )
+    try:
+        array = np.array(value)
+    except ValueError:
+        raise _uneven(name) from None
     if array.dtype == object:
-        raise _uneven(name)
-    kinds = {"i": "iu", "u": "iu", "f": "iuf", "b": "b"}
-    wanted = dtype.as_numpy_dtype
-    if array.size and array.dtype.kind not in kinds[np.dtype(wanted).kind]:
+        if not all(type(entry) in (int, float) for entry in array.ravel()):
+            raise _uneven(name)
+        # An integer beyond 64 bits is among them.
+        raise _out_of_range(name, dtype, max(array.ravel(), key=abs))
+    if array.size and array.dtype.kind not in _KINDS[wanted.kind]:
         raise errors.bad_request(
             f"`{name}` must be of the type {dtype.name}. "
-            f"Received: {array.flat[0].item()!r}."
+            f"Received: {array.ravel()[0].item()!r}."
         )
+    _check_range(name, array, dtype)
     return array.astype(wanted)
+
+
+def _check_range(name: str, array: np.ndarray, dtype: tf.DType) -> None:
+    """Checks that a cast changes no integer, and makes no finite number infinite."""
+    if dtype == tf.bool or not array.size:
+        return
+    least, most = np.array([dtype.min, dtype.max]).tolist()
+    if dtype.is_floating and array.dtype.kind in "iu":
+        most = 2 ** (np.finfo(dtype.as_numpy_dtype).nmant + 1) - 1
+        least = -most
+    values = array[np.isfinite(array)]
+    for value in (values.max(), values.min()) if values.size else ():
+        if not least <= value.item() <= most:
+            raise _out_of_range(name, dtype, value.item())
+
+
+def _out_of_range(name: str, dtype: tf.DType, value: Any) -> errors.RequestError:
+    is_long = isinstance(value, int) and value.bit_length() > 200
+    digits = "an integer of many digits" if is_long else repr(value)
+    return errors.bad_request(
+        f"`{name}` must be of the type {dtype.name}, which cannot hold a number as it "
+        f"was given. Received: {digits}."
+    )
 
 
 def _uneven(name: str) -> errors.RequestError:

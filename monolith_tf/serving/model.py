@@ -107,6 +107,10 @@ class Model:
                 f"The signature has no output {_names(unknown)}. "
                 f"It has: {_names(signature.outputs)}."
             )
+        if len(set(outputs)) < len(outputs):
+            raise errors.bad_request(
+                f"An output must be asked for once. Received: {_names(outputs)}."
+            )
         fetched = {
             name: info.name
             for name, info in signature.outputs.items()
@@ -114,10 +118,19 @@ class Model:
         }
         fed = {signature.inputs[name].name: value for name, value in inputs.items()}
         try:
-            return self._session.run(fetched, fed)
+            found = self._session.run(fetched, fed)
         except tf.errors.OpError as error:
             code = _CODES.get(error.error_code, grpc.StatusCode.UNKNOWN)
             raise errors.RequestError(code, _reason(error.message)) from error
+        except UnicodeDecodeError as error:
+            # The message of an `OpError` repeats bytes of the request.
+            message = error.object.decode(errors="replace")
+            raise errors.bad_request(_reason(message)) from error
+        # A scalar that is a string comes as plain bytes.
+        return {
+            name: np.array(value, object) if isinstance(value, bytes) else value
+            for name, value in found.items()
+        }
 
 
 def _check_inputs(key: str, signature: Any, inputs: Mapping[str, np.ndarray]) -> None:

@@ -1,6 +1,7 @@
 """TF Serving's REST interface, answered from the newest version of one model."""
 
 import json
+import re
 from collections.abc import Callable
 from collections.abc import Iterable
 from typing import Any
@@ -15,6 +16,7 @@ from werkzeug import exceptions
 from werkzeug import routing
 from werkzeug import wrappers
 
+from monolith_tf.export import updates
 from monolith_tf.serving import answers
 from monolith_tf.serving import errors
 from monolith_tf.serving import grpc_service
@@ -24,25 +26,45 @@ from monolith_tf.serving import versions as versions_lib
 
 _HTTP_STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
     grpc.StatusCode.NOT_FOUND: 404,
     grpc.StatusCode.FAILED_PRECONDITION: 412,
     grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
 }
-_MODELS = ("/v1/models/<name>", "/v1/models/<name>/versions/<int:version>")
+_MODELS = ("/v1/models/<name>", "/v1/models/<name>/versions/<number:version>")
+MAX_BODY_BYTES = 64 << 20
+"""Of a request."""
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_TOO_DEEP = "The request's lists and objects are nested too deeply."
+
+
+class _Number(routing.BaseConverter):
+    """A version in an address, of any length."""
+
+    regex = r"\d+"
 
 
 class RestService:
     """A WSGI application: status, metadata, `:predict`, `:classify`, `:regress`."""
 
-    def __init__(self, name: str, versions: versions_lib.Versions) -> None:
+    def __init__(
+        self,
+        name: str,
+        versions: versions_lib.Versions,
+        *,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
         """Makes the application.
 
         Args:
           name: What addresses call the model.
           versions: The model.
+          max_body_bytes: Of a request; a longer one is refused with the status 413.
         """
         self._name = name
         self._versions = versions
+        self._max_body_bytes = max_body_bytes
         rules = []
         for path in _MODELS:
             rules.append(routing.Rule(path, methods=["GET"], endpoint=_status))
@@ -57,7 +79,9 @@ class RestService:
                 rules.append(
                     routing.Rule(f"{path}:{verb}", methods=["POST"], endpoint=function)
                 )
-        self._routes = routing.Map(rules)
+        self._routes = routing.Map(
+            rules, converters={"number": _Number}, merge_slashes=False
+        )
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
@@ -72,6 +96,8 @@ class RestService:
             status, answer = error.code or 500, {"error": error.description}
         except errors.RequestError as error:
             status, answer = _HTTP_STATUS.get(error.code, 500), {"error": str(error)}
+        except RecursionError:
+            status, answer = 400, {"error": _TOO_DEEP}
         except Exception as error:
             logging.exception("A request could not be answered.")
             status, answer = 500, {"error": f"{type(error).__name__}: {error}"}
@@ -85,25 +111,69 @@ class RestService:
         endpoint: Callable[..., Any],
         request: wrappers.Request,
         name: str,
-        version: int | None = None,
+        version: str | None = None,
     ) -> Any:
         if name != self._name:
             raise exceptions.NotFound(
                 f"There is no model `{name}` here. This server has `{self._name}`."
             )
-        body = _body(request) if request.method == "POST" else {}
-        with self._versions.use(version) as model:
+        body = self._body(request) if request.method == "POST" else {}
+        if body.get("signature_name") == updates.KEY:
+            _check_origin(request)
+        number = None
+        if version is not None:
+            # Python refuses to read thousands of digits; no version has more than 19.
+            number = int(version.lstrip("0")[:20] or 0)
+        with self._versions.use(number) as model:
             return endpoint(model, body)
 
+    def _body(self, request: wrappers.Request) -> dict[str, Any]:
+        too_large = exceptions.RequestEntityTooLarge(
+            f"A request may have {self._max_body_bytes:,} bytes. Send fewer rows at "
+            "once, or ask by gRPC."
+        )
+        # Of a body in chunks Werkzeug gives what is below the limit, and no error.
+        request.max_content_length = self._max_body_bytes + 1
+        try:
+            data = request.get_data()
+        except exceptions.RequestEntityTooLarge:
+            raise too_large from None
+        except exceptions.HTTPException:
+            raise
+        except Exception as error:  # Chunks that are damaged.
+            raise errors.bad_request(f"The request is damaged: {error}.") from None
+        if len(data) > self._max_body_bytes:
+            raise too_large
+        try:
+            body = json.loads(data.decode())
+            if _SURROGATE.search(data):
+                json.dumps(body, ensure_ascii=False).encode()
+        except UnicodeError as error:
+            raise errors.bad_request(f"The request is no Unicode: {error}.") from None
+        except ValueError as error:
+            raise errors.bad_request(f"The request is no JSON: {error}.") from None
+        if not isinstance(body, dict):
+            raise errors.bad_request("The request must be a JSON object.")
+        return body
 
-def _body(request: wrappers.Request) -> dict[str, Any]:
-    try:
-        body = json.loads(request.get_data())
-    except ValueError as error:
-        raise errors.bad_request(f"The request is no JSON: {error}.") from None
-    if not isinstance(body, dict):
-        raise errors.bad_request("The request must be a JSON object.")
-    return body
+
+def _check_origin(request: wrappers.Request) -> None:
+    """Refuses what a page of another site has a browser send.
+
+    `Host` does not count: it says what the page's author had the browser call us.
+    """
+    origin = request.headers.get("Origin")
+    if origin is None:
+        return
+    server, port = request.environ["SERVER_NAME"], request.environ["SERVER_PORT"]
+    scheme = request.environ["wsgi.url_scheme"]
+    hosts = (f"[{server}]" if ":" in server else server, "localhost", "127.0.0.1")
+    if origin not in {f"{scheme}://{host}:{port}" for host in (*hosts, "[::1]")}:
+        raise errors.RequestError(
+            grpc.StatusCode.PERMISSION_DENIED,
+            f"`{updates.KEY}` is not answered to pages of other sites. "
+            f"Received: Origin={origin!r}.",
+        )
 
 
 def _status(model: model_lib.Model, body: dict[str, Any]) -> Any:
@@ -126,14 +196,14 @@ def _metadata(model: model_lib.Model, body: dict[str, Any]) -> Any:
 
 
 def _predict(model: model_lib.Model, body: dict[str, Any]) -> Any:
-    key = _signature_name(body)
+    key = _signature_name(model, body)
     inputs, by_row = json_values.read_inputs(body, model.signature(key))
     return json_values.write_outputs(model.run(key, inputs), by_row)
 
 
 def _classify(model: model_lib.Model, body: dict[str, Any]) -> Any:
     request = classification_pb2.ClassificationRequest()
-    _fill_examples(request, body)
+    _fill_examples(model, request, body)
     result = answers.classify(model, request).result
     return {
         "results": [
@@ -145,13 +215,13 @@ def _classify(model: model_lib.Model, body: dict[str, Any]) -> Any:
 
 def _regress(model: model_lib.Model, body: dict[str, Any]) -> Any:
     request = regression_pb2.RegressionRequest()
-    _fill_examples(request, body)
+    _fill_examples(model, request, body)
     result = answers.regress(model, request).result
     return {"results": [row.value for row in result.regressions]}
 
 
-def _fill_examples(request: Any, body: dict[str, Any]) -> None:
-    request.model_spec.signature_name = _signature_name(body)
+def _fill_examples(model: model_lib.Model, request: Any, body: dict[str, Any]) -> None:
+    request.model_spec.signature_name = _signature_name(model, body)
     rows = body.get("examples")
     if not isinstance(rows, list) or not rows:
         raise errors.bad_request("`examples` must be a list of at least one example.")
@@ -160,8 +230,13 @@ def _fill_examples(request: Any, body: dict[str, Any]) -> None:
     examples.context.CopyFrom(json_values.read_example(body.get("context", {})))
 
 
-def _signature_name(body: dict[str, Any]) -> str:
+def _signature_name(model: model_lib.Model, body: dict[str, Any]) -> str:
     key = body.get("signature_name", "")
     if not isinstance(key, str):
         raise errors.bad_request(f"`signature_name` must be a string. Received: {key}.")
+    try:
+        model.signature(key)
+    except errors.RequestError as error:
+        # By gRPC TF Serving gives another status.
+        raise errors.bad_request(str(error)) from None
     return key

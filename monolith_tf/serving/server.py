@@ -1,12 +1,17 @@
 """A model server for development, with TF Serving's interfaces."""
 
+import ipaddress
+import math
 import pathlib
 import socket
+import ssl
 import threading
+import urllib.parse
 from concurrent import futures
 from typing import Any
 
 import grpc
+from absl import logging
 from tensorflow_serving.apis import model_service_pb2_grpc
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 from werkzeug import serving as werkzeug_serving
@@ -14,11 +19,13 @@ from werkzeug import serving as werkzeug_serving
 from monolith_tf.serving import errors
 from monolith_tf.serving import grpc_service
 from monolith_tf.serving import rest
+from monolith_tf.serving import tls as tls_lib
 from monolith_tf.serving import versions as versions_lib
 from monolith_tf.serving import warmup
 
 _GRACE_SECS = 10
 _STOP_POLL_SECS = 0.1
+_IDLE_SECS = 60  # After which a connection that says nothing is closed.
 _ANY_SIZE = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -28,8 +35,9 @@ _ANY_SIZE = (
 class ModelServer:
     """Answers gRPC and REST requests from the highest version in a folder.
 
-    It has neither batching nor access control: it is for trying client code, not for
-    production. Whoever reaches its port can also write, if the model takes updates.
+    It has no batching: it is for trying client code, not for production. Whoever
+    reaches its port can also write, if the model takes updates; with a CA in `tls` only
+    who has a certificate can.
 
     Attributes:
       port: Where it listens for gRPC.
@@ -52,6 +60,8 @@ class ModelServer:
         name: str = "default",
         poll_secs: float = 1.0,
         threads: int = 16,
+        tls: tls_lib.Tls | None = None,
+        max_body_bytes: int = rest.MAX_BODY_BYTES,
     ) -> None:
         """Loads the highest version and starts to answer.
 
@@ -64,10 +74,27 @@ class ModelServer:
           name: What requests call the model.
           poll_secs: Seconds between looks for a new version.
           threads: gRPC requests that are answered at once.
+          tls: The server's certificate, and the CA of its clients' if it takes only
+            those that have one; None listens without TLS.
+          max_body_bytes: Of an HTTP request.
 
         Raises:
-          ServingError: If there is no version that loads, or a port is taken.
+          ServingError: If there is no version that loads, a port is taken, or a file
+            of `tls` cannot be used.
+          ValueError: If a port or a time cannot be used.
         """
+        for key, given in (("port", port), ("rest_port", rest_port or 0)):
+            if not 0 <= given <= 65535:
+                raise ValueError(
+                    f"`{key}` must be from 0 to 65535. Received: {key}={given}."
+                )
+        if not 0.0 < poll_secs < math.inf:
+            raise ValueError(
+                "`poll_secs` must be finite and above 0. "
+                f"Received: poll_secs={poll_secs}."
+            )
+        credentials = None if tls is None else tls.server_credentials()
+        context = None if tls is None else tls.server_context()
         self.versions = versions_lib.Versions(pathlib.Path(directory), warmup.replay)
         self._grpc = grpc.server(
             futures.ThreadPoolExecutor(threads, "grpc"),
@@ -82,16 +109,29 @@ class ModelServer:
         self._http: Any = None
         self.rest_port: int | None = None
         try:
-            self.port = self._grpc.add_insecure_port(f"{host}:{port}")
+            address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            self.port = (
+                self._grpc.add_insecure_port(address)
+                if credentials is None
+                else self._grpc.add_secure_port(address, credentials)
+            )
             if rest_port is not None:
-                application = rest.RestService(name, self.versions)
-                self._http = _http_server(host, rest_port, application)
+                application = rest.RestService(
+                    name, self.versions, max_body_bytes=max_body_bytes
+                )
+                self._http = _http_server(host, rest_port, application, context)
                 self.rest_port = self._http.port
         except (RuntimeError, OSError) as error:
             self.versions.close()
             raise errors.ServingError(
                 f"Cannot listen at {host}: {error}. Choose another port."
             ) from error
+        if not _is_loopback(host) and (tls is None or tls.ca is None):
+            logging.warning(
+                "Whoever can reach %s can ask the model here, and change its rows if "
+                "it takes updates: nobody is asked for a certificate (--tls-ca).",
+                host,
+            )
         self._grpc.start()
         if self._http is not None:
             threading.Thread(
@@ -121,22 +161,54 @@ class ModelServer:
         self.close()
 
 
-class _Silent(werkzeug_serving.WSGIRequestHandler):
-    """Logs no line for each request."""
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class _Handler(werkzeug_serving.WSGIRequestHandler):
+    """Answers a connection; logs no line for each request."""
+
+    timeout = _IDLE_SECS
+
+    def run_wsgi(self) -> None:
+        """See base class, which fails for an address that cannot be read."""
+        try:
+            urllib.parse.urlsplit(self.path)
+        except ValueError as error:
+            self.send_error(400, f"The address cannot be read: {error}")
+            return
+        super().run_wsgi()
+
+    def log(self, type: str, message: str, *args: Any) -> None:
+        """See base class."""
+        logging.vlog(1, message, *args)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """See base class."""
 
 
-def _http_server(host: str, port: int, application: Any) -> Any:
+def _http_server(
+    host: str, port: int, application: Any, context: ssl.SSLContext | None
+) -> Any:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Given a port, Werkzeug would end the process where another has it.
     with socket.create_server((host, port), family=family) as listening:
-        return werkzeug_serving.make_server(
+        server = werkzeug_serving.make_server(
             host,
             port,
             application,
             threaded=True,
-            request_handler=_Silent,
+            request_handler=_Handler,
             fd=listening.fileno(),
         )
+    if context is not None:
+        # Werkzeug would shake hands in the thread that accepts connections, where a
+        # client that is silent keeps all others waiting.
+        server.ssl_context = context
+        server.socket = context.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
+    return server

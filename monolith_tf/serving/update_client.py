@@ -1,5 +1,6 @@
 """The `update_embeddings` signature of a model server, from outside."""
 
+import time
 from typing import NamedTuple
 
 import grpc
@@ -11,9 +12,12 @@ from monolith_tf import lineage as lineage_lib
 from monolith_tf.export import updates
 from monolith_tf.serving import changed_rows
 from monolith_tf.serving import errors
+from monolith_tf.serving import tls as tls_lib
 
 SIGNATURE = "update_embeddings"
-_TIMEOUT_SECS = 30
+# Not all outputs: a server that batches would try to join such requests with others,
+# and refuse them, since their inputs are not rows.
+_OUTPUTS = ("inserted", "step", "token")
 
 
 class BrokenError(RuntimeError):
@@ -42,23 +46,38 @@ class UpdateClient:
     Attributes:
       address: Of the server.
       version: The version that answers; 0 before the first answer.
+      answered_at: When it answered last, or this object was made, by
+        `time.monotonic`.
 
     Args:
       address: `host:port`.
       name: What the server calls the model.
       lineage: Of the job whose rows are sent.
       newest: The step of their checkpoint.
+      tls: What to connect with; None connects without TLS.
+      timeout_secs: How long to wait for an answer.
     """
 
     def __init__(
-        self, address: str, name: str, lineage: lineage_lib.Lineage, newest: int
+        self,
+        address: str,
+        name: str,
+        lineage: lineage_lib.Lineage,
+        newest: int,
+        *,
+        tls: tls_lib.Tls | None = None,
+        timeout_secs: float = 30.0,
     ) -> None:
         self.address = address
         self.version = 0
+        self.answered_at = time.monotonic()
+        self._timeout_secs = timeout_secs
         self._name = name
         self._lineage = lineage
         self._newest = newest
-        self._channel = grpc.insecure_channel(address)
+        self._channel = (
+            grpc.insecure_channel(address) if tls is None else tls.connect(address)
+        )
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         self._token = 0
 
@@ -66,6 +85,10 @@ class UpdateClient:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection; a request that waits for its answer fails."""
         self._channel.close()
 
     def update(self, rows: changed_rows.Rows, *, step: int = 0) -> Updated:
@@ -84,6 +107,7 @@ class UpdateClient:
         request = predict_pb2.PredictRequest()
         request.model_spec.name = self._name
         request.model_spec.signature_name = SIGNATURE
+        request.output_filter.extend(_OUTPUTS)
         if self.version:
             request.model_spec.version.value = self.version
         for key, value in (
@@ -97,9 +121,10 @@ class UpdateClient:
         ):
             request.inputs[key].CopyFrom(value)
         try:
-            response = self._stub.Predict(request, timeout=_TIMEOUT_SECS)
+            response = self._stub.Predict(request, timeout=self._timeout_secs)
         except grpc.RpcError as error:
             raise self._explained(error) from error
+        self.answered_at = time.monotonic()
         self.version = response.model_spec.version.value
         answer = {
             key: int(tf.make_ndarray(value)) for key, value in response.outputs.items()

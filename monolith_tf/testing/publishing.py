@@ -95,13 +95,19 @@ class UpdateServer(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 @contextlib.contextmanager
-def listening(servicer: UpdateServer) -> Iterator[str]:
-    """Gives the address at which a server answers."""
+def listening(
+    servicer: UpdateServer, credentials: grpc.ServerCredentials | None = None
+) -> Iterator[str]:
+    """Gives the address at which a server answers, by TLS if it has credentials."""
     server = grpc.server(futures.ThreadPoolExecutor(2))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         servicer, server
     )
-    port = server.add_insecure_port("127.0.0.1:0")
+    place = "127.0.0.1:0"
+    if credentials is None:
+        port = server.add_insecure_port(place)
+    else:
+        port = server.add_secure_port(place, credentials)
     server.start()
     try:
         yield f"127.0.0.1:{port}"

@@ -1,7 +1,9 @@
 """How far a job has been, in a file that outlives its checkpoints."""
 
 import json
+import os
 import pathlib
+from typing import Any
 
 from absl import logging
 
@@ -14,8 +16,18 @@ _NAME = "lineage.json"
 def write(model_dir: pathlib.Path, lineage: lineage_lib.Lineage, step: int) -> None:
     """Notes a step before values of it can be seen outside of the process."""
     model_dir.mkdir(parents=True, exist_ok=True)
-    content = {"lineage": lineage.to_json(), "newest": step}
-    checkpoint_lib.write_text(model_dir / _NAME, json.dumps(content))
+    temporary = model_dir / f".{_NAME}.tmp"
+    with temporary.open("w", encoding="utf-8") as file:
+        # It names itself, so that a copy of it shows.
+        content = {
+            "lineage": lineage.to_json(),
+            "newest": step,
+            "file": _identity(os.fstat(file.fileno())),
+        }
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(model_dir / _NAME)
 
 
 def resumed(
@@ -23,8 +35,9 @@ def resumed(
 ) -> lineage_lib.Lineage:
     """Returns the lineage of a job that goes on from a checkpoint.
 
-    It is the checkpoint's own, unless the job had been further: then what it trains
-    from here on is something else, and needs a name of its own.
+    It is the checkpoint's own, unless the job had been further, or its folder is a copy
+    whose original may go on too: then what it trains from here on is something else,
+    and needs a name of its own.
 
     Raises:
       CheckpointError: If the file is damaged.
@@ -34,21 +47,49 @@ def resumed(
         return lineage.branched(checkpoint.step)
     path = model_dir / _NAME
     if not path.exists():
-        return lineage
+        logging.warning(
+            "%s is missing, which says how far the job had been: its folder is a copy "
+            "in part, or of version 0.1.0. %s",
+            path,
+            _consequence(checkpoint),
+        )
+        return lineage.branched(checkpoint.step)
     try:
         mark = json.loads(path.read_text(encoding="utf-8"))
         reached, newest = lineage_lib.from_json(mark["lineage"]), int(mark["newest"])
+        written = mark.get("file")
     except (ValueError, KeyError, TypeError) as error:
         raise checkpoint_lib.CheckpointError(
             f"{path} is damaged: {error!r}. It says how far the job had been. Remove "
             "it, and export the job again before you publish its rows."
         ) from None
-    if reached == lineage and newest <= checkpoint.step:
+    if written != _identity(path.stat()):
+        logging.warning(
+            "%s is not where it was written: the job's folder was copied, or its "
+            "storage mounted in another place, and the original may train on. %s",
+            path,
+            _consequence(checkpoint),
+        )
+    elif reached == lineage and newest <= checkpoint.step:
         return lineage
-    logging.warning(
-        "The job had been at step %d and goes on from step %d. Servers that have newer "
-        "rows than that must get a new export: `monolith-tf export CONFIG`.",
-        newest,
-        checkpoint.step,
-    )
+    else:
+        logging.warning(
+            "The job had been at step %d and goes on from step %d. %s",
+            newest,
+            checkpoint.step,
+            _consequence(checkpoint),
+        )
     return lineage.branched(checkpoint.step)
+
+
+def _consequence(checkpoint: checkpoint_lib.Checkpoint) -> str:
+    return (
+        "What it trains from here on is a line of its own. Servers that have rows of "
+        f"later steps than {checkpoint.step} must get a new export: "
+        "`monolith-tf export CONFIG`."
+    )
+
+
+def _identity(status: os.stat_result) -> dict[str, Any]:
+    """Returns what no two files share, and a file keeps when its folder is moved."""
+    return {"device": status.st_dev, "inode": status.st_ino}

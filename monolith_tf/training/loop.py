@@ -177,6 +177,9 @@ def _count(
     run.progress.step += steps
     run.progress.batch += steps
     run.progress.examples += int(taken.result.examples)
+    for feature, clipped in taken.result.clipped.items():
+        former = run.progress.clipped.get(feature, 0)
+        run.progress.clipped[feature] = former + int(clipped)
     run.window.add(taken.result, taken.seconds)
     if on_steps is not None:
         on_steps(run)

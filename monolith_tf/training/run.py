@@ -25,6 +25,7 @@ class Progress:
       batch: Batches of the data consumed, all epochs together.
       batch_size: Rows in a batch, the unit of `batch`.
       examples: Rows trained on, all epochs together.
+      clipped: Feature -> values trained on that its `clip` changed.
       metrics: The last evaluation's metrics.
       best: Who watches -> best `value` of its metric so far, the `step` of it, and the
         evaluations `waited` since.
@@ -37,6 +38,7 @@ class Progress:
     batch: int = 0
     batch_size: int = 0
     examples: int = 0
+    clipped: dict[str, int] = dataclasses.field(default_factory=dict)
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     best: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     stop: str = ""

@@ -26,6 +26,7 @@ class LoopResult(NamedTuple):
       finite: Whether the last loss computed was finite.
       norm: Global norm of the last step's gradients, before clipping.
       auxiliary: Name -> sum over the steps of an auxiliary loss.
+      clipped: Feature with a `clip` -> values that it changed, int64.
     """
 
     steps: Tensor
@@ -34,6 +35,7 @@ class LoopResult(NamedTuple):
     finite: Tensor
     norm: Tensor
     auxiliary: Mapping[str, Tensor]
+    clipped: Mapping[str, Tensor]
 
     def plus(self, made: "Made") -> "LoopResult":
         """Returns the result with one more step, counted only if its loss is finite."""
@@ -48,6 +50,10 @@ class LoopResult(NamedTuple):
             auxiliary={
                 name: self.auxiliary[name] + tf.cast(value, tf.float32)
                 for name, value in made.auxiliary.items()
+            },
+            clipped={
+                name: self.clipped[name] + one * value
+                for name, value in made.clipped.items()
             },
         )
 
@@ -74,6 +80,7 @@ class Made(NamedTuple):
       norm: Global norm of the gradients before clipping, or 0.
       auxiliary: Name -> auxiliary loss.
       examples: Rows in the batch.
+      clipped: Feature -> values of the batch that its `clip` changed.
       dense: Gradients of the dense variables, in their order; None for no gradient.
       rows: Group of tables -> gradients of the pulled rows.
     """
@@ -82,6 +89,7 @@ class Made(NamedTuple):
     norm: Tensor
     auxiliary: dict[str, Tensor]
     examples: Tensor
+    clipped: dict[str, Tensor]
     dense: list[Any]
     rows: dict[str, Tensor]
 
@@ -195,7 +203,15 @@ class TrainStep(tf.Module):
         dense, rows, norm = self._clip(dense, rows)
         examples = tf.shape(next(iter(spec.predictions.values())), tf.int64)[0]
         rows = {name: rows for name, rows in rows.items() if rows is not None}
-        return Made(loss, norm, dict(spec.auxiliary_losses), examples, dense, rows)
+        return Made(
+            loss=loss,
+            norm=norm,
+            auxiliary=dict(spec.auxiliary_losses),
+            examples=examples,
+            clipped=self.network.encoder.clipped(columns),
+            dense=dense,
+            rows=rows,
+        )
 
     def update_dense(self, made: Made) -> None:
         """Updates the dense variables."""
@@ -217,6 +233,9 @@ class TrainStep(tf.Module):
             finite=tf.constant(True),
             norm=tf.constant(0.0),
             auxiliary={name: tf.constant(0.0) for name in self._auxiliary},
+            clipped={
+                name: tf.constant(0, tf.int64) for name in self.network.encoder.clipping
+            },
         )
 
     def _clip(self, dense: list, rows: dict) -> tuple[list, dict, Tensor]:

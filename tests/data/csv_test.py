@@ -142,9 +142,20 @@ def test_integers_that_are_too_large_or_no_integers_are_bad(read):
 
 
 def test_bytes_that_are_no_text(read):
-    rows, _, bad = read(b"a,s\n1,\xff\n\xff,x\n", {"a": INT, "s": STRING})
-    assert rows == [{"a": 1, "s": b"\xff"}]
-    assert [row for row, _ in bad] == [1]
+    content = b"a,s,l\n1,caf\xe9,\n2,caf\xc3\xa9,x|y\n\xff,x,\n4,n\0,\n5,,x|\xe9\n6,,\n"
+    columns = {"a": INT, "s": STRING, "l": ColumnType(dtype="string", is_list=True)}
+    rows, numbers, bad = read(content, columns)
+    assert [tuple(row.values()) for row in rows] == [
+        (2, "café".encode(), [b"x", b"y"]),
+        (6, b"", []),
+    ]
+    assert numbers == [1, 5]
+    assert bad == [
+        (0, r"column `s`: b'caf\xe9' is not UTF-8 text"),
+        (2, "column `a`: '\N{REPLACEMENT CHARACTER}' is not an integer"),
+        (3, r"column `s`: b'n\x00' has a NUL byte"),
+        (4, r"column `l`: b'\xe9' is not UTF-8 text"),
+    ]
 
 
 def test_types_are_guessed_and_may_be_declared_otherwise(read, tmp_path):
@@ -174,7 +185,9 @@ def test_guesses(tmp_path):
         (["1|2", "3", ""], "int64"),
         (["", "", " 4 | 5"], "int64"),
         (["1|2.5"], "float32"),
-        (["1|x", "2"], None),
+        (["1|x", "2"], "int64"),
+        (["1|x"], None),
+        (["1|x|2", "2.5"], "float32"),
         (["a", "b|c"], None),
         (["true|false"], "int64"),
         (["NA|1", "NA"], "int64"),
@@ -209,9 +222,10 @@ def test_an_empty_file_and_a_twice_used_name(tmp_path):
     with pytest.raises(ValueError, match=r"x\.csv: not a readable CSV file: Empty"):
         data.read_schema(data.DataSpec(train=str(path)))
     path.write_text("a,b,a\n1,2,3\n")
-    source = data.open_split(data.DataSpec(train=str(path)), "train", {"b": INT})
     with pytest.raises(ValueError, match=r"x\.csv: two columns are named `a`"):
-        list(source.windows())
+        data.read_schema(data.DataSpec(train=str(path)))
+    with pytest.raises(ValueError, match=r"x\.csv: two columns are named `a`"):
+        data.open_split(data.DataSpec(train=str(path)), "train", {"b": INT})
 
 
 def test_a_truncated_archive(tmp_path):
@@ -222,3 +236,21 @@ def test_a_truncated_archive(tmp_path):
     path.write_bytes(content[: len(content) * 3 // 4])
     with pytest.raises(ValueError, match=r"x\.csv\.gz: .*Truncated compressed stream"):
         data.open_split(data.DataSpec(train=str(path)), "train", {"a": INT}).num_rows()
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.csv.gz"])
+def test_a_mark_of_utf_8_is_not_part_of_a_name_or_a_value(read, name):
+    text = "\N{BYTE ORDER MARK}a,b\nx,1\n"
+    expected = {"a": b"x", "b": 1}
+    rows, *_ = read(text, {"a": STRING, "b": INT}, name=name)
+    assert rows == [expected]
+    header = text.splitlines()[0]
+    rows, *_ = read(f"{header[0]}x,1\n", {"a": STRING}, name, column_names=("a", "b"))
+    assert rows == [{"a": b"x"}]
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.csv.gz"])
+def test_another_encoding_is_seen_in_archives_too(read, name):
+    text = "a,b\n" + "x,1\n" * 100_000
+    with pytest.raises(ValueError, match=r"this looks like UTF-16LE, and"):
+        read(text.encode("utf-16-le"), {"a": STRING}, name=name)

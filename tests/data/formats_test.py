@@ -67,13 +67,13 @@ def test_a_reader_of_ones_own(monkeypatch):
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("no_such_module:X", "cannot be imported: No module named 'no_such_module'"),
-        ("json:NoSuchName", "cannot be imported: .* has no attribute 'NoSuchName'"),
-        ("json:JSONDecoder", "is not a class derived from `data.Reader`"),
+        ("no_such_module:X", "there is no module `no_such_module`"),
+        ("json:NoSuchName", "module `json` has no `NoSuchName`"),
+        ("json:JSONDecoder", "'json:JSONDecoder' is not a class derived from `data.R"),
     ],
 )
 def test_readers_that_are_none(path, text):
-    with pytest.raises(ValueError, match=f"`data.reader`: {path!r} {text}"):
+    with pytest.raises(ValueError, match=f"`data.reader`: {text}"):
         formats.make_reader(data.DataSpec(reader=path), "train")
 
 

@@ -219,8 +219,36 @@ def test_a_column_that_is_not_there(open_source, columns, write_rows, tmp_path,
 
 @one_of_each
 def test_a_file_without_rows(write_rows, columns, tmp_path, file_format):
-    path = write_rows(f"x.{file_format}", [])
-    source = data.open_split(data.DataSpec(train=path), "train", columns)
+    empty = write_rows(f"x.{file_format}", [])
+    place = rf"x\.{file_format}: has no rows.* from `data\.train`.*`data\.on_bad_row`"
+    with pytest.raises(ValueError, match=place):
+        data.read_schema(data.DataSpec(train=empty))
+    full = write_rows(f"y.{file_format}", range(3))
+    lists = [[empty], [empty, full], [full, empty]]
+    for files in lists if file_format == "csv" else lists[:1]:
+        with pytest.raises(ValueError, match=place):
+            spec = data.DataSpec(train=tuple(files))
+            data.open_split(spec, "train", columns).num_rows()
+        with pytest.raises(ValueError, match=place):
+            list(data.open_split(spec, "train", columns).windows())
+
+
+@one_of_each
+def test_a_file_without_rows_is_passed_over_and_counted(write_rows, columns, tmp_path,
+                                                        file_format):  # fmt: skip
+    empty = write_rows(f"x.{file_format}", [])
+    full = write_rows(f"y.{file_format}", range(3))
+    for files in ([empty, full], [full, empty, full]):
+        how = "skip" if file_format == "csv" else "error"
+        spec = data.DataSpec(train=tuple(files), on_bad_row=how)
+        assert data.read_schema(spec) == data.read_schema(data.DataSpec(train=full))
+        source = data.open_split(spec, "train", columns)
+        assert source.num_rows() == 3
+        assert source.counts() == {"bad_rows": 0, "empty_files": 1}
+        assert sorted(ids_of(batches_of(source, batch_size=2))) == [0, 1, 2]
+    source = data.open_split(
+        data.DataSpec(train=empty, on_bad_row="skip"), "train", columns
+    )
     assert source.num_rows() == 0
     with pytest.raises(ValueError, match="split `train` has no rows"):
         source.batches_per_epoch()

@@ -302,3 +302,34 @@ def test_a_large_integer_stops_a_cluster_and_is_exact_with_the_line(tmp_path):
     exact = "tables[1].large_integers=exact"
     _train(config, tmp_path / "exact", *options, exact, ps=2)
     assert -(2**63) in small_job.rows(small_job.last(tmp_path / "exact").embedding_dir)
+
+
+def test_bad_labels_stop_a_cluster_or_are_left_out_and_counted(tmp_path):
+    config = small_job.write(tmp_path, rows=256)
+    table = parquet.read_table(tmp_path / "train.parquet")
+    clicks, prices = (table[name].to_numpy().copy() for name in ("click", "price"))
+    clicks[[100, 200]] = 5
+    prices[[7, 100, 150]] = 1e6  # One of them in a row that is left out.
+    for name, values in (("click", clicks), ("price", prices)):
+        table = table.set_column(table.column_names.index(name), name, [values])
+    parquet.write_table(table, tmp_path / "train.parquet")
+    options = (
+        "trainer.epochs=1",
+        "trainer.eval_every_epochs=null",
+        "features[5].transform=[{name: clip, max: 1000}]",
+    )
+    with ClusterProcesses(config, tmp_path / "stops", *options) as cluster:
+        cluster.start()
+        code = cluster.wait("chief")
+        log = " ".join(cluster.log("chief").split())
+    assert code == exits.FAILED
+    assert (
+        "train.parquet: row 100 (counting from 0): column `click`: the label 5" in log
+    )
+    skip = "data.on_bad_row=skip"
+    _train(config, tmp_path / "goes_on", *options, skip, ps=1, workers=2)
+    (trained,) = _records(tmp_path / "goes_on", phase="train")[-1:]
+    (counted,) = _records(tmp_path / "goes_on", phase="data")[-1:]
+    assert trained["examples"] == 254
+    assert counted["train/bad_rows"] == 2
+    assert counted["train/clipped/price"] == 2

@@ -157,6 +157,23 @@ def test_lists_of_csv_were_strings_before_types_were_kept(job):
     assert [t["counters"]["rows"] for t in manifest["tables"]] == [ITEMS, ITEMS]
 
 
+def test_integers_with_an_odd_cell_were_strings_before_types_were_kept(job, tmp_path):
+    alone = ("features=[{name: item_id, kind: id}]", "tables=[{name: item_id, dim: 4}]")
+    before = job("csv", *alone, "features[0].dtype=string")
+    for split in ("train", "test"):
+        with (tmp_path / f"{split}.csv").open("a") as file:
+            file.write("x12,,0\n")
+    estimator.Estimator(before).train()
+    forget_types(before)
+    path = tmp_path / "config.yaml"
+    with pytest.raises(
+        checkpoint_lib.CheckpointError,
+        match=r"`item_id`, are integers now, .* for strings.*`dtype: string`",
+    ):
+        estimator.Estimator(config_lib.load_config(path, alone)).train()
+    estimator.Estimator(before).train()
+
+
 def test_a_table_of_two_types_of_before_has_no_line_that_keeps_it(job):
     config = job("csv")
     estimator.Estimator(config).train()

@@ -12,10 +12,12 @@ from monolith_tf import config as config_lib
 from monolith_tf.experiment import build
 from monolith_tf.experiment import estimator
 from monolith_tf.export import metadata
+from monolith_tf.testing import batching
 from monolith_tf.testing import c_session
 
 _CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 _ROWS = 64
+_WARMUP_ROWS = 16
 
 
 def _parameters():
@@ -89,6 +91,18 @@ def _arrays(columns, table, rows):
     return named, np.array([e.SerializeToString() for e in examples], object)
 
 
+def _warmup_requests(version, requests):
+    """Returns those of the warm-up file, after checking that a batcher takes each."""
+    found = []
+    for key, _, inputs in batching.warmup_records(version):
+        assert batching.refusal(inputs, _WARMUP_ROWS) is None, key
+        assert {len(value) for value in inputs.values()} == {_WARMUP_ROWS}, key
+        found.append((key, inputs))
+    # All signatures but `update_embeddings` and this one, which have no such requests.
+    assert {key for key, _ in found} == {key for key, _ in requests} - {"candidates"}
+    return found
+
+
 @pytest.mark.parametrize(("path", "spare_rows"), list(_parameters()))
 def test_an_export_answers_as_the_trainer_does(path, spare_rows, tmp_path):
     config = config_lib.load_config(path)
@@ -108,7 +122,7 @@ def test_an_export_answers_as_the_trainer_does(path, spare_rows, tmp_path):
         f"data.batch_size={_ROWS}",
         "trainer.epochs=null",
         "trainer.max_steps=2",
-        "export.verify_rows=0",
+        f"export.verify_rows={_ROWS}",
         f"export.output_signatures=[{','.join(heads)}]",
         f"export.classify=[{','.join(heads)}]",
         f"export.regress=[{','.join(heads)}]",
@@ -143,8 +157,13 @@ def test_an_export_answers_as_the_trainer_does(path, spare_rows, tmp_path):
             for head in heads
         ),
     ]
-    answers = c_session.ask(version, requests)
-    for (key, _), answer, outputs in zip(requests, answers, expected, strict=True):
+    warmup = _warmup_requests(version, requests)
+    answers = c_session.ask(version, [*requests, *warmup])
+    for (key, _), answer in zip(warmup, answers[len(requests) :], strict=True):
+        assert {len(value) for value in answer.values()} == {_WARMUP_ROWS}, key
+    for (key, _), answer, outputs in zip(
+        requests, answers[: len(requests)], expected, strict=True
+    ):
         for name, value in outputs.items():
             np.testing.assert_allclose(
                 answer[name], value, rtol=1e-5, atol=1e-6, err_msg=f"{key} {name}"

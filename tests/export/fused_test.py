@@ -67,9 +67,9 @@ class FusedTest(testing.TestCase):
             lambda a, b: network({"a": a, "b": b}, base.Mode.PREDICT).predictions,
             input_signature=[spec, spec],
         )
-        function(tf.ones([5]), tf.ones([5]))
+        traced = function.get_concrete_function()
         with tempfile.TemporaryDirectory() as folder:
-            tf.saved_model.save(network, folder, signatures=function)
+            tf.saved_model.save(network, folder, signatures=traced)
             self.assertNotEmpty(_compiled_nodes(pathlib.Path(folder)))
             with self.assertRaisesRegex(errors.ExportError, "must be compiled by XLA"):
                 graph.check(pathlib.Path(folder))

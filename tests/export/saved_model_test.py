@@ -162,6 +162,7 @@ class ExportTest(testing.TestCase):
             kind = log.WhichOneof("log_type")
             request = getattr(log, kind).request
             warm[request.model_spec.signature_name] = (kind, request)
+        del methods["candidates"]  # A server that batches could not answer it.
         self.assertEqual(
             {key: f"{method}_log" for key, method in methods.items()},
             {key: kind for key, (kind, _) in warm.items()},

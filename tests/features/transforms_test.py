@@ -24,6 +24,24 @@ def test_clip():
         np.testing.assert_array_equal(applied(step), np.clip(VALUES, low, high))
 
 
+@pytest.mark.parametrize(
+    ("limits", "changed"),
+    [(((0, 2.5),), 4), (((None, 1),), 3), (((-1, None), (None, 1e5)), 2), ((), 0)],
+)
+def test_clipped_values_are_counted(limits, changed):
+    """NaN and what lies on a limit are not changed."""
+    values = np.append(VALUES, [[np.nan, 1.0]], axis=0).astype(np.float32)
+    steps = [TransformSpec(name="clip", min=low, max=high) for low, high in limits]
+    assert transforms.count_clipped(values, steps, {}).numpy() == changed
+
+
+def test_values_are_clipped_where_the_steps_before_have_brought_them():
+    steps = [TransformSpec(name="log1p"), TransformSpec(name="clip", max=2)]
+    steps.append(TransformSpec(name="bucketize", boundaries=(1,)))
+    expected = np.sum(np.sign(VALUES) * np.log1p(np.abs(VALUES)) > 2)
+    assert expected and transforms.count_clipped(VALUES, steps, {}) == expected
+
+
 def test_zscore_with_numbers_of_the_config_or_of_the_data():
     step = TransformSpec(name="zscore", mean=2.0, std=4.0)
     np.testing.assert_allclose(applied(step), (VALUES - 2) / 4, rtol=1e-6)

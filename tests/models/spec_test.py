@@ -2,8 +2,8 @@ import dataclasses
 
 import pytest
 
+from monolith_tf import imports
 from monolith_tf.models import base
-from monolith_tf.models import registry
 from monolith_tf.models import spec
 
 BLOCK = spec.BlockSpec(name="tower", layer="MLP", inputs=("all",))
@@ -113,6 +113,6 @@ def test_errors_of_blocks_and_heads():
 
 @pytest.mark.parametrize("path", spec.BUILT_IN.values())
 def test_registered_models_can_be_made(path):
-    class_ = registry.load_name(path, "model.name")
+    class_ = imports.load_name(path, "model.name")
     assert issubclass(class_, base.Model)
     assert dataclasses.is_dataclass(class_.Params)

@@ -2,6 +2,7 @@
 
 import shutil
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -25,6 +26,16 @@ def test_errors_of_the_graph_are_told_without_its_nodes(saved):
         r"could not be found\.$",
     ):
         model.run("regress", {"inputs": np.array([b""], object)})
+    model.close()
+
+
+def test_bytes_of_the_request_may_be_in_the_error(saved):
+    model = model_lib.Model(saved / "1")
+    with pytest.raises(
+        errors.RequestError, match=r"value: '\ufffd\ufffda'\.$"
+    ) as caught:
+        model.run("regress", {"inputs": np.array([b"\xff\xffa"], object)})
+    assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
     model.close()
 
 

@@ -67,7 +67,7 @@ def test_status_and_metadata_by_rest(rest):
         (
             "default:predict",
             {"signature_name": "x", "instances": [1]},
-            412,
+            400,
             "The model has no signature `x`. It has: `classify`, `regress`, "
             "`serving_default`, `text`.",
         ),

@@ -1,9 +1,13 @@
 """Rows of an export change by gRPC, and bad requests change nothing."""
 
+import http.client
+import json
+
 import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from monolith_tf import lineage as lineage_lib
 from monolith_tf.export import saved_model
@@ -12,6 +16,7 @@ from monolith_tf.lineage import Branch
 from monolith_tf.lineage import Lineage
 from monolith_tf.serving import changed_rows
 from monolith_tf.serving import errors
+from monolith_tf.serving import model as model_lib
 from monolith_tf.serving import update_client
 from monolith_tf.testing import small_network
 
@@ -92,6 +97,27 @@ def test_mutate_then_predict(client, sums):
     # Zeros take a row away; and the step comes with the last request.
     assert client.update(_rows([9], [[0, 0, 0]]), step=130).step == 130
     assert sums([7, 8, 9]) == [3, 1, 0]
+
+
+def test_updates_are_none_of_a_batchers_requests(exported, client, sums, monkeypatch):
+    asked = []
+    run = model_lib.Model.run
+
+    def spy(self, key, inputs, outputs):
+        asked.append((key, set(outputs)))
+        return run(self, key, inputs, outputs)
+
+    monkeypatch.setattr(model_lib.Model, "run", spy)
+    changed = _rows([7], [[1, 1, 1]])
+    assert client.update(changed, step=130) == update_client.Updated(0, 130)
+    assert sums([7]) == [3]
+    # It knows requests by their inputs and outputs, those of each signature.
+    (version,) = exported.iterdir()
+    content = (version / "saved_model.pb").read_bytes()
+    saved = saved_model_pb2.SavedModel.FromString(content)
+    signature = saved.meta_graphs[0].signature_def["update_embeddings"]
+    assert asked[0][0] == "update_embeddings"
+    assert set() < asked[0][1] < set(signature.outputs)
 
 
 def test_a_restarted_server_has_its_export(client, sums):
@@ -209,3 +235,47 @@ def test_a_job_that_went_back_goes_on_where_the_server_is_not_ahead(
     with pytest.raises(errors.ServingError, match="after this job went back"):
         client.update(_rows([7], [[1, 1, 1]]))
     assert sums([7]) == [6]
+
+
+def test_pages_of_other_sites_cannot_write_by_rest(server, sums):
+    own = f"127.0.0.1:{server.rest_port}"
+    body = {
+        "signature_name": "update_embeddings",
+        "inputs": {
+            "table": "user",
+            "ids": small_network.feature_ids("user", [7]).tolist(),
+            "rows": [[1, 0, 0]],
+            **{"step": 0, "token": 0, "lineage": "mine@0", "newest": 100},
+        },
+    }
+
+    def send(key="update_embeddings", **headers):
+        connection = http.client.HTTPConnection(own, timeout=10)
+        data = json.dumps(body | {"signature_name": key})
+        connection.request("POST", "/v1/models/default:predict", data, headers)
+        answer = connection.getresponse()
+        found = answer.status, json.load(answer)
+        connection.close()
+        return found
+
+    for headers in (
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": f"https://{own}"},
+        {"Origin": f"http://127.0.0.1:{server.rest_port + 1}"},
+        # A page whose name was made to lead here.
+        {"Origin": "http://evil.example:8501", "Host": "evil.example:8501"},
+    ):
+        status, answer = send(**headers)
+        assert status == 403
+        assert answer["error"] == (
+            "`update_embeddings` is not answered to pages of other sites. "
+            f"Received: Origin={headers['Origin']!r}."
+        )
+    assert sums([7]) == [6]
+    # To ask is free; what is wrong here is something else.
+    assert send("serving_default", Origin="http://evil.example")[0] == 400
+    assert send(Origin=f"http://{own}")[0] == 200
+    assert sums([7]) == [1]
+    assert send(Origin=f"http://localhost:{server.rest_port}")[0] == 200
+    assert send()[0] == 200

@@ -126,5 +126,6 @@ class Stepper(stepper_lib.Stepper):
             finite=np.bool_(self._finite),
             norm=np.float32(2.0),
             auxiliary={"half": np.float32(0.25 * steps)},
+            clipped={},
         )
         return stepper_lib.Taken(result, asked, run.progress.batch, 0.5)

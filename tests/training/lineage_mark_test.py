@@ -1,8 +1,12 @@
 """A job that goes back gets a line of its own, and one that goes on does not."""
 
+import json
+import shutil
+
 import pytest
 
 from monolith_tf import lineage as lineage_lib
+from monolith_tf import testing
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import lineage_mark
 
@@ -14,8 +18,13 @@ def _checkpoint(tmp_path, step, lineage=_JOB):
     return checkpoint_lib.Checkpoint(tmp_path, {"step": step, "state": state})
 
 
+def _branched(lineage, step):
+    """Whether a lineage is a new branch of the job's."""
+    *former, last = lineage.branches
+    return tuple(former) == _JOB.branches and last.step == step
+
+
 def test_a_job_that_goes_on_keeps_its_line(tmp_path):
-    assert lineage_mark.resumed(tmp_path, _checkpoint(tmp_path, 5)) == _JOB
     lineage_mark.write(tmp_path, _JOB, 5)
     assert lineage_mark.resumed(tmp_path, _checkpoint(tmp_path, 5)) == _JOB
     assert lineage_mark.resumed(tmp_path, _checkpoint(tmp_path, 6)) == _JOB
@@ -34,9 +43,49 @@ def test_a_job_that_had_been_further_branches_off(tmp_path):
     assert again != found
 
 
-def test_a_checkpoint_of_0_1_0_has_the_line_of_its_job(tmp_path):
+def test_a_copy_branches_off_and_its_original_does_not(tmp_path):
+    original = tmp_path / "original"
+    lineage_mark.write(original, _JOB, 5)
+    found = []
+    for name in ("copy", "another"):
+        shutil.copytree(original, tmp_path / name)
+        with testing.TestCase().assertLogs("absl", "WARNING") as logs:
+            found.append(
+                lineage_mark.resumed(tmp_path / name, _checkpoint(tmp_path, 5))
+            )
+        (line,) = logs.output
+        assert f"{tmp_path / name}/lineage.json is not where it was written" in line
+        assert "have rows of later steps than 5 must get a new export" in line
+        assert _branched(found[-1], 5)
+    assert found[0] != found[1]
+    assert lineage_mark.resumed(original, _checkpoint(tmp_path, 5)) == _JOB
+    # Once it has said so, the copy is a job as any other, wherever its folder goes.
+    lineage_mark.write(tmp_path / "copy", found[0], 6)
+    checkpoint = _checkpoint(tmp_path, 6, found[0])
+    (tmp_path / "copy").rename(tmp_path / "moved")
+    assert lineage_mark.resumed(tmp_path / "moved", checkpoint) == found[0]
+
+
+def test_the_same_place_of_another_device_is_a_copy(tmp_path):
+    lineage_mark.write(tmp_path, _JOB, 5)
+    path = tmp_path / "lineage.json"
+    inode = path.stat().st_ino
+    mark = json.loads(path.read_text())
+    mark["file"]["device"] += 1
+    path.write_text(json.dumps(mark))
+    assert path.stat().st_ino == inode
+    assert _branched(lineage_mark.resumed(tmp_path, _checkpoint(tmp_path, 5)), 5)
+
+
+def test_checkpoints_that_were_copied_alone_branch_off(tmp_path):
+    with testing.TestCase().assertLogs("absl", "WARNING") as logs:
+        found = lineage_mark.resumed(tmp_path, _checkpoint(tmp_path, 5))
+    assert "lineage.json is missing" in logs.output[0]
+    assert _branched(found, 5)
+    # Of 0.1.0 too, whose jobs had an identity alone.
     old = checkpoint_lib.Checkpoint(tmp_path, {"step": 5, "state": {"job": "old"}})
-    assert lineage_mark.resumed(tmp_path, old).to_json() == [["old", 0]]
+    *former, last = lineage_mark.resumed(tmp_path, old).to_json()
+    assert (former, last[1]) == ([["old", 0]], 5)
 
 
 def test_a_damaged_mark_is_an_error(tmp_path):

@@ -72,7 +72,6 @@ def call(
         tuple(tf.TensorSpec([size, *x.shape[1:]], x.dtype) for x in batched),
         tuple(tf.TensorSpec(w.shape, w.dtype) for w in weights),
         min_rows,
-        connected.cluster(),
     )
     outputs: Tensors = function(batched, weights)
     return outputs
@@ -103,20 +102,18 @@ def padded_size(size: Any, block: int) -> Any:
     return tf.maximum((size + step - 1) // step * step, 1)
 
 
-@functools.cache
+@connected.cached
 def _function(
     definition: Definition,
     batched: tuple[tf.TensorSpec, ...],
     weights: tuple[tf.TensorSpec, ...],
     min_rows: int,
-    cluster: bytes,
 ) -> Any:
     """Returns `_call` for tensors with these specs as a function that is traced once.
 
     Inside of a function, a tape does not follow the compiled one and keep all that it
     computes, but sees what the custom gradient leaves.
     """
-    del cluster  # A function for each.
     return tf.function(
         functools.partial(_call, definition, min_rows),
         input_signature=[list(batched), list(weights)],
@@ -184,7 +181,7 @@ def _padded(
 ) -> tuple[Any, Any]:
     """Applies the compiled function to a batch that is filled up with zeros."""
     rows = padded_size(size, definition.block_rows)
-    compiled = _compiled(definition, function, connected.cluster())
+    compiled = _compiled(definition, function)
     if isinstance(size, int) and size == rows:
         return compiled(by_row, others)
     # Neither copies where the batch has that size.
@@ -197,12 +194,9 @@ def _padded(
     ], rest
 
 
-@functools.cache
-def _compiled(
-    definition: Definition, function: Callable[..., Any], cluster: bytes
-) -> Any:
+@connected.cached
+def _compiled(definition: Definition, function: Callable[..., Any]) -> Any:
     """Returns one of the functions below, of one definition, compiled by XLA."""
-    del cluster  # A function for each.
     return tf.function(
         functools.partial(function, definition), autograph=False, jit_compile=True
     )

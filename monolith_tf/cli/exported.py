@@ -1,0 +1,147 @@
+"""The export that a user means, and how the files of its job are read."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import pydantic
+
+from monolith_tf import config as config_lib
+from monolith_tf.cli import errors
+from monolith_tf.cli import saved_model
+from monolith_tf.config import document
+from monolith_tf.config import overrides as overrides_lib
+from monolith_tf.data import spec as data_spec
+from monolith_tf.data.spec import DataSpec
+from monolith_tf.export import metadata
+from monolith_tf.export.errors import ExportError
+from monolith_tf.features.columns import ColumnType
+
+# Cells that `predict` of 0.1.0 took for a missing number.
+_NULLS_OF_0_1_0 = (
+    *("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND"),
+    *("1.#QNAN", "N/A", "NA", "NULL", "NaN", "n/a", "nan", "null"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """An export, and how its input is read.
+
+    Attributes:
+      path: The SavedModel's folder.
+      reading: A `DataSpec` without files.
+      columns: The raw features that it takes; None where it does not say.
+      is_old: Whether neither it nor a config says how to read: it is of 0.1.0.
+    """
+
+    path: pathlib.Path
+    reading: DataSpec
+    columns: Mapping[str, ColumnType] | None
+    is_old: bool
+
+    def columns_of(self, format_: str) -> Mapping[str, ColumnType] | None:
+        """Returns the raw features as they are read from files of a format."""
+        if self.columns is None or not self.is_old or format_ != "csv":
+            return self.columns
+        # An empty cell of strings was the empty string, whatever the default.
+        return {
+            name: dataclasses.replace(type_, default=None)
+            if type_.dtype == "string" and not type_.is_list
+            else type_
+            for name, type_ in self.columns.items()
+        }
+
+
+def find(model: str, overrides: Sequence[str] = ()) -> Exported:
+    """Finds an export.
+
+    Args:
+      model: A SavedModel's folder, one of versions, of which the highest number is
+        taken, a job's folder, or its config.
+      overrides: `data.key=value`, what to read otherwise than the job does; of a config
+        any of its values.
+
+    Raises:
+      ConfigError: If the config, or an override, cannot be used.
+      UsageError: If there is no export.
+    """
+    path = pathlib.Path(model)
+    if path.is_file() and path.suffix in (".yaml", ".yml"):
+        config = config_lib.load_config(path, overrides, data="ignored")
+        return _of_job(config, config.model_dir)
+    own = path / "config.yaml"
+    if own.is_file() and not saved_model.is_there(path):
+        config = config_lib.load_config(own, overrides, data="ignored")
+        return _of_job(config, path)
+    found = saved_model.find(path)
+    content = _metadata(found)
+    told = content.get("reading")
+    reading = told or {"null_values": _NULLS_OF_0_1_0}
+    return Exported(
+        path=found,
+        reading=_overridden(found, reading, overrides),
+        columns=_columns(content),
+        is_old=told is None,
+    )
+
+
+def _of_job(
+    config: config_lib.ExperimentConfig, model_dir: str | pathlib.Path
+) -> Exported:
+    directory = pathlib.Path(
+        config.export.directory or pathlib.Path(model_dir) / "export"
+    )
+    if not saved_model.is_there(directory):
+        raise errors.UsageError(
+            f"The job has no export in {directory}. Write one: `monolith-tf export "
+            "CONFIG`."
+        )
+    found = saved_model.find(directory)
+    return Exported(
+        path=found,
+        reading=DataSpec(**data_spec.reading_part(config.data)),
+        columns=_columns(_metadata(found)),
+        is_old=False,
+    )
+
+
+def _metadata(path: pathlib.Path) -> dict[str, Any]:
+    """Returns what an export says of itself; nothing where it is none of ours."""
+    return metadata.read(path) if metadata.is_there(path) else {}
+
+
+def _columns(content: Mapping[str, Any]) -> dict[str, ColumnType] | None:
+    if "columns" not in content:
+        return None
+    return {name: ColumnType(**told) for name, told in content["columns"].items()}
+
+
+def _overridden(
+    path: pathlib.Path, reading: Mapping[str, Any], overrides: Sequence[str]
+) -> DataSpec:
+    """Returns how files are read, by an export and what replaces some of it."""
+    known = data_spec.reading_part(DataSpec())
+    for key in reading:
+        if key not in known:
+            raise ExportError(
+                f"{path} wants files to be read by `{key}`, which this version of "
+                "monolith_tf does not know. Use the version that wrote it."
+            )
+    given = document.Document(str(path), {"data": dict(reading)}, {})
+    overrides_lib.apply(given, overrides)
+    values = given.data.pop("data")
+    wrong = [*given.data, *(f"data.{key}" for key in values or {} if key not in known)]
+    if wrong:
+        raise errors.UsageError(
+            f"`{wrong[0]}` says nothing of how files are read. What does: "
+            f"{', '.join(f'data.{key}' for key in known)}."
+        )
+    try:
+        return pydantic.TypeAdapter(DataSpec).validate_python(values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in ("data", *first["loc"]))
+        raise errors.UsageError(f"`{key}`: {first['msg']}") from None

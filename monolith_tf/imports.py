@@ -1,0 +1,39 @@
+"""What a config names as `package.module:Name`, imported."""
+
+import importlib
+import os
+import sys
+from typing import Any
+
+
+def load_name(path: str, key: str) -> Any:
+    """Imports what a config names as `package.module:Name`.
+
+    The current directory is searched too, as `python -m` does.
+
+    Args:
+      path: What to import.
+      key: Where the config says so, for the error message.
+
+    Raises:
+      ValueError: If there is no such module, or no such name in it.
+    """
+    module_name, _, name = path.partition(":")
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # A module that is there may import one that is not: that is another error.
+        if error.name and f"{module_name}.".startswith(f"{error.name}."):
+            raise ValueError(
+                f"`{key}`: there is no module `{module_name}`. Received: {path}. It is "
+                f"looked for on sys.path and in {here}."
+            ) from None
+        raise
+    if not hasattr(module, name):
+        raise ValueError(
+            f"`{key}`: module `{module_name}` has no `{name}`. Received: {path}."
+        )
+    return getattr(module, name)

@@ -1,0 +1,62 @@
+"""Tensors of gRPC requests, read without trusting what they say of themselves."""
+
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from monolith_tf.serving import errors
+
+MAX_EXPANDED_BYTES = 64 << 20
+"""Of a tensor whose message is much smaller, since its last value is repeated."""
+
+_MOST_TIMES = 8  # A value of eight bytes may take one in a message.
+
+
+def read(name: str, proto: Any, info: Any) -> np.ndarray:
+    """Returns the value of an input.
+
+    Args:
+      name: Of the input.
+      proto: A `TensorProto`.
+      info: The signature's `TensorInfo` of the input.
+
+    Raises:
+      RequestError: If it is not of the input's type, or no tensor at all.
+    """
+    if proto.dtype != info.dtype:
+        raise errors.bad_request(
+            f"`{name}` must be of the type {_type_name(info.dtype)}. "
+            f"Received: {_type_name(proto.dtype)}."
+        )
+    shape = [dim.size for dim in proto.tensor_shape.dim]
+    if proto.tensor_shape.unknown_rank or min(shape, default=0) < 0:
+        found = shape or "a shape of unknown rank"
+        raise errors.bad_request(
+            f"`{name}` must have a shape of sizes from 0 on. Received: {found}."
+        )
+    item_bytes = tf.as_dtype(proto.dtype).size or 8
+    # An empty tensor may be huge too, once a model makes a range of one of its sizes.
+    size = math.prod(max(1, dim) for dim in shape) * item_bytes
+    limit = max(MAX_EXPANDED_BYTES, _MOST_TIMES * proto.ByteSize())
+    if size > limit:
+        raise errors.bad_request(
+            f"`{name}` is too large for its message: its shape {_cut(shape)} takes "
+            f"more than {limit:,} bytes."
+        )
+    try:
+        return tf.make_ndarray(proto)
+    except Exception as error:  # Whatever its parts may raise, it is no tensor.
+        raise errors.bad_request(f"`{name}` is no tensor: {error}") from None
+
+
+def _type_name(number: int) -> str:
+    try:
+        return tf.as_dtype(number).name
+    except TypeError:
+        return f"an unknown type, {number}"
+
+
+def _cut(shape: list[int]) -> str:
+    return str(shape if len(shape) <= 8 else [*shape[:8], "..."])

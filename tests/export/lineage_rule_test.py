@@ -1,0 +1,83 @@
+"""Whose rows a served model takes: the graph decides as `lineage.accepts` does."""
+
+import hypothesis
+import tensorflow as tf
+from hypothesis import strategies as st
+
+from monolith_tf import lineage as lineage_lib
+from monolith_tf import testing
+from monolith_tf.export import updates as updates_lib
+from monolith_tf.lineage import Branch
+from monolith_tf.lineage import Lineage
+from monolith_tf.testing import small_network
+
+# Few of each, so that lines meet; one name begins with another.
+_BRANCHES = st.builds(Branch, st.sampled_from(["a", "b", "ab"]), st.integers(0, 4))
+_LINES = st.lists(_BRANCHES, max_size=3)
+
+
+@st.composite
+def _cases(draw):
+    """What is served, its newest step, whose rows come, of which step, and whether."""
+    served = draw(_LINES)
+    mine = draw(st.one_of(_LINES, _LINES.map(lambda more: served + more)))
+    steps = st.integers(0, 5)
+    return (
+        Lineage(tuple(served)),
+        draw(steps),
+        Lineage(tuple(mine)),
+        draw(steps),
+        draw(st.booleans()),
+    )
+
+
+def _expected(served, newest_served, mine, newest, changes):
+    """Whether a request is answered."""
+    if not changes and served == mine == Lineage():
+        return True  # An export without a job can be asked, and no more.
+    is_older = changes and served == mine and newest < newest_served
+    return lineage_lib.accepts(served, newest_served, mine) and not is_older
+
+
+class LineageRuleTest(testing.TestCase):
+    def test_the_graph_decides_as_the_function_does(self):
+        store = small_network.make().store
+        updates = updates_lib.Updates(store, [0], 0, Lineage())
+        ids, rows = tf.zeros([0], tf.int64), tf.zeros([0, 3])
+
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec([], tf.string),
+                *[tf.TensorSpec([], tf.int64)] * 2,
+            ]
+        )
+        def ask(lineage, newest, step):
+            token = tf.constant(0, tf.int64)
+            return updates.apply(
+                tf.constant("user"), ids, rows, step, token, lineage, newest
+            )
+
+        decided = set()
+
+        @hypothesis.settings(max_examples=300, deadline=None)
+        @hypothesis.given(_cases())
+        def decides_alike(case):
+            served, newest_served, mine, newest, changes = case
+            updates.lineage.assign(str(served))
+            updates.newest.assign(newest_served)
+            updates.step.assign(0)
+            try:
+                ask(str(mine), newest, int(changes))
+                answered = True
+            except tf.errors.InvalidArgumentError:
+                answered = False
+            assert answered == _expected(*case)
+            is_written = answered and changes
+            left = updates.lineage.numpy().decode(), int(updates.newest)
+            after = str(mine), max(newest_served, newest, 1)
+            assert left == (after if is_written else (str(served), newest_served))
+            assert int(updates.step) == int(is_written)
+            decided.add((answered, changes, len(mine.branches) > len(served.branches)))
+
+        decides_alike()
+        self.assertLen(decided, 8)  # Every kind came up.
