@@ -21,6 +21,7 @@ def _result(steps, loss_sum, norm, **auxiliary):
         finite=np.bool_(True),
         norm=np.float32(norm),
         auxiliary={name: np.float32(value) for name, value in auxiliary.items()},
+        clipped={},
     )
 
 
@@ -30,6 +31,7 @@ def test_a_new_run_has_seen_nothing():
         "batch": 0,
         "batch_size": 0,
         "examples": 0,
+        "clipped": {},
         "metrics": {},
         "best": {},
         "stop": "",

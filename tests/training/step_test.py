@@ -199,7 +199,7 @@ class TrainStepTest(testing.TestCase):
         result = _step(_Sum()).no_result()
         found = tf.nest.map_structure(lambda t: t.numpy().item(), result)
         self.assertEqual(
-            found, step_lib.LoopResult(0, 0, 0.0, True, 0.0, {"half": 0.0})
+            found, step_lib.LoopResult(0, 0, 0.0, True, 0.0, {"half": 0.0}, {})
         )
 
     def test_clips_sparse_gradients_of_dense_variables(self):

@@ -23,6 +23,7 @@ def _result(steps):
         finite=tf.constant(True),
         norm=tf.constant(0.0),
         auxiliary={},
+        clipped={},
     )
 
 
@@ -129,6 +130,7 @@ class _Counting:
             examples=tf.size(columns["x"], tf.int64),
             dense=[],
             rows={},
+            clipped={},
         )
 
 
