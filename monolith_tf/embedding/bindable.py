@@ -1,6 +1,7 @@
 """One trace for many shards: a function is given the variables that it works on."""
 
 from collections.abc import Hashable
+from collections.abc import Iterator
 from typing import Any
 from typing import ClassVar
 from typing import NamedTuple
@@ -62,19 +63,38 @@ class Cell:
         )
 
 
-def call(owner: Bindable, method: str, *arguments: Any) -> Any:
-    """`owner.method(*arguments)`, traced once for all owners that are alike.
+class Packed:
+    """All that is an owner's own, as one variable of handles.
 
-    Runs on the device that is in force, as one operation of the caller's graph.
+    So a call has two arguments, however much it works on: a graph of many calls would
+    be large, and take long to optimize. TensorFlow, which orders what is done to one
+    variable, does not see the others; it orders calls by the second argument.
 
     Args:
-      owner: Whose method it is.
-      method: Its name. It works on tensors, and on what is the owner's own.
-      *arguments: Structures of tensors.
+      owner: Lives no longer than this.
     """
-    arguments = tf.nest.map_structure(tf.convert_to_tensor, arguments)
-    specs = tf.nest.map_structure(_spec, arguments)
-    return _function(_form(owner), method, specs)(_tensors(owner), arguments)
+
+    def __init__(self, owner: Bindable) -> None:
+        self.form = _form(owner)
+        self._handles = tf.Variable(
+            tf.stack(_handles(owner)), dtype=tf.resource, trainable=False
+        )
+        self._order = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    def call(self, method: str, *arguments: Any, writes: bool = True) -> Any:
+        """`owner.method(*arguments)`, traced once for all owners that are alike.
+
+        Runs on the device that is in force, as one operation of the caller's graph.
+
+        Args:
+          method: Its name. It works on tensors, and on what is the owner's own.
+          *arguments: Structures of tensors.
+          writes: Whether it changes what is the owner's own.
+        """
+        arguments = tf.nest.map_structure(tf.convert_to_tensor, arguments)
+        specs = tf.nest.map_structure(_spec, arguments)
+        function = _function(self.form, method, specs, writes)
+        return function(self._handles.handle, self._order.handle, arguments)
 
 
 class _Form(NamedTuple):
@@ -107,33 +127,34 @@ def _spec(value: Tensor) -> tf.TensorSpec:
     return tf.TensorSpec(None if rank is None else [None] * rank, value.dtype)
 
 
-def _tensors(value: Any) -> Any:
-    """What is an owner's own, as a structure of tensors."""
+def _handles(value: Any) -> list[Tensor]:
+    """Of what is an owner's own, in the order of its form."""
     if isinstance(value, Bindable):
-        return tuple(_tensors(getattr(value, name)) for name in value.own)
+        own = [getattr(value, name) for name in value.own]
+        return [handle for each in own for handle in _handles(each)]
     if isinstance(value, dict):
-        return tuple(map(_tensors, value.values()))
+        return [handle for each in value.values() for handle in _handles(each)]
     if isinstance(value, tf.Variable):
-        return value.handle
-    return () if value is None else value
+        return [value.handle]
+    return [] if value is None else [value]
 
 
-def _specs(form: Any) -> Any:
-    """Those of `_tensors`."""
+def _size(form: Any) -> int:
+    """How many handles there are."""
     if isinstance(form, _Form):
-        return tuple(map(_specs, form.own))
-    if isinstance(form, _CellForm):
-        return tf.TensorSpec([], tf.resource)
-    return () if form is None else form
+        return sum(map(_size, form.own))
+    return 0 if form is None else 1
 
 
-def _bound(form: Any, tensors: Any) -> Any:
+def _bound(form: Any, handles: Iterator[Tensor]) -> Any:
     """An owner with other variables."""
+    if form is None:
+        return None
     if isinstance(form, _CellForm):
-        return Cell(tensors, *form)
+        return Cell(next(handles), *form)
     if not isinstance(form, _Form):
-        return None if form is None else tensors
-    own = [_bound(each, given) for each, given in zip(form.own, tensors, strict=True)]
+        return next(handles)
+    own = [_bound(each, handles) for each in form.own]
     if form.type is dict:
         return dict(zip(form.shared, own, strict=True))
     made = object.__new__(form.type)
@@ -144,14 +165,20 @@ def _bound(form: Any, tensors: Any) -> Any:
 
 
 @connected.cached
-def _function(form: _Form, method: str, specs: Any) -> Any:
-    def function(tensors: Any, arguments: Any) -> Any:
-        return getattr(_bound(form, tensors), method)(*arguments)
+def _function(form: _Form, method: str, specs: Any, writes: bool) -> Any:
+    def function(packed: Tensor, order: Tensor, arguments: Any) -> Any:
+        cell = Cell(order, tf.int64, 0)
+        # What it returns does not matter, only whether it writes.
+        cell.assign_add(0) if writes else cell.read_value()
+        handles = tf.raw_ops.ReadVariableOp(resource=packed, dtype=tf.resource)
+        owner = _bound(form, iter(tf.unstack(handles, num=_size(form))))
+        return getattr(owner, method)(*arguments)
 
+    resource = tf.TensorSpec([], tf.resource)
     with tf.init_scope(), tf.device(None):
         return tf.function(
             function,
             autograph=False,
             # A part of each graph that calls it would make those large.
             experimental_attributes={"_noinline": True},
-        ).get_concrete_function(_specs(form), specs)
+        ).get_concrete_function(resource, resource, specs)

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from monolith_tf.embedding import bindable
 from monolith_tf.embedding import group_kind
 from monolith_tf.embedding import layout
 from monolith_tf.embedding import row_update
@@ -59,7 +58,10 @@ class KeyedRows:
         Args:
           keys: `[n]`, int64, not necessarily distinct.
         """
-        return self._find(keys, ()).weights
+        keys = tf.convert_to_tensor(keys, tf.int64)
+        with tf.device(HOST):
+            rows = self._shard.packed.call("read", keys, writes=False)
+        return tf.ensure_shape(rows, [None, self.group.dim])
 
     def lookup(self, keys: Tensor, *, insert: bool) -> PulledShard:
         """Finds the rows of distinct keys.
@@ -96,9 +98,8 @@ class KeyedRows:
           The number of rows updated, when they are.
         """
         with tf.device(HOST):
-            return bindable.call(
-                self._shard, "apply_gradients", found, gradients, Clock(step, ())
-            )
+            clock = Clock(step, ())
+            return self._shard.packed.call("apply_gradients", found, gradients, clock)
 
     def num_rows(self) -> int:
         """How many keys have a row."""
@@ -133,9 +134,8 @@ class KeyedRows:
     def _find(self, keys: Tensor, clock: Clock | tuple[()]) -> PulledShard:
         keys = tf.convert_to_tensor(keys, tf.int64)
         with tf.device(HOST):
-            found, rows = bindable.call(
-                self._shard, "lookup", PulledShard((), keys, ()), clock
-            )
+            asked = PulledShard((), keys, ())
+            found = self._shard.packed.call("lookup", asked, clock)
         # One trace for all tables does not know how wide a row is.
-        rows = tf.ensure_shape(rows, [None, self.group.dim])
-        return found._replace(ids=keys, weights=rows)
+        rows = tf.ensure_shape(found.weights, [None, self.group.dim])
+        return PulledShard((), keys, ())._replace(**found._asdict() | {"weights": rows})

@@ -6,7 +6,9 @@ shard's lock.
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from typing import Any
 from typing import ClassVar
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -17,6 +19,16 @@ from monolith_tf.embedding.pulled import PulledShard
 from monolith_tf.embedding.shard_rows import Clock
 from monolith_tf.embedding.shard_rows import ShardRows
 from monolith_tf.types import Tensor
+
+
+class Found(NamedTuple):
+    """What a lookup finds: three parts of a `PulledShard`, and weights."""
+
+    numbers: Tensor
+    generation: Tensor
+    version: Tensor
+    weights: Tensor
+
 
 _ROWS, _INSERTED, _REFUSED, _OVERFLOW, _DROPPED = range(5)
 
@@ -45,25 +57,27 @@ class Shard(ShardRows):
         capacity: int,
         is_raw: bool = False,
     ) -> None:
+        self._is_exact = is_exact
         super().__init__(
             group, device=device, capacity=capacity, seed=seed, is_raw=is_raw
         )
-        self._is_exact = is_exact
         # A push may take the weights that the lookup read: their version says whether
         # they still hold, if all rows were there and updates do not race.
         self.reuses_weights = is_exact and not group.inserts_at_push
 
-    def lookup(
-        self, batch: PulledShard, clock: Clock | tuple[()]
-    ) -> tuple[PulledShard, Tensor]:
-        """Finds rows; to be called by `bindable.call`, as `apply_gradients` is.
+    # What follows is called by `packed.call`. Each returns only what all its callers
+    # use: TensorFlow would make another function where an output is not used.
+
+    def read(self, ids: Tensor) -> Tensor:
+        """Weights of ids, `[n, group.dim]`; zeros for an id without a row."""
+        return self.rows.read("weights", self.index.find(ids))
+
+    def lookup(self, batch: PulledShard, clock: Clock | tuple[()]) -> Found:
+        """Finds rows.
 
         Args:
           batch: Distinct ids and their counts.
-          clock: When; `()` outside of training, when nothing is inserted.
-
-        Returns:
-          The batch with row numbers, and the weights, `[n, group.dim]`.
+          clock: When; `()` where nothing is to be inserted.
         """
         inserts = [table.unknown == "insert" for table in self.group.tables]
         # Counts are read before what they vouch for: at worst it is looked up again.
@@ -87,8 +101,11 @@ class Shard(ShardRows):
         # Gradients wait for the numbers, and so for the rows to be read.
         with tf.control_dependencies([weights]):
             numbers = tf.identity(numbers)
-        batch = batch._replace(numbers=numbers, generation=generation, version=version)
-        return batch, weights
+        return Found(numbers, generation, version, weights)
+
+    def push(self, *arguments: Any) -> None:
+        """Does what `apply_gradients` does."""
+        self.apply_gradients(*arguments)
 
     def apply_gradients(
         self,

@@ -17,6 +17,7 @@ from monolith_tf.embedding import admission
 from monolith_tf.embedding import expiry
 from monolith_tf.embedding import group_kind
 from monolith_tf.embedding.bindable import Bindable
+from monolith_tf.embedding.bindable import Packed
 from monolith_tf.embedding.checkpoint_files import Chunk
 from monolith_tf.embedding.layout import Group
 from monolith_tf.embedding.row_blocks import MAX_ROWS
@@ -114,6 +115,7 @@ class ShardRows(Bindable):
                 tf.constant([0], tf.int64),
                 {"weights": tf.zeros([1, group.dim]), "ids": [-1]},
             )
+            self.packed = Packed(self)
         self.ages = expiry.Ages(group)
         self.next_expiry = self.ages.never_looked()
         self.looked_at_secs = -math.inf  # When expiry was last looked for.

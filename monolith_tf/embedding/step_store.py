@@ -7,7 +7,6 @@ from typing import Literal
 
 import tensorflow as tf
 
-from monolith_tf.embedding import bindable
 from monolith_tf.embedding import expansion
 from monolith_tf.embedding import layout
 from monolith_tf.embedding import routing
@@ -165,7 +164,8 @@ class StepStore(tf.Module):
                 if not isinstance(part.places, tuple):
                     of_shard = tf.gather(gradient, part.places)
                 part = part._replace(places=())
-                _at(shard, "apply_gradients", part, of_shard, clock, scale)
+                with tf.device(shard.device):
+                    shard.packed.call("push", part, of_shard, clock, scale)
 
     @tf.autograph.experimental.do_not_convert
     def counters(self) -> dict[str, Tensor]:
@@ -210,36 +210,32 @@ class StepStore(tf.Module):
     def _pull(
         self, name: str, batch: Distinct, clock: Clock | None
     ) -> tuple[Tensor, tuple[PulledShard, ...]]:
-        """Weights of a group's distinct ids, and what each of its shards found."""
+        """Weights of a group's distinct ids, and what each of its shards found.
+
+        One call for each shard, where it lives: as a part of the graph here, each of
+        its branches would send messages to and fro.
+        """
         found, rows = [], []
         parts = routing.partition(batch, self.placement.num_shards)
         for shard, part in zip(self._shards[name], parts, strict=True):
-            pulled, weights = _at(
-                shard, "lookup", part._replace(places=()), clock or ()
-            )
+            if clock is None:
+                with tf.device(shard.device):
+                    weights = shard.packed.call("read", part.ids, writes=False)
+            else:
+                with tf.device(shard.device):
+                    asked = part._replace(places=())
+                    result = shard.packed.call("lookup", asked, clock)
+                weights = result.weights
+                part = part._replace(**result._asdict())
+            # One trace for all groups does not know how wide a row is.
             weights = tf.ensure_shape(weights, [None, shard.group.dim])
-            # What is here already need not come back.
-            part = pulled._replace(places=part.places, ids=part.ids, counts=part.counts)
-            # Weights that need not travel back from another machine.
-            is_kept = (
-                clock is not None
-                and self.placement.devices is None
-                and shard.reuses_weights
-            )
-            found.append(part._replace(weights=weights) if is_kept else part)
+            # Weights that need not travel back from another machine are kept.
+            is_kept = self.placement.devices is None and shard.reuses_weights
+            found.append(part._replace(weights=weights if is_kept else ()))
             rows.append(weights)
         if len(rows) == 1:
             return rows[0], tuple(found)
         return tf.dynamic_stitch([part.places for part in found], rows), tuple(found)
-
-
-def _at(shard: Shard, method: str, *arguments: Any) -> Any:
-    """Calls a method where a shard lives: one call over there.
-
-    As a part of the graph here, each of its branches would send messages to and fro.
-    """
-    with tf.device(shard.device):
-        return bindable.call(shard, method, *arguments)
 
 
 def _checked(name: str, gradient: Tensor, rows: Tensor) -> Tensor:

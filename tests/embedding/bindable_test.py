@@ -24,6 +24,7 @@ class _Counter(bindable.Bindable):
         self._count = tf.Variable([0] * size, dtype=tf.int64, trainable=False)
         self._seen = IdTable()
         self._limits = {"high": tf.Variable(limit, dtype=tf.int64, trainable=False)}
+        self.packed = bindable.Packed(self)
 
     def add(self, ids):
         _TRACES.append(self._factor)
@@ -50,17 +51,17 @@ class CallTest(testing.TestCase):
 
     def test_each_works_on_its_own_by_one_trace(self):
         first, second = _Counter(3), _Counter(3, limit=50, size=2)
-        self.assertAllEqual(bindable.call(first, "add", _ids(1, 2)), [9])
-        self.assertAllEqual(bindable.call(second, "add", _ids(20)), [50, 50])
-        self.assertAllEqual(bindable.call(first, "add", _ids(4)), [21])
+        self.assertAllEqual(first.packed.call("add", _ids(1, 2)), [9])
+        self.assertAllEqual(second.packed.call("add", _ids(20)), [50, 50])
+        self.assertAllEqual(first.packed.call("add", _ids(4)), [21])
         self.assertAllEqual(first._count, [21])
         self.assertAllEqual(second._count, [60, 60])
         self.assertAllEqual(second._seen.lookup(_ids(1, 20)), [0, 20])
         self.assertEqual(_TRACES, [3])
 
     def test_what_is_shared_makes_another_trace(self):
-        self.assertAllEqual(bindable.call(_Counter(5), "add", _ids(1)), [5])
-        self.assertAllEqual(bindable.call(_Counter(7), "add", _ids(1)), [7])
+        self.assertAllEqual(_Counter(5).packed.call("add", _ids(1)), [5])
+        self.assertAllEqual(_Counter(7).packed.call("add", _ids(1)), [7])
         self.assertEqual(_TRACES, [5, 7])
 
     def test_in_a_graph_calls_of_one_object_keep_their_order(self):
@@ -68,8 +69,8 @@ class CallTest(testing.TestCase):
 
         @tf.function
         def twice(ids):
-            first = bindable.call(counter, "add", ids)
-            return first, bindable.call(counter, "add", ids + 1)
+            first = counter.packed.call("add", ids)
+            return first, counter.packed.call("add", ids + 1)
 
         first, second = twice(_ids(1))
         self.assertAllEqual([first, second], [[11], [33]])
