@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import gc
 from collections.abc import Mapping
 from typing import Any
 from typing import Literal
@@ -177,7 +178,11 @@ class Job:
         """
         if not anew and self._made is not None and self._made[0] == fixed:
             return self._made[1]
-        self._made = None  # Frees the former before another takes memory.
+        if self._made is not None:
+            # Frees the former, which is in reference cycles, before another takes
+            # memory.
+            self._made = None
+            gc.collect()
         config = self.config
         tf_keras.utils.set_random_seed(config.seed)
         encoder = encode.FeatureEncoder(
