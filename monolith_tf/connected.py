@@ -27,7 +27,7 @@ def cached(make: Callable[_Args, _Result]) -> Callable[_Args, _Result]:
 
     @functools.wraps(make)
     def of_present_cluster(*args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
-        return of_cluster(_cluster(), *args, **kwargs)
+        return of_cluster(_cluster(), *args, **kwargs)  # type: ignore[arg-type]
 
     return of_present_cluster
 

@@ -27,6 +27,7 @@ def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(function)
+    @tf.autograph.experimental.do_not_convert
     def decorated(*arguments: Any) -> Any:
         if tf.executing_eagerly():
             return tf.custom_gradient(function)(*arguments)
@@ -39,6 +40,7 @@ def _in_graph(function: Callable[..., Any], arguments: list[Tensor]) -> Any:
     values, gradient_of = function(*arguments)
     flat = tf.nest.flatten(values)
 
+    @tf.autograph.experimental.do_not_convert
     def gradient(*upstream: Tensor) -> list[Tensor | None]:
         found = gradient_of(*upstream[: len(flat)])
         found = list(found) if isinstance(found, list | tuple) else [found]

@@ -1,4 +1,4 @@
-"""Paths of this machine, told from URLs, which nothing here can open."""
+"""Paths of this machine, and how they differ from URLs, which nothing can open."""
 
 import os
 import re

@@ -211,10 +211,10 @@ def show_saved_model(path: pathlib.Path) -> None:
     prefix = path / "variables" / "variables"
     if prefix.with_name("variables.index").exists():
         try:
-            told = metadata.read(path)["tables"]
+            described = metadata.read(path)["tables"]
         except ExportError:
-            told = {}
-        names = {table["slot"]: name for name, table in told.items()}
+            described = {}
+        names = {table["slot"]: name for name, table in described.items()}
         _show_stored(tf.train.load_checkpoint(str(prefix)), names)
 
 

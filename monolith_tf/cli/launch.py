@@ -11,11 +11,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from monolith_tf.cli import errors
+from monolith_tf.cli import option_types
 from monolith_tf.cli import progress
 
 if TYPE_CHECKING:
     from monolith_tf.config import schema
     from monolith_tf.distribute.spec import ClusterSpec
+
+_TASKS = option_types.whole(1, 10_000)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,10 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "overrides", nargs="*", metavar="KEY=VALUE", help="replaces a value of CONFIG"
     )
     parser.add_argument(
-        "--ps", type=int, metavar="N", help="parameter servers, in place of cluster.ps"
+        "--ps",
+        type=_TASKS,
+        metavar="N",
+        help="parameter servers, in place of cluster.ps",
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="workers, in place of cluster.workers"
+        "--workers",
+        type=_TASKS,
+        metavar="N",
+        help="workers, in place of cluster.workers",
     )
     parser.add_argument(
         "--evaluator",
@@ -37,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-restarts",
-        type=int,
+        type=option_types.whole(0),
         default=3,
         metavar="N",
         help="how often in a row a task is started again (default: 3)",
@@ -61,8 +70,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the sub-command and returns the exit code."""
     overrides = [*arguments.overrides, *_cluster_overrides(arguments)]
-    if arguments.max_restarts < 0:
-        raise errors.UsageError("--max-restarts must not be negative.")
     if arguments.target == "kubernetes":
         return _print_manifests(arguments, overrides)
     for name in ("image", "flavor"):
@@ -92,11 +99,12 @@ def _run_here(arguments: argparse.Namespace, overrides: list[str]) -> int:
     )
     progress.attach_log(view, verbose=arguments.verbose)
     command = [sys.executable, "-m", "monolith_tf", "train", arguments.config]
+    passed_on = [f"--{o}" for o in ("verbose", "debug") if getattr(arguments, o)]
     job = local.LocalCluster(
         local.local_tasks(
             ps=cluster.ps, workers=cluster.workers, evaluator=cluster.evaluator
         ),
-        [*command, *overrides, *(["--verbose"] if arguments.verbose else [])],
+        [*command, *overrides, *passed_on],
         model_dir,
         max_restarts=arguments.max_restarts,
         hang_timeout=cluster.hang_timeout,

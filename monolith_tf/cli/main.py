@@ -19,6 +19,7 @@ from monolith_tf.cli import evaluate
 from monolith_tf.cli import export
 from monolith_tf.cli import inspect
 from monolith_tf.cli import launch
+from monolith_tf.cli import origin
 from monolith_tf.cli import predict
 from monolith_tf.cli import progress
 from monolith_tf.cli import publish
@@ -27,7 +28,7 @@ from monolith_tf.cli import train
 from monolith_tf.distribute import exits
 from monolith_tf.distribute import task
 
-_COMMANDS = {
+SUB_COMMANDS = {
     "train": train,
     "launch": launch,
     "evaluate": evaluate,
@@ -97,7 +98,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", title="commands"
     )
-    for name, module in _COMMANDS.items():
+    for name, module in SUB_COMMANDS.items():
         summary = (module.__doc__ or "").partition("\n")[0]
         sub_parser = commands.add_parser(
             name,
@@ -138,7 +139,7 @@ def main(arguments: argparse.Namespace) -> int:
         logging.set_verbosity(logging.INFO)
     try:
         _check_paths(arguments)
-        return _COMMANDS[arguments.command].run(arguments)
+        return SUB_COMMANDS[arguments.command].run(arguments)
     except KeyboardInterrupt as error:
         _complain(str(error) or "Interrupted.")
         return errors.INTERRUPTED
@@ -178,14 +179,18 @@ def _failed(error: Exception, *, debug: bool) -> int:
     if config_errors is not None and isinstance(error, config_errors.ConfigError):
         _complain(str(error))
         return errors.WRONG_USE
-    if isinstance(error, OSError | ValueError | ArithmeticError):
-        _complain(f"error: {error}")
+    found = origin.find(error)
+    kinds = OSError | ValueError | ArithmeticError | MemoryError
+    foreseen = isinstance(found.error, kinds)
+    if foreseen:
+        _complain(f"error: {found.message or type(found.error).__name__}")
     else:
-        # An error nobody foresaw. TensorFlow's messages may fill a screen.
-        lines = str(error).strip().splitlines()[:_MESSAGE_LINES]
-        _complain(f"error: {type(error).__name__}: " + "\n".join(lines))
-        if not debug:
-            _complain("Add --debug to see where it comes from.")
+        lines = found.message.strip().splitlines()[-_MESSAGE_LINES:]
+        _complain(f"error: {type(found.error).__name__}: " + "\n".join(lines))
+    if found.place:
+        _complain(f"  {found.place}")
+    if not debug and (found.place or not foreseen):
+        _complain("Add --debug to see the whole traceback.")
     return errors.FAILED
 
 

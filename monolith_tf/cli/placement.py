@@ -1,4 +1,4 @@
-"""What embedding tables take, told from the config alone."""
+"""What embedding tables take, by the config alone."""
 
 import dataclasses
 import math

@@ -13,6 +13,7 @@ import sys
 import pyarrow as pa
 
 from monolith_tf.cli import errors
+from monolith_tf.cli import option_types
 from monolith_tf.cli import tables
 
 _SHOWN_ROWS = 3
@@ -55,10 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--batch-size",
-        type=int,
+        type=option_types.whole(1),
         default=4096,
         metavar="N",
-        help="rows per request at most",
+        help="rows per request at most (default: 4096)",
     )
 
 
@@ -68,8 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
     from monolith_tf.cli import output_files
     from monolith_tf.data import prediction_rows
 
-    if arguments.batch_size < 1:
-        raise errors.UsageError("--batch-size must be at least 1.")
     found = exported.find(arguments.saved_model, arguments.overrides)
     try:
         spec = prediction_rows.spec_for(found.reading, arguments.input)

@@ -29,7 +29,7 @@ class Estimate:
         self._begin = clock()
 
     def remaining_secs(self, step: int) -> float | None:
-        """Returns seconds to go at `step`, or None where that cannot be told."""
+        """Returns seconds to go at `step`, or None where that is not known."""
         taken = step - self._first_step
         if self._total_steps is None or taken <= 0:
             return None

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from monolith_tf.cli import errors
+from monolith_tf.cli import option_types
 from monolith_tf.cli import tables
 from monolith_tf.cli import tls
 
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model_dir", metavar="MODEL_DIR", help="a job's folder")
     parser.add_argument(
         "--to",
+        type=option_types.address,
         action="append",
         required=True,
         metavar="HOST:PORT",
@@ -34,14 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--patience-secs",
-        type=float,
+        type=option_types.seconds_or_none,
         default=60.0,
         metavar="SECS",
         help="how long to wait for a server that does not answer (default: 60)",
     )
     parser.add_argument(
         "--every",
-        type=float,
+        type=option_types.seconds,
         metavar="SECS",
         help="do it again and again, with a pause of so many seconds",
     )
@@ -87,7 +89,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _show(outcomes: Mapping[str, Any]) -> int:
     """Says what became of each server; returns the exit code."""
     failed = {a: found for a, found in outcomes.items() if isinstance(found, Exception)}
-    rows = [[a, *found] for a, found in outcomes.items() if a not in failed]
+    rows = [
+        [a, str(found.version), *found[1:]]
+        for a, found in outcomes.items()
+        if a not in failed
+    ]
     if rows:
         titles = ["server", "version", "from step", "to step"]
         titles += ["rows", "removed", "new ids"]

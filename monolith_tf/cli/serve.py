@@ -12,6 +12,7 @@ import threading
 from typing import Any
 
 from monolith_tf.cli import errors
+from monolith_tf.cli import option_types
 from monolith_tf.cli import tls
 
 
@@ -19,16 +20,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what the sub-command takes."""
     parser.add_argument("export_dir", metavar="EXPORT_DIR", help="a folder of versions")
     parser.add_argument(
-        "--port", type=int, default=8500, metavar="P", help="for gRPC (default: 8500)"
+        "--port",
+        type=option_types.port,
+        default=8500,
+        metavar="P",
+        help="for gRPC (default: 8500)",
     )
     parser.add_argument(
         "--rest-port",
-        type=int,
+        type=option_types.port,
         metavar="Q",
         help="for HTTP (default: none)",
     )
     parser.add_argument(
         "--host",
+        type=option_types.host,
         default="127.0.0.1",
         metavar="ADDRESS",
         help="where to listen (default: 127.0.0.1, for this machine alone)",
@@ -41,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--poll-secs",
-        type=float,
+        type=option_types.seconds,
         default=1.0,
         metavar="SECS",
         help="between looks for a new version (default: 1)",
@@ -58,8 +64,6 @@ def run(arguments: argparse.Namespace) -> int:
     from monolith_tf.cli import quiet
     from monolith_tf.cli import serving_extra
 
-    if arguments.poll_secs <= 0:
-        raise errors.UsageError("--poll-secs must be above 0.")
     tls.check(arguments)
     if arguments.tls_ca is not None and arguments.tls_cert is None:
         raise errors.UsageError(
@@ -78,14 +82,16 @@ def run(arguments: argparse.Namespace) -> int:
         poll_secs=arguments.poll_secs,
         tls=tls.read(arguments),
     ) as server:
+        host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+        scheme = "https" if arguments.tls_cert else "http"
         lines = [
             f"Serving version {server.versions.version} of {arguments.export_dir} as "
             f"`{arguments.name}`:",
-            f"  gRPC {arguments.host}:{server.port}",
+            f"  gRPC {host}:{server.port}",
         ]
         if server.rest_port is not None:
             lines.append(
-                f"  REST http{'s' if arguments.tls_cert else ''}://{arguments.host}:{server.rest_port}/v1/models/"
+                f"  REST {scheme}://{host}:{server.rest_port}/v1/models/"
                 f"{arguments.name}:predict"
             )
         sys.stdout.write("\n".join([*lines, "Ctrl-C stops it.\n"]))

@@ -1,4 +1,4 @@
-"""Shows what a running job tells."""
+"""Shows what a running job reports."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -8,7 +8,9 @@ from typing import TypeAlias
 
 from monolith_tf.config import document
 from monolith_tf.config import errors
+from monolith_tf.config import export_checks
 from monolith_tf.config import model_checks
+from monolith_tf.config import model_params
 from monolith_tf.config import schema
 from monolith_tf.training import spec as training
 
@@ -54,6 +56,7 @@ def check(
             *_metrics(config),
             *_evaluations(config),
             *model_checks.check(config),
+            *export_checks.check(config),
         )
     ]
     if data != "ignored" and not problems:
@@ -106,6 +109,13 @@ def _tables(config: schema.ExperimentConfig) -> Complaints:
                 ("tables", index),
                 f"no feature uses the table `{table.name}`. Remove it.",
             )
+    for index, name in enumerate(config.trainer.drop_tables):
+        if name in used:
+            yield (
+                ("trainer", "drop_tables", index),
+                f"a feature uses the table `{name}`. Remove it here, or give the "
+                "feature another table.",
+            )
     if config.default_table is not None and config.default_table.slot is not None:
         yield (
             ("default_table", "slot"),
@@ -139,7 +149,7 @@ def _metrics(config: schema.ExperimentConfig) -> Complaints:
             yield (
                 ("metrics", index),
                 f"`{name}` compares rows of one group. Set `group_by` to the feature "
-                "that tells the groups apart, such as the user.",
+                "whose ids are the groups, such as the user.",
             )
     if config.group_by is None:
         return
@@ -205,11 +215,10 @@ def watchable_metrics(config: schema.ExperimentConfig) -> Iterable[str]:
     """Returns what a metric of the evaluations may be called.
 
     These are `head/metric` for all heads and metrics, the metric alone where there is
-    one head, and `loss`. Heads are named after their labels unless the model says
-    otherwise.
+    one head, and `loss`. Heads of a class of your own are taken to be named after the
+    labels.
     """
-    heads = [head.name or head.label for head in config.model.heads]
-    heads = heads or [label.name for label in config.labels]
+    heads = model_params.heads(config) or [label.name for label in config.labels]
     names = [f"{head}/{metric}" for head in heads for metric in config.metrics]
     if len(heads) == 1:
         names.extend(config.metrics)

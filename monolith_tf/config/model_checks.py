@@ -1,10 +1,11 @@
-"""Checks of a model that is assembled from the config."""
+"""Checks of the model: a registered one's parameters, an assembled one's blocks."""
 
 from collections.abc import Iterator
 from typing import TypeAlias
 
 from monolith_tf import layers
 from monolith_tf.config import errors
+from monolith_tf.config import model_params
 from monolith_tf.config import schema
 from monolith_tf.models import spec as models
 
@@ -28,6 +29,7 @@ def check(config: schema.ExperimentConfig) -> Complaints:
                 path = ("model", "heads", index, key)
                 near = errors.did_you_mean(label, labels)
                 yield path, f"there is no label `{label}`.{near}"
+    yield from model_params.check(config)
     yield from _groups(config)
     yield from _blocks(config)
 

@@ -42,14 +42,14 @@ class Place(NamedTuple):
     choices: tuple[Choice, ...]
 
 
-def walk(kind: Any, location: Sequence[str | int]) -> Place:
+def walk(kind: Any, location: Sequence[str | int], path: errors.Path = ()) -> Place:
     """Follows a validator's error location through a type.
 
     Args:
       kind: The type of the root.
       location: Keys, list indices, and names of union members in between.
+      path: Where the root is in the config.
     """
-    path: errors.Path = ()
     owner: type | None = None
     choices: list[Choice] = []
     kind = strip(kind)

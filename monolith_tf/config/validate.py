@@ -15,9 +15,9 @@ from monolith_tf.config import shapes
 
 
 @functools.cache
-def adapter() -> pydantic.TypeAdapter[schema.ExperimentConfig]:
-    """Returns the validator of configs."""
-    return pydantic.TypeAdapter(schema.ExperimentConfig)
+def adapter(kind: type = schema.ExperimentConfig) -> pydantic.TypeAdapter[Any]:
+    """Returns the validator of configs, or that of another dataclass."""
+    return pydantic.TypeAdapter(kind)
 
 
 def validate(config: document.Document) -> schema.ExperimentConfig:
@@ -29,32 +29,49 @@ def validate(config: document.Document) -> schema.ExperimentConfig:
     Raises:
       ConfigError: If the values do not fit the specs, or a spec refuses them.
     """
+    return validate_as(schema.ExperimentConfig, config)
+
+
+def validate_as(kind: type, config: document.Document, path: errors.Path = ()) -> Any:
+    """Returns what a part of a config describes.
+
+    Args:
+      kind: A dataclass.
+      config: Plain values.
+      path: Where the part is.
+
+    Raises:
+      ConfigError: If the values do not fit `kind`, or it refuses them.
+    """
     try:
-        spec = adapter().validate_python(config.data)
+        spec = adapter(kind).validate_python(config.get(path))
     except pydantic.ValidationError as error:
-        raise errors.ConfigError(_problems(error, config)) from None
-    plain = adapter().dump_python(spec, mode="python", by_alias=True)
-    problems = list(_bent(config, plain, ()))
+        raise errors.ConfigError(_problems(error, kind, config, path)) from None
+    plain = adapter(kind).dump_python(spec, mode="python", by_alias=True)
+    problems = list(_bent(config, plain, path))
     if problems:
         raise errors.ConfigError(problems)
     return spec
 
 
 def _problems(
-    error: pydantic.ValidationError, config: document.Document
+    error: pydantic.ValidationError,
+    kind: type,
+    config: document.Document,
+    path: errors.Path,
 ) -> list[errors.Problem]:
     found: list[errors.Problem] = []
     undecided: dict[errors.Path, shapes.Choice] = {}
     for detail in error.errors(include_url=False):
-        place = shapes.walk(schema.ExperimentConfig, detail["loc"])
+        place = shapes.walk(kind, detail["loc"], path)
         # A union complains once per member; only the member that was meant counts.
         wrong = [choice for choice in place.choices if not _is_meant(choice, config)]
         if not wrong:
             found.append(_problem(detail, place, config))
         elif _meant(wrong[0], config) is None:
             undecided[wrong[0].path] = wrong[0]
-    for path, choice in undecided.items():
-        found.append(_wrong_type(path, choice.members, config))
+    for where, choice in undecided.items():
+        found.append(_wrong_type(where, choice.members, config))
     return found
 
 

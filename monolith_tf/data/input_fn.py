@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -72,6 +73,10 @@ class InputFn:
     def num_rows(self) -> int | None:
         """Returns None: batches may differ in size."""
         return None
+
+    def identity(self) -> dict[str, Any]:
+        """Returns nothing: only the function knows what its batches are of."""
+        return {}
 
     def batches_per_epoch(self) -> int | None:
         """Returns the batches of one epoch, or None where the dataset cannot tell."""

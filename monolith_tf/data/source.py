@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+from typing import Any
 from typing import NoReturn
 
 import numpy as np
 
+from monolith_tf.data import file_marks
 from monolith_tf.data import formats
 from monolith_tf.data import negatives
 from monolith_tf.data.reader import Reader
@@ -115,6 +117,20 @@ class Source:
         else is read through once.
         """
         return sum(self._rows.count(index) for index in range(len(self._rows.pieces)))
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what a position is a position in, as JSON has it.
+
+        `files` as `file_marks.of` has them, `rows` of an epoch, and in `order` what
+        else the order of rows depends on: nothing where it is that of the files.
+        """
+        is_shuffled = bool(self._shuffle_buffer(None))
+        window_rows = self.window_batches() * self._spec.batch_size
+        return {
+            "files": file_marks.of(self._rows.files),
+            "rows": self.num_rows(),
+            "order": [self._seed, window_rows] if is_shuffled else [],
+        }
 
     def batches_per_epoch(self, batch_size: int | None = None) -> int:
         """Returns the batches of one epoch, the last and smaller one included.

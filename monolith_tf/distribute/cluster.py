@@ -36,7 +36,7 @@ class Cluster:
       spec: The cluster, with the workers that take part.
       strategy: Places dense variables on the parameter servers.
       coordinator: Hands functions to workers.
-      told: What `tell` was given last.
+      reported: What `report` was given last.
       members: Task name -> what its file held when it signed in.
     """
 
@@ -46,7 +46,7 @@ class Cluster:
         spec: ClusterSpec,
         model_dir: str,
         *,
-        told: dict[str, Any] | None = None,
+        reported: dict[str, Any] | None = None,
         explain: Callable[[str], str] | None = None,
     ) -> None:
         """Signs in, waits for the other tasks, and connects to them.
@@ -57,7 +57,7 @@ class Cluster:
           task: The chief's.
           spec: The cluster.
           model_dir: The job's folder.
-          told: Where to keep what `tell` is given.
+          reported: Where to keep what `report` is given.
           explain: Makes a message of what is lost where a parameter server is, for the
             case that the main thread hangs and the process has to be ended; it is not
             ended where there is none.
@@ -68,11 +68,13 @@ class Cluster:
         """
         self.task = task
         self._model_dir = model_dir
-        self.told = {} if told is None else told
+        self.reported = {} if reported is None else reported
         self._regroups = False
         roster.check_alone(model_dir, task)
         former = roster.read(model_dir, task.name) or {}
-        self.signed_in = roster.SignedIn(model_dir, task, told=lambda: dict(self.told))
+        self.signed_in = roster.SignedIn(
+            model_dir, task, latest=lambda: dict(self.reported)
+        )
         self._watch: watch.Watch | None = None
         try:
             self.signed_in.check_starts()
@@ -87,7 +89,7 @@ class Cluster:
             workers = [o.address or "" for o in present if o.kind == "worker"]
             self.spec = spec = dataclasses.replace(spec, workers=len(workers))
             self._hang_timeout = spec.hang_timeout
-            self.told["without"] = [
+            self.reported["without"] = [
                 o.name for o in task.others() if o.name not in self.members
             ]
             self._watch = watch.Watch(
@@ -109,9 +111,9 @@ class Cluster:
         logging.info(
             "Connected to %d parameter servers and %d workers.", spec.ps, spec.workers
         )
-        if self.told["without"]:
+        if self.reported["without"]:
             logging.warning(
-                "The job goes on without %s.", ", ".join(self.told["without"])
+                "The job goes on without %s.", ", ".join(self.reported["without"])
             )
 
     @contextlib.contextmanager
@@ -144,10 +146,10 @@ class Cluster:
             )
         return str(next(iter(tokens)))
 
-    def tell(self, **values: Any) -> None:
+    def report(self, **values: Any) -> None:
         """Puts values into the chief's file: the first ones at once, then at beats."""
-        is_first = not values.keys() <= self.told.keys()
-        self.told.update(values)
+        is_first = not values.keys() <= self.reported.keys()
+        self.reported.update(values)
         if is_first:
             with contextlib.suppress(OSError):  # As for any beat.
                 self.signed_in.update(**values)
@@ -202,7 +204,7 @@ class Cluster:
     def watched(self) -> Iterator[None]:
         """Turns TensorFlow's errors into `ParameterServerLostError` where one is lost.
 
-        On a clean exit the other tasks are told that the job is done.
+        On a clean exit the other tasks learn that the job is done.
         """
         try:
             yield
@@ -243,7 +245,9 @@ class Cluster:
 
     def _make_way(self) -> None:
         """Says whom the next chief need not wait for."""
-        without = self.told["without"] if self._watch is None else self._watch.without
+        without = (
+            self.reported["without"] if self._watch is None else self._watch.without
+        )
         self.signed_in.close(state=roster.REGROUPING, without=without)
 
     def _stop_watch(self) -> None:

@@ -30,7 +30,7 @@ class Beat:
     """What is known of a task at some time.
 
     Attributes:
-      life: Tells this start of the task from all others.
+      life: Differs between any two starts of the task.
       count: Changes with every beat.
     """
 

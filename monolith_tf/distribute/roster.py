@@ -116,7 +116,7 @@ class FileBeats:
 
 
 class Pulse:
-    """Tells whether a task lives, by its counter and the observer's own clock."""
+    """Judges whether a task lives, by its counter and the observer's own clock."""
 
     def __init__(self, silent_secs: float = SILENT_SECS) -> None:
         self._silent_secs = silent_secs
@@ -154,7 +154,7 @@ class SignedIn:
     """This process' own file, kept fresh by a thread.
 
     Attributes:
-      nonce: Tells this start of the task from all others.
+      nonce: Differs between any two starts of the task.
       rival: The file of another process that says it is the same task, or None.
     """
 
@@ -164,7 +164,7 @@ class SignedIn:
         task: Signer,
         *,
         beat_secs: float = BEAT_SECS,
-        told: Callable[[], Entry] = dict,
+        latest: Callable[[], Entry] = dict,
         **values: Any,
     ) -> None:
         """Writes the file and begins to refresh it.
@@ -173,7 +173,7 @@ class SignedIn:
           model_dir: The job's folder.
           task: Which task this process is.
           beat_secs: How often to refresh.
-          told: Gives values that change by themselves, asked at every beat.
+          latest: Gives values that change by themselves, asked at every beat.
           **values: What else the file holds, at first.
         """
         self.nonce = secrets.token_hex(8)
@@ -181,7 +181,7 @@ class SignedIn:
         self._model_dir = model_dir
         self._name = task.name
         self._beat_secs = beat_secs
-        self._told = told
+        self._latest = latest
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._values: dict[str, Any] = {
@@ -223,7 +223,7 @@ class SignedIn:
         """Writes a last time and stops refreshing."""
         self._ended.set()
         self._thread.join()
-        self.update(**{**self._told(), **values})
+        self.update(**{**self._latest(), **values})
 
     def _pause_secs(self) -> float:
         """Newcomers change their counter more often, for others to see it move."""
@@ -239,7 +239,7 @@ class SignedIn:
             # A full disk must not end the task; it shows where it matters.
             with contextlib.suppress(OSError), self._lock:
                 self._values["counter"] += 1
-                self._values.update(self._told())
+                self._values.update(self._latest())
                 self._write()
 
     def _write(self) -> None:

@@ -35,7 +35,7 @@ class Member:
         model_dir: str,
         *,
         idle_timeout: float,
-        told: Callable[[], roster.Entry] = dict,
+        latest: Callable[[], roster.Entry] = dict,
         **values: Any,
     ) -> None:
         """Signs in; arguments as `roster.SignedIn`, and how long to wait for a chief.
@@ -47,7 +47,7 @@ class Member:
         self._model_dir = model_dir
         self._idle_timeout = idle_timeout
         roster.check_alone(model_dir, task)
-        self.signed_in = roster.SignedIn(model_dir, task, told=told, **values)
+        self.signed_in = roster.SignedIn(model_dir, task, latest=latest, **values)
         self._pulse = roster.Pulse()
         self._alone_since = time.monotonic()
         self._incarnation = ""
@@ -103,7 +103,7 @@ def serve(
     model_dir: str,
     spec: ClusterSpec,
     *,
-    told: Callable[[], roster.Entry] = dict,
+    latest: Callable[[], roster.Entry] = dict,
     **values: Any,
 ) -> None:
     """Serves chiefs until one is done.
@@ -112,7 +112,7 @@ def serve(
       task: A worker or a parameter server.
       model_dir: The job's folder.
       spec: The cluster.
-      told: Gives values for the task's file, asked again and again.
+      latest: Gives values for the task's file, asked again and again.
       **values: What else that file is to hold.
 
     Raises:
@@ -121,7 +121,7 @@ def serve(
       RosterError: If another process is the same task.
     """
     member = Member(
-        task, model_dir, idle_timeout=spec.idle_timeout, told=told, **values
+        task, model_dir, idle_timeout=spec.idle_timeout, latest=latest, **values
     )
     try:
         server = start(task)

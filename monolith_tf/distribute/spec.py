@@ -35,8 +35,8 @@ class PipelineSpec:
 class ClusterSpec:
     """A parameter-server cluster. A config without one runs in one process.
 
-    The processes themselves are told apart by the environment variable `TF_CONFIG`; a
-    command that runs without it runs in one process.
+    The environment variable `TF_CONFIG` says which process is which task; a command
+    that runs without it runs in one process.
 
     Attributes:
       ps: Parameter servers, which hold the embedding rows; at least 1.

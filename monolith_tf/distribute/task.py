@@ -1,4 +1,4 @@
-"""Which task of a cluster this process is, as `TF_CONFIG` tells it."""
+"""Which task of a cluster this process is, as `TF_CONFIG` says."""
 
 import dataclasses
 import json
@@ -142,7 +142,7 @@ def _addresses(given: dict[str, Any], job: str) -> tuple[str, ...]:
             json.dumps(addresses),
         )
     for index, address in enumerate(addresses):
-        if not isinstance(address, str) or not _is_address(address):
+        if not isinstance(address, str) or not is_address(address):
             raise _error(
                 f"cluster.{job}[{index}]",
                 "must be `host:port` with a port from 1 to 65535",
@@ -151,7 +151,8 @@ def _addresses(given: dict[str, Any], job: str) -> tuple[str, ...]:
     return tuple(addresses)
 
 
-def _is_address(address: str) -> bool:
+def is_address(address: str) -> bool:
+    """Returns whether a text is `host:port`; an IPv6 host stands in brackets."""
     host, _, port = address.rpartition(":")
     in_brackets = host.startswith("[") and host.endswith("]")
     return (

@@ -24,7 +24,7 @@ _LEAVE_SECS = 20.0
 
 
 class Launcher:
-    """What a launcher tells the chief, where one runs."""
+    """What a launcher reports to the chief, where one runs."""
 
     def __init__(self, model_dir: str) -> None:
         self._model_dir = model_dir

@@ -11,7 +11,6 @@ chains of products and of sums by shape and by constness, a chain to reorder: a 
 gives the bits of eager execution, with numbers as with columns.
 """
 
-import math
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -237,7 +236,7 @@ def _group_ftrl(rows: Rows) -> list[Tensor]:
     z, n, divisor = _ftrl_state(rows)
     l1, rate = rows.hyper["l1"], rows.learning_rate
     if not is_zero(l1):
-        bound = l1 * math.sqrt(z.shape[-1])
+        bound = l1 * tf.sqrt(tf.cast(tf.shape(z)[-1], tf.float32))
         rate *= tf.maximum(1.0 - tf.math.divide_no_nan(bound, _row_norm(z)), 0.0)
     return [rate * -z / divisor, z, n]
 

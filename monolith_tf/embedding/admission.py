@@ -4,13 +4,14 @@ import tensorflow as tf
 
 from monolith_tf.embedding import counting
 from monolith_tf.embedding import initializers
+from monolith_tf.embedding.bindable import Bindable
 from monolith_tf.embedding.layout import Group
 from monolith_tf.types import Tensor
 
 _STRIDE = 0x2545_F491_4F6C_DD1D  # Makes the keys of neighbouring steps differ much.
 
 
-class Admission:
+class Admission(Bindable):
     """Admits ids of a group's tables, each by its table's own policy.
 
     Attributes:
@@ -22,13 +23,15 @@ class Admission:
       seed: Of the draws of probabilistic admission.
     """
 
+    own = "exact", "sketch", "_key"
+    shared = "_thresholds", "_policies"
+
     def __init__(self, group: Group, seed: int) -> None:
-        self._group = group
-        self._seed = seed
-        self._thresholds = [table.admit_after for table in group.tables]
-        self._policies = [
+        self._key = tf.Variable(draw_key(seed), dtype=tf.int64, trainable=False)
+        self._thresholds = tuple(table.admit_after for table in group.tables)
+        self._policies = tuple(
             table.admission if table.admit_after > 1 else "" for table in group.tables
-        ]
+        )
         self.exact: counting.ExactCounts | None = None
         self.sketch: counting.Sketch | None = None
         if "exact" in self._policies:
@@ -44,18 +47,20 @@ class Admission:
                 )
             )
 
-    def admit(self, ids: Tensor, counts: Tensor, step: Tensor) -> Tensor:
+    def admit(
+        self, ids: Tensor, tables: Tensor, counts: Tensor, step: Tensor
+    ) -> Tensor:
         """Counts ids without a row and says which have now earned one.
 
         Args:
           ids: Distinct ids, `[n]`.
+          tables: Place of each id's table in the group, `[n]`, int32.
           counts: Occurrences of each in this batch, `[n]`, int64.
           step: The global step, int64; `()` where no table draws.
 
         Returns:
           `[n]`, bool.
         """
-        tables = self._group.table_of(ids)
         threshold = tf.gather(tf.constant(self._thresholds, tf.int64), tables)
         policies = list(dict.fromkeys(self._policies))
         if len(policies) == 1:
@@ -86,22 +91,27 @@ class Admission:
         self, policy: str, ids: Tensor, counts: Tensor, threshold: Tensor, step: Tensor
     ) -> Tensor:
         if policy == "probabilistic":
-            return is_drawn(self._seed, ids, counts, threshold, step)
+            return is_drawn(self._key.read_value(), ids, counts, threshold, step)
         counter = self.exact if policy == "exact" else self.sketch
         if counter is None:
             raise ValueError(f"`policy` must be known. Received: policy={policy!r}.")
         return counter.admit(ids, counts, threshold)
 
 
+def draw_key(seed: int) -> int:
+    """The key of the draws of a seed."""
+    return initializers.slice_key(seed, "", "admission")
+
+
 def is_drawn(
-    seed: int, ids: Tensor, counts: Tensor, threshold: Tensor, step: Tensor
+    key: Tensor, ids: Tensor, counts: Tensor, threshold: Tensor, step: Tensor
 ) -> Tensor:
     """Whether ids are drawn, with a chance of `1 / threshold` at each occurrence.
 
-    A draw depends on seed, step and id only.
+    A draw depends on key, step and id only.
 
     Args:
-      seed: Of the draws.
+      key: From `draw_key`.
       ids: Distinct ids, `[n]`, int64.
       counts: Occurrences of each at this step, `[n]`, int64.
       threshold: `[n]`, int64.
@@ -110,10 +120,7 @@ def is_drawn(
     Returns:
       `[n]`, bool.
     """
-    key = tf.bitwise.bitwise_xor(
-        tf.constant(initializers.slice_key(seed, "", "admission"), tf.int64),
-        tf.cast(step, tf.int64) * _STRIDE,
-    )
+    key = tf.bitwise.bitwise_xor(key, tf.cast(step, tf.int64) * _STRIDE)
     drawn = initializers.draw("uniform", {"offset": 0.0, "scale": 1.0}, 1, ids, key)
     miss = 1.0 - 1.0 / tf.cast(threshold, tf.float64)
     chance = 1.0 - miss ** tf.cast(counts, tf.float64)

@@ -15,6 +15,7 @@ import tensorflow as tf
 from monolith_tf.embedding import checkpoint_files
 from monolith_tf.embedding import counting
 from monolith_tf.embedding import optimizer_spec
+from monolith_tf.embedding import sealed
 from monolith_tf.embedding import sketch_parts
 from monolith_tf.embedding.layout import Group
 from monolith_tf.embedding.layout import shard_of
@@ -24,6 +25,9 @@ from monolith_tf.embedding.shard_rows import ShardRows
 
 CHUNK_BYTES = 1 << 26
 """About how much of a shard is in flight while it is written or read."""
+
+_OF_DAMAGE = (LookupError, TypeError, ValueError, tf.errors.InvalidArgumentError)
+"""What may come of arrays that are not those that were written."""
 
 
 def _group_entry(group: Group, stamps: Sequence[str]) -> dict[str, Any]:
@@ -142,9 +146,32 @@ def restore(
     keep_others: bool = False,
 ) -> RestoreReport:
     """Fills shards from a checkpoint; see `EmbeddingStore.restore`."""
-    if not keep_others:
+
+    def clear() -> None:
         for shard in itertools.chain(*shards.values()):
             shard.clear()
+
+    if not keep_others:
+        clear()
+    try:
+        _fill(restoring, shards)
+    except _OF_DAMAGE as error:
+        # Files were whole a moment ago; no part of what they are now may stay.
+        if not keep_others:
+            clear()
+        if not isinstance(error, sealed.DamagedError):
+            restoring.verify()
+        raise
+    manifest = restoring.newest.manifest
+    return RestoreReport(
+        rows=restoring.newest.num_rows(),
+        new_tables=restoring.newest.new_tables(),
+        dropped_tables=restoring.newest.dropped_tables(),
+        step=manifest["step"],
+    )
+
+
+def _fill(restoring: Restoring, shards: Mapping[str, Sequence[ShardRows]]) -> None:
     _reserve(shards, restoring.newest.num_rows())
     for group, chunk in restoring.rows():
         of_group = shards[group.name]
@@ -162,13 +189,6 @@ def restore(
         sketch_parts.load(of_name, list(_sketches(shards[name])))
     for group_shards in shards.values():
         _load_counters(group_shards[0], restoring.newest.counters())
-    manifest = restoring.newest.manifest
-    return RestoreReport(
-        rows=restoring.newest.num_rows(),
-        new_tables=restoring.newest.new_tables(),
-        dropped_tables=restoring.newest.dropped_tables(),
-        step=manifest["step"],
-    )
 
 
 def _reserve(

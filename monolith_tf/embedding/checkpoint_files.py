@@ -10,6 +10,7 @@ changed was saved, the ids that lost their row. Rows are keyed by feature id and
 in no order, so that any number of shards can read them.
 """
 
+import contextlib
 import dataclasses
 import os
 import zlib
@@ -140,14 +141,18 @@ def verify(directory: str, manifest: dict[str, Any]) -> None:
     for entry in all_files(manifest):
         path = os.path.join(directory, entry["name"])
         crc = 0
-        with open(path, "rb") as file:
+        with sealed.reading(path), open(path, "rb") as file:
             while block := file.read(1 << 22):
                 crc = zlib.crc32(block, crc)
-        if crc != entry["crc32"]:
-            raise sealed.DamagedError(
-                f"Embedding checkpoint file {path} differs from its checksum. The "
-                "checkpoint is damaged; use another one."
-            )
+        _check(path, entry, crc)
+
+
+def _check(path: str, entry: dict[str, Any], crc: int) -> None:
+    if crc != entry["crc32"]:
+        raise sealed.DamagedError(
+            f"Embedding checkpoint file {path} differs from its checksum. The "
+            "checkpoint is damaged; use another one."
+        )
 
 
 def all_files(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -195,11 +200,51 @@ def read_sketches(directory: str, group: dict[str, Any]) -> Iterator[np.ndarray]
             yield sketch
 
 
+class _Reader:
+    """Reads a file for `numpy.load`, keeping count of bytes and checksum."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.bytes = 0
+        self.crc = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Takes the place of a file."""
+        data = self._file.read(size)
+        self.bytes += len(data)
+        self.crc = zlib.crc32(data, self.crc)
+        return data
+
+
 def _records(
     directory: str, entry: dict[str, Any], size: int
 ) -> Iterator[list[np.ndarray]]:
-    with open(os.path.join(directory, entry["name"]), "rb") as file:
-        while file.tell() < entry["bytes"]:
-            yield [
-                np.lib.format.read_array(file, allow_pickle=False) for _ in range(size)
-            ]
+    """Reads a file, `size` arrays at a time.
+
+    Raises:
+      DamagedError: If the file is not what was written. What its checksum alone shows
+        is known when all of it is read.
+    """
+    path = os.path.join(directory, entry["name"])
+    with contextlib.closing(_open(path)) as file:
+        reader = _Reader(file)
+        while reader.bytes < entry["bytes"]:
+            yield [_array(path, reader) for _ in range(size)]
+        _check(path, entry, reader.crc)
+
+
+def _open(path: str) -> BinaryIO:
+    with sealed.reading(path):
+        return open(path, "rb")
+
+
+def _array(path: str, reader: _Reader) -> np.ndarray:
+    try:
+        with sealed.reading(path):
+            return np.lib.format.read_array(reader, allow_pickle=False)
+    except (ValueError, EOFError, MemoryError) as error:
+        if isinstance(error, sealed.DamagedError):
+            raise
+        raise sealed.DamagedError(
+            f"Embedding checkpoint file {path} is damaged: {error}"
+        ) from error

@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from monolith_tf.embedding.bindable import Bindable
+from monolith_tf.embedding.id_table import IdTable
 from monolith_tf.types import Tensor
 
 _ODD = (  # One multiplier per row of a sketch.
@@ -38,13 +40,13 @@ class Inherited:
         return self.exported >> self.halvings
 
 
-class ExactCounts:
+class ExactCounts(Bindable):
     """One count per id, in memory that grows with their number."""
 
+    own = ("_seen",)
+
     def __init__(self) -> None:
-        self._seen = tf.lookup.experimental.MutableHashTable(
-            tf.int64, tf.int64, default_value=0
-        )
+        self._seen = IdTable()
 
     def admit(self, ids: Tensor, counts: Tensor, threshold: Tensor) -> Tensor:
         """Adds to the counts of ids and says which have reached their threshold.
@@ -57,7 +59,7 @@ class ExactCounts:
         Returns:
           `[n]`, bool. What has reached it is no longer counted.
         """
-        seen = tf.ensure_shape(self._seen.lookup(ids), [None])
+        seen = self._seen.lookup(ids)
         total = seen + counts
         reached = total >= threshold
         waiting = tf.logical_not(reached)
@@ -87,7 +89,7 @@ class ExactCounts:
         self._seen.remove(ids)
 
 
-class Sketch:
+class Sketch(Bindable):
     """A count-min sketch: never counts too few, in memory that does not grow.
 
     An id's count is the least of one cell in each row, which other ids may share. So
@@ -105,6 +107,9 @@ class Sketch:
     Attributes:
       inherited: What other shards hold too, None where there is nothing.
     """
+
+    own = "_cells", "_total"
+    shared = "_shift", "_width"
 
     def __init__(self, min_threshold: int, width: int = 1 << 20) -> None:
         self._shift = 64 - (width - 1).bit_length()
@@ -163,7 +168,7 @@ class Sketch:
         self.load(self.export() + inherited.now())
         self.inherited = dataclasses.replace(inherited)
 
-    def own(self) -> np.ndarray:
+    def counted(self) -> np.ndarray:
         """As `export`, without what was inherited."""
         exported = self.export()
         if self.inherited is None:

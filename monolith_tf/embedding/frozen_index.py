@@ -51,7 +51,7 @@ class HashIndex(tf.Module):
         return numbers
 
     def insert(self, keys: Tensor, numbers: Tensor) -> tf.Operation:
-        """Tells where the rows of keys are."""
+        """Finds where the rows of keys are."""
         return self.table.insert(keys, numbers)
 
 
@@ -103,6 +103,6 @@ class Places(tf.Module):
         return tf.gather(self.numbers, keys)
 
     def insert(self, keys: Tensor, numbers: Tensor) -> tf.Operation:
-        """Tells where the rows of keys are."""
+        """Finds where the rows of keys are."""
         numbers = tf.cast(numbers, tf.int32)
         return self.numbers.scatter_nd_update(keys[:, tf.newaxis], numbers)

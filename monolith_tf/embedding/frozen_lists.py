@@ -11,7 +11,7 @@ from monolith_tf.types import Tensor
 
 
 def asked(ids: Any, column: ColumnSpec) -> tuple[Tensor, Any]:
-    """A feature's ids, and what tells where its lists begin and end."""
+    """A feature's ids, and where its lists begin and end."""
     if isinstance(ids, tf.RaggedTensor):
         values, splits = ids.values, tf.cast(ids.row_splits, tf.int64)
         if column.max_length is not None:

@@ -82,7 +82,7 @@ def initial_values(
 def draw(
     kind: str,
     parameters: Mapping[str, float | Tensor],
-    dim: int,
+    dim: int | Tensor,
     ids: Tensor,
     key: int | Tensor,
 ) -> Tensor:
@@ -119,11 +119,15 @@ def _shift_right(x: Tensor, places: int) -> Tensor:
     return tf.bitwise.right_shift(x, tf.constant(places, tf.uint64))
 
 
-def _bits(ids: Tensor, key: int | Tensor, dim: int) -> Tensor:
+def _bits(ids: Tensor, key: int | Tensor, dim: int | Tensor) -> Tensor:
     keyed = tf.bitwise.bitwise_xor(ids, tf.convert_to_tensor(key, tf.int64))
     start = _mix(tf.bitcast(keyed, tf.uint64))[:, tf.newaxis]  # [n, 1]
     # A traced `tf.constant` takes a list of such numbers through float64; an array not.
-    jumps = np.arange(1, dim + 1, dtype=np.uint64) * np.uint64(_GAMMA)
+    if isinstance(dim, int):
+        jumps = np.arange(1, dim + 1, dtype=np.uint64) * np.uint64(_GAMMA)
+    else:
+        columns = tf.cast(tf.range(1, dim + 1), tf.uint64)
+        jumps = columns * tf.constant(_GAMMA, tf.uint64)
     return _mix(start + jumps)  # [n, dim]
 
 

@@ -161,6 +161,8 @@ class Embedding(tf_keras.layers.Layer):
         self.add_loss(self._training.scale_probe)
         super().build(input_shape)
 
+    # Nothing in it is Python that depends on tensors, and to look for that takes long.
+    @tf.autograph.experimental.do_not_convert
     def call(self, inputs: Tensor, training: Any = None) -> Tensor | RaggedTensor:
         """Looks keys up."""
         keras_contexts.check_graph(self.name)
@@ -222,7 +224,7 @@ class Embedding(tf_keras.layers.Layer):
     def set_rows(self, keys: Any, rows: Any) -> None:
         """Writes rows, where a key has none as a new one.
 
-        Their optimizer state starts anew; other rows stay as they are.
+        Their optimizer state starts again; other rows stay as they are.
 
         Args:
           keys: Different integers or strings, `[n]`.

@@ -1,12 +1,11 @@
 """The rows of one table in this process, by keys of all 64 bits."""
 
-import functools
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from monolith_tf.embedding import group_kind
 from monolith_tf.embedding import layout
 from monolith_tf.embedding import row_update
 from monolith_tf.embedding.checkpoint_files import Chunk
@@ -52,28 +51,6 @@ class KeyedRows:
             is_raw=True,
             capacity=1 + (capacity or _CAPACITY),  # Row 0 is nobody's.
         )
-        self._make_functions()
-
-    def _make_functions(self) -> None:
-        """Wraps the steps of a batch, each to be traced once.
-
-        What a function does, it does as a whole and before it returns, also in graphs
-        that leave out operations whose results nobody reads.
-        """
-
-        def function(method: Any, *signature: Any) -> Any:
-            # A method of several objects would look like one function that is traced
-            # again and again, of which TensorFlow warns; partial functions do not.
-            partial = functools.partial(method)
-            return tf.function(partial, input_signature=signature, autograph=False)
-
-        keys, scalar = tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64)
-        rows = tf.TensorSpec([None, self.group.dim], tf.float32)
-        found = PulledShard((), keys, (), keys, scalar, rows, scalar)
-        self._read = function(self._weights, keys)
-        self._find = function(self._lookup, keys)
-        self._insert = function(self._lookup_or_insert, keys)
-        self._apply = function(self._apply_gradients, found, rows, scalar)
 
     def read(self, keys: Tensor) -> Tensor:
         """Weights of keys, `[n, dim]`; zeros for a key that has no row.
@@ -81,7 +58,10 @@ class KeyedRows:
         Args:
           keys: `[n]`, int64, not necessarily distinct.
         """
-        return self._read(keys)
+        keys = tf.convert_to_tensor(keys, tf.int64)
+        with tf.device(HOST):
+            rows = self._shard.packed.call("read", keys, writes=False)
+        return tf.ensure_shape(rows, [None, self.group.dim])
 
     def lookup(self, keys: Tensor, *, insert: bool) -> PulledShard:
         """Finds the rows of distinct keys.
@@ -93,7 +73,16 @@ class KeyedRows:
         Returns:
           The weights, `[n, dim]`, and what `apply_gradients` needs.
         """
-        return self._insert(keys) if insert else self._find(keys)
+        if not insert:
+            return self._find(keys, ())
+        found = self._find(keys, _NO_CLOCK)
+        message = (
+            f"Embedding table `{self.group.tables[0].name}` is full: a table holds at "
+            f"most {MAX_ROWS - 1} keys."
+        )
+        has_room = tf.reduce_all(found.numbers > 0)
+        with tf.control_dependencies([tf.debugging.Assert(has_room, [message])]):
+            return found._replace(weights=tf.identity(found.weights))
 
     def apply_gradients(
         self, found: PulledShard, gradients: Tensor, step: Tensor
@@ -108,7 +97,9 @@ class KeyedRows:
         Returns:
           The number of rows updated, when they are.
         """
-        return self._apply(found, gradients, step)
+        with tf.device(HOST):
+            clock = Clock(step, ())
+            return self._shard.packed.call("apply_gradients", found, gradients, clock)
 
     def num_rows(self) -> int:
         """How many keys have a row."""
@@ -134,31 +125,17 @@ class KeyedRows:
     def assign(self, keys: np.ndarray, weights: np.ndarray) -> None:
         """Writes the weights of distinct keys, their optimizer state as of new rows."""
         _, state = row_update.initial_rows(
-            self.group, tf.constant(keys, tf.int64), self._seed
+            self.group,
+            tf.constant(keys, tf.int64),
+            group_kind.slice_keys(self.group, self._seed),
         )
         self.load(Chunk(keys, weights, state.numpy(), {}))
 
-    def _weights(self, keys: Tensor) -> Tensor:
-        return self._lookup(keys).weights
-
-    def _lookup(self, keys: Tensor, clock: Clock | None = None) -> PulledShard:
+    def _find(self, keys: Tensor, clock: Clock | tuple[()]) -> PulledShard:
+        keys = tf.convert_to_tensor(keys, tf.int64)
         with tf.device(HOST):
-            found, rows = self._shard.lookup(PulledShard((), keys, ()), clock)
-        return found._replace(weights=rows)
-
-    def _lookup_or_insert(self, keys: Tensor) -> PulledShard:
-        found = self._lookup(keys, _NO_CLOCK)
-        message = (
-            f"Embedding table `{self.group.tables[0].name}` is full: a table holds at "
-            f"most {MAX_ROWS - 1} keys."
-        )
-        has_room = tf.reduce_all(found.numbers > 0)
-        with tf.control_dependencies([tf.debugging.Assert(has_room, [message])]):
-            return found._replace(weights=tf.identity(found.weights))
-
-    def _apply_gradients(
-        self, found: PulledShard, gradients: Tensor, step: Tensor
-    ) -> Tensor:
-        with tf.device(HOST):
-            self._shard.apply_gradients(found, gradients, Clock(step, ()))
-        return tf.size(found.ids)
+            asked = PulledShard((), keys, ())
+            found = self._shard.packed.call("lookup", asked, clock)
+        # One trace for all tables does not know how wide a row is.
+        rows = tf.ensure_shape(found.weights, [None, self.group.dim])
+        return PulledShard((), keys, ())._replace(**found._asdict() | {"weights": rows})

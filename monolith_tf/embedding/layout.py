@@ -83,6 +83,11 @@ class Group:
         return sum(sum(part.state_dims) for part in self.parts)
 
     @property
+    def has_state(self) -> bool:
+        """Whether rows have optimizer state."""
+        return any(part.state_dims for part in self.parts)
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of a row's weights and optimizer state."""
         return 4 * (self.dim + self.state_dim)
@@ -104,7 +109,7 @@ class Group:
 
     @property
     def needs_step(self) -> bool:
-        """Whether a training lookup must be told the step."""
+        """Whether a training lookup needs the step."""
         return self.keeps_step or any(
             table.admit_after > 1 and table.admission == "probabilistic"
             for table in self.tables
@@ -127,13 +132,21 @@ class Group:
         """Each id's table as a place in `tables`, int32; 0 where there is one table."""
         if len(self.tables) == 1:
             return tf.zeros_like(ids, tf.int32)
-        slots = [table.slot or 0 for table in self.tables]
-        places = [0] * (max(slots) + 1)
-        for place, slot in enumerate(slots):
-            places[slot] = place
+        places = tf.convert_to_tensor(self.places(), tf.int32)
         # An id of a foreign slot counts as the first table's, and is read in bounds.
-        slots_of_ids = tf.minimum(slot_of(ids), max(slots))
-        return tf.gather(tf.constant(places, tf.int32), slots_of_ids)
+        highest = tf.size(places, tf.int64) - 1
+        return tf.gather(places, tf.minimum(slot_of(ids), highest))
+
+    def slots(self) -> Any:
+        """The slots of the tables, `[tables]`, int64."""
+        return np.array([table.slot or 0 for table in self.tables], np.int64)
+
+    def places(self) -> Any:
+        """For each slot up to the highest its table's place, int32; 0 for others."""
+        slots = self.slots()
+        places = np.zeros([slots.max() + 1], np.int32)
+        places[slots] = np.arange(len(slots))
+        return places
 
     def per_row(self, values: Sequence[Any], ids: Tensor, dtype: tf.DType) -> Any:
         """One value per table as one per id, `[n, 1]`, or as it is if all are equal."""

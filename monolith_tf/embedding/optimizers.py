@@ -23,6 +23,7 @@ The formulas and the hyperparameters are described beside their specs, in
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -61,15 +62,19 @@ def state_dim(spec: RowOptimizerSpec, dim: int) -> int:
     return sum(part_dims(kind(spec), dim)[1:])
 
 
+def initial_parts(spec: RowOptimizerSpec) -> list[float]:
+    """A new row's state, one value per part of it."""
+    return [
+        float(getattr(spec, part.initial_field, part.initial))
+        for part in RULES[kind(spec)].state
+    ]
+
+
 def initial_state(spec: RowOptimizerSpec, dim: int) -> list[float]:
     """A new row's state, one value per state column."""
-    values: list[float] = []
-    for part, width in zip(
-        RULES[kind(spec)].state, part_dims(kind(spec), dim)[1:], strict=True
-    ):
-        value = getattr(spec, part.initial_field, part.initial)
-        values += [float(value)] * width
-    return values
+    widths = part_dims(kind(spec), dim)[1:]
+    parts = zip(initial_parts(spec), widths, strict=True)
+    return [value for value, width in parts for _ in range(width)]
 
 
 def part_names(kind: str) -> list[str]:
@@ -77,7 +82,7 @@ def part_names(kind: str) -> list[str]:
     return ["weights", *(part.name for part in RULES[kind].state)]
 
 
-def part_dims(kind: str, dim: int) -> list[int]:
+def part_dims(kind: str, dim: Any) -> list[Any]:
     """Widths of the parts of a row: `dim` weights, then the parts of the state."""
     return [dim, *(1 if part.is_per_row else dim for part in RULES[kind].state)]
 

@@ -65,6 +65,15 @@ class Restoring:
                     f"{before.directory!r}, of step={step}."
                 )
 
+    def verify(self) -> None:
+        """Compares all files with their checksums.
+
+        Raises:
+          DamagedError: If one differs.
+        """
+        for layer in self._layers:
+            layer.verify()
+
     def rows(self) -> Iterator[tuple[Group, Chunk]]:
         """The newest row of each id, in the columns of its group, chunk by chunk."""
         # Group -> ids told by newer layers, in order.

@@ -1,6 +1,5 @@
 """What a shard keeps of each row, in blocks: room is added beside what is there."""
 
-import functools
 import os
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from monolith_tf import connected
+from monolith_tf.embedding.bindable import Bindable
 from monolith_tf.types import Tensor
 
 MAX_ROWS = (1 << 31) - 1
@@ -32,7 +32,15 @@ class Column(NamedTuple):
     width: int | None = None
 
 
-class RowBlocks:
+class _Known(NamedTuple):
+    """What a trace knows of a column: how wide it is, it does not."""
+
+    name: str
+    dtype: tf.DType
+    rank: int
+
+
+class RowBlocks(Bindable):
     """Columns of values by row number, that grow while they are read and written.
 
     Each column has a list of blocks, and a block is a variable that is made, when it is
@@ -54,14 +62,29 @@ class RowBlocks:
 
     Attributes:
       capacity: Rows there is room for.
+      max_rows: Rows there can be room for at most.
       most_added: Rows that a growth adds at most, where fewer are asked for.
     """
 
+    own = (
+        "_handles",
+        "_starts",
+        "_num_blocks",
+        "capacity",
+        "max_rows",
+        "most_added",
+        "_most_moved",
+    )
+    shared = ("_columns",)
+
     def __init__(self, columns: Mapping[str, Column], capacity: int) -> None:
-        self._columns = dict(columns)
+        self._columns = tuple(
+            _Known(name, column.dtype, 1 if column.width is None else 2)
+            for name, column in columns.items()
+        )
         row_bytes = sum(c.dtype.size * (c.width or 1) for c in columns.values())
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        self._most_moved = _MOVED_BYTES // row_bytes
+        self._most_moved = _scalar(_MOVED_BYTES // row_bytes)
         self._handles = {
             name: tf.Variable(
                 tf.stack([_new_block(_room(column, capacity))] * _MAX_BLOCKS),
@@ -74,7 +97,12 @@ class RowBlocks:
         self._starts = tf.Variable(starts, dtype=tf.int64, trainable=False)
         self._num_blocks = _scalar(1)
         self.capacity = _scalar(capacity)
+        self.max_rows = _scalar(MAX_ROWS)
         self.most_added = _scalar(int(memory * _ADDED_SHARE) // row_bytes)
+
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return tuple(column.name for column in self._columns)
 
     def read(self, name: str, numbers: Tensor, *, is_often: bool = True) -> Tensor:
         """Rows of a column.
@@ -85,7 +113,7 @@ class RowBlocks:
           is_often: Whether to be fast where there is one block; it takes longer to
             trace.
         """
-        column, blocks = self._columns[name], self._handles[name]
+        column, blocks = self._known(name), self._handles[name]
 
         def from_first() -> Tensor:
             return _gather(_handles(blocks.handle)[0], numbers, column.dtype)
@@ -98,9 +126,7 @@ class RowBlocks:
             rows = tf.cond(self._is_one_block(numbers), from_first, from_all)
         else:
             rows = from_all()
-        return tf.ensure_shape(
-            rows, [None] if column.width is None else [None, column.width]
-        )
+        return tf.ensure_shape(rows, [None] * column.rank)
 
     def write(
         self, numbers: Tensor, values: Mapping[str, Tensor], *, is_often: bool = True
@@ -114,7 +140,7 @@ class RowBlocks:
         """
         numbers = tf.convert_to_tensor(numbers, tf.int64)
         rows = {
-            name: tf.convert_to_tensor(value, self._columns[name].dtype)
+            name: tf.convert_to_tensor(value, self._known(name).dtype)
             for name, value in values.items()
         }
 
@@ -152,18 +178,22 @@ class RowBlocks:
         Raises:
           tf.errors.ResourceExhaustedError: If there is no memory; nothing has changed.
         """
-        grow = _function(_grow, tuple(c.dtype for c in self._columns.values()))
+        grow = _function(_grow, tuple(column.dtype for column in self._columns))
         capacity = grow(
             *[handles.handle for handles in self._handles.values()],
-            tf.stack([used[name] for name in self._columns]),
+            tf.stack([used[column.name] for column in self._columns]),
             self._starts.handle,
             self._num_blocks.handle,
             self.capacity.handle,
             tf.cast(wanted, tf.int64),
-            tf.constant(self._most_moved, tf.int64),
+            self._most_moved.read_value(),
             self.most_added.read_value(),
+            self.max_rows.read_value(),
         )
         return tf.ensure_shape(capacity, [])
+
+    def _known(self, name: str) -> "_Known":
+        return next(column for column in self._columns if column.name == name)
 
     def _is_one_block(self, numbers: Tensor) -> Tensor:
         # Whoever knows a number finds its block, if he looks for it after that.
@@ -259,15 +289,14 @@ def _scatter_to_blocks(*arguments: Tensor, dtypes: Sequence[tf.DType]) -> Tensor
 def _grow(*arguments: Tensor, dtypes: Sequence[tf.DType]) -> Tensor:
     """See `RowBlocks.grow`."""
     columns = arguments[: len(dtypes)]
-    used, starts, num_blocks, capacity, wanted, most_moved, most_added = arguments[
-        len(dtypes) :
-    ]
+    used, starts, num_blocks, capacity, *limits = arguments[len(dtypes) :]
+    wanted, most_moved, most_added, max_rows = limits
     now = tf.raw_ops.ReadVariableOp(resource=capacity, dtype=tf.int64)
     number = tf.raw_ops.ReadVariableOp(resource=num_blocks, dtype=tf.int64)
     is_moved = tf.equal(number, 1) & (now <= most_moved)
     added = tf.where(is_moved, (_MOVED_TIMES - 1) * now, now)
     size = tf.maximum(wanted, now + tf.minimum(added, most_added))
-    size = tf.minimum(size, MAX_ROWS)
+    size = tf.minimum(size, max_rows)
 
     def write(handles: Sequence[Tensor], start: Tensor, count: Tensor) -> Tensor:
         """Makes known blocks that are there; the capacity last."""
@@ -323,7 +352,8 @@ def _grow(*arguments: Tensor, dtypes: Sequence[tf.DType]) -> Tensor:
     def more() -> Tensor:
         return tf.cond(is_moved, move, add)
 
-    return tf.cond((size > now) & (number < _MAX_BLOCKS), more, lambda: now)
+    is_short = (wanted > now) & (size > now) & (number < _MAX_BLOCKS)
+    return tf.cond(is_short, more, lambda: now)
 
 
 _RESOURCE = tf.TensorSpec([], tf.resource)
@@ -340,10 +370,10 @@ def _function(function: Any, dtypes: tuple[tf.DType, ...]) -> Any:
         signature += [tf.TensorSpec(None, dtype) for dtype in dtypes]
     elif function is _grow:
         signature = [_RESOURCE] * len(dtypes) + [_NUMBERS]
-        signature += [_RESOURCE] * 3 + [_INTEGER] * 3
+        signature += [_RESOURCE] * 3 + [_INTEGER] * 4
     with tf.init_scope():
         return tf.function(
-            functools.partial(function, dtypes=dtypes),
+            lambda *arguments: function(*arguments, dtypes=dtypes),
             input_signature=signature,
             autograph=False,
             # A part of each graph that calls it would make those large.

@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from monolith_tf import connected
 from monolith_tf import ids as ids_lib
+from monolith_tf.embedding.bindable import Bindable
+from monolith_tf.embedding.id_table import IdTable
 from monolith_tf.types import Tensor
 
 _MAX_PLACES = 1 << 23  # Of 4 bytes each.
@@ -16,7 +18,7 @@ _MAX_LOOKED_AT = 1 << 20
 _SAMPLE = 64
 
 
-class RowIndex:
+class RowIndex(Bindable):
     """Row numbers by id; an id that has none has row number 0.
 
     A hash table knows all ids. Beside it small integers have places of their own, where
@@ -33,19 +35,22 @@ class RowIndex:
       capacity: Rows that are expected, which bounds the memory for places.
     """
 
+    own = "_slots", "_num_places", "_numbers", "_table"
+    shared = ("_is_raw",)
+
     def __init__(self, slots: Sequence[int] | None, capacity: int) -> None:
-        self._first_slot = min(slots) if slots else None
-        self._num_slots = max(slots) - min(slots) + 1 if slots else 1
-        num_places = _places_for(tf.constant(capacity, tf.int64), self._num_slots)
+        self._is_raw = slots is None
+        first, last = (min(slots), max(slots)) if slots else (0, 0)
+        num_slots = last - first + 1
+        self._slots = tf.Variable([first, num_slots], dtype=tf.int64, trainable=False)
+        num_places = _places_for(tf.constant(capacity, tf.int64), num_slots)
         self._num_places = tf.Variable(num_places, trainable=False)
         self._numbers = tf.Variable(
             tf.zeros([num_places], tf.int32),
             trainable=False,
             shape=[int(num_places)],
         )
-        self._table = tf.lookup.experimental.MutableHashTable(
-            tf.int64, tf.int64, default_value=0
-        )
+        self._table = IdTable()
 
     def find(self, ids: Tensor) -> Tensor:
         """Returns row numbers, int64.
@@ -71,10 +76,10 @@ class RowIndex:
 
     def search(self, ids: Tensor) -> Tensor:
         """Returns the same by the hash table alone, in one operation."""
-        return tf.ensure_shape(self._table.lookup(ids), [None])
+        return self._table.lookup(ids)
 
     def insert(self, ids: Tensor, numbers: Tensor) -> tf.Operation:
-        """Tells the rows of distinct ids."""
+        """Returns the rows of distinct ids."""
         with tf.control_dependencies([self._place(ids, numbers)]):
             return self._table.insert(ids, numbers)
 
@@ -98,13 +103,12 @@ class RowIndex:
           The number of places, when they are there.
         """
         return tf.ensure_shape(
-            _grow_function(self._first_slot is None)(
+            _grow_function(self._is_raw)(
                 self._numbers.handle,
                 self._num_places.handle,
                 capacity,
                 ids,
-                tf.constant(self._first_slot or 0, tf.int64),
-                tf.constant(self._num_slots, tf.int64),
+                *tf.unstack(self._slots.read_value(), num=2),
             ),
             [],
         )
@@ -120,10 +124,9 @@ class RowIndex:
 
     def _places(self, ids: Tensor) -> Tensor:
         """The ids' places; for an id without one, something out of their range."""
-        if self._first_slot is None:
+        if self._is_raw:
             return ids
-        num_slots = tf.constant(self._num_slots, tf.int64)
-        return _places(ids, self._first_slot, num_slots)
+        return _places(ids, *tf.unstack(self._slots.read_value(), num=2))
 
     def _are_places(self, places: Tensor) -> Tensor:
         # As unsigned numbers, negative ones are beyond all places.

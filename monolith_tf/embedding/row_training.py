@@ -22,7 +22,7 @@ from typing import TypeAlias
 
 import tensorflow as tf
 from tensorflow.python.eager import imperative_grad
-from tensorflow.python.eager import record  # Nothing public tells what a tape watches.
+from tensorflow.python.eager import record  # Nothing public says what a tape watches.
 
 from monolith_tf.embedding import expansion
 from monolith_tf.embedding.keyed_rows import KeyedRows

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -12,31 +13,34 @@ from monolith_tf.embedding.layout import Group
 from monolith_tf.types import Tensor
 
 
-def initial_rows(group: Group, ids: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def initial_rows(group: Group, ids: Tensor, keys: Any) -> tuple[Tensor, Tensor]:
     """Rows of new ids, by seed, table, slice and id only.
+
+    Args:
+      group: Says which columns are what.
+      ids: `[n]`, int64.
+      keys: One for each slice and table, from `group_kind.slice_keys`.
 
     Returns:
       Weights, `[n, group.dim]`, and optimizer state, `[n, group.state_dim]`.
     """
-    weights = [_initial_weights(group, p, ids, seed) for p in range(len(group.parts))]
+    weights = [
+        _initial_weights(group, place, ids, keys[place])
+        for place in range(len(group.parts))
+    ]
     state = [
-        _initial_state(group, place, part.dim, ids)
+        _initial_state(group, place, ids)
         for place, part in enumerate(group.parts)
         if part.state_dims
     ]
     return _joined(weights), _joined(state) if state else tf.zeros([tf.size(ids), 0])
 
 
-def _initial_weights(group: Group, place: int, ids: Tensor, seed: int) -> Tensor:
+def _initial_weights(group: Group, place: int, ids: Tensor, keys: Any) -> Tensor:
     """`[n, dim]` of one slice."""
-    name, dim = group.parts[place].name, group.parts[place].dim
+    dim = group.parts[place].dim
     specs = [table.row_slices()[place].initializer for table in group.tables]
-    slice_keys = [
-        initializers.slice_key(seed, table.name, name) for table in group.tables
-    ]
-    keys = slice_keys[0]
-    if len(slice_keys) > 1:
-        keys = tf.gather(tf.constant(slice_keys, tf.int64), group.table_of(ids))
+    keys = keys[0] if len(specs) == 1 else tf.gather(keys, group.table_of(ids))
     by_table = [initializers.parameters(spec) for spec in specs]
     parameters = {
         name: group.per_row([values[name] for values in by_table], ids, tf.float32)
@@ -52,17 +56,20 @@ def _initial_weights(group: Group, place: int, ids: Tensor, seed: int) -> Tensor
     return values
 
 
-def _initial_state(group: Group, place: int, dim: int, ids: Tensor) -> Tensor:
+def _initial_state(group: Group, place: int, ids: Tensor) -> Tensor:
     """`[n, state_dim]` of one slice."""
-    states = [
-        optimizers.initial_state(table.row_slices()[place].optimizer, dim)
+    by_table = [
+        optimizers.initial_parts(table.row_slices()[place].optimizer)
         for table in group.tables
     ]
-    if all(state == states[0] for state in states):
-        return tf.broadcast_to(
-            tf.constant(states[0], tf.float32), [tf.size(ids), len(states[0])]
-        )
-    return tf.gather(tf.constant(states, tf.float32), group.table_of(ids))
+    return _joined(
+        [
+            tf.zeros([tf.size(ids), dim]) + group.per_row(values, ids, tf.float32)
+            for values, dim in zip(
+                zip(*by_table, strict=True), group.parts[place].state_dims, strict=True
+            )
+        ]
+    )
 
 
 def updated_rows(
@@ -112,8 +119,10 @@ def updated_rows(
     return _joined(new_weights), _joined(new_states) if new_states else None
 
 
-def _split(columns: Tensor, dims: Sequence[int]) -> list[Tensor]:
-    return tf.split(columns, dims, axis=1) if len(dims) > 1 else [columns]
+def _split(columns: Tensor, dims: Sequence[int | Tensor]) -> list[Tensor]:
+    if len(dims) == 1:
+        return [columns]
+    return tf.split(columns, tf.stack(dims), axis=1, num=len(dims))
 
 
 def _joined(columns: Sequence[Tensor]) -> Tensor:

@@ -14,6 +14,7 @@ from absl import logging
 
 from monolith_tf import ids as ids_lib
 from monolith_tf.embedding import checkpoint_files
+from monolith_tf.embedding import group_kind
 from monolith_tf.embedding import optimizer_spec
 from monolith_tf.embedding import optimizers
 from monolith_tf.embedding import row_update
@@ -97,12 +98,20 @@ class SavedTables:
     ) -> None:
         self.directory = directory
         self.manifest = checkpoint_files.read_manifest(directory)
-        checkpoint_files.verify(directory, self.manifest)
+        self.verify()
         self._seed = seed
         self._with_state = with_optimizer_state
         self._tables = {t.name: (t, group) for group in groups for t in group.tables}
         self._names = self._renamed(aliases or {})
         self._routes = [self._routes_of(saved) for saved in self.manifest["groups"]]
+
+    def verify(self) -> None:
+        """Compares the files with their checksums.
+
+        Raises:
+          DamagedError: If one differs.
+        """
+        checkpoint_files.verify(self.directory, self.manifest)
 
     def rows(self) -> Iterator[tuple[Group, Chunk]]:
         """All rows of known tables, chunk by chunk, in the columns of their group."""
@@ -299,7 +308,9 @@ class SavedTables:
 
 
 def _initial(group: Group, ids: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    weights, state = row_update.initial_rows(group, tf.constant(ids), seed)
+    weights, state = row_update.initial_rows(
+        group, tf.constant(ids), group_kind.slice_keys(group, seed)
+    )
     return np.array(weights), np.array(state)
 
 

@@ -5,10 +5,13 @@ whose first one says that such an entry must follow, so that no single damage ma
 look like a manifest of version 0.1.0, which had no seal.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,7 +42,7 @@ def unseal(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bool]:
     Raises:
       DamagedError: If it is not what was written.
     """
-    with open(path, "rb") as file:
+    with open(path, "rb") as file, reading(path):
         data = file.read()
     end = _SEAL.fullmatch(data, max(0, len(data) - _SEAL_BYTES))
     is_right = (
@@ -61,5 +64,16 @@ def unseal(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bool]:
 
 def digest(path: str | os.PathLike[str]) -> str:
     """Returns the SHA-256 of a file, read piece by piece."""
-    with open(path, "rb") as file:
+    with reading(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raises DamagedError where a file is missing, or the disk cannot read it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EIO):
+            raise
+        raise DamagedError(f"{path} is damaged: {error.strerror}.") from error

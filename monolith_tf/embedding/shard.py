@@ -7,6 +7,8 @@ shard's lock.
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
+from typing import ClassVar
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -18,6 +20,16 @@ from monolith_tf.embedding.shard_rows import Clock
 from monolith_tf.embedding.shard_rows import ShardRows
 from monolith_tf.types import Tensor
 
+
+class Found(NamedTuple):
+    """What a lookup finds: three parts of a `PulledShard`, and weights."""
+
+    numbers: Tensor
+    generation: Tensor
+    version: Tensor
+    weights: Tensor
+
+
 _ROWS, _INSERTED, _REFUSED, _OVERFLOW, _DROPPED = range(5)
 
 
@@ -27,11 +39,13 @@ class Shard(ShardRows):
     Args:
       group: The layout of the rows.
       device: Where everything lives.
-      seed: Of initial values.
+      seed: As in `ShardRows`.
       is_exact: Whether updates hold the lock.
       capacity: As in `ShardRows`.
       is_raw: As in `ShardRows`.
     """
+
+    shared: ClassVar[tuple[str, ...]] = *ShardRows.shared, "_is_exact"
 
     def __init__(
         self,
@@ -43,26 +57,27 @@ class Shard(ShardRows):
         capacity: int,
         is_raw: bool = False,
     ) -> None:
+        self._is_exact = is_exact
         super().__init__(
             group, device=device, capacity=capacity, seed=seed, is_raw=is_raw
         )
-        self._seed = seed
-        self._is_exact = is_exact
         # A push may take the weights that the lookup read: their version says whether
         # they still hold, if all rows were there and updates do not race.
         self.reuses_weights = is_exact and not group.inserts_at_push
 
-    def lookup(
-        self, batch: PulledShard, clock: Clock | None
-    ) -> tuple[PulledShard, Tensor]:
+    # What follows is called by `packed.call`. Each returns only what all its callers
+    # use: TensorFlow would make another function where an output is not used.
+
+    def read(self, ids: Tensor) -> Tensor:
+        """Weights of ids, `[n, group.dim]`; zeros for an id without a row."""
+        return self.rows.read("weights", self.index.find(ids))
+
+    def lookup(self, batch: PulledShard, clock: Clock | tuple[()]) -> Found:
         """Finds rows.
 
         Args:
           batch: Distinct ids and their counts.
-          clock: When; None outside of training, when nothing is inserted.
-
-        Returns:
-          The batch with row numbers, and the weights, `[n, group.dim]`.
+          clock: When; `()` where nothing is to be inserted.
         """
         inserts = [table.unknown == "insert" for table in self.group.tables]
         # Counts are read before what they vouch for: at worst it is looked up again.
@@ -70,7 +85,7 @@ class Shard(ShardRows):
         generation = self.generation.read_value()
         with tf.control_dependencies([changes, generation]):
             numbers = self.index.find(batch.ids)
-        if clock is not None and any(inserts):
+        if isinstance(clock, Clock) and any(inserts):
             found = batch._replace(numbers=numbers)
             numbers = tf.cond(
                 tf.reduce_min(numbers) > 0,
@@ -86,23 +101,29 @@ class Shard(ShardRows):
         # Gradients wait for the numbers, and so for the rows to be read.
         with tf.control_dependencies([weights]):
             numbers = tf.identity(numbers)
-        batch = batch._replace(numbers=numbers, generation=generation, version=version)
-        return batch, weights
+        return Found(numbers, generation, version, weights)
+
+    def push(self, *arguments: Any) -> None:
+        """Does what `apply_gradients` does."""
+        self.apply_gradients(*arguments)
 
     def apply_gradients(
         self,
         batch: PulledShard,
         gradients: Tensor,
         clock: Clock,
-        rate_scale: Tensor | None = None,
-    ) -> None:
+        rate_scale: Tensor | tuple[()] = (),
+    ) -> Tensor:
         """Updates rows.
 
         Args:
           batch: What the lookup gave.
           gradients: `[n, group.dim]`.
           clock: When.
-          rate_scale: Factor of all learning rates; None is 1.
+          rate_scale: Factor of all learning rates; `()` is 1.
+
+        Returns:
+          The number of rows updated, when they are.
         """
         inserts = [table.unknown == "zeros" for table in self.group.tables]
         after = [batch.numbers, gradients]
@@ -111,20 +132,29 @@ class Shard(ShardRows):
             return self._current_numbers(batch, clock, inserts)
 
         if self._is_exact:
-            self._locked(
+            return self._locked(
                 lambda: self._update(batch, current(), gradients, clock, rate_scale),
                 after,
             )
-        else:
-            numbers = self._locked(current, after) if any(inserts) else current()
-            self._update(batch, numbers, gradients, clock, rate_scale)
+        numbers = self._locked(current, after) if any(inserts) else current()
+        return self._update(batch, numbers, gradients, clock, rate_scale)
 
-    def _locked(self, function: Callable[[], Any], after: Sequence[Tensor]) -> Any:
-        """Runs a function alone; takes the lock when `after` is there, not before."""
-        if tf.executing_eagerly():
-            return self.locked(function)
+    def _locked(
+        self, function: Callable[[], Tensor], after: Sequence[Tensor]
+    ) -> Tensor:
+        """Runs a function alone; takes the lock when `after` is there, not before.
+
+        The lock is released when the function's result is there, so that must wait for
+        all that the function does.
+        """
         with tf.control_dependencies(after):
-            return self.lock.execute(function)
+            lock = tf.raw_ops.MutexLock(mutex=self.mutex)
+        with tf.control_dependencies([lock]):
+            result = function()
+        with tf.control_dependencies([result]):
+            released = tf.raw_ops.ConsumeMutexLock(mutex_lock=lock)
+        with tf.control_dependencies([released]):
+            return tf.identity(result)
 
     def _current_numbers(
         self, batch: PulledShard, clock: Clock, inserts: list[bool]
@@ -132,7 +162,7 @@ class Shard(ShardRows):
         """Row numbers as they are now, after new ids got their rows."""
         # Rows freed since the lookup may be another id's by now.
         numbers = tf.cond(
-            tf.equal(batch.generation, self.generation),
+            tf.equal(batch.generation, self.generation.read_value()),
             lambda: batch.numbers,
             lambda: self.index.search(batch.ids),
         )
@@ -152,13 +182,13 @@ class Shard(ShardRows):
         numbers: Tensor,
         gradients: Tensor,
         clock: Clock,
-        rate_scale: Tensor | None,
+        rate_scale: Tensor | tuple[()],
     ) -> Tensor:
         if isinstance(batch.weights, tuple):
             weights = self.rows.read("weights", numbers)
         else:
             weights = tf.cond(
-                tf.equal(batch.version, self.version),
+                tf.equal(batch.version, self.version.read_value()),
                 lambda: batch.weights,
                 lambda: self.rows.read("weights", numbers),
             )
@@ -178,13 +208,18 @@ class Shard(ShardRows):
             lambda: [numbers, batch.ids, gradients, weights],
             with_rows,
         )
-        gradients = tf.ensure_shape(gradients, [None, self.group.dim])
+        gradients = tf.ensure_shape(gradients, [None, None])
         if self.group.updates_all_rows:
             numbers, ids, gradients, weights = self._all_rows(numbers, gradients)
-        weights = tf.ensure_shape(weights, [None, self.group.dim])
-        state = self.rows.read("state", numbers) if self.group.state_dim else None
+        state = self.rows.read("state", numbers) if self.group.has_state else None
         weights, state = row_update.updated_rows(
-            self.group, weights, state, ids, gradients, clock.step, rate_scale
+            self.group,
+            tf.ensure_shape(weights, [None, None]),
+            state,
+            ids,
+            gradients,
+            clock.step,
+            None if isinstance(rate_scale, tuple) else rate_scale,
         )
         written = self.write(numbers, weights, state, self._stamps(numbers, clock))
         # Who sees the new version sees the new weights.
@@ -196,7 +231,7 @@ class Shard(ShardRows):
     def _all_rows(self, numbers: Tensor, gradients: Tensor) -> list[Tensor]:
         """Numbers, ids, gradients and weights of all rows, freed ones among them."""
         end = self.next_row.read_value()
-        shape = [end, self.group.dim]
+        shape = [end, tf.shape(gradients, tf.int64)[1]]
         gradients = tf.scatter_nd(numbers[:, tf.newaxis], gradients, shape)[1:]
         numbers = tf.range(1, end)
         ids, weights = (self.rows.read(name, numbers) for name in ("ids", "weights"))
@@ -220,7 +255,7 @@ class Shard(ShardRows):
         new_ids = tf.gather(batch.ids, missing[:, 0])
         # Another worker may have inserted them while this one waited for the lock.
         found = tf.cond(
-            tf.equal(changes, self.changes),
+            tf.equal(changes, self.changes.read_value()),
             lambda: tf.zeros_like(new_ids),
             lambda: self.index.search(new_ids),
         )
@@ -232,10 +267,12 @@ class Shard(ShardRows):
         new_ids = self._checked(tf.gather(new_ids, places[:, 0]))
         if self.admission is not None:
             new_counts = tf.gather(tf.gather(batch.counts, missing[:, 0]), places[:, 0])
-            admitted = self.admission.admit(new_ids, new_counts, clock.step)
-            self.count(_REFUSED, tf.boolean_mask(new_ids, ~admitted))
+            tables = self.group.table_of(new_ids)
+            admitted = self.admission.admit(new_ids, tables, new_counts, clock.step)
+            counted = self.count(_REFUSED, tf.boolean_mask(new_ids, ~admitted))
             places = tf.boolean_mask(places, admitted)
-            new_ids = tf.boolean_mask(new_ids, admitted)
+            with tf.control_dependencies([counted]):
+                new_ids = tf.boolean_mask(new_ids, admitted)
         new_numbers = self._allot(new_ids, clock)
         places = places[: tf.size(new_numbers)]
         found = tf.tensor_scatter_nd_update(found, places, new_numbers)
@@ -245,20 +282,20 @@ class Shard(ShardRows):
         """New ids, if each has the slot of a table: rows of others would be lost."""
         if self._is_raw:
             return ids
-        slots = {table.name: table.slot or 0 for table in self.group.tables}
-        of_tables = tf.constant(list(slots.values()), tf.int64)
         is_right = tf.equal(
-            ids_lib.slot_of(ids), tf.gather(of_tables, self.group.table_of(ids))
+            ids_lib.slot_of(ids),
+            tf.gather(self.group.slots(), self.group.table_of(ids)),
         )
         message = (
             "Ids must have the slot of their table in their upper 16 bits, where "
-            f"`ids.with_slot` puts it. Tables and slots: {slots}. Received:"
+            "`ids.with_slot` puts it."
         )
         wrong = tf.reduce_max(tf.where(is_right, tf.int64.min, ids))
         check = tf.raw_ops.Assert(
-            condition=tf.reduce_all(is_right), data=[message, wrong]
+            condition=tf.reduce_all(is_right),
+            data=[message, self.facts["names"].read_value(), "Received:", wrong],
         )
-        with tf.control_dependencies([] if check is None else [check]):
+        with tf.control_dependencies([check]):
             return tf.identity(ids)
 
     def _allot(self, ids: Tensor, clock: Clock) -> Tensor:
@@ -284,7 +321,9 @@ class Shard(ShardRows):
             axis=0,
         )
         kept = ids[: reused + fresh]
-        weights, state = row_update.initial_rows(self.group, kept, self._seed)
+        weights, state = row_update.initial_rows(
+            self.group, kept, self.facts["keys"].read_value()
+        )
         others = {"ids": kept, **self._stamps(numbers, clock)}
         # A row counts when it is written, so that a step that fails leaves none behind.
         written = self.write(numbers, weights, state, others, is_often=False)

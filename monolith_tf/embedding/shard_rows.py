@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
+from typing import ClassVar
 from typing import NamedTuple
 from typing import TypeVar
 
@@ -14,6 +15,9 @@ import tensorflow as tf
 
 from monolith_tf.embedding import admission
 from monolith_tf.embedding import expiry
+from monolith_tf.embedding import group_kind
+from monolith_tf.embedding.bindable import Bindable
+from monolith_tf.embedding.bindable import Packed
 from monolith_tf.embedding.checkpoint_files import Chunk
 from monolith_tf.embedding.layout import Group
 from monolith_tf.embedding.row_blocks import MAX_ROWS
@@ -43,7 +47,7 @@ class Clock(NamedTuple):
     secs: Tensor
 
 
-class ShardRows:
+class ShardRows(Bindable):
     """A shard's index, rows and bookkeeping.
 
     Row 0 belongs to no id and stays zero: an id without a row has number 0, so rows
@@ -60,9 +64,24 @@ class ShardRows:
       device: Where everything lives.
       capacity: Rows there is room for at first; more is made when it is needed. Memory
         is taken only as rows are written.
-      seed: Of the draws of probabilistic admission.
+      seed: Of initial values, and of the draws of probabilistic admission.
       is_raw: Whether ids are integers as they stand: unmixed, and without slot bits.
     """
+
+    own = (
+        "facts",
+        "mutex",
+        "index",
+        "rows",
+        "admission",
+        "next_row",
+        "num_free",
+        "generation",
+        "changes",
+        "version",
+        "counters",
+    )
+    shared: ClassVar[tuple[str, ...]] = "kind", "_is_raw"
 
     def __init__(
         self,
@@ -73,16 +92,15 @@ class ShardRows:
         seed: int,
         is_raw: bool = False,
     ) -> None:
-        slots = None if is_raw else [table.slot or 0 for table in group.tables]
+        slots = None if is_raw else group.slots().tolist()
         self.group = group
+        self.kind = group_kind.kind_of(group)
         self.device = device
         self._is_raw = is_raw
         with tf.device(device):
+            self.facts = group_kind.facts_of(group, seed)
             self.index = RowIndex(slots, capacity)
-            # Sections and mutexes of one name are one lock.
-            name = f"shard_{uuid.uuid4().hex}"
-            self.lock = tf.CriticalSection(shared_name=name)
-            self._mutex = tf.raw_ops.MutexV2(shared_name=name)
+            self.mutex = tf.raw_ops.MutexV2(shared_name=f"shard_{uuid.uuid4().hex}")
             self.next_row = _scalar(1)
             self.num_free = _scalar(0)
             self.generation = _scalar(0)  # Counts times at which rows were freed,
@@ -97,11 +115,16 @@ class ShardRows:
                 tf.constant([0], tf.int64),
                 {"weights": tf.zeros([1, group.dim]), "ids": [-1]},
             )
+            self.packed = Packed(self)
         self.ages = expiry.Ages(group)
         self.next_expiry = self.ages.never_looked()
         self.looked_at_secs = -math.inf  # When expiry was last looked for.
         self.removed: list[tuple[int, np.ndarray]] = []  # Step, and ids that went.
         self.is_cramped = False  # Whether memory for more rows was refused.
+
+    def on_bound(self) -> None:
+        """See base class."""
+        self.group = group_kind.BoundGroup.of(self.kind, self.facts)
 
     @property
     def capacity(self) -> tf.Variable:
@@ -116,13 +139,11 @@ class ShardRows:
     def locked(self, function: Callable[..., _Result], *args: Any) -> _Result:
         """Runs a function eagerly, while nobody else changes this shard."""
         with tf.device(self.device):
-            lock = tf.raw_ops.MutexLock(mutex=self._mutex)
+            lock = tf.raw_ops.MutexLock(mutex=self.mutex)
             try:
                 return function(*args)
             finally:
-                # As long as it is there. An error would keep it, if it were left to
-                # `CriticalSection.execute`.
-                del lock
+                del lock  # It is held as long as this is there.
 
     def ranges(self, size: int) -> Iterator[tuple[int, int]]:
         """First row number, and that behind the last, of `size` rows at most."""
@@ -265,7 +286,7 @@ class ShardRows:
           The row numbers there is room for now; fewer only at `MAX_ROWS`.
         """
         next_row = self.next_row.read_value()
-        used = dict.fromkeys(self._columns(), next_row)
+        used = dict.fromkeys(self.rows.names(), next_row)
         used["free"] = self.num_free.read_value()
         capacity = self.rows.grow(num_rows, used)
         with tf.control_dependencies([capacity]):
@@ -292,7 +313,7 @@ class ShardRows:
     ) -> Tensor:
         """Writes whole rows, and other columns of them; returns what waits for it."""
         values = {"weights": weights, **others}
-        if self.group.state_dim:
+        if self.group.has_state:
             values["state"] = state
         return self.rows.write(numbers, values, is_often=is_often)
 

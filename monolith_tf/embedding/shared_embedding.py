@@ -112,6 +112,7 @@ class SharedEmbedding(tf_keras.layers.Layer):
                 embedding.make_rows(tf.range(size, dtype=tf.int64))
         super().build(input_shape)
 
+    @tf.autograph.experimental.do_not_convert
     def call(
         self, inputs: Mapping[str, Any], training: Any = None
     ) -> dict[str, Tensor | RaggedTensor]:

@@ -33,7 +33,7 @@ def split(sketches: Sequence[Sketch]) -> Iterator[Part]:
     """The parts to save of the sketches of all shards, in their order."""
     shared: dict[int, Inherited] = {}
     for place, sketch in enumerate(sketches):
-        yield Part(len(sketches), place, sketch.own())
+        yield Part(len(sketches), place, sketch.counted())
         part = sketch.inherited
         if part is not None:
             other = shared.get(part.residue, part)

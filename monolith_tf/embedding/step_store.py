@@ -1,6 +1,5 @@
 """What a step asks of a store: rows of ids, and room for their gradients."""
 
-from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -143,9 +142,8 @@ class StepStore(tf.Module):
           rate_scale: Factor of all learning rates; None is 1.
         """
         clock = Clock(tf.cast(tf.convert_to_tensor(step), tf.int64), pulled.secs)
-        if rate_scale is not None:
-            # Read once, and here: two locks must not hold one variable.
-            rate_scale = tf.convert_to_tensor(rate_scale)
+        # Read once, and here: two locks must not hold one variable.
+        scale: Any = () if rate_scale is None else tf.convert_to_tensor(rate_scale)
         for name, gradient in gradients.items():
             if gradient is None:
                 continue
@@ -165,14 +163,9 @@ class StepStore(tf.Module):
                 of_shard = gradient
                 if not isinstance(part.places, tuple):
                     of_shard = tf.gather(gradient, part.places)
-                self._at(
-                    shard,
-                    shard.apply_gradients,
-                    part._replace(places=()),
-                    of_shard,
-                    clock,
-                    rate_scale,
-                )
+                part = part._replace(places=())
+                with tf.device(shard.device):
+                    shard.packed.call("push", part, of_shard, clock, scale)
 
     @tf.autograph.experimental.do_not_convert
     def counters(self) -> dict[str, Tensor]:
@@ -219,41 +212,32 @@ class StepStore(tf.Module):
     def _pull(
         self, name: str, batch: Distinct, clock: Clock | None
     ) -> tuple[Tensor, tuple[PulledShard, ...]]:
-        """Weights of a group's distinct ids, and what each of its shards found."""
+        """Weights of a group's distinct ids, and what each of its shards found.
+
+        One call for each shard, where it lives: as a part of the graph here, each of
+        its branches would send messages to and fro.
+        """
         found, rows = [], []
         parts = routing.partition(batch, self.placement.num_shards)
         for shard, part in zip(self._shards[name], parts, strict=True):
-            pulled, weights = self._at(
-                shard, shard.lookup, part._replace(places=()), clock
-            )
-            # What is here already need not come back.
-            part = pulled._replace(places=part.places, ids=part.ids, counts=part.counts)
-            # Weights that need not travel back from another machine.
-            is_kept = (
-                clock is not None
-                and self.placement.devices is None
-                and shard.reuses_weights
-            )
-            found.append(part._replace(weights=weights) if is_kept else part)
+            if clock is None:
+                with tf.device(shard.device):
+                    weights = shard.packed.call("read", part.ids, writes=False)
+            else:
+                with tf.device(shard.device):
+                    asked = part._replace(places=())
+                    result = shard.packed.call("lookup", asked, clock)
+                weights = result.weights
+                part = part._replace(**result._asdict())
+            # One trace for all groups does not know how wide a row is.
+            weights = tf.ensure_shape(weights, [None, shard.group.dim])
+            # Weights that need not travel back from another machine are kept.
+            is_kept = self.placement.devices is None and shard.reuses_weights
+            found.append(part._replace(weights=weights if is_kept else ()))
             rows.append(weights)
         if len(rows) == 1:
             return rows[0], tuple(found)
         return tf.dynamic_stitch([part.places for part in found], rows), tuple(found)
-
-    def _at(self, shard: Shard, function: Callable[..., Any], *args: Any) -> Any:
-        """Calls a function where a shard lives."""
-
-        def call(*args: Any) -> Any:
-            with tf.device(shard.device):
-                return function(*args)
-
-        if self.placement.devices is None or tf.executing_eagerly():
-            return call(*args)
-        # One call over there. As a part of the graph here, each of its branches would
-        # send messages to and fro.
-        remote = tf.function(call, experimental_attributes={"_noinline": True})
-        with tf.device(shard.device):
-            return remote(*args)
 
 
 def _checked(name: str, gradient: Tensor, rows: Tensor) -> Tensor:

@@ -175,7 +175,8 @@ class EmbeddingStore(step_store.StepStore):
 
         Raises:
           ValueError: If the checkpoint is damaged or does not fit the tables; nothing
-            has changed then.
+            has changed then. Where a file changes while it is read, the store is empty
+            then; with `keep_others` it may hold rows of the checkpoint.
         """
         restoring = Restoring(
             directory,

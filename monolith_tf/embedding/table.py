@@ -142,7 +142,8 @@ class Table:
             ids, counts, threshold = tf.constant(
                 [[id_], [count], [admit_after]], tf.int64
             )
-            drawn = admission.is_drawn(self._seed, ids, counts, threshold, step)
+            key = tf.constant(admission.draw_key(self._seed), tf.int64)
+            drawn = admission.is_drawn(key, ids, counts, threshold, step)
             return bool(drawn[0])
         self.occurrences[id_] += count
         if self.occurrences[id_] < admit_after:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import gc
 from collections.abc import Mapping
 from typing import Any
 from typing import Literal
@@ -22,6 +23,7 @@ from monolith_tf.data import source as source_lib
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.embedding import store as store_lib
 from monolith_tf.embedding.placement import Placement
+from monolith_tf.experiment import dropped_tables
 from monolith_tf.experiment import id_types as id_types_lib
 from monolith_tf.experiment import large_integers
 from monolith_tf.experiment import resumed_optimizers
@@ -143,6 +145,7 @@ class Job:
         large = large_integers.settle(checkpoint, tables, id_types)
         if checkpoint is not None:
             id_types_lib.check(checkpoint, self.config.features, self._schema)
+            dropped_tables.check(checkpoint, wanted, self.config.trainer.drop_tables)
             state = checkpoint.manifest["state"]
             former = slots_lib.SlotRegistry.from_json(state["slots"])
             return Fixed(
@@ -176,7 +179,11 @@ class Job:
         """
         if not anew and self._made is not None and self._made[0] == fixed:
             return self._made[1]
-        self._made = None  # Frees the former before another takes memory.
+        if self._made is not None:
+            # Frees the former, which is in reference cycles, before another takes
+            # memory.
+            self._made = None
+            gc.collect()
         config = self.config
         tf_keras.utils.set_random_seed(config.seed)
         encoder = encode.FeatureEncoder(

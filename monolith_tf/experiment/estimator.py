@@ -8,6 +8,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -16,13 +17,16 @@ from absl import logging
 from monolith_tf import config as config_lib
 from monolith_tf import imports
 from monolith_tf import paths
+from monolith_tf.config import model_params
 from monolith_tf.config import schema
 from monolith_tf.data import feed as feed_lib
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.experiment import build
 from monolith_tf.experiment import diagnosis
+from monolith_tf.experiment import dropped_tables
 from monolith_tf.experiment import exports
 from monolith_tf.experiment import large_integers
+from monolith_tf.experiment import resumed_position
 from monolith_tf.experiment import warm_start
 from monolith_tf.models.network import Network
 from monolith_tf.training import actions as actions_lib
@@ -40,8 +44,11 @@ from monolith_tf.training import progressive
 from monolith_tf.training import recorder as recorder_lib
 from monolith_tf.training import run as run_lib
 from monolith_tf.training import spec as training_spec
+from monolith_tf.training import step as step_lib
 from monolith_tf.training import stepper as stepper_lib
 from monolith_tf.training import table_log
+
+_Result = TypeVar("_Result")
 
 
 class Watcher:
@@ -79,7 +86,7 @@ class Estimator:
         Args:
           config: A config, or the path of its file.
           *overrides: `key.path=value`, as on the command line; with a path only.
-          watcher: Told of what happens while training.
+          watcher: Hears what happens while training.
           cluster: Where `train` runs; None for this process.
           record_dir: Where metrics and summaries go; None takes `model_dir`.
         """
@@ -110,52 +117,58 @@ class Estimator:
           InterruptedRun: After SIGINT or SIGTERM, with a checkpoint written.
           JobRunsError: If another process trains in `model_dir`.
           NonFiniteLossError: If a loss is NaN or infinite.
+          OutOfMemoryError: If a step runs out of memory.
         """
         with job_lock.held(self._model_dir):
             return self._train()
 
     def _train(self) -> dict[str, float]:
         config, trainer = self.config, self.config.trainer
-        checkpoint = self._checkpoints.latest()
-        fixed = self._job.settle(checkpoint)
-        if checkpoint is not None:
-            lineage = lineage_mark.resumed(self._model_dir, checkpoint)
-            fixed = dataclasses.replace(fixed, lineage=lineage)
-        step = self._job.train_step(fixed, anew=True)
+        fixed, step, checkpoint = (
+            self._checkpoints.use_latest(self._resumed) or self._started()
+        )
         network = step.network
         source = self._source("train")
         progress = run_lib.Progress(batch_size=config.data.batch_size)
         window = run_lib.Window()
+        per_epoch = source.batches_per_epoch()
+        data = source.identity()
         if checkpoint is not None:
-            checkpoint_lib.restore_dense(checkpoint, step.state)
-            network.store.restore(checkpoint.embedding_dir)
             state = checkpoint.manifest["state"]
             progress = run_lib.Progress(**state["progress"])
             _count_examples(progress, state["progress"])
             window = run_lib.Window(**state["window"])
-            self._resume(progress)
             logging.info("Resuming from %s.", checkpoint.path)
+            dropped_tables.log(checkpoint, fixed.optimizers)
+            resumed_position.resume(
+                progress, state.get("data"), data, config.data.batch_size
+            )
         elif trainer.warm_start:
             warm_start.apply(trainer.warm_start, step, network.store, fixed.id_types)
         self._recorder.log.cut_back(progress.step if checkpoint else -1)
         yaml = config_lib.dump_config(config)
         checkpoint_lib.write_text(self._model_dir / "config.yaml", yaml)
         evaluator = self._evaluator(network)
-        per_epoch = source.batches_per_epoch()
         run = run_lib.Run(
             model_dir=self._model_dir,
             step=step,
             progress=progress,
             window=window,
-            total_steps=_total_steps(trainer, per_epoch),
+            total_steps=_total_steps(trainer, per_epoch, progress),
             steps_per_epoch=per_epoch,
             recorder=self._recorder,
             checkpoints=self._checkpoints,
             evaluate=self._scorer(evaluator),
             config_yaml=yaml,
-            static_state=fixed.to_json(),
+            static_state={**fixed.to_json(), "data": data},
             saved=checkpoint,
         )
+        if run.total_steps is not None and run.total_steps <= progress.step:
+            logging.warning(
+                "There is nothing to train: the checkpoint is of step %d, where "
+                "`trainer.epochs` or `trainer.max_steps` ends the training.",
+                progress.step,
+            )
         self._watcher.job(network.store.describe(), run)
         with _large_integers_explained(run, source), _plain_errors(source):
             loop.train(
@@ -168,6 +181,29 @@ class Estimator:
             )
         self._watcher.end(run)
         return progress.metrics
+
+    def _started(self) -> tuple[build.Fixed, step_lib.TrainStep, None]:
+        """Makes what a new job trains."""
+        fixed = self._job.settle(None)
+        return fixed, self._job.train_step(fixed, anew=True), None
+
+    def _resumed(
+        self, checkpoint: checkpoint_lib.Checkpoint
+    ) -> tuple[build.Fixed, step_lib.TrainStep, checkpoint_lib.Checkpoint]:
+        """Makes what a job trains that goes on from a checkpoint."""
+        fixed = self._job.settle(checkpoint)
+        lineage = lineage_mark.resumed(self._model_dir, checkpoint)
+        fixed = dataclasses.replace(fixed, lineage=lineage)
+        step = self._job.train_step(fixed, anew=True)
+        self._restore(checkpoint, step)
+        return fixed, step, checkpoint
+
+    @staticmethod
+    def _restore(
+        checkpoint: checkpoint_lib.Checkpoint, step: step_lib.TrainStep
+    ) -> None:
+        checkpoint_lib.restore_dense(checkpoint, step.state)
+        step.network.store.restore(checkpoint.embedding_dir)
 
     def evaluate(
         self, split: build.Split = "test", checkpoint: str | None = None
@@ -182,8 +218,7 @@ class Estimator:
         Returns:
           `<head>/<metric>` -> value, and `loss`.
         """
-        found = self._find(checkpoint)
-        network = self._restored(found)
+        found, network = self._use(checkpoint, self._restored)
         metrics = self._scorer(self._evaluator(network))(split)
         self._recorder.record(split, found.step, metrics)
         if any(self._counts().values()):
@@ -194,7 +229,7 @@ class Estimator:
         self, split: build.Split = "test", checkpoint: str | None = None
     ) -> Iterator[dict[str, np.ndarray]]:
         """Yields predictions and extra outputs by name, batch by batch."""
-        network = self._restored(self._find(checkpoint))
+        _, network = self._use(checkpoint, self._restored)
         source = self._job.source(split)
         with _plain_errors(source):
             yield from evaluation.predict(network, source.dataset())
@@ -218,11 +253,12 @@ class Estimator:
         """
         if directory is not None:
             paths.check("directory", directory)
-        if checkpoint is None and self.config.export.checkpoint == "newest":
-            found = self._checkpoints.latest() or self._find(None)
-        else:
-            found = self._find(checkpoint)
-        return self._exporter.checkpoint(found, directory or self._export_dir)
+        exporter, where = self._exporter, directory or self._export_dir
+        return self._use(
+            checkpoint,
+            lambda found: exporter.checkpoint(found, where),
+            prefer_best=self.config.export.checkpoint != "newest",
+        )
 
     @property
     def _exporter(self) -> exports.Exporter:
@@ -239,7 +275,7 @@ class Estimator:
     def _on_steps(self, run: run_lib.Run) -> None:
         self._watcher.steps(run)
         if self._cluster is not None:
-            self._cluster.tell(
+            self._cluster.report(
                 step=run.progress.step,
                 total_steps=run.total_steps,
                 examples_per_sec=round(
@@ -293,35 +329,31 @@ class Estimator:
         token = "" if cluster is None else cluster.feed_token
         return feed_lib.Feed(token, self._job.columns, self.config.data.batch_size)
 
-    def _resume(self, progress: run_lib.Progress) -> None:
-        """Brings a position counted in batches of another size to this one."""
-        size = self.config.data.batch_size
-        if progress.batch_size != size:
-            rows = progress.batch * progress.batch_size
-            progress.batch, progress.batch_size = rows // size, size
-            logging.warning(
-                "The batch size changed; going on at the nearest batch before row %d "
-                "of the data.",
-                rows,
-            )
-
-    def _find(self, path: str | None) -> checkpoint_lib.Checkpoint:
+    def _use(
+        self,
+        path: str | None,
+        use: Callable[[checkpoint_lib.Checkpoint], _Result],
+        *,
+        prefer_best: bool = True,
+    ) -> _Result:
+        """Calls a function with the checkpoint of a path, or the best or newest one."""
         if path is not None:
-            return checkpoint_lib.open_checkpoint(path)
-        found = self._checkpoints.best() or self._checkpoints.latest()
-        if found is None:
+            return use(checkpoint_lib.open_checkpoint(path))
+        used = self._checkpoints.use_latest(use, prefer_best=prefer_best)
+        if used is None:
             raise checkpoint_lib.CheckpointError(
                 f"There is no checkpoint in {self._checkpoints.path}. Train first: "
                 "`monolith-tf train CONFIG`."
             )
-        return found
+        return used
 
-    def _restored(self, checkpoint: checkpoint_lib.Checkpoint) -> Network:
-        """Returns the network with the values of a checkpoint."""
+    def _restored(
+        self, checkpoint: checkpoint_lib.Checkpoint
+    ) -> tuple[checkpoint_lib.Checkpoint, Network]:
+        """Returns a checkpoint, and the network with its values."""
         step = self._job.train_step(self._job.settle(checkpoint))
-        checkpoint_lib.restore_dense(checkpoint, step.state)
-        step.network.store.restore(checkpoint.embedding_dir)
-        return step.network
+        self._restore(checkpoint, step)
+        return checkpoint, step.network
 
     @property
     def _export_dir(self) -> pathlib.Path:
@@ -376,15 +408,19 @@ class Estimator:
         ]
         if architecture.searching_layers(run.step.network.model):
             actions.append(architecture_log.ArchitectureLog(trainer.log_every_steps))
-        every = trainer.eval_every_steps
+        every: int | actions_lib.Interval | None = trainer.eval_every_steps
         if trainer.eval_every_epochs is not None:
             if run.steps_per_epoch is None:
                 raise ValueError(
                     "`trainer.eval_every_epochs` needs to know an epoch's batches, "
-                    "and the dataset of `data.input_fn` does not tell. Use "
+                    "and the dataset of `data.input_fn` does not say. Use "
                     "`eval_every_steps`, or `tf.data.experimental.assert_cardinality`."
                 )
-            every = trainer.eval_every_epochs * run.steps_per_epoch
+            every = actions_lib.Interval(
+                trainer.eval_every_epochs * run.steps_per_epoch,
+                since=run.progress.step - run.progress.batch,
+            )
+        checkpoints: list[int | actions_lib.Interval | None]
         checkpoints = [trainer.checkpoint_every_steps]
         if self._cluster is not None and self._cluster.spec.evaluator:
             checkpoints.append(every)
@@ -396,8 +432,8 @@ class Estimator:
             )
         for name in trainer.actions:
             actions.append(imports.load_name(name, "trainer.actions")())
-        every = self.config.export.every_steps
-        if every is not None:
+        if self.config.export.every_steps is not None:
+            every = self.config.export.every_steps
             actions.append(exports.Export(every, self._export_present))
         # After evaluations, which read too.
         actions.append(data_log.DataLog(trainer.log_every_steps, self._counts))
@@ -416,7 +452,7 @@ class Estimator:
 
     def _judges(self) -> list[actions_lib.Judge]:
         trainer = self.config.trainer
-        judges: list[actions_lib.Judge] = [_Tell(self._watcher)]
+        judges: list[actions_lib.Judge] = [_ReportEvaluations(self._watcher)]
         if trainer.keep_best is not None:
             metric = self.metric(trainer.keep_best)
             judges.append(
@@ -449,13 +485,12 @@ class Estimator:
         """Returns a metric's whole name, given without its head where there is one."""
         if "/" in name or name == "loss":
             return name
-        heads = self.config.model.heads
-        head = heads[0].name or heads[0].label if heads else self.config.labels[0].name
-        return f"{head}/{name}"
+        heads = model_params.heads(self.config)
+        return f"{heads[0] if heads else self.config.labels[0].name}/{name}"
 
 
-class _Tell(actions_lib.Judge):
-    """Tells the watcher of every evaluation."""
+class _ReportEvaluations(actions_lib.Judge):
+    """Reports every evaluation to the watcher."""
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
@@ -508,8 +543,11 @@ def _large_integers_explained(run: run_lib.Run, source: build.Source) -> Iterato
         raise large_integers.LargeIntegerError(message) from error
 
 
-def _total_steps(trainer: Any, per_epoch: int | None) -> int | None:
+def _total_steps(
+    trainer: Any, per_epoch: int | None, progress: run_lib.Progress
+) -> int | None:
     ends = [trainer.max_steps]
     if trainer.epochs is not None and per_epoch is not None:
-        ends.append(trainer.epochs * per_epoch)
+        left = trainer.epochs * per_epoch - progress.batch
+        ends.append(progress.step + max(0, left))
     return min((end for end in ends if end is not None), default=None)

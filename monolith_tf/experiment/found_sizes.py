@@ -9,7 +9,7 @@ from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.models import spec as model_spec
 
 Found = Mapping[str, Mapping[str, Mapping[str, int]]]
-"""Layer -> segment -> `kept` and `width`, as a checkpoint's manifest tells it."""
+"""Layer -> segment -> `kept` and `width`, as in a checkpoint's manifest."""
 
 
 def with_found_sizes(

@@ -9,6 +9,7 @@ from monolith_tf.config import schema
 from monolith_tf.distribute import server
 from monolith_tf.distribute.spec import ClusterSpec
 from monolith_tf.distribute.task import Task
+from monolith_tf.embedding import sealed
 from monolith_tf.experiment import estimator as estimator_lib
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import spec as training_spec
@@ -66,7 +67,7 @@ class _Scorer:
         try:
             with checkpoint_lib.hold(self._checkpoints.path / name):
                 self._score(name, identity)
-        except checkpoint_lib.DamagedCheckpointError as error:
+        except sealed.DamagedError as error:
             self._scored = identity
             logging.warning("%s is not scored: %s", name, error)
         except (checkpoint_lib.CheckpointError, OSError) as error:

@@ -30,7 +30,7 @@ def train(
     Args:
       config: The config, with a `cluster`.
       task: Which task this process is.
-      watcher: Told of what happens, in the chief.
+      watcher: Hears what happens, in the chief.
 
     Returns:
       In the chief, the last evaluation's metrics.
@@ -89,16 +89,16 @@ def _lead(
     spec: ClusterSpec,
     watcher: estimator.Watcher | None,
 ) -> dict[str, float]:
-    told: dict[str, Any] = {}
+    reported: dict[str, Any] = {}
 
     def explain(lost: str) -> str:
         return (
             f"{lost} Its rows and variables are gone with it. Start the job again, "
-            f"parameter servers and chief: {_repeats(config, told)}"
+            f"parameter servers and chief: {_repeats(config, reported)}"
         )
 
     cluster = cluster_lib.Cluster(
-        task, spec, config.model_dir, told=told, explain=explain
+        task, spec, config.model_dir, reported=reported, explain=explain
     )
     try:
         with cluster.watched():
@@ -107,7 +107,9 @@ def _lead(
     except exits.ParameterServerLostError as error:
         raise exits.ParameterServerLostError(explain(str(error))) from error
     except exits.StuckError as error:
-        logging.warning("%s The chief starts again: %s", error, _repeats(config, told))
+        logging.warning(
+            "%s The chief starts again: %s", error, _repeats(config, reported)
+        )
     else:
         if not cluster.regroups:
             return metrics
@@ -118,11 +120,11 @@ def _lead(
     server.restart()
 
 
-def _repeats(config: schema.ExperimentConfig, told: Mapping[str, Any]) -> str:
+def _repeats(config: schema.ExperimentConfig, reported: Mapping[str, Any]) -> str:
     """Says from where a new chief goes on."""
     found = estimator.checkpoints_of(config).latest()
     step = 0 if found is None else found.step
-    rows = max(0, int(told.get("step", 0)) - step) * config.data.batch_size
+    rows = max(0, int(reported.get("step", 0)) - step) * config.data.batch_size
     return (
         f"it goes on from step {step}, and what was learned since from about {rows} "
         "rows is learned again."
@@ -143,7 +145,7 @@ def _work(config: schema.ExperimentConfig, task: Task, spec: ClusterSpec) -> Non
         task,
         config.model_dir,
         spec,
-        told=lambda: {"examples": feeder.examples, "message": feeder.failure},
+        latest=lambda: {"examples": feeder.examples, "message": feeder.failure},
         feed=feeder.token,
         examples=0,
     )

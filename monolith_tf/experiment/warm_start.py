@@ -7,6 +7,7 @@ from typing import Any
 
 from absl import logging
 
+from monolith_tf.experiment import dropped_tables
 from monolith_tf.experiment import id_types as id_types_lib
 from monolith_tf.features import columns as columns_lib
 from monolith_tf.training import checkpoint as checkpoint_lib
@@ -43,6 +44,16 @@ def apply(
         missing = lacks if missing is None else missing & lacks
         store.restore(checkpoint.embedding_dir, keep_others=number > 0)
         logging.info("Warm start from %s.", checkpoint.path)
+        tables = [table.name for group in store.groups for table in group.tables]
+        for name, rows in dropped_tables.left_over(checkpoint, tables).items():
+            if rows:
+                logging.warning(
+                    "`trainer.warm_start`: %s has the table `%s` with %d rows, which "
+                    "are not taken over: the config names no such table.",
+                    checkpoint.path,
+                    name,
+                    rows,
+                )
     if missing:
         logging.info(
             "%d dense variables keep their initial values: %s.",

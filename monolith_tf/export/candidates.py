@@ -9,10 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from monolith_tf.export import signatures
-from monolith_tf.export.errors import ExportError
 from monolith_tf.export.named_inputs import NamedInputs
 from monolith_tf.features.columns import ColumnType
-from monolith_tf.features.spec import FeatureSpec
 from monolith_tf.types import Tensor
 
 KEY = "candidates"
@@ -24,7 +22,7 @@ class Candidates(signatures.Signature):
     Args:
       columns: The raw columns.
       lists: As in `NamedInputs`.
-      user_columns: Those of the user, as `user_columns` finds them.
+      user_columns: Those of the user, as `user_columns.find` gives them.
       answer: Answers columns of different numbers of rows.
     """
 
@@ -66,34 +64,3 @@ class Candidates(signatures.Signature):
             for name, value in sample.items()
         }
         return signatures.numpy_answer(answer, repeated)
-
-
-def user_columns(
-    features: Collection[FeatureSpec], user_features: Collection[str]
-) -> set[str]:
-    """Returns the columns that the features of the user read.
-
-    Raises:
-      ExportError: If there is no such feature, none is left for the items, or a column
-        is read by features of both.
-    """
-    names = [feature.name for feature in features]
-    unknown = sorted(set(user_features) - set(names))
-    if unknown:
-        raise ExportError(
-            f"`export.user_features` must name features. Received: {unknown}; the "
-            f"features are {names}."
-        )
-    user = {f.source_column for f in features if f.name in user_features}
-    items = {f.source_column for f in features if f.name not in user_features}
-    if not items:
-        raise ExportError(
-            "`export.user_features` must leave a feature to the items. Received: all "
-            f"of {names}."
-        )
-    if user & items:
-        raise ExportError(
-            "`export.user_features` must name all features of a column or none. "
-            f"Received: some of those that read {sorted(user & items)}."
-        )
-    return user

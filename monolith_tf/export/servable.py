@@ -9,6 +9,7 @@ import tensorflow as tf
 from monolith_tf.export import candidates
 from monolith_tf.export import signatures as signatures_lib
 from monolith_tf.export import updates as updates_lib
+from monolith_tf.export import user_columns
 from monolith_tf.export.named_inputs import NamedInputs
 from monolith_tf.export.spec import ExportSpec
 from monolith_tf.features.columns import ColumnType
@@ -66,13 +67,13 @@ class Servable(tf.Module):
             regress = signatures_lib.Regress(columns, answer, head)
             found.append((f"regress_{head}", regress))
         if spec.user_features:
-            user_columns = candidates.user_columns(
+            columns_of_user = user_columns.find(
                 network.encoder.features, spec.user_features
             )
             of_user = candidates.Candidates(
                 columns,
                 spec.list_inputs,
-                user_columns,
+                columns_of_user,
                 answer_function(network, spec.user_features),
             )
             found.append((candidates.KEY, of_user))

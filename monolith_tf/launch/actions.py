@@ -21,7 +21,7 @@ class Send:
 
 @dataclasses.dataclass(frozen=True)
 class Say:
-    """Tell the user something."""
+    """Show the user a message."""
 
     text: str
 

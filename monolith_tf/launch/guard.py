@@ -2,7 +2,7 @@
 
 It reads lines: `+ PID KIND` for a process that has started, `- PID` for one that has
 ended. When there are no more, because the launcher was killed, the chief may write a
-checkpoint before the others are told to end too.
+checkpoint before the others are asked to end too.
 """
 
 import contextlib

@@ -41,7 +41,7 @@ def sign_in(
         model_dir,
         _Signer(),
         beat_secs=_BEAT_SECS,
-        told=lambda: {"given_up": given_up()},
+        latest=lambda: {"given_up": given_up()},
         state="running",
     )
 

@@ -83,7 +83,7 @@ class LocalCluster:
           max_restarts: As for `Supervisor`.
           hang_timeout: Seconds after which a task that is not heard, while others are,
             is ended and started again.
-          watch: Told of task states and process ids every now and then.
+          watch: Called with task states and process ids every now and then.
           poll_secs: How often to look at the processes.
         """
         self.logs = pathlib.Path(model_dir) / "logs"
@@ -129,7 +129,7 @@ class LocalCluster:
             finally:
                 for process in self._processes.values():
                     _kill(process)
-                    self._tell_guard(f"- {process.pid}")
+                    self._write_to_guard(f"- {process.pid}")
                 with contextlib.suppress(OSError):
                     signed_in.close(state="ended")
         return supervisor.outcome
@@ -149,16 +149,16 @@ class LocalCluster:
         return self.logs / f"{name}.log"
 
     def _collect(self) -> None:
-        """Tells the supervisor of all processes that have ended."""
+        """Reports all processes that have ended to the supervisor."""
         for name, process in list(self._processes.items()):
             code = process.poll()
             if code is not None:
                 del self._processes[name]
-                self._tell_guard(f"- {process.pid}")
+                self._write_to_guard(f"- {process.pid}")
                 self._do(self._supervisor.ended(name, code, time.monotonic()))
 
     def _listen(self) -> None:
-        """Tells the supervisor what the tasks say, and who says nothing."""
+        """Reports to the supervisor what the tasks say, and who says nothing."""
         self._heard.look(self._pids())
         for name in self._heard.hung:
             self._do(self._supervisor.hangs(name, self._hang_timeout))
@@ -195,9 +195,9 @@ class LocalCluster:
                 # Ctrl-C in the terminal must reach the launcher only.
                 start_new_session=True,
             )
-        self._tell_guard(f"+ {self._processes[task.name].pid} {task.kind}")
+        self._write_to_guard(f"+ {self._processes[task.name].pid} {task.kind}")
 
-    def _tell_guard(self, line: str) -> None:
+    def _write_to_guard(self, line: str) -> None:
         with contextlib.suppress(BrokenPipeError):  # The job can do without it.
             print(line, file=self._guarded, flush=True)
 

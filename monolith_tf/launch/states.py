@@ -19,7 +19,7 @@ class Outcome:
     Attributes:
       code: The launcher's exit code.
       message: Why it is not 0; empty where it is.
-      culprit: The task whose log tells more, or None.
+      culprit: The task whose log says more, or None.
     """
 
     code: int
@@ -33,7 +33,7 @@ class TaskState:
 
     Attributes:
       task: Which one.
-      state: `waiting` for its start, `running`, `stopping` (it was told to end, or is
+      state: `waiting` for its start, `running`, `stopping` (it was asked to end, or is
         about to end), `ended`, or `lost`: it died too often.
       restarts: How often it was started again.
     """

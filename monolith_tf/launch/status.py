@@ -59,7 +59,7 @@ class Status:
         Args:
           model_dir: The job's folder.
           batch_size: Examples of a step.
-          clock: Tells the time.
+          clock: Gives the time.
         """
         self._model_dir = model_dir
         self._batch_size = batch_size
@@ -67,7 +67,7 @@ class Status:
         self._seen: dict[str, _Seen] = {}
 
     def chief(self, pids: Mapping[str, int]) -> roster.Entry | None:
-        """Returns what the chief tells; None where its process has told nothing."""
+        """Returns what the chief says; None where its process has said nothing."""
         return self._entry("chief", pids)
 
     def rows(

@@ -1,7 +1,7 @@
 """What a launcher does when tasks end: events in, actions out, no processes.
 
 The chief and the parameter servers stand and fall together: the rows are in the
-servers' memory, and only a chief that starts anew restores them from the checkpoint.
+servers' memory, and only a chief that starts again restores them from the checkpoint.
 Workers come and go, and so does an evaluator.
 """
 

@@ -186,7 +186,7 @@ class DIEN(base.Layer):
 def _orthogonal(initializer: Any) -> Any:
     """Returns the recurrent kernel's initializer, with the layer's seed if it has one.
 
-    It has a seed in any case: a kernel in shards is drawn anew for each of them.
+    It has a seed in any case: a kernel in shards is drawn once more for each of them.
     """
     seed = getattr(initializer, "seed", None)
     # Behind the seeds of the other kernels.

@@ -8,7 +8,7 @@ from monolith_tf.layers import mlp
 
 
 def count(num_experts: int | None, dims: Any, *others: Any) -> int:
-    """Returns the number of experts, from the first argument that tells it."""
+    """Returns the number of experts, from the first argument that has it."""
     if num_experts is not None:
         base.require_positive("num_experts", num_experts)
         return num_experts
@@ -18,7 +18,7 @@ def count(num_experts: int | None, dims: Any, *others: Any) -> int:
         if isinstance(given, (list, tuple)):
             return len(given)
     raise ValueError(
-        "`num_experts` cannot be told from the other arguments. "
+        "`num_experts` does not follow from the other arguments. "
         "Received: num_experts=None. Set it, or give one list of widths per expert."
     )
 

@@ -23,7 +23,7 @@ class GroupInt(base.Layer):
         pair[l, r] *= attention_mlp(pair[l, r])          # with attention
 
     Pairs are in the order of `l`, then `r`. Attention neither normalizes nor sums the
-    pairs unless it is told to: `attention_softmax` and `attention_pool` together give
+    pairs unless it is asked to: `attention_softmax` and `attention_pool` together give
     the attentional factorization machine.
 
     Source: Rendle, "Factorization machines", ICDM 2010; attention, Xiao et al.,

@@ -52,7 +52,7 @@ class NASLayer(base.Layer):
         self.size_penalty = size_penalty
 
     def _add_alpha(self, index: int, name: str, length: int) -> Any:
-        """Adds logits of the search, which a trainer may want to tell from weights."""
+        """Adds logits of the search, which a trainer may treat unlike weights."""
         alpha = self.add_weight(
             _NOT_IN_NAMES.sub("_", name),
             [length],

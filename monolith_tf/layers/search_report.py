@@ -1,4 +1,4 @@
-"""How a layer that searches for widths tells what it has found so far."""
+"""How a layer that searches for widths reports what it has found so far."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 They compute in float32 whatever they are given, stay finite at extreme logits, and
 are 0 for an empty batch. `log_loss`, `mse` and the losses over lists are weighted
 means. `sigmoid_loss`, `softmax_loss`, `batch_softmax_loss` and `inbatch_auc_loss` sum
-unless told otherwise.
+unless asked otherwise.
 """
 
 from monolith_tf import _lazy

@@ -31,7 +31,7 @@ def as_lists(
         means left out.
       logits: Like `labels`.
       weights: Like `labels`, optional.
-      groups: `[batch]` keys that tell lists apart; not with `[lists, size]`.
+      groups: `[batch]` keys that differ between lists; not with `[lists, size]`.
     """
     logits = tf.cast(tf.convert_to_tensor(logits), tf.float32)
     labels = tf.cast(tf.convert_to_tensor(labels), tf.float32)

@@ -1,7 +1,5 @@
 """Self-attention over features beside a deep tower."""
 
-import dataclasses
-
 import tensorflow as tf
 import tf_keras
 
@@ -9,35 +7,8 @@ from monolith_tf import layers
 from monolith_tf import losses
 from monolith_tf.models import base
 from monolith_tf.models import tower
+from monolith_tf.models.params import AutoIntParams
 from monolith_tf.types import Tensor
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AutoIntParams:
-    """Parameters of `AutoInt`.
-
-    Attributes:
-      label: The label it predicts.
-      num_layers: Layers of attention.
-      attention_dim: Width of a feature after each of them.
-      num_heads: Heads of a layer; divides `attention_dim`.
-      hidden_units: Widths of the deep tower; none leaves it out.
-      dropout: Share of a tower's units, and of the attention, dropped in training.
-    """
-
-    label: str
-    num_layers: int = 2
-    attention_dim: int = 64
-    num_heads: int = 4
-    hidden_units: tuple[int, ...] = (400, 400, 400)
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.num_heads < 1 or self.attention_dim % self.num_heads:
-            raise ValueError(
-                "`num_heads` must divide `attention_dim`. Received: "
-                f"num_heads={self.num_heads}, attention_dim={self.attention_dim}."
-            )
 
 
 class AutoInt(base.Model):

@@ -1,7 +1,5 @@
 """Deep and cross network, second version."""
 
-import dataclasses
-
 import tensorflow as tf
 import tf_keras
 
@@ -9,25 +7,7 @@ from monolith_tf import layers
 from monolith_tf import losses
 from monolith_tf.layers import batch_normalization
 from monolith_tf.models import base
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DCNParams:
-    """Parameters of `DCN`.
-
-    Attributes:
-      label: The label it predicts.
-      num_cross_layers: Layers of the cross stack.
-      hidden_units: Widths of the deep tower.
-      dropout: Share of a hidden layer's units dropped in training.
-      batch_norm: Whether hidden layers are batch normalised.
-    """
-
-    label: str
-    num_cross_layers: int = 3
-    hidden_units: tuple[int, ...] = (256, 128)
-    dropout: float = 0.0
-    batch_norm: bool = False
+from monolith_tf.models.params import DCNParams
 
 
 class DCN(base.Model):

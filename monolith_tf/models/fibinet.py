@@ -1,7 +1,5 @@
 """Bilinear products of plain and of gated features, below one deep tower."""
 
-import dataclasses
-
 import tensorflow as tf
 import tf_keras
 
@@ -9,34 +7,8 @@ from monolith_tf import layers
 from monolith_tf import losses
 from monolith_tf.models import base
 from monolith_tf.models import tower
+from monolith_tf.models.params import FiBiNETParams
 from monolith_tf.types import Tensor
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FiBiNETParams:
-    """Parameters of `FiBiNET`, whose features have rows of two slices.
-
-    Attributes:
-      label: The label it predicts.
-      vector: Slice that is gated and multiplied.
-      linear: Slice of width 1 that is added to the logit.
-      reduction: Features for each unit of the gates' hidden layer, at least 1.
-      hidden_units: Widths of the deep tower.
-      dropout: Share of a layer's units dropped in training.
-    """
-
-    label: str
-    vector: str = "vec"
-    linear: str = "linear"
-    reduction: int = 2
-    hidden_units: tuple[int, ...] = (400, 400, 400)
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.reduction < 1:
-            raise ValueError(
-                f"`reduction` must be at least 1. Received: reduction={self.reduction}."
-            )
 
 
 class FiBiNET(base.Model):

@@ -1,45 +1,13 @@
 """Two towers with views of their own of the features, and their bilinear fusion."""
 
-import dataclasses
-
 import tensorflow as tf
 import tf_keras
 
 from monolith_tf import losses
 from monolith_tf.models import base
 from monolith_tf.models import tower
+from monolith_tf.models.params import FinalMLPParams
 from monolith_tf.types import Tensor
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FinalMLPParams:
-    """Parameters of `FinalMLP`.
-
-    Attributes:
-      label: The label it predicts.
-      contexts: For each of the two towers the feature whose embedding decides how much
-        the tower sees of all features.
-      gate_units: Width of the hidden layer behind that decision.
-      hidden_units: For each tower the widths of its layers.
-      num_heads: Parts of the towers' outputs that are fused apart; divides the last
-        width of both.
-      dropout: Share of a layer's units dropped in training.
-    """
-
-    label: str
-    contexts: tuple[str, str]
-    gate_units: int = 400
-    hidden_units: tuple[tuple[int, ...], tuple[int, ...]] = ((400,), (100,))
-    num_heads: int = 5
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        widths = [units[-1] for units in self.hidden_units]
-        if self.num_heads < 1 or any(width % self.num_heads for width in widths):
-            raise ValueError(
-                "`num_heads` must divide the last width of both towers. Received: "
-                f"num_heads={self.num_heads}, widths={widths}."
-            )
 
 
 class FinalMLP(base.Model):

@@ -1,43 +1,12 @@
 """Multi-gate mixture of experts over one concatenated input."""
 
-import dataclasses
-
 import tensorflow as tf
 import tf_keras
 
 from monolith_tf import layers
 from monolith_tf import losses
 from monolith_tf.models import base
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MMoEParams:
-    """Parameters of `MMoE`.
-
-    Attributes:
-      tasks: Labels, one task each.
-      num_experts: Experts that the tasks share.
-      expert_units: Widths of an expert's layers.
-      tower_units: Widths of a task's tower above its mixture.
-      dropout: Share of a mixture's units dropped in training.
-      task_weights: Factor of each task's loss; empty weighs all alike.
-    """
-
-    tasks: tuple[str, ...]
-    num_experts: int = 8
-    expert_units: tuple[int, ...] = (16,)
-    tower_units: tuple[int, ...] = (8,)
-    dropout: float = 0.0
-    task_weights: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.tasks:
-            raise ValueError("`tasks` must name at least one label. Received: none.")
-        if self.task_weights and len(self.task_weights) != len(self.tasks):
-            raise ValueError(
-                "`task_weights` must have one entry per task. Received: "
-                f"{len(self.task_weights)} for {len(self.tasks)} tasks."
-            )
+from monolith_tf.models.params import MMoEParams
 
 
 class MMoE(base.Model):

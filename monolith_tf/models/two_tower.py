@@ -7,56 +7,8 @@ import tensorflow as tf
 from monolith_tf import layers
 from monolith_tf import losses
 from monolith_tf.models import base
+from monolith_tf.models.params import TwoTowerParams
 from monolith_tf.types import Tensor
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TwoTowerParams:
-    """Parameters of `TwoTower`.
-
-    Attributes:
-      label: How much a row counts: 0 for a user that did not take to the item.
-      user_features: What the user's tower reads.
-      item_features: What the item's tower reads.
-      item: The id feature by which rows of a batch are known to have the same item.
-      item_interval: An id feature of the item too, with a table of its own of `dim` 1
-        and the optimizer `batch_softmax`: the mean steps between two batches with the
-        item, by which the loss is corrected. None does not correct it.
-      user_units: Widths of the user's tower; the last is that of the embedding.
-      item_units: Widths of the item's tower, with the same last one.
-      temperature: What scores are divided by in the loss, above 0.
-      normalize: Whether embeddings are scaled to length 1.
-      dropout: Share of a hidden layer's units dropped in training.
-    """
-
-    label: str
-    user_features: tuple[str, ...]
-    item_features: tuple[str, ...]
-    item: str
-    item_interval: str | None = None
-    user_units: tuple[int, ...] = (64, 32)
-    item_units: tuple[int, ...] = (64, 32)
-    temperature: float = 0.05
-    normalize: bool = True
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not self.user_features or not self.item_features:
-            raise ValueError(
-                "`user_features` and `item_features` must name at least one feature "
-                f"each. Received: user_features={self.user_features}, "
-                f"item_features={self.item_features}."
-            )
-        if self.user_units[-1:] != self.item_units[-1:]:
-            raise ValueError(
-                "`user_units` and `item_units` must end in the same width. Received: "
-                f"user_units={self.user_units}, item_units={self.item_units}."
-            )
-        if self.temperature <= 0:
-            raise ValueError(
-                "`temperature` must be above 0. "
-                f"Received: temperature={self.temperature}."
-            )
 
 
 class TwoTower(base.Model):

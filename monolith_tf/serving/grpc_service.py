@@ -41,7 +41,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         return self._answer(answers.regress, request, context)
 
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """Tells the signatures."""
+        """Returns the signatures."""
         return self._answer(answers.metadata, request, context)
 
     def _answer(
@@ -71,7 +71,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         self._versions = versions
 
     def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """Tells which version answers."""
+        """Returns which version answers."""
         try:
             version = check_spec(self._name, request.model_spec)
             with self._versions.use(version) as model:

@@ -1,5 +1,6 @@
 """Sends what training changed in embedding rows to running model servers."""
 
+import math
 import pathlib
 import queue
 import threading
@@ -13,6 +14,7 @@ import numpy as np
 from absl import logging
 
 from monolith_tf import lineage as lineage_lib
+from monolith_tf.distribute import task
 from monolith_tf.serving import changed_rows
 from monolith_tf.serving import errors
 from monolith_tf.serving import tls as tls_lib
@@ -85,7 +87,8 @@ def publish(
       ServingError: If the server's model takes no updates or has no more room for new
         ids; if its rows are of another job, or newer than the newest checkpoint; if
         one end does not take the other's certificate; or if the server does not answer.
-      ValueError: If there is no checkpoint, or it is damaged.
+      ValueError: If an argument cannot be used, there is no checkpoint, or it is
+        damaged.
     """
     with Publisher(
         model_dir,
@@ -118,6 +121,7 @@ class Publisher:
 
     Raises:
       ServingError: If a file of `tls` cannot be used.
+      ValueError: If an address or `patience_secs` cannot be used.
 
     Example::
 
@@ -137,6 +141,17 @@ class Publisher:
     ) -> None:
         self._model_dir = pathlib.Path(model_dir)
         self._addresses = list(dict.fromkeys(addresses))
+        for address in self._addresses:
+            if not task.is_address(address):
+                raise ValueError(
+                    "`addresses` must be host:port, with a port from 1 to 65535. "
+                    f"Received: {address!r}."
+                )
+        if not 0.0 <= patience_secs < math.inf:
+            raise ValueError(
+                "`patience_secs` must be finite and not negative. "
+                f"Received: patience_secs={patience_secs}."
+            )
         self._name = name
         self._patience_secs = patience_secs
         self._tls = tls

@@ -1,6 +1,7 @@
 """A model server for development, with TF Serving's interfaces."""
 
 import ipaddress
+import math
 import pathlib
 import socket
 import ssl
@@ -80,7 +81,18 @@ class ModelServer:
         Raises:
           ServingError: If there is no version that loads, a port is taken, or a file
             of `tls` cannot be used.
+          ValueError: If a port or a time cannot be used.
         """
+        for key, given in (("port", port), ("rest_port", rest_port or 0)):
+            if not 0 <= given <= 65535:
+                raise ValueError(
+                    f"`{key}` must be from 0 to 65535. Received: {key}={given}."
+                )
+        if not 0.0 < poll_secs < math.inf:
+            raise ValueError(
+                "`poll_secs` must be finite and above 0. "
+                f"Received: poll_secs={poll_secs}."
+            )
         credentials = None if tls is None else tls.server_credentials()
         context = None if tls is None else tls.server_context()
         self.versions = versions_lib.Versions(pathlib.Path(directory), warmup.replay)
@@ -97,10 +109,11 @@ class ModelServer:
         self._http: Any = None
         self.rest_port: int | None = None
         try:
+            address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             self.port = (
-                self._grpc.add_insecure_port(f"{host}:{port}")
+                self._grpc.add_insecure_port(address)
                 if credentials is None
-                else self._grpc.add_secure_port(f"{host}:{port}", credentials)
+                else self._grpc.add_secure_port(address, credentials)
             )
             if rest_port is not None:
                 application = rest.RestService(

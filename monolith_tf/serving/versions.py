@@ -28,7 +28,7 @@ class Versions:
 
     A new version is loaded and warmed up beside the old one, takes over at once, and
     requests that the old one is answering end in peace before it is freed. A version
-    that does not load is told in the log and passed over until its files change.
+    that does not load is named in the log and passed over until its files change.
     """
 
     def __init__(

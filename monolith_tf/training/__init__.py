@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "EverySteps": "actions",
         "InterruptedRun": "loop",
         "NonFiniteLossError": "loop",
+        "OutOfMemoryError": "memory",
         "Run": "run",
     },
 )

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from absl import logging
 
@@ -41,13 +42,30 @@ class Action:
         """Called once, when the run finishes or is interrupted, not after an error."""
 
 
+class Interval(NamedTuple):
+    """Steps at equal distances.
+
+    Attributes:
+      steps: The distance.
+      since: Step that distances count from, at which a job began with other files for
+        instance; it may be negative.
+    """
+
+    steps: int
+    since: int = 0
+
+    def next_step(self, step: int) -> int:
+        """Returns the first of these steps after `step`."""
+        return step + self.steps - (step - self.since) % self.steps
+
+
 class EverySteps(Action):
     """Acts when the step is a multiple of a number, and at the run's end if asked."""
 
-    def __init__(self, every: int, *, at_end: bool = False) -> None:
-        if every < 1:
+    def __init__(self, every: int | Interval, *, at_end: bool = False) -> None:
+        self._every = _interval(every)
+        if self._every.steps < 1:
             raise ValueError(f"`every` must be at least 1. Received: every={every}.")
-        self._every = every
         self._at_end = at_end
         self._acted_at = -1
 
@@ -58,7 +76,7 @@ class EverySteps(Action):
 
     def next_step(self, step: int) -> int | None:
         """See base class."""
-        return (step // self._every + 1) * self._every
+        return self._every.next_step(step)
 
     def act(self, run: run_lib.Run) -> None:
         """See base class."""
@@ -224,7 +242,11 @@ class Evaluate(EverySteps):
     """Scores the eval split and hands the metrics to judges."""
 
     def __init__(
-        self, every: int, judges: Sequence[Judge] = (), *, is_quick: bool = False
+        self,
+        every: int | Interval,
+        judges: Sequence[Judge] = (),
+        *,
+        is_quick: bool = False,
     ) -> None:
         super().__init__(every, at_end=True)
         self._judges = tuple(judges)
@@ -247,14 +269,16 @@ class Evaluate(EverySteps):
 class SaveCheckpoint(Action):
     """Writes checkpoints every so many steps or seconds, and when the run ends."""
 
-    def __init__(self, every_steps: Sequence[int], every_secs: float | None) -> None:
+    def __init__(
+        self, every_steps: Sequence[int | Interval], every_secs: float | None
+    ) -> None:
         """Makes the action.
 
         Args:
           every_steps: Any number of intervals.
           every_secs: Seconds between checkpoints, or None.
         """
-        self._every_steps = tuple(every_steps)
+        self._every_steps = tuple(map(_interval, every_steps))
         self._every_secs = every_secs
         self._saved_at = -1
         self._saved_when = 0.0
@@ -270,8 +294,7 @@ class SaveCheckpoint(Action):
             late = time.monotonic() - self._saved_when >= self._every_secs
             if late:
                 return step + 1
-        ends = [(step // every + 1) * every for every in self._every_steps]
-        return min(ends, default=None)
+        return min((e.next_step(step) for e in self._every_steps), default=None)
 
     def act(self, run: run_lib.Run) -> None:
         """See base class."""
@@ -283,3 +306,7 @@ class SaveCheckpoint(Action):
     def end(self, run: run_lib.Run) -> None:
         """See base class."""
         run.want_checkpoint()
+
+
+def _interval(every: int | Interval) -> Interval:
+    return every if isinstance(every, Interval) else Interval(every)

@@ -33,7 +33,7 @@ class SearchingLayer(Protocol):
 
 def searching_layers(model: Any) -> list[SearchingLayer]:
     """Returns the layers of a model that search, those that it uses."""
-    # A layer that was never called has no widths to tell yet.
+    # A layer that was never called has no widths to report yet.
     return [
         layer
         for layer in model.submodules

@@ -1,4 +1,4 @@
-"""Tells in the log and in TensorBoard what architecture searches have found."""
+"""Shows in the log and in TensorBoard what architecture searches have found."""
 
 from absl import logging
 

@@ -6,7 +6,8 @@
         dense.index ...   dense variables and their optimizers' state
         embedding/        rows, as the embedding store writes them
         config.yaml       the job's resolved config
-      best.json           {"checkpoint": "ckpt-00001200", ...}, where one is kept
+      best.json           {"checkpoint": "ckpt-00001200", ...}, where one is kept;
+                          with a checksum
 
 A checkpoint is written under a temporary name and renamed last. A directory without a
 manifest that fits its files is not a checkpoint. Who reads one has a shared lock on its
@@ -17,7 +18,7 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
-import json
+import itertools
 import os
 import pathlib
 import re
@@ -27,6 +28,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
+from typing import TypeVar
 
 import tensorflow as tf
 from absl import logging
@@ -36,6 +38,8 @@ from monolith_tf.embedding import sealed
 
 FORMAT = 1
 _NAME = re.compile(r"ckpt-(\d+)")
+
+_Result = TypeVar("_Result")
 
 
 class CheckpointError(ValueError):
@@ -135,12 +139,14 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     return checkpoint
 
 
-def _check_files(checkpoint: Checkpoint) -> None:
-    """Compares every file with what the manifest says of it."""
+def _check_files(checkpoint: Checkpoint, prefix: str = "") -> None:
+    """Compares the files of a prefix with what the manifest says of them."""
     files, path = checkpoint.manifest["files"], checkpoint.path
     checksums = checkpoint.manifest.get("checksums", {})
     way_out = "Delete this checkpoint; the job then resumes from the one before."
     for name, size in files.items():
+        if not name.startswith(prefix):
+            continue
         file = path / name
         if not file.exists() or file.stat().st_size != size:
             found = file.stat().st_size if file.exists() else "no"
@@ -148,11 +154,11 @@ def _check_files(checkpoint: Checkpoint) -> None:
                 f"{file} is damaged: it should have {size} bytes and has {found}. "
                 f"{way_out}"
             )
-        if checksums and sealed.digest(file) != checksums[name]:
+        if checksums and _digest(file) != checksums[name]:
             raise DamagedCheckpointError(
                 f"{file} is damaged: it differs from its checksum. {way_out}"
             )
-    if not checksums and "embedding/manifest.json" in files:
+    if not prefix and not checksums and "embedding/manifest.json" in files:
         # Version 0.1.0 has checksums of rows, and TensorFlow's own of variables.
         try:
             reader = tf.train.load_checkpoint(str(path / "dense"))
@@ -162,6 +168,13 @@ def _check_files(checkpoint: Checkpoint) -> None:
             checkpoint_files.verify(checkpoint.embedding_dir, rows)
         except (sealed.DamagedError, tf.errors.OpError, ValueError) as error:
             raise DamagedCheckpointError(f"{path} is damaged: {error}") from None
+
+
+def _digest(file: pathlib.Path) -> str:
+    try:
+        return sealed.digest(file)
+    except sealed.DamagedError as error:
+        raise DamagedCheckpointError(str(error)) from error
 
 
 def _hold(path: pathlib.Path) -> Callable[[], None]:
@@ -243,12 +256,50 @@ class CheckpointDir:
 
     def latest(self) -> Checkpoint | None:
         """Returns the newest complete checkpoint; damaged ones are passed over."""
+        return next(self._whole(), None)
+
+    def use_latest(
+        self, use: Callable[[Checkpoint], _Result], *, prefer_best: bool = False
+    ) -> _Result | None:
+        """Calls a function with the newest complete checkpoint.
+
+        Where that turns out to be damaged while it is read, the function is called
+        again with the one before, and so on.
+
+        Args:
+          use: Reads the checkpoint. What it has read of a damaged one must not matter
+            when it is called with another.
+          prefer_best: Whether to begin with the one marked as best, if there is one.
+
+        Returns:
+          What the function returned; None if there is no checkpoint.
+
+        Raises:
+          CheckpointError: If there are checkpoints, but none that is whole.
+        """
+        best = self.best() if prefer_best else None
+        for checkpoint in itertools.chain([best] if best else [], self._whole()):
+            try:
+                return use(checkpoint)
+            except sealed.DamagedError as error:
+                logging.warning("Passing over a checkpoint while reading it: %s", error)
+        if not self.names():
+            return None
+        raise CheckpointError(
+            f"No checkpoint in {self.path} can be used; the warnings above say why. To "
+            "start from the beginning, remove that folder, or train in another "
+            "`model_dir`."
+        )
+
+    def _whole(self) -> Iterator[Checkpoint]:
+        """Yields complete checkpoints, the newest first."""
         for name in reversed(self.names()):
             try:
-                return open_checkpoint(self.path / name)
+                checkpoint = open_checkpoint(self.path / name)
             except CheckpointError as error:
                 logging.warning("Passing over a checkpoint: %s", error)
-        return None
+            else:
+                yield checkpoint
 
     def best(self) -> Checkpoint | None:
         """Returns the checkpoint marked as best; None if there is no whole one."""
@@ -271,13 +322,18 @@ class CheckpointDir:
         return mark["value"] if mark.get("metric") == metric else None
 
     def _mark(self, kind: str, mark: Mapping[str, Any]) -> None:
-        write_text(self.path / f"{kind}.json", json.dumps(mark))
+        write_text(self.path / f"{kind}.json", sealed.seal(mark))
 
     def _marked(self, kind: str) -> dict[str, Any]:
         path = self.path / f"{kind}.json"
         if not path.exists():
             return {}
-        return json.loads(path.read_text(encoding="utf-8"))
+        try:
+            mark, _ = sealed.unseal(path)
+        except sealed.DamagedError as error:
+            logging.warning("Passing over a mark: %s", error)
+            return {}
+        return mark
 
     def save(
         self,
@@ -432,6 +488,9 @@ def _read(checkpoint: Checkpoint, variables: Mapping[str, tf.Variable]) -> None:
         raise DamagedCheckpointError(
             f"{checkpoint.path / 'dense'} is damaged: {error.message}"
         ) from None
+    finally:
+        # What TensorFlow says of damage has many forms, and some it does not see.
+        _check_files(checkpoint, "dense.")
 
 
 def _slots(variables: Mapping[str, tf.Variable]) -> dict[str, tf.Variable]:

@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
+import tensorflow as tf
+
 from monolith_tf.distribute import exits
 from monolith_tf.training import actions as actions_lib
+from monolith_tf.training import memory
 from monolith_tf.training import run as run_lib
 from monolith_tf.training import stepper as stepper_lib
 
@@ -45,6 +48,7 @@ def train(
 
     Raises:
       NonFiniteLossError: If a loss is NaN or infinite.
+      OutOfMemoryError: If a step runs out of memory.
       InterruptedRun: After SIGINT or SIGTERM, with a checkpoint written.
       ConnectionError: If the run was interrupted, but the workers of a cluster do not
         return, so that no checkpoint could be written.
@@ -57,7 +61,8 @@ def train(
     with _signals() as interrupted, _no_new_start(interrupted):
         while not progress.stop and not _done(run):
             run.save_wanted()
-            taken = stepper.take(run, agenda.plan())
+            with _memory_explained(run):
+                taken = stepper.take(run, agenda.plan())
             _count(run, taken, explain, on_steps)
             if interrupted():
                 break
@@ -67,7 +72,9 @@ def train(
             agenda.act(stepper.is_quiet)
             if int(taken.result.steps) < taken.asked:
                 break
-        for taken in stepper.finish():
+        with _memory_explained(run):
+            finished = stepper.finish()
+        for taken in finished:
             _count(run, taken, explain, on_steps)
         if interrupted():  # Perhaps only now, while others finished.
             progress.stop = "interrupted"
@@ -206,6 +213,15 @@ def _save(run: run_lib.Run) -> None:
     """Writes the last checkpoint, which must not say that a resumed run is to stop."""
     run.progress.stop = ""
     run.save_wanted()
+
+
+@contextlib.contextmanager
+def _memory_explained(run: run_lib.Run) -> Iterator[None]:
+    """Says what takes the memory that a step lacked, and what to do."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise memory.OutOfMemoryError(memory.explain(run, error)) from error
 
 
 @contextlib.contextmanager

@@ -22,7 +22,8 @@ class Progress:
 
     Attributes:
       step: Steps taken.
-      batch: Batches of the data consumed, all epochs together.
+      batch: Position in the data: batches consumed of its present files, all epochs
+        together.
       batch_size: Rows in a batch, the unit of `batch`.
       examples: Rows trained on, all epochs together.
       clipped: Feature -> values trained on that its `clip` changed.
@@ -91,7 +92,8 @@ class Run:
       checkpoints: The run's checkpoints.
       evaluate: Scores a split ("eval", "test") with the present weights.
       config_yaml: The resolved config.
-      static_state: What every checkpoint holds besides progress: slots, statistics.
+      static_state: What every checkpoint holds besides progress: slots, statistics,
+        what the position in the data is a position in.
       saved: The last checkpoint that this run wrote or began with.
     """
 

@@ -170,7 +170,8 @@ class TrainerSpec:
         then of the batches since the one before, and of no other rows.
       max_steps: Global step at which training ends; None for no limit.
       epochs: Passes over the training data; None for no limit, but 1 where `max_steps`
-        is None too. With both, what comes first ends the training.
+        is None too. With both, what comes first ends the training. A job that goes on
+        with other train files counts its passes over these from 0.
       steps_per_loop: Steps taken inside one call of TensorFlow, at most; at least 1.
         More steps cost less overhead each; what runs between steps is on time anyway.
       log_every_steps: Steps between log lines and lines of `metrics.jsonl`.
@@ -193,6 +194,8 @@ class TrainerSpec:
       warm_start: Other jobs' `model_dir`s or checkpoints to take values from at step 0:
         tables by name, the model's variables by path and shape. Of several that have
         the same one, the last counts.
+      drop_tables: Tables that a job's checkpoint has and its config no longer names,
+        whose rows are given up when it goes on.
       actions: Own actions that run between steps, each as `module:Name`.
       threads: Threads that one operation may use; None takes all cores.
     """
@@ -217,12 +220,15 @@ class TrainerSpec:
     clip_norm: float | None = None
     deterministic: bool = False
     warm_start: Annotated[tuple[str, ...], OneOrMany()] = ()
+    drop_tables: Annotated[tuple[str, ...], OneOrMany()] = ()
     actions: Annotated[tuple[str, ...], OneOrMany()] = ()
     threads: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.warm_start, str):
             object.__setattr__(self, "warm_start", (self.warm_start,))
+        if isinstance(self.drop_tables, str):
+            object.__setattr__(self, "drop_tables", (self.drop_tables,))
         for path in self.warm_start:
             paths.check("warm_start", path)
         is_progressive = self.mode == "progressive"

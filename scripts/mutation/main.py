@@ -129,7 +129,10 @@ def _run(database: WorkDB, arguments: argparse.Namespace) -> None:
         limit = limits(command)
         result = mutating.mutate_and_test(item.mutations, command, limit)
         if result.worker_outcome is not WorkerOutcome.NORMAL:
-            raise SystemExit(f"{result.output}\n{_where(item)}: the change failed.")
+            # Such as `a.Error` in `except (a.Error, b.Error)`. It does not count.
+            why = (result.output or "no change").strip().splitlines()[-1]
+            print(f"{number:4} impossible {_where(item)} ({why})", flush=True)
+            continue
         database.set_result(item.job_id, result)
         outcome = "timeout" if result.output == "timeout" else result.test_outcome.value
         print(f"{number:4} {outcome:8} {_where(item)}", flush=True)

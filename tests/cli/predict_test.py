@@ -191,8 +191,6 @@ def test_files_that_cannot_be_meant(predict_rows, tmp_path):
         errors.UsageError, match=r"--output: the name must end in \.parquet, \.csv, "
     ):
         predict_rows(ROWS, "out.txt")
-    with pytest.raises(errors.UsageError, match="batch-size must be at least 1"):
-        predict_rows(ROWS, batch_size=0)
 
 
 def test_which_saved_model_is_meant(model, tmp_path):

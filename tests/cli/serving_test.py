@@ -86,8 +86,10 @@ def test_a_server_keeps_up_with_a_job(tmp_path, capsys):
     assert _call("train", config, *_OVERRIDES, "trainer.max_steps=4") == 0
     output = ["--output", folder / "export"]
     assert _call("export", config, *_OVERRIDES, *output) == 0
+    (version,) = (folder / "export").iterdir()
+    version.rename(version.with_name("20251130"))
     with _Served(folder / "export") as served:
-        assert "Serving version " in served.said
+        assert "Serving version 20251130 of " in served.said
         before = served.predict(rows)
         assert _call("train", config, *_OVERRIDES, "trainer.max_steps=20") == 0
         output = ["--output", folder / "second"]
@@ -98,7 +100,7 @@ def test_a_server_keeps_up_with_a_job(tmp_path, capsys):
         table = capsys.readouterr().out.splitlines()
         assert table[0] == "Published"
         cells = table[3].split()
-        assert (cells[0], cells[2:4]) == (served.address, ["4", "20"])
+        assert cells[:4] == [served.address, "20251130", "4", "20"]
         after = served.predict(rows)
         # Nothing is left to send; and a server that is not there is told.
         away = ["--to", "127.0.0.1:1", "--patience-secs", "0.1"]
@@ -123,8 +125,6 @@ def test_what_is_no_export_is_told(tmp_path, capsys):
 
 
 def test_wrong_use_is_told(tmp_path, capsys, monkeypatch):
-    assert _call("serve", tmp_path, "--port", 0, "--poll-secs", 0) == 2
-    assert "error: --poll-secs must be above 0." in capsys.readouterr().err
     with pytest.raises(SystemExit):
         _call("publish", tmp_path)
     assert "the following arguments are required: --to" in capsys.readouterr().err

@@ -79,7 +79,7 @@ _ERRORS = {
         "group_by: user_id\n",
         "",
         "21: `metrics[1]`: `gauc` compares rows of one group. Set `group_by` to the "
-        "feature that tells the groups apart, such as the user.",
+        "feature whose ids are the groups, such as the user.",
     ),
     "group_by": (
         "group_by: user_id",
@@ -108,6 +108,12 @@ _ERRORS = {
         "keep_best: buy/auc",
         "20: `trainer.keep_best`: there is no metric `buy/auc` in evaluations. Did you "
         "mean `auc`?",
+    ),
+    "drop_tables": (
+        "keep_checkpoints: 5",
+        "drop_tables: [gone, item]",
+        "20: `trainer.drop_tables[1]`: a feature uses the table `item`. Remove it "
+        "here, or give the feature another table.",
     ),
     "model_name": (
         "{name: dcn,",
@@ -332,6 +338,7 @@ class TestData:
         assert [label.name for label in config.labels] == ["click"]
 
     def test_label_missing_from_the_data(self, text):
+        text = changed("label: click", "label: clik", text)
         lines = errors_of(changed("[click]", "[clik]", text), data="present")
         assert lines == [
             f"{SOURCE}:9: `labels[0].name`: The data has no column `clik` for label "

@@ -74,7 +74,9 @@ _VALUES = st.recursive(
 def test_any_parameters_survive(params):
     hypothesis.assume("${" not in repr(params))
     config = config_lib.load_config(DATA / "dcn.yaml", data="ignored")
-    model = dataclasses.replace(config.model, params=params)
+    model = dataclasses.replace(
+        config.model, name=None, class_="my_model:MyModel", params=params
+    )
     config = dataclasses.replace(config, model=model)
     text = config_lib.dump_config(config)
     assert config_lib.parse_config(text, data="ignored") == config

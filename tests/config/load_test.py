@@ -64,8 +64,8 @@ features:
   - {name: 2024-01-01, kind: id, default: 0123}
   - {name: x, kind: dense, default: 1e-3}
 default_table: {dim: 8, optimizer: {name: adagrad, learning_rate: .5}}
-model: {name: dcn, params: {a: 1e-3, b: 1_000, c: yes, d: true, e: ~, f: 12:30,
-                            g: 0x10, h: "1e-3", i: 1., j: '', k: 0o17}}
+model: {class: "m:M", params: {a: 1e-3, b: 1_000, c: yes, d: true, e: ~, f: 12:30,
+                               g: 0x10, h: "1e-3", i: 1., j: '', k: 0o17}}
 trainer: {max_steps: 1e6, clip_norm: 10}
 """
     config = load(text)
@@ -96,13 +96,11 @@ trainer: {max_steps: 1e6, clip_norm: 10}
 def test_short_forms():
     config = load(
         GOOD,
-        "model=dcn",
         "trainer.optimizer=lion",
         "tables[0].optimizer=sgd",
         "tables[0].initializer=zeros",
         "trainer.actions=my_module:Action",
     )
-    assert config.model.name == "dcn"
     assert config.trainer.optimizer.name == "lion"
     assert config.tables[0].optimizer.name == "sgd"
     assert config.tables[0].initializer.name == "zeros"
@@ -118,7 +116,7 @@ tables:
   - &base {name: a, dim: 4, optimizer: {name: adagrad, learning_rate: 0.5}}
   - {<<: *base, name: b}
   - {name: c, dim: 2, <<: [*base]}
-model: dcn
+model: {class: "m:M"}
 """
     a, b, c = load(text).tables
     assert (a.dim, b.dim, c.dim) == (4, 4, 2)

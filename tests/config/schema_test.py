@@ -19,7 +19,11 @@ def test_tables_of_features_that_name_none():
 def test_a_table_of_the_features_name_comes_before_the_default():
     config = config_lib.load_config(
         ASSEMBLED,
-        ["tables=[{name: user, dim: 3}]", "features[1].table=user", "model=dcn"],
+        [
+            "tables=[{name: user, dim: 3}]",
+            "features[1].table=user",
+            "model={class: 'm:M'}",
+        ],
     )
     tables = {table.name: table for table in config_lib.resolved_tables(config)}
     assert sorted(tables) == ["history", "user"]

@@ -72,7 +72,7 @@ def test_a_file_is_refreshed_and_says_who(tmp_path, chief):
 def test_values_that_change_are_asked_for(tmp_path):
     count = iter(range(1000))
     signed_in = roster.SignedIn(
-        tmp_path, _task("ps"), beat_secs=_BEAT, told=lambda: {"steps": next(count)}
+        tmp_path, _task("ps"), beat_secs=_BEAT, latest=lambda: {"steps": next(count)}
     )
     deadline = time.monotonic() + 10
     while roster.read(tmp_path, "ps-0").get("steps", 0) < 2:

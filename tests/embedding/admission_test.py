@@ -37,7 +37,11 @@ class AdmissionTest(testing.TestCase):
             rarer={"admit_after": 4, "admission": policy},
             free={},
         )
-        admit = admission.make(group, seed=1).admit
+        made = admission.make(group, seed=1)
+
+        def admit(ids, counts, step):
+            return made.admit(ids, group.table_of(ids), counts, step)
+
         ids = _ids((0, 7), (1, 7), (2, 7), (1, 8))
         self.assertAllEqual(
             admit(ids, _int64(2, 3, 1, 4), ()), [False, False, True, True]
@@ -52,7 +56,11 @@ class AdmissionTest(testing.TestCase):
             drawn={"admit_after": 10**9, "admission": "probabilistic"},
             free={},
         )
-        admit = admission.make(group, seed=1).admit
+        made = admission.make(group, seed=1)
+
+        def admit(ids, counts, step):
+            return made.admit(ids, group.table_of(ids), counts, step)
+
         ids = _ids((0, 7), (1, 7), (2, 7), (3, 7), (1, 8), (0, 8))
         ones = tf.ones_like(ids)
         first = admit(ids, ones, _STEP)
@@ -68,7 +76,7 @@ class DrawTest(testing.TestCase):
     def draw(self, ids, count=1, threshold=5, step=3, seed=1):
         ids = tf.constant(ids, tf.int64)
         return admission.is_drawn(
-            seed,
+            tf.constant(admission.draw_key(seed), tf.int64),
             ids,
             tf.fill([len(ids)], tf.constant(count, tf.int64)),
             tf.fill([len(ids)], tf.constant(threshold, tf.int64)),

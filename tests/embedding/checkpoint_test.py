@@ -269,6 +269,19 @@ class CheckpointTest(testing.TestCase):
         self.assertEqual(other.maintain(59).expired, {"user": 0})
         self.assertGreater(other.maintain(60).expired["user"], 0)
 
+    def test_restoring_often_takes_no_more_room_than_restoring_once(self):
+        directory = os.path.join(self.get_temp_dir(), self._testMethodName)
+        saved = _store()
+        _train(saved, 0)
+        saved.save(directory)
+        store = _store(num_shards=2, capacity=64)
+        shards = [shard for group in store._shards.values() for shard in group]
+        store.restore(directory)
+        before = [int(shard.capacity) for shard in shards]
+        for _ in range(3):
+            store.restore(directory)
+        self.assertEqual([int(shard.capacity) for shard in shards], before)
+
 
 class DamageTest(testing.TestCase):
     def setUp(self):

@@ -265,14 +265,13 @@ class GrowthTest(testing.TestCase):
     def test_ids_beyond_the_most_rows_are_counted_and_then_an_error(self):
         store = _store(capacity=16)
         (shard,) = next(iter(store._shards.values()))
-        full = tf.constant(16, tf.int64)
-        with mock.patch.object(shard.rows, "grow", return_value=full):
-            _train(store, 0, 20)
-            self.assertEqual(_read(store, 0, 20), [1.0] * 15 + [0.0] * 5)
-            self.assertEqual(_counters(store)["overflow"], 5)
-            self.assertEqual(_counters(store)["dropped"], 5)
-            with self.assertRaisesRegex(expiry.TableFullError, "hold 15 ids"):
-                store.maintain()
+        shard.rows.max_rows.assign(16)
+        _train(store, 0, 20)
+        self.assertEqual(_read(store, 0, 20), [1.0] * 15 + [0.0] * 5)
+        self.assertEqual(_counters(store)["overflow"], 5)
+        self.assertEqual(_counters(store)["dropped"], 5)
+        with self.assertRaisesRegex(expiry.TableFullError, "hold 15 ids"):
+            store.maintain()
 
 
 def _capacity(store):

@@ -1,5 +1,6 @@
 """A store on parameter servers makes room while workers train."""
 
+import pathlib
 import socket
 from unittest import mock
 
@@ -10,6 +11,8 @@ import tensorflow as tf
 from monolith_tf import testing
 from monolith_tf.embedding import optimizer_spec
 from monolith_tf.embedding import row_blocks
+from monolith_tf.embedding import saved_tables
+from monolith_tf.embedding import sealed
 from monolith_tf.embedding.initializer_spec import ZerosSpec
 from monolith_tf.embedding.placement import Placement
 from monolith_tf.embedding.spec import ColumnSpec
@@ -18,6 +21,7 @@ from monolith_tf.embedding.store import EmbeddingStore
 
 _STEPS = 20
 _CALLS = 8
+_DEVICES = tuple(f"/job:ps/task:{task}/device:CPU:0" for task in range(2))
 
 
 def _cluster(num_ps, num_workers):
@@ -50,12 +54,26 @@ def _cluster(num_ps, num_workers):
     return tf.distribute.coordinator.ClusterCoordinator(strategy), servers
 
 
+def _rows(store):
+    return {
+        id_: weights.tobytes()
+        for chunk in store.rows()
+        for id_, weights in zip(chunk.ids.tolist(), chunk.weights, strict=True)
+    }
+
+
 @pytest.mark.distributed
 @pytest.mark.timeout(120)
 class ParameterServersTest(testing.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        # A process is connected to one cluster.
+        cls.coordinator, cls.servers = _cluster(num_ps=2, num_workers=2)
+
     @mock.patch.object(row_blocks, "_MOVED_BYTES", 1 << 11)
     def test_no_id_is_refused_and_no_update_lost(self):
-        coordinator, servers = _cluster(num_ps=2, num_workers=2)
+        coordinator = self.coordinator
         table = TableSpec(
             name="t",
             slot=0,
@@ -68,11 +86,10 @@ class ParameterServersTest(testing.TestCase):
         other = TableSpec(
             name="u", slot=1, dim=2, initializer=ZerosSpec(), optimizer=sgd
         )
-        devices = tuple(f"/job:ps/task:{task}/device:CPU:0" for task in range(2))
         store = EmbeddingStore(
             [table, other],
             [ColumnSpec(feature=name, table=name) for name in ("t", "u")],
-            placement=Placement(num_shards=2, devices=devices),
+            placement=Placement(num_shards=2, devices=_DEVICES),
             capacity=16,
         )
 
@@ -111,4 +128,35 @@ class ParameterServersTest(testing.TestCase):
         for counters in store.table_counters().values():
             self.assertEqual(counters["rows"], np.count_nonzero(distinct))
             self.assertEqual(counters["overflow"] + counters["dropped"], 0)
-        del servers
+
+    def test_no_row_of_a_checkpoint_that_is_damaged_while_it_is_read_stays(self):
+        store = EmbeddingStore(
+            [TableSpec(name="t", slot=0, dim=2)],
+            [ColumnSpec(feature="t", table="t")],
+            placement=Placement(num_shards=2, devices=_DEVICES),
+            capacity=16,
+        )
+        folder = pathlib.Path(self.get_temp_dir()) / self.id()
+        store.lookup({"t": tf.range(100, dtype=tf.int64)}, training=True, step=0)
+        store.save(str(folder / "older"))
+        older = _rows(store)
+        self.assertLen(older, 100)
+        store.lookup({"t": tf.range(500, dtype=tf.int64)}, training=True, step=1)
+        store.save(str(folder / "newer"))
+        path = max((folder / "newer").glob("*.rows"))
+        verify = saved_tables.SavedTables.verify
+
+        def then_flip(tables):
+            verify(tables)
+            data = bytearray(path.read_bytes())
+            data[-5] ^= 1
+            path.write_bytes(data)
+
+        with (
+            mock.patch.object(saved_tables.SavedTables, "verify", then_flip),
+            self.assertRaisesRegex(sealed.DamagedError, "shard-1-of-2.rows differs"),
+        ):
+            store.restore(str(folder / "newer"))
+        self.assertEmpty(_rows(store))
+        store.restore(str(folder / "older"))
+        self.assertEqual(_rows(store), older)

@@ -60,11 +60,16 @@ class StepStoreTest(testing.TestCase):
         expected = [[-1.0 * (i in (3, 5, 7))] * 2 for i in range(8)]
         self.assertAllEqual(embedding, expected)
 
-    def test_a_shard_of_this_process_is_part_of_the_graph(self):
+    def test_all_shards_share_the_functions_of_a_step(self):
         step = _step(_store())
         graph = step.get_concrete_function(tf.TensorSpec([4], tf.int64)).graph
-        types = {op.type for op in graph.get_operations()}
-        self.assertIn("MutexLock", types)
+        calls = [
+            op.get_attr("f").name
+            for op in graph.get_operations()
+            if op.type == "StatefulPartitionedCall"
+        ]
+        self.assertLen(calls, 4)
+        self.assertLen(set(calls), 2)
 
 
 if __name__ == "__main__":

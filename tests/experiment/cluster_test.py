@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -67,6 +68,56 @@ def _assert_equal(model_dir, alone):
         np.testing.assert_array_equal(found[name], value, err_msg=name)
     assert small_job.rows(left.embedding_dir) == small_job.rows(right.embedding_dir)
     assert _records(model_dir, phase="eval") == _records(alone, phase="eval")
+
+
+_DAMAGING = """
+import importlib
+import os
+import pathlib
+
+dcn = importlib.import_module("monolith_tf.models.dcn")
+
+
+class Damaging(dcn.DCN):
+    \"\"\"Flips a bit of a file, once: after its checkpoint was found whole.\"\"\"
+
+    Params = dcn.DCNParams
+
+    def __init__(self, params):
+        super().__init__(params)
+        path = pathlib.Path(os.environ["DAMAGED"])
+        data = bytearray(path.read_bytes())
+        if not path.with_suffix(".before").exists():
+            path.with_suffix(".before").write_bytes(data)
+            data[-5] ^= 1
+            path.write_bytes(data)
+"""
+
+
+@pytest.mark.slow
+def test_rows_damaged_while_they_are_read_lead_to_the_checkpoint_before(
+    config, alone, tmp_path, monkeypatch
+):
+    folder, model_dir = tmp_path / "config", tmp_path / "model"
+    folder.mkdir()
+    (folder / "damaging.py").write_text(_DAMAGING)
+    text = config.read_text().replace("name: dcn", "class: damaging:Damaging")
+    (folder / "config.yaml").write_text(text)
+    shutil.copytree(alone, model_dir)
+    newest = small_job.last(model_dir)
+    rows = max(newest.path.rglob("*.rows"), key=lambda path: path.stat().st_size)
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("DAMAGED", str(rows))
+    with ClusterProcesses(folder / "config.yaml", model_dir, ps=2) as cluster:
+        cluster.start()
+        codes = cluster.wait_all()
+        log = cluster.log("chief")
+        assert not any(codes.values()), (codes, log)
+    assert "Passing over a checkpoint while reading it: " in log
+    assert f"{rows.name} differs from its checksum" in log
+    before = (d for d in sorted(newest.path.parent.iterdir()) if d != newest.path)
+    assert f"Resuming from {[*before][-1]}." in log
+    _assert_equal(model_dir, alone)
 
 
 def test_one_worker_and_one_server_equal_one_process(config, alone, tmp_path):

@@ -106,7 +106,7 @@ def config(tmp_path):
 @pytest.fixture
 def more(tmp_path):
     """Overrides with which the job goes on, over large integers."""
-    return f"data.train={tmp_path}/large.parquet", "trainer.epochs=2"
+    return (f"data.train={tmp_path}/large.parquet",)
 
 
 def rows_of(checkpoint, table="item"):

@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 import tensorflow as tf
+import tf_keras
 from absl.testing import parameterized
 
 from monolith_tf import config as config_lib
@@ -72,6 +73,7 @@ class TwoTowerTest(testing.TestCase):
 
     @parameterized.parameters((True, None), (True, "interval"), (False, "interval"))
     def test_matches_definition(self, normalize, interval):
+        tf_keras.utils.set_random_seed(3)  # So that no embedding is all zeros.
         model = two_tower.TwoTower(
             _params(normalize=normalize, item_interval=interval, temperature=0.5)
         )

@@ -64,3 +64,19 @@ def test_scores_lists_survivors_and_resumes(root):
     test.write_text(_TEST + "    assert numbers.untested() == 50\n")
     retried = _mutate(root, "--seed", "3", "--retry")
     assert "score: 2 of 2 mutants caught, 100.0 %" in retried
+
+
+def test_a_change_that_cannot_be_made_does_not_count(root):
+    module = root / "monolith_tf" / "toy" / "numbers.py"
+    module.write_text(
+        "import json\n\n\n"
+        "def tested():\n"
+        "    try:\n"
+        "        json.loads('')\n"
+        "    except (json.JSONDecodeError, TypeError):\n"
+        "        return 40\n"
+    )
+    printed = _mutate(root)
+    assert " impossible monolith_tf/toy/numbers.py:7 (AttributeError: " in printed
+    assert "3 mutants of toy" in printed
+    assert "score: 2 of 2 mutants caught, 100.0 %" in printed

@@ -1,6 +1,7 @@
 """What cannot be published is told."""
 
 import functools
+import math
 
 import grpc
 import pytest
@@ -62,6 +63,17 @@ def test_what_a_server_refuses_is_told(job, code, text, told):
         pytest.raises(errors.ServingError, match="^" + told.format(address=address)),
     ):
         publishing.publish(job.folder, address, patience_secs=0.5)
+
+
+@pytest.mark.parametrize("patience_secs", [math.nan, math.inf, -1.0])
+def test_a_patience_without_an_end_is_refused(job, patience_secs):
+    with pytest.raises(ValueError, match=r"^`patience_secs` must be finite"):
+        publishing.publish(job.folder, "localhost:1", patience_secs=patience_secs)
+
+
+def test_an_address_without_a_port_is_refused(job):
+    with pytest.raises(ValueError, match=r"^`address` must be host:port"):
+        publishing.publish(job.folder, "no.such.host")
 
 
 def test_a_server_that_is_ahead_is_refused(job):

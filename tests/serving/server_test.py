@@ -1,6 +1,9 @@
 """gRPC on loopback, and the change of versions under load."""
 
+import math
+import re
 import shutil
+import socket
 import threading
 import time
 
@@ -280,3 +283,32 @@ def test_a_port_in_use_is_told(export_dir, server):
             errors.ServingError, match=r"^Cannot listen at 127\.0\.0\.1: .*another port"
         ):
             server_lib.ModelServer(export_dir, **ports)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"port": 99999}, "`port` must be from 0 to 65535. Received: port=99999"),
+        (
+            {"port": 0, "rest_port": -1},
+            "`rest_port` must be from 0 to 65535. Received: rest_port=-1",
+        ),
+        (
+            {"port": 0, "poll_secs": math.nan},
+            "`poll_secs` must be finite and above 0. Received: poll_secs=nan",
+        ),
+    ],
+)
+def test_numbers_that_no_server_takes(tmp_path, given, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        server_lib.ModelServer(tmp_path, **given)
+
+
+def test_an_ipv6_address_to_listen_at(export_dir):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("This machine has no IPv6.")
+    with server_lib.ModelServer(export_dir, port=0, rest_port=0, host="::1") as server:
+        assert server.port > 0
+        assert server.rest_port > 0

@@ -1,9 +1,11 @@
 """Tests of checkpoints: whole or ignored, and errors that name the difference."""
 
+import errno
 import json
 import pathlib
 import subprocess
 import sys
+from unittest import mock
 
 import tensorflow as tf
 import tf_keras
@@ -208,6 +210,34 @@ class CheckpointTest(testing.TestCase):
         text = str(caught.exception)
         self.assertIn("kernel` is [[3, 2], 'float32'] in the checkpoint", text)
         self.assertIn("the config builds [[3, 4], 'float32']", text)
+
+    def test_many_differences_are_cut_short(self):
+        state = _state()
+        state.more = [tf.Variable(1.0) for _ in range(22)]
+        saved = self.save(1, state)
+        with self.assertRaises(checkpoint.CheckpointError) as caught:
+            checkpoint.restore_dense(saved, _state())
+        self.assertEqual(str(caught.exception).count("the checkpoint holds"), 20)
+        self.assertIn("\n  and 2 more\nMend the config", str(caught.exception))
+        state.more = state.more[:20]
+        saved = self.save(2, state)
+        with self.assertRaises(checkpoint.CheckpointError) as caught:
+            checkpoint.restore_dense(saved, _state())
+        self.assertNotIn("more\nMend", str(caught.exception))
+
+    def test_a_file_system_without_locks_is_a_warning(self):
+        no_locks = OSError(errno.ENOLCK, "No locks available")
+        with (
+            mock.patch.object(checkpoint.fcntl, "flock", side_effect=no_locks),
+            self.assertLogs("absl", "WARNING") as logs,
+        ):
+            for step in (1, 2, 3):
+                self.save(step)
+            self.assertEqual(self.checkpoints.latest().step, 3)
+        self.assertEqual(self.checkpoints.names(), ["ckpt-00000002", "ckpt-00000003"])
+        self.assertIn("cannot be locked before removal: ", logs.output[0])
+        self.assertIn("cannot be locked (", logs.output[1])
+        self.assertIn("Raise `trainer.keep_checkpoints`", logs.output[1])
 
     def test_missing_and_superfluous_variables_are_named(self):
         bigger = _state()

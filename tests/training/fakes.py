@@ -1,7 +1,10 @@
 """A run without a model: steps that count, checkpoints that are only noted."""
 
 import pathlib
+import shutil
+import tempfile
 import types
+import weakref
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +22,9 @@ class Store:
     def __init__(self):
         self.counters = dict.fromkeys(COUNTERS, 0)
         self.maintained = []
+
+    def describe(self):
+        return []
 
     def table_counters(self):
         return {"user": dict(self.counters)}
@@ -67,8 +73,9 @@ def run(*, total_steps=None, evaluate=None, progress=None):
     step = types.SimpleNamespace(
         network=network, state=tf.Module(), rate_scale=tf.Variable(1.0)
     )
-    return run_lib.Run(
-        model_dir=pathlib.Path("nowhere"),
+    folder = pathlib.Path(tempfile.mkdtemp())
+    made = run_lib.Run(
+        model_dir=folder,
         step=step,
         progress=progress or run_lib.Progress(batch_size=10),
         window=run_lib.Window(),
@@ -80,6 +87,8 @@ def run(*, total_steps=None, evaluate=None, progress=None):
         config_yaml="",
         static_state={"job": "a"},
     )
+    weakref.finalize(made, shutil.rmtree, folder, ignore_errors=True)
+    return made
 
 
 class Stepper(stepper_lib.Stepper):

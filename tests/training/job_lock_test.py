@@ -1,5 +1,6 @@
 """Tests of the lock of a job's folder."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -40,3 +41,27 @@ def test_a_folder_is_free_after_the_run(tmp_path):
         refused = pytest.raises(job_lock.JobRunsError)
         with job_lock.held(tmp_path), refused, job_lock.held(tmp_path):
             pass
+
+
+def test_a_holder_that_has_not_said_which_it_is(tmp_path):
+    for text in ("", '{"pid": 3}', "[]"):
+        with job_lock.held(tmp_path):
+            (tmp_path / "job.lock").write_text(text)
+            refused = pytest.raises(job_lock.JobRunsError, match="has not said which")
+            with refused, job_lock.held(tmp_path):
+                pass
+
+
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(job_lock.fcntl, "flock", no_locks)
+    said = []
+    monkeypatch.setattr(job_lock.logging, "warning", lambda *args: said.append(args))
+    with job_lock.held(tmp_path):
+        assert str(os.getpid()) in (tmp_path / "job.lock").read_text()
+    ((message, path, error),) = said
+    assert "cannot be locked" in message
+    assert path == tmp_path / "job.lock"
+    assert error.errno == errno.ENOLCK

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import pytest
 
@@ -10,6 +11,7 @@ from monolith_tf.distribute import exits
 from monolith_tf.training import actions
 from monolith_tf.training import loop
 from monolith_tf.training import run as run_lib
+from monolith_tf.training import stepper as stepper_lib
 from tests.training import fakes
 
 
@@ -230,3 +232,115 @@ class LoopTest(testing.TestCase):
         before = signal.getsignal(signal.SIGTERM)
         _train(fakes.run(total_steps=4), [])
         self.assertIs(signal.getsignal(signal.SIGTERM), before)
+
+    def test_another_interrupt_is_not_waited_for(self):
+        former = signal.getsignal(signal.SIGINT)
+        seen = []
+
+        def twice(reached):
+            os.kill(os.getpid(), signal.SIGINT)
+            seen.append(signal.getsignal(signal.SIGINT))
+            os.kill(os.getpid(), signal.SIGINT)
+
+        with self.assertRaises(KeyboardInterrupt) as caught:
+            _train(fakes.run(total_steps=20), [], fakes.Stepper(at_step=twice))
+        self.assertNotIsInstance(caught.exception, loop.InterruptedRun)
+        self.assertEqual(seen, [former])
+        self.assertIs(signal.getsignal(signal.SIGINT), former)
+
+    def test_sigterm_interrupts_too(self):
+        run = fakes.run(total_steps=20)
+        stepper = fakes.Stepper(
+            at_step=lambda reached: os.kill(os.getpid(), signal.SIGTERM)
+        )
+        with self.assertRaises(loop.InterruptedRun):
+            _train(run, [actions.SaveCheckpoint([100], None)], stepper)
+        self.assertEqual(run.checkpoints.steps, [3])
+
+    def test_a_run_in_another_thread_leaves_signals_alone(self):
+        run, before = fakes.run(total_steps=4), signal.getsignal(signal.SIGINT)
+        seen = []
+        stepper = fakes.Stepper(
+            at_step=lambda reached: seen.append(signal.getsignal(signal.SIGINT))
+        )
+        thread = threading.Thread(target=_train, args=(run, [], stepper))
+        thread.start()
+        thread.join(timeout=30)
+        self.assertEqual(run.progress.step, 4)
+        self.assertEqual(set(seen), {before})
+
+    def test_whoever_listens_hears_of_every_call(self):
+        run, heard = fakes.run(total_steps=7), []
+        loop.train(
+            run,
+            fakes.Stepper(),
+            [],
+            steps_per_loop=3,
+            explain=str,
+            on_steps=lambda run: heard.append((run.progress.step, run.window.steps)),
+        )
+        self.assertEqual(heard, [(3, 3), (6, 6), (7, 7)])
+
+    def test_a_run_that_is_over_takes_no_step(self):
+        for progress in (
+            run_lib.Progress(step=4),
+            run_lib.Progress(step=5),
+            run_lib.Progress(step=1, stop="early: enough"),
+        ):
+            stepper = _train(fakes.run(total_steps=4, progress=progress), [])
+            self.assertEqual(stepper.calls, [])
+
+
+class _Busy(fakes.Stepper):
+    """Has steps under way but where the plan says stop, as a cluster."""
+
+    def __init__(self):
+        super().__init__()
+        self.stops = []
+        self._is_quiet = True
+
+    @property
+    def is_quiet(self):
+        return self._is_quiet
+
+    def take(self, run, plan):
+        self.stops.append(plan.stop)
+        capped = stepper_lib.Plan(lambda step: min(plan.end(step), plan.stop), 0)
+        taken = super().take(run, capped)
+        self._is_quiet = run.progress.step + int(taken.result.steps) == plan.stop
+        return taken
+
+
+class BusyLoopTest(testing.TestCase):
+    def test_what_needs_quiet_waits_for_the_stop_and_the_rest_does_not(self):
+        class Noting(actions.EverySteps):
+            def __init__(self, every, *, needs_quiet):
+                super().__init__(every)
+                self.needs_quiet = needs_quiet
+                self.steps = []
+
+            def work(self, run):
+                self.steps.append((run.progress.step, stepper.is_quiet))
+
+        stepper, run = _Busy(), fakes.run(total_steps=14)
+        stepper.maintain_every = 5
+        loud, quiet = Noting(3, needs_quiet=False), Noting(6, needs_quiet=True)
+        _train(run, [loud, quiet], stepper, steps_per_loop=2)
+        self.assertEqual([step for step, _ in loud.steps], [3, 6, 9, 12])
+        self.assertEqual(loud.steps[0], (3, False))
+        self.assertEqual(quiet.steps, [(6, True), (12, True)])
+        # Maintenance stops the steps too, and counts from the last one.
+        self.assertEqual(run.step.network.store.maintained, [5, 10])
+        self.assertEqual(sorted(set(stepper.stops)), [5, 6, 10, 12, 14])
+
+    def test_steps_that_are_finished_at_the_end_count(self):
+        class Late(fakes.Stepper):
+            def finish(self):
+                result = fakes.Stepper().take(
+                    fakes.run(), stepper_lib.Plan(lambda step: step + 2, 2)
+                )
+                return [result]
+
+        run = fakes.run(total_steps=6)
+        _train(run, [], Late())
+        self.assertEqual((run.progress.step, run.window.steps), (8, 8))

@@ -3,6 +3,8 @@
 import math
 import pathlib
 
+import numpy as np
+
 from monolith_tf import testing
 from monolith_tf.training import metrics_log
 
@@ -44,3 +46,14 @@ class MetricsLogTest(testing.TestCase):
         self.log.cut_back(10)
         self.log.append("train", 20, {})
         self.assertEqual([record["step"] for record in self.log.read()], [10, 20])
+
+    def test_other_values_stay_what_they_are(self):
+        values = {"why": "x", "done": True, "rows": 1 << 60, "none": None}
+        self.log.append("train", 1, {**values, "loss": np.float32(0.5)})
+        (found,) = self.log.read()
+        self.assertEqual(found, {"phase": "train", "step": 1, **values, "loss": 0.5})
+
+    def test_where_there_is_no_file_there_is_nothing(self):
+        self.assertEqual(self.log.read(), [])
+        self.log.cut_back(3)
+        self.assertFalse(self.path.exists())

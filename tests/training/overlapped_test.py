@@ -27,6 +27,7 @@ _COLUMNS = {
     "x": tf.TensorSpec([None], tf.float32),
     "y": tf.TensorSpec([None], tf.float32),
 }
+_LISTS = tf.RaggedTensorSpec([None, None], tf.int32, ragged_rank=1)
 _RATE = 0.05
 _ELSEWHERE = Placement(num_shards=2, devices=("/CPU:0", "/CPU:0"))
 
@@ -161,6 +162,40 @@ class OverlappedTest(testing.TestCase):
         self.assertAllClose(step.network.model.dense.kernel, [[w]])
         self.assertAllClose(_rows(step), rows)
         self.assertEqual(step.step, 3)
+
+    @parameterized.parameters(True, False)
+    def test_lists_are_held_from_one_step_to_the_next(self, is_true):
+        @tf.function(input_signature=[tf.TensorSpec([], tf.bool), _LISTS, _LISTS])
+        def chosen(predicate, lists, others):
+            return overlapped._cond(
+                predicate,
+                lambda: (lists, {"x": tf.constant(4)}),
+                lambda: (others, {"x": tf.constant(8)}),
+            )
+
+        first, second = [[1, 2], [], [3]], [[5], [6, 7]]
+        found, rest = chosen(
+            tf.constant(is_true),
+            tf.ragged.constant(first, row_splits_dtype=tf.int64),
+            tf.ragged.constant(second, row_splits_dtype=tf.int64),
+        )
+        self.assertIsInstance(found, tf.RaggedTensor)
+        self.assertEqual(found.to_list(), first if is_true else second)
+        self.assertAllEqual(rest["x"], 4 if is_true else 8)
+
+    def test_lists_may_grow_from_one_step_to_the_next(self):
+        @tf.function(input_signature=[tf.TensorSpec([], tf.int32), _LISTS])
+        def grown(steps, lists):
+            return overlapped._while(
+                lambda state: state[0] < steps,
+                lambda state: (state[0] + 1, tf.concat([state[1], state[1]], axis=0)),
+                (tf.constant(0), lists),
+            )
+
+        lists = tf.ragged.constant([[1], [2, 3]], row_splits_dtype=tf.int64)
+        count, found = grown(tf.constant(2), lists)
+        self.assertAllEqual(count, 2)
+        self.assertEqual(found.to_list(), [[1], [2, 3]] * 4)
 
 
 if __name__ == "__main__":

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from monolith_tf import schedules
@@ -182,3 +184,83 @@ def test_progressive_training_is_one_epoch():
 def test_progressive_training_needs_to_know_what_is_scored_together():
     with pytest.raises(ValueError, match="`eval_every_steps` must be given where"):
         spec.TrainerSpec(mode="progressive", eval_every_epochs=1)
+
+
+def test_bounds_themselves_are_allowed():
+    spec.DenseOptimizerSpec(learning_rate=0.0, beta_1=0.0, epsilon=0.0)
+    spec.EarlyStopSpec(metric="auc", patience=1, min_delta=0.0)
+    counts = ("max_steps", "epochs", "steps_per_loop", "log_every_steps")
+    counts += ("eval_every_steps", "eval_every_epochs", "checkpoint_every_steps")
+    counts += ("keep_checkpoints", "threads")
+    for name in counts:
+        assert getattr(spec.TrainerSpec(**{name: 1}), name) == 1
+    for name in ("checkpoint_every_secs", "clip_norm"):
+        assert getattr(spec.TrainerSpec(**{name: 0.5}), name) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("adam", "beta_2"), ("momentum", "momentum"), ("rmsprop", "rho")],
+)
+def test_shares_are_below_one(name, key):
+    spec.DenseOptimizerSpec(name=name, **{key: 0.99})
+    with pytest.raises(ValueError, match=f"^`{key}` must be below 1. Received"):
+        spec.DenseOptimizerSpec(name=name, **{key: 1.0})
+
+
+def test_other_values_may_be_above_one():
+    assert spec.DenseOptimizerSpec(name="ftrl", l1=2.0).l1 == 2.0
+    assert spec.DenseOptimizerSpec(epsilon=1.5).epsilon == 1.5
+
+
+def test_the_defaults():
+    plain = dataclasses.asdict(spec.TrainerSpec())
+    assert plain.pop("optimizer")["name"] == "adam"
+    not_none = {key: value for key, value in plain.items() if value is not None}
+    assert not_none == {
+        "mode": "batch",
+        "epochs": 1,
+        "steps_per_loop": 50,
+        "log_every_steps": 100,
+        "summaries": True,
+        "keep_checkpoints": 5,
+        "deterministic": False,
+        "warm_start": (),
+        "actions": (),
+    }
+    assert dataclasses.asdict(spec.PlateauSpec(metric="auc")) == {
+        "metric": "auc",
+        "mode": "auto",
+        "patience": 1,
+        "min_delta": 0.0,
+        "factor": 0.1,
+    }
+    assert spec.DenseOptimizerSpec().learning_rate == 0.001
+
+
+@pytest.mark.parametrize(
+    "kind", [spec.TrainerSpec, spec.DenseOptimizerSpec, spec.EarlyStopSpec]
+)
+def test_fields_are_given_by_name_and_stay(kind):
+    with pytest.raises(TypeError, match="positional"):
+        kind("adam")
+    made = kind(**({"metric": "auc"} if kind is spec.EarlyStopSpec else {}))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.mode = "max"
+
+
+def test_a_plateau_counts_as_early_stopping_does():
+    with pytest.raises(ValueError, match="patience=0"):
+        spec.PlateauSpec(metric="auc", patience=0)
+
+
+def test_one_warm_start_needs_no_list():
+    assert spec.TrainerSpec(warm_start="job").warm_start == ("job",)
+    with pytest.raises(ValueError, match="warm_start"):
+        spec.TrainerSpec(warm_start=("job", "gs://bucket/job"))
+
+
+@pytest.mark.parametrize("name", ["my-pkg:Action", "pkg:", ":Action", "pkg:A.b", "1:A"])
+def test_names_that_are_no_classes(name):
+    with pytest.raises(ValueError, match="`actions` must be names"):
+        spec.TrainerSpec(actions=("pkg:Action", name))

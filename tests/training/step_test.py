@@ -167,3 +167,52 @@ class TrainStepTest(testing.TestCase):
         self.assertAllEqual(step.step, 0)
         self.assertAllEqual(step.network.model.dense.kernel, [[1.0]])
         self.assertAllEqual(step.network.store.counters()["rows"], [0])
+
+    def test_rows_of_a_step_that_changed_nothing_are_not_counted(self):
+        step = _step(_Sum())
+        result = _run(step, _batch(), _batch(x=(1.0, np.nan)))
+        self.assertAllEqual(result.examples, 2)
+
+    def test_takes_no_more_than_it_is_asked_for(self):
+        step = _step(_Sum())
+        dataset = tf.data.Dataset.from_tensors(_batch()).repeat(5)
+        dataset = dataset.map(
+            lambda b: {k: tf.ensure_shape(v, [None]) for k, v in b.items()}
+        )
+        loop, iterator = tf.function(step.loop), iter(dataset)
+        now = tf.constant(0, tf.int64)
+        for asked, taken in ((3, 3), (5, 2)):
+            result = loop(iterator, tf.constant(asked, tf.int64), now)
+            self.assertAllEqual(result.steps, taken)
+        self.assertAllEqual(step.step, 5)
+
+    def test_without_clipping_no_norm_is_worked_out(self):
+        self.assertAllEqual(_run(_step(_Sum()), _batch()).norm, 0.0)
+
+    def test_must_be_built_first(self):
+        step = _step(_Sum())
+        step.dense = None
+        with self.assertRaisesRegex(ValueError, "`build` must be called before the"):
+            step.update_dense(None)
+
+    def test_no_result_is_that_of_no_step(self):
+        result = _step(_Sum()).no_result()
+        found = tf.nest.map_structure(lambda t: t.numpy().item(), result)
+        self.assertEqual(
+            found, step_lib.LoopResult(0, 0, 0.0, True, 0.0, {"half": 0.0}, {})
+        )
+
+    def test_clips_sparse_gradients_of_dense_variables(self):
+        sparse = tf.IndexedSlices(
+            tf.constant([[6.0]]), tf.constant([1]), tf.constant([3, 1])
+        )
+        step = _step(_Sum(), clip_norm=5.0)
+        dense, rows, norm = step._clip(
+            [sparse, None], {"a": tf.constant([8.0]), "b": None}
+        )
+        self.assertAllClose(norm, 10.0)
+        self.assertAllClose(dense[0].values, [[3.0]])
+        self.assertAllEqual(dense[0].indices, [1])
+        self.assertIsNone(dense[1])
+        self.assertAllClose(rows["a"], [4.0])
+        self.assertIsNone(rows["b"])

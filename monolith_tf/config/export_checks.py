@@ -1,0 +1,48 @@
+"""Checks of what exports name: outputs of the model, and features."""
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from monolith_tf.config import errors
+from monolith_tf.config import model_params
+from monolith_tf.config import schema
+from monolith_tf.export import user_columns
+from monolith_tf.export.errors import ExportError
+
+Complaints: TypeAlias = Iterator[tuple[errors.Path, str]]
+
+
+def check(config: schema.ExperimentConfig) -> Complaints:
+    """Yields path and message of what does not fit in `export`."""
+    heads, outputs = model_params.heads(config), model_params.outputs(config)
+    for key, kind, known in (
+        ("output_signatures", "output", outputs),
+        ("classify", "head", heads),
+        ("regress", "head", heads),
+    ):
+        names = getattr(config.export, key)
+        for index, name in enumerate(names):
+            path = ("export", key, index)
+            if known and name not in known:
+                near = errors.did_you_mean(name, known)
+                yield path, f"the model has no {kind} `{name}`.{near}"
+            elif name in names[:index]:
+                yield path, f"duplicate name `{name}`."
+    yield from _user_features(config)
+
+
+def _user_features(config: schema.ExperimentConfig) -> Complaints:
+    features = [feature.name for feature in config.features]
+    missing = False
+    for index, name in enumerate(config.export.user_features):
+        if name not in features:
+            missing = True
+            near = errors.did_you_mean(name, features)
+            path = ("export", "user_features", index)
+            yield path, f"there is no feature `{name}`.{near}"
+    if config.export.user_features and not missing:
+        try:
+            user_columns.find(config.features, config.export.user_features)
+        except ExportError as error:
+            message = str(error).removeprefix("`export.user_features` ")
+            yield ("export", "user_features"), message
