@@ -226,6 +226,7 @@ def test_the_defaults():
         "keep_checkpoints": 5,
         "deterministic": False,
         "warm_start": (),
+        "drop_tables": (),
         "actions": (),
     }
     assert dataclasses.asdict(spec.PlateauSpec(metric="auc")) == {
