@@ -99,7 +99,7 @@ class CompiledTest(testing.TestCase):
             self.assertAllEqual(of_weight, size * (size - 1))  # 2 * (0 + 1 + ...)
 
     def test_definitions_that_are_equal_share_a_function(self):
-        specs = (tf.TensorSpec([None]),), (tf.TensorSpec([]),), 0, b""
+        specs = (tf.TensorSpec([None]),), (tf.TensorSpec([]),), 0
         one = compiled._function(_Scaled(2.0), *specs)
         self.assertIs(one, compiled._function(_Scaled(2.0), *specs))
         self.assertIsNot(one, compiled._function(_Scaled(5.0), *specs))
