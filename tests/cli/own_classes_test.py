@@ -10,6 +10,8 @@ import sys
 import numpy as np
 import pytest
 
+from monolith_tf.embedding import sealed
+
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = pathlib.Path(__file__).parent / "testdata" / "own_classes"
 
@@ -67,7 +69,7 @@ def test_a_job_with_a_reader_and_metrics_of_its_own(folder):
     best = min(distances, key=distances.__getitem__)
     assert distances[best] == distances[12] < distances[4]
     (mark,) = (folder / "model" / "checkpoints").glob("best*.json")
-    assert json.loads(mark.read_text()) == {
+    assert sealed.unseal(mark)[0] == {
         "checkpoint": f"ckpt-{best:08}",
         "metric": "click/my_metric:Distance",
         "value": distances[best],

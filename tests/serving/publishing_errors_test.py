@@ -72,7 +72,7 @@ def test_a_patience_without_an_end_is_refused(job, patience_secs):
 
 
 def test_an_address_without_a_port_is_refused(job):
-    with pytest.raises(ValueError, match=r"^`address` must be host:port"):
+    with pytest.raises(ValueError, match=r"^`addresses` must be host:port"):
         publishing.publish(job.folder, "no.such.host")
 
 
