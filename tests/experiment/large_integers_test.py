@@ -169,7 +169,7 @@ def test_large_integers_of_an_evaluation_have_no_row(config):
     made = estimator.Estimator(config())
     made.train()
     unknown = made.predict("test")
-    network = made._restored(small_job.last(made._model_dir))
+    _, network = made._restored(small_job.last(made._model_dir))
     columns = {
         "user": tf.zeros([4], tf.int64),
         "item": tf.constant([PAIR[0], -(2**63), 77, 2**48], tf.int64),
@@ -258,7 +258,7 @@ def test_a_server_answers_for_64_bits_and_takes_their_rows(config, more, tmp_pat
 
     def expected():
         """What the newest rows give under the layers that were exported."""
-        network = made._restored(exported)
+        _, network = made._restored(exported)
         network.store.restore(small_job.last(tmp_path / "model").embedding_dir)
         raw = {
             **{name: tf.constant(columns[name]) for name in ("user", "item")},
