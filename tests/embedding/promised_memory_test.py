@@ -15,9 +15,9 @@ for layer in layers:
 """
 
 _STORE = """
-tables = [TableSpec(name=f"t{i}", slot=i, dim=16) for i in range(1000)]
-columns = [ColumnSpec(feature=t.name, table=t.name) for t in tables]
-store = EmbeddingStore(tables, columns)
+tables = [embedding.TableSpec(name=f"t{i}", slot=i, dim=16) for i in range(1000)]
+columns = [embedding.ColumnSpec(feature=t.name, table=t.name) for t in tables]
+store = embedding.EmbeddingStore(tables, columns)
 assert len(store.describe()) == 1000
 """
 
@@ -31,9 +31,8 @@ layer.build(None)
 
 _PROGRAM = """
 import resource
-from monolith_tf import embedding
-from monolith_tf.embedding.spec import ColumnSpec, TableSpec
-from monolith_tf.embedding.store import EmbeddingStore
+import monolith_tf
+embedding = monolith_tf.embedding
 CODE
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
