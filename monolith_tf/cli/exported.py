@@ -78,13 +78,13 @@ def find(model: str, overrides: Sequence[str] = ()) -> Exported:
         return _of_job(config, path)
     found = saved_model.find(path)
     content = _metadata(found)
-    told = content.get("reading")
-    reading = told or {"null_values": _NULLS_OF_0_1_0}
+    saved = content.get("reading")
+    reading = saved or {"null_values": _NULLS_OF_0_1_0}
     return Exported(
         path=found,
         reading=_overridden(found, reading, overrides),
         columns=_columns(content),
-        is_old=told is None,
+        is_old=saved is None,
     )
 
 
@@ -109,14 +109,14 @@ def _of_job(
 
 
 def _metadata(path: pathlib.Path) -> dict[str, Any]:
-    """Returns what an export says of itself; nothing where it is none of ours."""
+    """Returns the metadata of an export; empty for another SavedModel."""
     return metadata.read(path) if metadata.is_there(path) else {}
 
 
 def _columns(content: Mapping[str, Any]) -> dict[str, ColumnType] | None:
     if "columns" not in content:
         return None
-    return {name: ColumnType(**told) for name, told in content["columns"].items()}
+    return {name: ColumnType(**saved) for name, saved in content["columns"].items()}
 
 
 def _overridden(

@@ -35,7 +35,7 @@ class Servable:
         Args:
           path: Its folder.
           columns: The raw features that it takes; None goes by its inputs, which do
-            not say what stands for a missing value.
+            not say what means a missing value.
 
         Raises:
           ValueError: If it does not take raw features by name.

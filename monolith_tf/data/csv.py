@@ -30,7 +30,7 @@ _GUESS_BLOCKS = 16  # Looked through at most for an element of every list column
 _NUMBERS = {"int64": pa.int64(), "float32": pa.float32()}
 _NOUNS = {"int64": "an integer", "float32": "a number"}
 _CONVERT = f"If the file is in another encoding, convert it: {text.convert('LATIN1')}."
-_NOT_AS_WRITTEN = "stands for an integer that is written otherwise"
+_NOT_AS_WRITTEN = "is an integer with leading zeros or in hexadecimal"
 _OF_64_BITS = " of 64 bits"
 _BLANK = "Blank lines are left out at the end of a file only."
 _CLOSE = "Close the quote, or write two where one is part of the text."
@@ -487,7 +487,7 @@ def _way_out(type_: ColumnType, reason: str) -> str:
         return "Set `dtype: string` of what reads the column: a row for each string."
     comma = "Write numbers with a decimal point. " if "," in reason else ""
     return (
-        f"{comma}If it stands for a missing value, add it to `data.null_values`; if "
+        f"{comma}If it means a missing value, add it to `data.null_values`; if "
         "the column is of another type, set `dtype` of what reads it."
     )
 

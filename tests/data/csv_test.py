@@ -155,7 +155,7 @@ def test_integers_that_are_guessed_are_read_as_they_are_written_only(read):
     assert bad == [
         (
             row,
-            f"column `{name}`: '{cell}' stands for an integer that is written otherwise",  # noqa: E501
+            f"column `{name}`: '{cell}' is an integer with leading zeros or in hexadecimal",  # noqa: E501
         )
         for row, name, cell in [
             (1, "a", "007"),

@@ -110,6 +110,7 @@ class JudgeTest(testing.TestCase):
         judge = actions.ReduceOnPlateau("loss", rises=False, patience=1, factor=0.5)
         for _ in range(3):
             judge.judge(run, {"loss": 1.0})
+        self.assertIsNone(run.step.rate_scale)
 
 
 class ActionTest(testing.TestCase):
