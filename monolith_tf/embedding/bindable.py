@@ -1,5 +1,6 @@
 """One trace for many shards: a function is given the variables that it works on."""
 
+import functools
 from collections.abc import Hashable
 from collections.abc import Iterator
 from typing import Any
@@ -75,7 +76,7 @@ class Packed:
     """
 
     def __init__(self, owner: Bindable) -> None:
-        self.form = _form(owner)
+        self._kind = _kind(_form(owner))
         self._handles = tf.Variable(
             tf.stack(_handles(owner)), dtype=tf.resource, trainable=False
         )
@@ -93,7 +94,7 @@ class Packed:
         """
         arguments = tf.nest.map_structure(tf.convert_to_tensor, arguments)
         specs = tf.nest.map_structure(_spec, arguments)
-        function = _function(self.form, method, specs, writes)
+        function = _function(self._kind, method, specs, writes)
         return function(self._handles.handle, self._order.handle, arguments)
 
 
@@ -103,6 +104,18 @@ class _Form(NamedTuple):
     type: Any  # Of the object; `dict` for a dictionary.
     shared: tuple[Hashable, ...]  # Values; names in a dictionary.
     own: tuple[Any, ...]  # Forms of what each has of its own.
+
+
+class _Kind:
+    """A form that is hashed once, and not at every call."""
+
+    def __init__(self, form: _Form) -> None:
+        self.form = form
+
+
+@functools.cache
+def _kind(form: _Form) -> _Kind:
+    return _Kind(form)
 
 
 class _CellForm(NamedTuple):
@@ -165,11 +178,12 @@ def _bound(form: Any, handles: Iterator[Tensor]) -> Any:
 
 
 @connected.cached
-def _function(form: _Form, method: str, specs: Any, writes: bool) -> Any:
+def _function(kind: _Kind, method: str, specs: Any, writes: bool) -> Any:
     def function(packed: Tensor, order: Tensor, arguments: Any) -> Any:
         cell = Cell(order, tf.int64, 0)
         # What it returns does not matter, only whether it writes.
         cell.assign_add(0) if writes else cell.read_value()
+        form = kind.form
         handles = tf.raw_ops.ReadVariableOp(resource=packed, dtype=tf.resource)
         owner = _bound(form, iter(tf.unstack(handles, num=_size(form))))
         return getattr(owner, method)(*arguments)
