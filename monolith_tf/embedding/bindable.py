@@ -73,14 +73,20 @@ class Packed:
 
     Args:
       owner: Lives no longer than this.
+      order: Calls are ordered with those of this one, which works on some of the same
+        variables; by default with each other only.
     """
 
-    def __init__(self, owner: Bindable) -> None:
+    def __init__(self, owner: Bindable, order: "Packed | None" = None) -> None:
         self._kind = _kind(_form(owner))
         self._handles = tf.Variable(
             tf.stack(_handles(owner)), dtype=tf.resource, trainable=False
         )
-        self._order = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._order = (
+            order._order
+            if order is not None
+            else tf.Variable(0, dtype=tf.int64, trainable=False)
+        )
 
     def call(self, method: str, *arguments: Any, writes: bool = True) -> Any:
         """`owner.method(*arguments)`, traced once for all owners that are alike.

@@ -112,7 +112,7 @@ def expand(rows: Tensor, inverse: Tensor) -> Tensor:
         def sum_of(gradients: Tensor) -> Tensor:
             # Some gradients of what a model may do forget their width.
             gradients = tf.ensure_shape(gradients, [None, rows.shape[1]])
-            return sum_by_row(gradients, inverse, tf.shape(rows)[0])
+            return sum_by_row(gradients, inverse, tf.unstack(tf.shape(rows))[0])
 
         return tf.gather(rows, inverse), sum_of
 
@@ -137,14 +137,17 @@ def sum_by_row(values: Tensor, places: Tensor, num_rows: Tensor) -> Tensor:
     pieces = dim // width
     if pieces > 1:
         places = tf.reshape(places[:, tf.newaxis] * pieces + tf.range(pieces), [-1])
+        values = tf.reshape(values, [-1, width])
     num_pieces = tf.size(places, tf.int64)
     # Pairs (place, i) of int32, written as one int64 each: low half, high half.
-    orders = tf.bitwise.left_shift(tf.range(num_pieces), tf.constant(32, tf.int64))
-    pairs = tf.bitcast(tf.cast(places, tf.int64) + orders, tf.int32)  # [n, 2]
-    sums = tf.raw_ops.SparseTensorDenseMatMul(
-        a_indices=pairs,
-        a_values=tf.ones([num_pieces], values.dtype),
-        a_shape=tf.stack([tf.cast(num_rows, tf.int64) * pieces, num_pieces]),
-        b=tf.reshape(values, [-1, width]),
+    step = tf.constant(1 << 32, tf.int64)
+    orders = tf.raw_ops.Range(
+        start=tf.zeros([], tf.int64), limit=num_pieces * step, delta=step
     )
-    return tf.reshape(sums, [-1, dim])
+    sums = tf.raw_ops.SparseTensorDenseMatMul(
+        a_indices=tf.bitcast(tf.cast(places, tf.int64) + orders, tf.int32),  # [n, 2]
+        a_values=tf.fill(tf.shape(places), tf.ones([], values.dtype)),
+        a_shape=tf.stack([tf.cast(num_rows, tf.int64) * pieces, num_pieces]),
+        b=values,
+    )
+    return tf.reshape(sums, [-1, dim]) if pieces > 1 else sums

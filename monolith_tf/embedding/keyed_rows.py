@@ -1,6 +1,7 @@
 """The rows of one table in this process, by keys of all 64 bits."""
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -8,10 +9,13 @@ import tensorflow as tf
 from monolith_tf.embedding import group_kind
 from monolith_tf.embedding import layout
 from monolith_tf.embedding import row_update
+from monolith_tf.embedding.bindable import Bindable
+from monolith_tf.embedding.bindable import Packed
 from monolith_tf.embedding.checkpoint_files import Chunk
 from monolith_tf.embedding.placement import HOST
 from monolith_tf.embedding.pulled import PulledShard
 from monolith_tf.embedding.row_blocks import MAX_ROWS
+from monolith_tf.embedding.shard import Found
 from monolith_tf.embedding.shard import Shard
 from monolith_tf.embedding.shard_rows import Clock
 from monolith_tf.embedding.spec import SliceSpec
@@ -23,7 +27,7 @@ _CAPACITY = 1 << 10  # A model may have a layer for each of many features.
 _NO_CLOCK = Clock((), ())
 
 
-class KeyedRows:
+class KeyedRows(Bindable):
     """Rows of one table by any int64, without collisions.
 
     One shard of a store, whose ids are the keys as they stand: there is one table, so
@@ -36,6 +40,8 @@ class KeyedRows:
       capacity: Keys there is room for at first, a thousand when not given; more is made
         when it is needed. Memory is taken only as rows are written.
     """
+
+    own: ClassVar[tuple[str, ...]] = "_shard", "_is_full"
 
     def __init__(
         self, name: str, spec: SliceSpec, *, seed: int, capacity: int | None
@@ -51,6 +57,13 @@ class KeyedRows:
             is_raw=True,
             capacity=1 + (capacity or _CAPACITY),  # Row 0 is nobody's.
         )
+        with tf.device(HOST):
+            message = (
+                f"Embedding table `{name}` is full: a table holds at most "
+                f"{MAX_ROWS - 1} keys."
+            )
+            self._is_full = tf.Variable(message, trainable=False)
+            self.packed = Packed(self, order=self._shard.packed)
 
     def read(self, keys: Tensor) -> Tensor:
         """Weights of keys, `[n, dim]`; zeros for a key that has no row.
@@ -73,16 +86,12 @@ class KeyedRows:
         Returns:
           The weights, `[n, dim]`, and what `apply_gradients` needs.
         """
-        if not insert:
-            return self._find(keys, ())
-        found = self._find(keys, _NO_CLOCK)
-        message = (
-            f"Embedding table `{self.group.tables[0].name}` is full: a table holds at "
-            f"most {MAX_ROWS - 1} keys."
-        )
-        has_room = tf.reduce_all(found.numbers > 0)
-        with tf.control_dependencies([tf.debugging.Assert(has_room, [message])]):
-            return found._replace(weights=tf.identity(found.weights))
+        keys = tf.convert_to_tensor(keys, tf.int64)
+        with tf.device(HOST):
+            found = self.packed.call("insert" if insert else "find", keys)
+        # One trace for all tables does not know how wide a row is.
+        rows = tf.ensure_shape(found.weights, [None, self.group.dim])
+        return PulledShard((), keys, ())._replace(**found._asdict() | {"weights": rows})
 
     def apply_gradients(
         self, found: PulledShard, gradients: Tensor, step: Tensor
@@ -98,8 +107,28 @@ class KeyedRows:
           The number of rows updated, when they are.
         """
         with tf.device(HOST):
-            clock = Clock(step, ())
-            return self._shard.packed.call("apply_gradients", found, gradients, clock)
+            return self.packed.call("update", found, gradients, step)
+
+    # What follows is called by `packed.call`.
+
+    def find(self, keys: Tensor) -> Found:
+        """Does what `lookup` does, without inserting."""
+        return self._shard.lookup(PulledShard((), keys, ()), ())
+
+    def insert(self, keys: Tensor) -> Found:
+        """Does what `lookup` does, inserting."""
+        found = self._shard.lookup(PulledShard((), keys, ()), _NO_CLOCK)
+        has_room = tf.reduce_all(found.numbers > 0)
+        message = self._is_full.read_value()
+        check = tf.raw_ops.Assert(condition=has_room, data=[message])
+        with tf.control_dependencies([check]):
+            return found._replace(weights=tf.identity(found.weights))
+
+    def update(self, found: PulledShard, gradients: Tensor, step: Tensor) -> Tensor:
+        """Does what `apply_gradients` does."""
+        return self._shard.apply_gradients(found, gradients, Clock(step, ()))
+
+    # What follows is called eagerly.
 
     def num_rows(self) -> int:
         """How many keys have a row."""
@@ -130,12 +159,3 @@ class KeyedRows:
             group_kind.slice_keys(self.group, self._seed),
         )
         self.load(Chunk(keys, weights, state.numpy(), {}))
-
-    def _find(self, keys: Tensor, clock: Clock | tuple[()]) -> PulledShard:
-        keys = tf.convert_to_tensor(keys, tf.int64)
-        with tf.device(HOST):
-            asked = PulledShard((), keys, ())
-            found = self._shard.packed.call("lookup", asked, clock)
-        # One trace for all tables does not know how wide a row is.
-        rows = tf.ensure_shape(found.weights, [None, self.group.dim])
-        return PulledShard((), keys, ())._replace(**found._asdict() | {"weights": rows})

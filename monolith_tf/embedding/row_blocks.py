@@ -249,13 +249,11 @@ def _spread(starts: Tensor, numbers: Tensor) -> tuple[list[Tensor], list[Tensor]
         starts = tf.raw_ops.ReadVariableOp(resource=starts, dtype=tf.int64)
     starts = tf.ensure_shape(starts, [_MAX_BLOCKS])
     blocks = tf.searchsorted(starts, numbers, side="right") - 1
-    places = tf.dynamic_partition(tf.range(tf.size(numbers)), blocks, _MAX_BLOCKS)
-    firsts = tf.unstack(starts)
-    rows = [
-        tf.gather(numbers, of_block) - first
-        for of_block, first in zip(places, firsts, strict=True)
-    ]
-    return places, rows
+    rows = numbers - tf.gather(starts, blocks)
+    places = tf.range(tf.size(numbers))
+    # Few operations for each block: TensorFlow looks at all of a function's where a
+    # graph calls it, before the graph's first run.
+    return [tf.dynamic_partition(v, blocks, _MAX_BLOCKS) for v in (places, rows)]
 
 
 def _gather_from_blocks(
@@ -279,7 +277,9 @@ def _scatter_to_blocks(*arguments: Tensor, dtypes: Sequence[tf.DType]) -> Tensor
         with tf.control_dependencies([numbers]):
             handles = tf.unstack(_handles(column))
         writes += [
-            _scatter(handle, of_block, tf.gather(of_column, place))
+            _scatter(
+                handle, of_block, tf.raw_ops.Gather(params=of_column, indices=place)
+            )
             for handle, of_block, place in zip(handles, rows, places, strict=True)
         ]
     with tf.control_dependencies(writes):

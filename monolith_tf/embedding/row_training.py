@@ -17,6 +17,7 @@ import types
 import weakref
 from collections.abc import Callable
 from typing import Any
+from typing import ClassVar
 from typing import NamedTuple
 from typing import TypeAlias
 
@@ -25,6 +26,8 @@ from tensorflow.python.eager import imperative_grad
 from tensorflow.python.eager import record  # Nothing public says what a tape watches.
 
 from monolith_tf.embedding import expansion
+from monolith_tf.embedding.bindable import Bindable
+from monolith_tf.embedding.bindable import Packed
 from monolith_tf.embedding.keyed_rows import KeyedRows
 from monolith_tf.embedding.placement import HOST
 from monolith_tf.embedding.pulled import PulledShard
@@ -63,13 +66,11 @@ class RowTraining:
         self._name = name
         self._rows = rows
         self._anchor = anchor
-        self._step = step
         self._is_half = is_half
         with tf.device(HOST):
-            self._last_ticket = tf.Variable(0, dtype=tf.int64, trainable=False)
-            self._used_tickets = tf.Variable(
-                tf.zeros([_TICKETS_KEPT], tf.int64), trainable=False
-            )
+            self._next_ticket = tf.Variable(1, dtype=tf.int64, trainable=False)
+            updates = _Updates(name, rows, step)
+            self._updates = Packed(updates, order=rows.packed)
         # Each thread takes steps of its own.
         self._local = threading.local()
         self._graphs: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -156,10 +157,9 @@ class RowTraining:
     def _draw_ticket(self) -> Tensor:
         """A number that no other step has, in no other thread either."""
         with tf.device(HOST):
-            before = tf.raw_ops.ResourceCountUpTo(
-                resource=self._last_ticket.handle, limit=_NO_LIMIT, T=tf.int64
+            return tf.raw_ops.ResourceCountUpTo(
+                resource=self._next_ticket.handle, limit=_NO_LIMIT, T=tf.int64
             )
-            return before + 1
 
     def _push(
         self, ticket: Tensor, parts: list["_Part"], scales: list[Tensor]
@@ -178,30 +178,13 @@ class RowTraining:
                 "`sum(model.losses)` to the loss before it is scaled, as `fit` does."
             )
         with tf.device(HOST):
-            return self._push_on_host(ticket, parts, scales, is_half)
-
-    def _push_on_host(
-        self,
-        ticket: Tensor,
-        parts: list["_Part"],
-        scales: list[Tensor],
-        is_half: bool,
-    ) -> Tensor:
-        with tf.control_dependencies([self._use(ticket)]):
             found, gradient = self._merged(parts)
-        if not scales:
-            return self._update(found, gradient)
-        # Penalties may be weighted down in a loss; what makes it larger is a scale.
-        scale = tf.reduce_max(tf.stack(scales))
-        is_scaled = tf.constant(True) if is_half else scale > 1.0
-        gradient = tf.where(is_scaled, gradient / scale, gradient)
-        is_finite = tf.reduce_all(tf.math.is_finite(gradient))
-        return tf.cond(
-            is_finite | ~is_scaled,
-            lambda: self._update(found, gradient),
-            # Makes the optimizer see that this step is to be skipped.
-            lambda: tf.constant(float("nan")),
-        )
+            if not scales:
+                return self._updates.call("push", ticket, found, gradient)
+            # Penalties may be weighted down in a loss; what makes it larger is a scale.
+            scale = tf.reduce_max(tf.stack(scales)) if scales[1:] else scales[0]
+            method = "push_half" if is_half else "push_scaled"
+            return self._updates.call(method, ticket, found, gradient, scale)
 
     def _merged(self, parts: list["_Part"]) -> tuple[PulledShard, Tensor]:
         """The gradient of each distinct key of all calls."""
@@ -213,10 +196,69 @@ class RowTraining:
         found = self._rows.lookup(keys, insert=not have_rows)
         return found, expansion.sum_by_row(gradients, places, tf.size(keys))
 
+
+class _Updates(Bindable):
+    """What a step changes; traced once for all layers that are alike.
+
+    Args:
+      name: What errors call the table.
+      rows: The rows.
+      step: Counts the updates.
+    """
+
+    own: ClassVar[tuple[str, ...]] = "_rows", "_step", "_used_tickets", "_is_used"
+
+    def __init__(self, name: str, rows: KeyedRows, step: tf.Variable) -> None:
+        self._rows = rows
+        self._step = step
+        message = (
+            f"Embedding `{name}` has applied the gradient of this step already: its "
+            "rows are updated while a gradient is computed. Compute all gradients of a "
+            "step by one call of `tape.gradient`."
+        )
+        self._is_used = tf.Variable(message, trainable=False)
+        self._used_tickets = tf.Variable(
+            tf.zeros([_TICKETS_KEPT], tf.int64), trainable=False
+        )
+
+    # What follows is called by `Packed.call`. Each returns the anchor's gradient.
+
+    def push(self, ticket: Tensor, found: PulledShard, gradient: Tensor) -> Tensor:
+        """Updates rows."""
+        with tf.control_dependencies([self._use(ticket)]):
+            return self._update(found, tf.identity(gradient))
+
+    def push_scaled(
+        self, ticket: Tensor, found: PulledShard, gradient: Tensor, scale: Tensor
+    ) -> Tensor:
+        """Updates rows by a gradient of what may be a scaled loss."""
+        with tf.control_dependencies([self._use(ticket)]):
+            is_scaled = scale > 1.0
+        gradient = tf.where(is_scaled, gradient / scale, gradient)
+        return self._update_if(_are_finite(gradient) | ~is_scaled, found, gradient)
+
+    def push_half(
+        self, ticket: Tensor, found: PulledShard, gradient: Tensor, scale: Tensor
+    ) -> Tensor:
+        """Updates rows by a gradient of half-precision numbers, of a scaled loss."""
+        with tf.control_dependencies([self._use(ticket)]):
+            gradient = gradient / scale
+        return self._update_if(_are_finite(gradient), found, gradient)
+
+    def _update_if(
+        self, is_right: Tensor, found: PulledShard, gradient: Tensor
+    ) -> Tensor:
+        return tf.cond(
+            is_right,
+            lambda: self._update(found, gradient),
+            # Makes the optimizer see that this step is to be skipped.
+            lambda: tf.constant(float("nan")),
+        )
+
     def _update(self, found: PulledShard, gradient: Tensor) -> Tensor:
         step = self._step.read_value()
         with tf.control_dependencies([step]):
-            updated = self._rows.apply_gradients(found, gradient, step)
+            updated = self._rows.update(found, gradient, step)
         with tf.control_dependencies([updated]):
             counted = self._step.assign_add(1)
         with tf.control_dependencies([counted]):
@@ -226,13 +268,14 @@ class RowTraining:
         """Refuses a step whose gradient has been applied."""
         place = (ticket % _TICKETS_KEPT)[tf.newaxis]
         is_new = self._used_tickets.sparse_read(place)[0] < ticket
-        message = (
-            f"Embedding `{self._name}` has applied the gradient of this step already: "
-            "its rows are updated while a gradient is computed. Compute all gradients "
-            "of a step by one call of `tape.gradient`."
-        )
-        with tf.control_dependencies([tf.debugging.Assert(is_new, [message])]):
+        message = self._is_used.read_value()
+        check = tf.raw_ops.Assert(condition=is_new, data=[message])
+        with tf.control_dependencies([check]):
             return scatter(self._used_tickets, place, ticket[tf.newaxis])
+
+
+def _are_finite(gradient: Tensor) -> Tensor:
+    return tf.reduce_all(tf.math.is_finite(gradient))
 
 
 class _Part(NamedTuple):
