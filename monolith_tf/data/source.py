@@ -100,6 +100,14 @@ class Source:
         """Returns the type of every column of the first file that has rows."""
         return self._reader.schema(self.first_file())
 
+    def is_unsigned(self, file: str, column: str) -> bool:
+        """Returns whether a column of a file holds integers without a sign.
+
+        Batches have those from 2^63 on as negative integers of the same bits.
+        """
+        found = self._reader.schema(file).get(column)
+        return found is not None and found.is_unsigned
+
     def first_file(self) -> str:
         """Returns the first file that has rows; the first of all where none has.
 
