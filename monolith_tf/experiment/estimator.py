@@ -25,6 +25,7 @@ from monolith_tf.experiment import build
 from monolith_tf.experiment import diagnosis
 from monolith_tf.experiment import dropped_tables
 from monolith_tf.experiment import exports
+from monolith_tf.experiment import fitting_rows
 from monolith_tf.experiment import large_integers
 from monolith_tf.experiment import resumed_position
 from monolith_tf.experiment import warm_start
@@ -144,7 +145,7 @@ class Estimator:
                 progress, state.get("data"), data, config.data.batch_size
             )
         elif trainer.warm_start:
-            warm_start.apply(trainer.warm_start, step, network.store, fixed.id_types)
+            warm_start.apply(config, step, fixed.id_types)
         self._recorder.log.cut_back(progress.step if checkpoint else -1)
         yaml = config_lib.dump_config(config)
         checkpoint_lib.write_text(self._model_dir / "config.yaml", yaml)
@@ -198,10 +199,10 @@ class Estimator:
         self._restore(checkpoint, step)
         return fixed, step, checkpoint
 
-    @staticmethod
     def _restore(
-        checkpoint: checkpoint_lib.Checkpoint, step: step_lib.TrainStep
+        self, checkpoint: checkpoint_lib.Checkpoint, step: step_lib.TrainStep
     ) -> None:
+        fitting_rows.check(checkpoint, step.network.store.tables, self.config)
         checkpoint_lib.restore_dense(checkpoint, step.state)
         step.network.store.restore(checkpoint.embedding_dir)
 

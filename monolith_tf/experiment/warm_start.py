@@ -2,12 +2,12 @@
 
 import pathlib
 from collections.abc import Mapping
-from collections.abc import Sequence
-from typing import Any
 
 from absl import logging
 
+from monolith_tf.config import schema
 from monolith_tf.experiment import dropped_tables
+from monolith_tf.experiment import fitting_rows
 from monolith_tf.experiment import id_types as id_types_lib
 from monolith_tf.features import columns as columns_lib
 from monolith_tf.training import checkpoint as checkpoint_lib
@@ -15,9 +15,8 @@ from monolith_tf.training import step as step_lib
 
 
 def apply(
-    paths: Sequence[str],
+    config: schema.ExperimentConfig,
     step: step_lib.TrainStep,
-    store: Any,
     id_types: Mapping[str, columns_lib.IdType],
 ) -> None:
     """Takes over the model's variables that fit by path and shape, and tables' rows.
@@ -26,20 +25,22 @@ def apply(
     variables stay at their beginning.
 
     Args:
-      paths: Checkpoints, or `model_dir`s whose best or newest checkpoint is taken; what
-        a later one has replaces what a former one had.
+      config: The job's. Its `trainer.warm_start` names checkpoints, or `model_dir`s
+        whose best or newest checkpoint is taken; what a later one has replaces what a
+        former one had.
       step: The step function, its variables made.
-      store: The embedding store.
       id_types: Table -> what its ids are made of.
 
     Raises:
-      CheckpointError: If there is no checkpoint, or a table's ids are of another type
-        in it.
+      CheckpointError: If there is no checkpoint, or a table's ids, the width of its
+        rows or their optimizer are of another kind in it.
     """
     missing: set[str] | None = None
-    for number, path in enumerate(paths):
+    store = step.network.store
+    for number, path in enumerate(config.trainer.warm_start):
         checkpoint = _open(pathlib.Path(path))
         id_types_lib.check_warm_start(checkpoint, id_types)
+        fitting_rows.check(checkpoint, store.tables, config)
         lacks = set(checkpoint_lib.restore_matching(checkpoint, step.state, "model/"))
         missing = lacks if missing is None else missing & lacks
         store.restore(checkpoint.embedding_dir, keep_others=number > 0)
