@@ -28,6 +28,7 @@ from monolith_tf.experiment import exports
 from monolith_tf.experiment import fitting_rows
 from monolith_tf.experiment import large_integers
 from monolith_tf.experiment import resumed_position
+from monolith_tf.experiment import resumed_settings
 from monolith_tf.experiment import warm_start
 from monolith_tf.models.network import Network
 from monolith_tf.training import actions as actions_lib
@@ -141,6 +142,7 @@ class Estimator:
             window = run_lib.Window(**state["window"])
             logging.info("Resuming from %s.", checkpoint.path)
             dropped_tables.log(checkpoint, fixed.optimizers)
+            resumed_settings.log(checkpoint, config)
             resumed_position.resume(
                 progress, state.get("data"), data, config.data.batch_size
             )
@@ -161,7 +163,11 @@ class Estimator:
             checkpoints=self._checkpoints,
             evaluate=self._scorer(evaluator),
             config_yaml=yaml,
-            static_state={**fixed.to_json(), "data": data},
+            static_state={
+                **fixed.to_json(),
+                "data": data,
+                "settings": resumed_settings.of(config),
+            },
             saved=checkpoint,
         )
         if run.total_steps is not None and run.total_steps <= progress.step:

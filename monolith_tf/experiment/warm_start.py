@@ -9,6 +9,7 @@ from monolith_tf.config import schema
 from monolith_tf.experiment import dropped_tables
 from monolith_tf.experiment import fitting_rows
 from monolith_tf.experiment import id_types as id_types_lib
+from monolith_tf.experiment import resumed_settings
 from monolith_tf.features import columns as columns_lib
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import step as step_lib
@@ -41,6 +42,7 @@ def apply(
         checkpoint = _open(pathlib.Path(path))
         id_types_lib.check_warm_start(checkpoint, id_types)
         fitting_rows.check(checkpoint, store.tables, config)
+        resumed_settings.warn_of_inputs(checkpoint, config)
         lacks = set(checkpoint_lib.restore_matching(checkpoint, step.state, "model/"))
         missing = lacks if missing is None else missing & lacks
         store.restore(checkpoint.embedding_dir, keep_others=number > 0)
