@@ -146,8 +146,6 @@ class Estimator:
             resumed_position.resume(
                 progress, state.get("data"), data, config.data.batch_size
             )
-        elif trainer.warm_start:
-            warm_start.apply(config, step, fixed.id_types)
         self._recorder.log.cut_back(progress.step if checkpoint else -1)
         yaml = config_lib.dump_config(config)
         checkpoint_lib.write_text(self._model_dir / "config.yaml", yaml)
@@ -192,7 +190,10 @@ class Estimator:
     def _started(self) -> tuple[build.Fixed, step_lib.TrainStep, None]:
         """Makes what a new job trains."""
         fixed = self._job.settle(None)
-        return fixed, self._job.train_step(fixed, anew=True), None
+        make = functools.partial(self._job.train_step, fixed, anew=True)
+        if not self.config.trainer.warm_start:
+            return fixed, make(), None
+        return fixed, warm_start.started(self.config, make, fixed.id_types), None
 
     def _resumed(
         self, checkpoint: checkpoint_lib.Checkpoint
