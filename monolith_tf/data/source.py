@@ -16,6 +16,7 @@ from monolith_tf.data import formats
 from monolith_tf.data import negatives
 from monolith_tf.data.reader import Reader
 from monolith_tf.data.reader import first_with_rows
+from monolith_tf.data.rows import Filled
 from monolith_tf.data.spec import DataSpec
 from monolith_tf.data.spec import Split
 from monolith_tf.data.windows import Window
@@ -86,6 +87,11 @@ class Source:
     def bad_rows(self) -> int:
         """Bad rows met and left out so far, each counted once."""
         return self._rows.num_bad_rows
+
+    @property
+    def filled(self) -> Filled:
+        """Which rows read so far got a default; see `SplitRows.filled`."""
+        return self._rows.filled
 
     def counts(self) -> dict[str, int]:
         """Returns what was met so far that is not as it should be, by name.

@@ -20,6 +20,7 @@ from monolith_tf import paths
 from monolith_tf.config import model_params
 from monolith_tf.config import schema
 from monolith_tf.data import feed as feed_lib
+from monolith_tf.data import rows as rows_lib
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.experiment import build
 from monolith_tf.experiment import diagnosis
@@ -319,7 +320,7 @@ class Estimator:
         return self._sources[split]
 
     def _counts(self) -> dict[str, int]:
-        """Returns what readers of this process counted, as `<split>/<name>`."""
+        """Returns what readers counted, as `<split>/<name>`."""
         found = {
             f"{split}/{name}": value
             for split, source in self._sources.items()
@@ -327,15 +328,18 @@ class Estimator:
         }
         if self._cluster is None:
             return found
-        # Its workers read the rows.
-        return {name: n for name, n in found.items() if "/defaults/" not in name}
+        for split, heard in self._feed.filled.items():  # Its workers read the rows.
+            filled = {**self._sources[split].filled, **heard}
+            counts = rows_lib.count_filled(filled, self._job.columns)
+            found |= {f"{split}/{name}": value for name, value in counts.items()}
+        return found
 
     @functools.cached_property
     def _feed(self) -> feed_lib.Feed:
         """How the workers of the cluster read."""
         cluster = self._cluster
-        token = "" if cluster is None else cluster.feed_token
-        return feed_lib.Feed(token, self._job.columns, self.config.data.batch_size)
+        tokens = ("", "") if cluster is None else cluster.feed_tokens
+        return feed_lib.Feed(tokens, self._job.columns, self.config.data.batch_size)
 
     def _use(
         self,
