@@ -82,6 +82,12 @@ def resolved_tables(config: ExperimentConfig) -> tuple[TableSpec, ...]:
     return tuple(tables.values())
 
 
+def table_key(config: ExperimentConfig, table: str) -> str:
+    """Returns the key that describes a table: `tables[0]`, or `default_table`."""
+    names = [spec.name for spec in config.tables]
+    return f"tables[{names.index(table)}]" if table in names else "default_table"
+
+
 def columns(config: ExperimentConfig) -> tuple[ColumnSpec, ...]:
     """Returns how each feature with ids uses its table, in config order."""
     return tuple(

@@ -34,7 +34,12 @@ def column_types(schema: pa.Schema) -> dict[str, ColumnType]:
             element = element.value_type
         dtype = dtype_of(element)
         if dtype is not None:
-            types[field.name] = ColumnType(dtype=dtype, is_list=is_list, length=length)
+            types[field.name] = ColumnType(
+                dtype=dtype,
+                is_list=is_list,
+                length=length,
+                is_unsigned=_is_uint64(element),
+            )
     return types
 
 
@@ -51,6 +56,12 @@ def dtype_of(type_: pa.DataType) -> DType | None:
     if _is_string(type_) or _is_null(type_):
         return "string"
     return None
+
+
+def _is_uint64(type_: pa.DataType) -> bool:
+    if pa.types.is_dictionary(type_):
+        return _is_uint64(type_.value_type)
+    return bool(pa.types.is_uint64(type_))
 
 
 def clean(

@@ -3,7 +3,7 @@
 A chief decides which batches a worker trains on; reading them takes Python, and Python
 functions are known to the process that made them only. So the worker makes one, the
 feeder, before anything else, and tells its token; a function traced by the chief calls
-whatever has that token where it runs.
+whatever has that token where it runs. A second function says what was met in the data.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from monolith_tf.data import pipeline
+from monolith_tf.data.rows import Filled
 from monolith_tf.data.source import Source
 from monolith_tf.data.spec import Split
 from monolith_tf.data.windows import Window
@@ -31,14 +32,16 @@ class Feed:
     """What a chief knows of its workers' feeders.
 
     Attributes:
-      token: What TensorFlow calls the feeder in every worker.
+      tokens: What TensorFlow calls the feeder's two functions in every worker.
       columns: The columns it gives.
       batch_size: Rows per batch.
+      filled: Split -> which of its rows got a default, as far as `hear` was called.
     """
 
-    token: str
+    tokens: tuple[str, str]
     columns: Mapping[str, ColumnType]
     batch_size: int
+    filled: dict[Split, Filled] = dataclasses.field(default_factory=dict, init=False)
 
     def dataset(
         self, split: Split, epoch: Tensor, begin: Tensor, end: Tensor
@@ -59,7 +62,7 @@ class Feed:
         def piece(index: Tensor) -> tuple[Tensor, ...]:
             arrays = tf.raw_ops.PyFunc(
                 input=[number, epoch, begin, end, index],
-                token=self.token,
+                token=self.tokens[0],
                 Tout=[spec.dtype for spec in specs],
             )
             for array, spec in zip(arrays, specs, strict=True):
@@ -70,12 +73,31 @@ class Feed:
         flat = pieces.take_while(lambda num_rows, *_: num_rows > 0)
         return pipeline.batches(flat, self.columns, self.batch_size, string_codes=True)
 
+    def news(self, split: Split) -> Tensor:
+        """Returns what a worker met in a split and has not said before, for `hear`.
+
+        To be called inside a function that runs on a worker, after it has read.
+        """
+        number = tf.constant(_SPLITS.index(split), tf.int64)
+        (news,) = tf.raw_ops.PyFunc(
+            input=[number], token=self.tokens[1], Tout=[tf.int64]
+        )
+        return tf.ensure_shape(news, [None, 2 + len(_with_default(self.columns))])
+
+    def hear(self, split: Split, news: np.ndarray) -> None:
+        """Counts what `news` returned; each block once, whoever read it."""
+        names = _with_default(self.columns)
+        filled = self.filled.setdefault(split, {})
+        for piece, place, *numbers in np.asarray(news).tolist():
+            filled[piece, place] = dict(zip(names, numbers, strict=True))
+
 
 class Feeder:
     """Reads, in a worker, the batches that functions of the chief ask for.
 
     Attributes:
-      token: What TensorFlow calls it in this process.
+      tokens: What TensorFlow calls its functions in this process: the one that gives
+        rows, and the one that says what was met in them.
       examples: Rows given out so far.
       failure: The first error of reading, or empty; it reaches the chief as a text
         among TensorFlow's own.
@@ -99,6 +121,7 @@ class Feeder:
         self._batch_size = batch_size
         self._lock = threading.Lock()
         self._cursors: dict[int, _Cursor] = {}
+        self._said: set[tuple[int, int, int]] = set()  # Split, piece, place.
         self.examples = 0
         self.failure = ""
         self._graph = tf.Graph()  # Keeps the function alive.
@@ -109,7 +132,10 @@ class Feeder:
                 [spec.dtype for spec in pipeline.signature(self._columns)],
                 stateful=True,
             )
-        self.token = made[0].op.get_attr("token").decode()
+            news = tf.numpy_function(
+                self._news, [tf.constant(0, tf.int64)], tf.int64, stateful=True
+            )
+        self.tokens = (_token(made[0]), _token(news))
 
     @tf.autograph.experimental.do_not_convert
     def _give(self, *arguments: np.ndarray) -> pipeline.Flat:
@@ -122,6 +148,20 @@ class Feeder:
                 raise
             self.examples += len(window.rows)
         return pipeline.flatten(window, 0, self._columns)
+
+    @tf.autograph.experimental.do_not_convert
+    def _news(self, split: np.ndarray) -> np.ndarray:
+        number = int(split)
+        names = _with_default(self._columns)
+        with self._lock:
+            cursor = self._cursors.get(number)
+            filled = {} if cursor is None else cursor.filled
+            news = {k: v for k, v in filled.items() if (number, *k) not in self._said}
+            self._said.update((number, *key) for key in news)
+        lines = [
+            [*key, *(block.get(n, 0) for n in names)] for key, block in news.items()
+        ]
+        return np.array(lines, np.int64).reshape(len(lines), 2 + len(names))
 
     def _cursor(self, split: int) -> "_Cursor":
         if split not in self._cursors:
@@ -140,6 +180,11 @@ class _Cursor:
         self._place = (-1, -1)  # Epoch and window.
         self._window: Window | None = None
         self._rest: Iterator[tuple[Window, int]] = iter(())
+
+    @property
+    def filled(self) -> Filled:
+        """Which rows read so far got a default."""
+        return self._source.filled
 
     def piece(self, epoch: int, begin: int, end: int, index: int) -> Window:
         """Returns the rows of batches `begin` to `end` that one window holds.
@@ -180,6 +225,15 @@ class _Cursor:
         if self._window is None:
             raise ValueError("`index` must be 0 at first.")
         return self._window
+
+
+def _token(output: Tensor) -> str:
+    token: bytes = output.op.get_attr("token")
+    return token.decode()
+
+
+def _with_default(columns: Mapping[str, ColumnType]) -> list[str]:
+    return [name for name, type_ in columns.items() if type_.default is not None]
 
 
 def _slice(window: Window, begin: int, end: int) -> Window:

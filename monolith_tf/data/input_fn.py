@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from monolith_tf.data.rows import Filled
 from monolith_tf.data.source import RowRange
 from monolith_tf.data.spec import Split
 from monolith_tf.features.columns import ColumnType
@@ -104,6 +105,11 @@ class InputFn:
         if self._probabilities or self._weight:
             made = made.enumerate(batch_start).map(self._checked)
         return made.prefetch(2)
+
+    @property
+    def filled(self) -> Filled:
+        """Nothing, as in `counts`."""
+        return {}
 
     def counts(self) -> dict[str, int]:
         """Returns nothing: no row is left out or mended here."""

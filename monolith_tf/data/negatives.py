@@ -13,6 +13,7 @@ from monolith_tf.data import formats
 from monolith_tf.data import order
 from monolith_tf.data.reader import Piece
 from monolith_tf.data.reader import Reader
+from monolith_tf.data.rows import Filled
 from monolith_tf.data.rows import SplitRows
 from monolith_tf.data.spec import DataSpec
 from monolith_tf.data.spec import NegativesSpec
@@ -99,6 +100,11 @@ class SampledRows:
     def num_bad_rows(self) -> int:
         """See `SplitRows.num_bad_rows`."""
         return self._rows.num_bad_rows
+
+    @property
+    def filled(self) -> Filled:
+        """See `SplitRows.filled`; of the files' rows."""
+        return self._rows.filled
 
     def counts(self) -> dict[str, int]:
         """See `SplitRows.counts`; of the files' rows."""

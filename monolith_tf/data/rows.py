@@ -3,6 +3,7 @@
 import collections
 from collections.abc import Iterator
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,18 @@ from monolith_tf.data.spec import DataSpec
 from monolith_tf.data.spec import Split
 from monolith_tf.features.columns import ColumnType
 
+Filled: TypeAlias = dict[tuple[int, int], dict[str, int]]
+"""Rows that got a default: a piece and where a block begins in it -> column -> rows."""
+
+
+def count_filled(filled: Filled, columns: Mapping[str, ColumnType]) -> dict[str, int]:
+    """Returns `defaults/<column>` -> rows that got its default."""
+    return {
+        f"defaults/{name}": sum(block.get(name, 0) for block in filled.values())
+        for name, type_ in columns.items()
+        if type_.default is not None
+    }
+
 
 class SplitRows:
     """Reads pieces and keeps the rows that are good and belong to the split.
@@ -28,6 +41,8 @@ class SplitRows:
       files: The files of the split, in order.
       pieces: The pieces of all files, each with the place of its file in `files`.
       columns: The columns that are read.
+      filled: Which rows read so far got a default. Whoever reads a block finds the same
+        in it, so that what several processes have read may be joined.
     """
 
     def __init__(
@@ -55,7 +70,7 @@ class SplitRows:
         ]
         self._counts: dict[int, int] = {}
         self._bad: dict[int, int] = {}
-        self._defaults: dict[int, dict[str, int]] = {}
+        self.filled: Filled = {}
         self._empty: set[str] = set()
         self._num_pieces = collections.Counter(piece.file for _, piece in self.pieces)
         for file in self.files:
@@ -73,15 +88,10 @@ class SplitRows:
         `bad_rows` left out, `empty_files` passed over, and for each column with a
         default the rows that got it, `defaults/<column>`.
         """
-        defaults = {
-            f"defaults/{name}": sum(one.get(name, 0) for one in self._defaults.values())
-            for name, type_ in self.columns.items()
-            if type_.default is not None
-        }
         return {
             "bad_rows": self.num_bad_rows,
             "empty_files": len(self._empty),
-            **defaults,
+            **count_filled(self.filled, self.columns),
         }
 
     def count(self, index: int) -> int:
@@ -142,11 +152,12 @@ class SplitRows:
         number, piece = self.pieces[index]
         num_rows = num_bad = num_read = 0
         first = ""
-        defaults: collections.Counter[str] = collections.Counter()
         for block in self._reader.read(piece, {**self._keys, **self.columns}):
             exiting.check()
+            table, rows, keys, bad, filled = self._clean(number, block)
+            if filled:
+                self.filled[index, num_read] = filled
             num_read += len(block.rows) + len(block.bad)
-            table, rows, keys, bad = self._clean(number, block, defaults)
             if bad and not self._skips:
                 way_out = f"{bad[0].way_out} " if bad[0].way_out else ""
                 raise ValueError(
@@ -164,7 +175,6 @@ class SplitRows:
             logging.warning("left out %d bad rows; the first: %s", num_bad, first)
         self._counts[index] = num_rows
         self._bad[index] = num_bad
-        self._defaults[index] = dict(defaults)
 
     def _pass_over(self, file: str) -> None:
         """Counts a file without rows; raises ValueError where it may not be skipped.
@@ -180,14 +190,15 @@ class SplitRows:
             raise ValueError(no_rows(file, self._in_files))
 
     def _clean(
-        self, number: int, block: Block, defaults: collections.Counter[str]
-    ) -> tuple[pa.Table, np.ndarray, pa.Table, list[BadRow]]:
+        self, number: int, block: Block
+    ) -> tuple[pa.Table, np.ndarray, pa.Table, list[BadRow], dict[str, int]]:
         """Returns a block's good rows, their numbers and keys; then its bad rows.
+
+        Last comes column -> good rows that got its default, where there are any.
 
         Args:
           number: The place of the file.
           block: The block.
-          defaults: Column -> rows that got its default, to be added to.
         """
         read, rows = block.table, block.rows
         bad_rows = np.array([bad.row for bad in block.bad], np.int64)
@@ -207,12 +218,13 @@ class SplitRows:
             places = np.flatnonzero(mask & fine).tolist()
             bad += [BadRow(int(rows[place]), reason(place)) for place in places]
             fine &= ~mask
-        for name, mask in filled.items():
-            defaults[name] += int((mask & fine).sum())
+        num_filled = {name: int((mask & fine).sum()) for name, mask in filled.items()}
+        num_filled = {name: num for name, num in num_filled.items() if num}
         if not fine.all():
             table, rows = table.filter(pa.array(fine)), rows[fine]
             keys = keys.filter(pa.array(fine))
-        return table, rows, keys, sorted(bad, key=lambda one: one.row)
+        bad.sort(key=lambda one: one.row)
+        return table, rows, keys, bad, num_filled
 
     def _members(self, number: int, rows: np.ndarray) -> np.ndarray:
         """Returns which rows of a file belong to the split, bool [rows]."""

@@ -16,6 +16,7 @@ from monolith_tf.data import formats
 from monolith_tf.data import negatives
 from monolith_tf.data.reader import Reader
 from monolith_tf.data.reader import first_with_rows
+from monolith_tf.data.rows import Filled
 from monolith_tf.data.spec import DataSpec
 from monolith_tf.data.spec import Split
 from monolith_tf.data.windows import Window
@@ -87,6 +88,11 @@ class Source:
         """Bad rows met and left out so far, each counted once."""
         return self._rows.num_bad_rows
 
+    @property
+    def filled(self) -> Filled:
+        """Which rows read so far got a default; see `SplitRows.filled`."""
+        return self._rows.filled
+
     def counts(self) -> dict[str, int]:
         """Returns what was met so far that is not as it should be, by name.
 
@@ -99,6 +105,14 @@ class Source:
     def schema(self) -> dict[str, ColumnType]:
         """Returns the type of every column of the first file that has rows."""
         return self._reader.schema(self.first_file())
+
+    def is_unsigned(self, file: str, column: str) -> bool:
+        """Returns whether a column of a file holds integers without a sign.
+
+        Batches have those from 2^63 on as negative integers of the same bits.
+        """
+        found = self._reader.schema(file).get(column)
+        return found is not None and found.is_unsigned
 
     def first_file(self) -> str:
         """Returns the first file that has rows; the first of all where none has.

@@ -128,14 +128,14 @@ class Cluster:
         return tuple(f"/job:ps/task:{i}/device:CPU:0" for i in range(self.spec.ps))
 
     @property
-    def feed_token(self) -> str:
-        """What the workers call the function that reads their data.
+    def feed_tokens(self) -> tuple[str, str]:
+        """What the workers call the functions that read their data and count it.
 
         Raises:
           RosterError: If they differ.
         """
         tokens = {
-            entry["feed"]: name
+            tuple(entry["feed"]): name
             for name, entry in self.members.items()
             if "feed" in entry
         }
@@ -144,7 +144,8 @@ class Cluster:
                 f"The workers must have one feeder. Received: {tokens}. They must run "
                 "the same version of monolith_tf with the same config."
             )
-        return str(next(iter(tokens)))
+        rows, news = next(iter(tokens))
+        return rows, news
 
     def report(self, **values: Any) -> None:
         """Puts values into the chief's file: the first ones at once, then at beats."""

@@ -228,14 +228,17 @@ class Embedding(tf_keras.layers.Layer):
 
         Args:
           keys: Different integers or strings, `[n]`.
-          rows: `[n, dim]`.
+          rows: `[n, dim]`, finite numbers of float32.
 
         Raises:
-          ValueError: If the shapes are others, or a key stands there twice.
+          ValueError: If the shapes are others, a key stands there twice, or a row has
+            NaN or infinity; no row is written then.
         """
         self._built_rows()
-        keys = self._keys.as_int64(tf.convert_to_tensor(keys)).numpy()
-        rows = np.asarray(rows, np.float32)
+        given = tf.convert_to_tensor(keys)
+        keys = self._keys.as_int64(given).numpy()
+        with np.errstate(over="ignore"):  # What is too large is refused below.
+            rows = np.asarray(rows, np.float32)
         if keys.ndim != 1 or rows.shape != (len(keys), self.dim):
             raise ValueError(
                 f"`keys` and `rows` must have shapes [n] and [n, {self.dim}]. "
@@ -245,6 +248,16 @@ class Embedding(tf_keras.layers.Layer):
             raise ValueError(
                 f"`keys` must differ. Received: {len(keys)} keys, "
                 f"{len(np.unique(keys))} of them different."
+            )
+        wrong = np.argwhere(~np.isfinite(rows))
+        if len(wrong):
+            row, column = wrong[0]
+            raise ValueError(
+                f"`rows` of embedding `{self.name}` must be finite, as float32. "
+                f"Received: {rows[row, column]} at [{row}, {column}], of key "
+                f"{given.numpy()[row]!s}; {len(np.unique(wrong[:, 0]))} of {len(rows)} "
+                "rows have such values. Leave their keys out, or mend the values "
+                "(`np.nan_to_num`)."
             )
         self._rows.assign(keys, rows)
 

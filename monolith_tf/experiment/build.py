@@ -27,6 +27,7 @@ from monolith_tf.experiment import dropped_tables
 from monolith_tf.experiment import id_types as id_types_lib
 from monolith_tf.experiment import large_integers
 from monolith_tf.experiment import resumed_optimizers
+from monolith_tf.experiment import resumed_settings
 from monolith_tf.features import columns as columns_lib
 from monolith_tf.features import encode
 from monolith_tf.features import slots as slots_lib
@@ -146,6 +147,7 @@ class Job:
         if checkpoint is not None:
             id_types_lib.check(checkpoint, self.config.features, self._schema)
             dropped_tables.check(checkpoint, wanted, self.config.trainer.drop_tables)
+            resumed_settings.warn(checkpoint, self.config)
             state = checkpoint.manifest["state"]
             former = slots_lib.SlotRegistry.from_json(state["slots"])
             return Fixed(

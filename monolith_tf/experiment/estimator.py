@@ -20,13 +20,16 @@ from monolith_tf import paths
 from monolith_tf.config import model_params
 from monolith_tf.config import schema
 from monolith_tf.data import feed as feed_lib
+from monolith_tf.data import rows as rows_lib
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.experiment import build
 from monolith_tf.experiment import diagnosis
 from monolith_tf.experiment import dropped_tables
 from monolith_tf.experiment import exports
+from monolith_tf.experiment import fitting_rows
 from monolith_tf.experiment import large_integers
 from monolith_tf.experiment import resumed_position
+from monolith_tf.experiment import resumed_settings
 from monolith_tf.experiment import warm_start
 from monolith_tf.models.network import Network
 from monolith_tf.training import actions as actions_lib
@@ -140,11 +143,10 @@ class Estimator:
             window = run_lib.Window(**state["window"])
             logging.info("Resuming from %s.", checkpoint.path)
             dropped_tables.log(checkpoint, fixed.optimizers)
+            resumed_settings.log(checkpoint, config)
             resumed_position.resume(
                 progress, state.get("data"), data, config.data.batch_size
             )
-        elif trainer.warm_start:
-            warm_start.apply(trainer.warm_start, step, network.store, fixed.id_types)
         self._recorder.log.cut_back(progress.step if checkpoint else -1)
         yaml = config_lib.dump_config(config)
         checkpoint_lib.write_text(self._model_dir / "config.yaml", yaml)
@@ -160,7 +162,11 @@ class Estimator:
             checkpoints=self._checkpoints,
             evaluate=self._scorer(evaluator),
             config_yaml=yaml,
-            static_state={**fixed.to_json(), "data": data},
+            static_state={
+                **fixed.to_json(),
+                "data": data,
+                "settings": resumed_settings.of(config),
+            },
             saved=checkpoint,
         )
         if run.total_steps is not None and run.total_steps <= progress.step:
@@ -185,7 +191,10 @@ class Estimator:
     def _started(self) -> tuple[build.Fixed, step_lib.TrainStep, None]:
         """Makes what a new job trains."""
         fixed = self._job.settle(None)
-        return fixed, self._job.train_step(fixed, anew=True), None
+        make = functools.partial(self._job.train_step, fixed, anew=True)
+        if not self.config.trainer.warm_start:
+            return fixed, make(), None
+        return fixed, warm_start.started(self.config, make, fixed.id_types), None
 
     def _resumed(
         self, checkpoint: checkpoint_lib.Checkpoint
@@ -198,10 +207,10 @@ class Estimator:
         self._restore(checkpoint, step)
         return fixed, step, checkpoint
 
-    @staticmethod
     def _restore(
-        checkpoint: checkpoint_lib.Checkpoint, step: step_lib.TrainStep
+        self, checkpoint: checkpoint_lib.Checkpoint, step: step_lib.TrainStep
     ) -> None:
+        fitting_rows.check(checkpoint, step.network.store.tables, self.config)
         checkpoint_lib.restore_dense(checkpoint, step.state)
         step.network.store.restore(checkpoint.embedding_dir)
 
@@ -311,7 +320,7 @@ class Estimator:
         return self._sources[split]
 
     def _counts(self) -> dict[str, int]:
-        """Returns what readers of this process counted, as `<split>/<name>`."""
+        """Returns what readers counted, as `<split>/<name>`."""
         found = {
             f"{split}/{name}": value
             for split, source in self._sources.items()
@@ -319,15 +328,18 @@ class Estimator:
         }
         if self._cluster is None:
             return found
-        # Its workers read the rows.
-        return {name: n for name, n in found.items() if "/defaults/" not in name}
+        for split, heard in self._feed.filled.items():  # Its workers read the rows.
+            filled = {**self._sources[split].filled, **heard}
+            counts = rows_lib.count_filled(filled, self._job.columns)
+            found |= {f"{split}/{name}": value for name, value in counts.items()}
+        return found
 
     @functools.cached_property
     def _feed(self) -> feed_lib.Feed:
         """How the workers of the cluster read."""
         cluster = self._cluster
-        token = "" if cluster is None else cluster.feed_token
-        return feed_lib.Feed(token, self._job.columns, self.config.data.batch_size)
+        tokens = ("", "") if cluster is None else cluster.feed_tokens
+        return feed_lib.Feed(tokens, self._job.columns, self.config.data.batch_size)
 
     def _use(
         self,

@@ -148,11 +148,20 @@ def _search(
         batches = source.dataset(epoch, start)
         for batch, columns in zip(itertools.count(start), batches, strict=False):
             for feature in features:
-                place = _place(columns[feature.source_column])
-                if place is not None:
-                    row, value = place
-                    where = _row(source, epoch, batch, row)
-                    yield _Found(feature.name, feature.table_name, value, where)
+                column = feature.source_column
+                place = _place(columns[column])
+                if place is None:
+                    continue
+                row, value = place
+                if isinstance(source, source_lib.Source):
+                    file, where = _row(source, epoch, batch, row)
+                    if source.is_unsigned(file, column):
+                        value %= 1 << 64
+                else:
+                    where = (
+                        f"`data.input_fn`, batch {batch} of epoch {epoch}, row {row}"
+                    )
+                yield _Found(feature.name, feature.table_name, value, where)
 
 
 def _place(column: Any) -> tuple[int, int] | None:
@@ -160,8 +169,8 @@ def _place(column: Any) -> tuple[int, int] | None:
     if isinstance(column, StringCodes) or column.dtype == tf.string:
         return None
     flat = column.flat_values if isinstance(column, tf.RaggedTensor) else column
-    values = np.asarray(flat).astype(np.int64)
-    places = np.flatnonzero((values < 0) | (values >= 1 << ids_lib.HASH_BITS))
+    values = np.asarray(flat)
+    places = np.flatnonzero(values.astype(np.int64) >> ids_lib.HASH_BITS)
     if not len(places):
         return None
     first, row = places[0], places[0]
@@ -171,10 +180,9 @@ def _place(column: Any) -> tuple[int, int] | None:
 
 
 def _row(
-    source: source_lib.Source | input_fn.InputFn, epoch: int, batch: int, row: int
-) -> str:
-    """Names a row of a batch by where it comes from."""
-    if isinstance(source, input_fn.InputFn):
-        return f"`data.input_fn`, batch {batch} of epoch {epoch}, row {row}"
+    source: source_lib.Source, epoch: int, batch: int, row: int
+) -> tuple[str, str]:
+    """Returns the file of a row of a batch, and words that name its place there."""
     files, rows = source.rows_of(epoch, batch)
-    return f"{source.files[files[row]]}: row {rows[row]} (counting from 0)"
+    file = source.files[files[row]]
+    return file, f"{file}: row {rows[row]} (counting from 0)"

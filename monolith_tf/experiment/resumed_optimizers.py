@@ -43,10 +43,10 @@ def resumed(tables: Sequence[TableSpec], checkpoint: Checkpoint) -> Optimizers:
     and so is the form of an optimizer that 0.1.0 called by Keras' name. What differs
     from the config for that reason is logged.
     """
-    saved = _saved(checkpoint)
+    before = saved(checkpoint)
     return {
         table.name: {
-            part.name: _resumed(table.name, part, saved.get(table.name, {}))
+            part.name: _resumed(table.name, part, before.get(table.name, {}))
             for part in table.row_slices()
         }
         for table in tables
@@ -101,8 +101,11 @@ def _is_same(spec: RowOptimizerSpec, before: Mapping[str, Any]) -> bool:
     return spec.name in (before["name"], before.get("was"))
 
 
-def _saved(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
-    """Table -> slice -> what a checkpoint says of its optimizer."""
+def saved(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
+    """Returns table -> slice -> what a checkpoint says of its optimizer.
+
+    `was` of such an optimizer is the name that 0.1.0 had for it.
+    """
     entries = checkpoint.manifest["embedding"]["tables"]
     if all("optimizers" in entry for entry in entries):
         return {entry["name"]: entry["optimizers"] for entry in entries}

@@ -146,6 +146,6 @@ def _work(config: schema.ExperimentConfig, task: Task, spec: ClusterSpec) -> Non
         config.model_dir,
         spec,
         latest=lambda: {"examples": feeder.examples, "message": feeder.failure},
-        feed=feeder.token,
+        feed=feeder.tokens,
         examples=0,
     )

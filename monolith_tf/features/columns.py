@@ -41,6 +41,8 @@ class ColumnType:
       example: Of a column of text, a cell that is no number and its row.
       before: The type that version 0.1.0 guessed, where it is another one.
       as_number: What is read where numbers are wanted, if that is another type.
+      is_unsigned: Whether integers of a file from 2^63 on are read as negative ones of
+        the same bits.
     """
 
     dtype: DType
@@ -55,6 +57,7 @@ class ColumnType:
     example: str = dataclasses.field(default="", compare=False, repr=False)
     before: DType | None = dataclasses.field(default=None, compare=False, repr=False)
     as_number: DType | None = dataclasses.field(default=None, compare=False, repr=False)
+    is_unsigned: bool = dataclasses.field(default=False, compare=False, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)

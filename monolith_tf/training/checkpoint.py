@@ -18,7 +18,6 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
-import itertools
 import os
 import pathlib
 import re
@@ -47,7 +46,15 @@ class CheckpointError(ValueError):
 
 
 class DamagedCheckpointError(CheckpointError, sealed.DamagedError):
-    """A checkpoint whose files are not what was written."""
+    """A checkpoint whose files are not what was written.
+
+    Attributes:
+      what: What is damaged, without what to do.
+    """
+
+    def __init__(self, what: str, way_out: str = "") -> None:
+        super().__init__(f"{what} {way_out}".rstrip())
+        self.what = what
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,12 +158,12 @@ def _check_files(checkpoint: Checkpoint, prefix: str = "") -> None:
         if not file.exists() or file.stat().st_size != size:
             found = file.stat().st_size if file.exists() else "no"
             raise DamagedCheckpointError(
-                f"{file} is damaged: it should have {size} bytes and has {found}. "
-                f"{way_out}"
+                f"{file} is damaged: it should have {size} bytes and has {found}.",
+                way_out,
             )
         if checksums and _digest(file) != checksums[name]:
             raise DamagedCheckpointError(
-                f"{file} is damaged: it differs from its checksum. {way_out}"
+                f"{file} is damaged: it differs from its checksum.", way_out
             )
     if not prefix and not checksums and "embedding/manifest.json" in files:
         # Version 0.1.0 has checksums of rows, and TensorFlow's own of variables.
@@ -256,7 +263,7 @@ class CheckpointDir:
 
     def latest(self) -> Checkpoint | None:
         """Returns the newest complete checkpoint; damaged ones are passed over."""
-        return next(self._whole(), None)
+        return next(self.whole(), None)
 
     def use_latest(
         self, use: Callable[[Checkpoint], _Result], *, prefer_best: bool = False
@@ -277,8 +284,7 @@ class CheckpointDir:
         Raises:
           CheckpointError: If there are checkpoints, but none that is whole.
         """
-        best = self.best() if prefer_best else None
-        for checkpoint in itertools.chain([best] if best else [], self._whole()):
+        for checkpoint in self.whole(prefer_best=prefer_best):
             try:
                 return use(checkpoint)
             except sealed.DamagedError as error:
@@ -291,9 +297,22 @@ class CheckpointDir:
             "`model_dir`."
         )
 
-    def _whole(self) -> Iterator[Checkpoint]:
-        """Yields complete checkpoints, the newest first."""
-        for name in reversed(self.names()):
+    def whole(
+        self, *, prefer_best: bool = False, before: str | None = None
+    ) -> Iterator[Checkpoint]:
+        """Yields complete checkpoints, the newest first; damaged ones are passed over.
+
+        Args:
+          prefer_best: Whether to begin with the one marked as best, if there is one.
+          before: Name of a checkpoint, to give only those older than it.
+        """
+        best = self.best() if prefer_best else None
+        if best is not None:
+            yield best
+        names = self.names()
+        if before in names:
+            names = names[: names.index(before)]
+        for name in reversed(names):
             try:
                 checkpoint = open_checkpoint(self.path / name)
             except CheckpointError as error:

@@ -64,11 +64,12 @@ class ClusterEvaluator:
                     pending.begin(function, (starts[begun], end), begun)
                     begun += 1
                 done = pending.next_done()
-                held[done.tag] = done.result
+                *held[done.tag], news = done.result
+                self._feed.hear(split, news)
             yield from _split(*held.pop(turn))
 
     def _work_on(self, split: Split) -> Any:
-        def work(begin: Tensor, end: Tensor) -> tuple[Tensor, Any]:
+        def work(begin: Tensor, end: Tensor) -> tuple[Tensor, Any, Tensor]:
             epoch = tf.constant(0, tf.int64)
             iterator = iter(self._feed.dataset(split, epoch, begin, end))
             specs = _specs(self._evaluator, iterator.element_spec)
@@ -90,7 +91,9 @@ class ClusterEvaluator:
                 a.concat() if s.shape.rank else a.stack()
                 for a, s in zip(arrays, tf.nest.flatten(specs), strict=True)
             ]
-            return sizes.stack(), tf.nest.pack_sequence_as(specs, joined)
+            with tf.control_dependencies(joined):
+                news = self._feed.news(split)
+            return sizes.stack(), tf.nest.pack_sequence_as(specs, joined), news
 
         return work
 

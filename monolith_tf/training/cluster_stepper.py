@@ -95,22 +95,26 @@ class ClusterStepper(stepper.Stepper):
 
     def _work(
         self, epoch: Tensor, begin: Tensor, end: Tensor, now_secs: Tensor
-    ) -> step_lib.LoopResult:
+    ) -> tuple[step_lib.LoopResult, Tensor]:
         batches = self._feed.dataset("train", epoch, begin, end)
-        return overlapped.loop(
+        result = overlapped.loop(
             self._step,
             iter(batches),
             end - begin,
             now_secs,
             self._cluster.spec.pipeline,
         )
+        with tf.control_dependencies(tf.nest.flatten(result)):
+            return result, self._feed.news("train")
 
     def _next(self) -> stepper.Taken:
         done = self._calls.next_done()
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
         batch, asked = done.tag
-        return stepper.Taken(done.result, asked, batch, seconds)
+        result, news = done.result
+        self._feed.hear("train", news)
+        return stepper.Taken(result, asked, batch, seconds)
 
     def _settle(self, step: int) -> None:
         """Counts what a lost worker's call had done before another repeated it."""

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from monolith_tf import data
 from monolith_tf.data import feed as feed_lib
+from monolith_tf.data import rows as rows_lib
 from monolith_tf.features.columns import ColumnType
 
 _BATCH = 64
@@ -50,7 +51,7 @@ def _feeder(spec):
 
 
 def _fed(feeder, split, epoch, begin, end):
-    feed = feed_lib.Feed(feeder.token, _COLUMNS, _BATCH)
+    feed = feed_lib.Feed(feeder.tokens, _COLUMNS, _BATCH)
 
     @tf.function
     def read(begin, end):
@@ -123,3 +124,48 @@ def test_an_error_of_reading_is_kept(spec, feeder):
     # And it goes on after it.
     expected = _expected(spec, "train", 0, 0, 1)
     assert _fed(feeder, "train", 0, 0, 1) == expected
+
+
+def test_rows_with_a_default_are_counted_once_whoever_reads_them(tmp_path):
+    rows = 4 * 16_384  # Pieces end where windows do.
+    numbers = np.arange(rows)
+    missing = {"a": numbers % 7 == 0, "b": numbers % 11 == 3}
+    table = pa.table({n: pa.array(numbers, mask=mask) for n, mask in missing.items()})
+    pq.write_table(table, tmp_path / "train.parquet", row_group_size=2 * 16_384)
+    spec = data.DataSpec(
+        train=str(tmp_path / "train.parquet"), batch_size=_BATCH, shuffle_buffer=0
+    )
+    columns = {n: ColumnType(dtype="int64", default=5) for n in ("b", "a")}
+    feeders = [
+        feed_lib.Feeder(
+            lambda split: data.open_split(spec, split, columns), columns, 64
+        )
+        for _ in range(2)
+    ]
+    feed = feed_lib.Feed(feeders[0].tokens, columns, _BATCH)
+    half = 16_384 // _BATCH
+
+    def call(worker, epoch, window):
+        there = feed_lib.Feed(feeders[worker].tokens, columns, _BATCH)
+
+        @tf.function
+        def work(epoch, begin):
+            batches = there.dataset("train", epoch, begin, begin + half)
+            read = batches.reduce(0, lambda n, batch: n + tf.size(batch["b"]))
+            with tf.control_dependencies([read]):
+                return read, there.news("train")
+
+        read, news = work(*(tf.constant(n, tf.int64) for n in (epoch, window * half)))
+        assert int(read) == 16_384
+        feed.hear("train", news.numpy())
+        return len(news)
+
+    for window in range(4):
+        assert call(window % 2, 0, window)
+    counts = rows_lib.count_filled(feed.filled["train"], columns)
+    assert counts == {f"defaults/{n}": mask.sum() for n, mask in missing.items()}
+    # A worker says nothing twice, and what another one has said changes nothing.
+    assert call(1, 1, 0) == 0
+    for window in range(4):
+        call(0, 1, window)
+    assert rows_lib.count_filled(feed.filled["train"], columns) == counts

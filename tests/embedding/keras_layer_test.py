@@ -352,6 +352,19 @@ class EmbeddingTest(testing.TestCase):
         with self.assertRaisesRegex(ValueError, message):
             mt.embedding.Embedding(4).set_rows(keys, rows)
 
+    @parameterized.parameters(
+        (np.nan, [4, 7], r"`items` must be .*nan at \[1, 0\], of key 7; 1 of 2 rows"),
+        (-np.inf, [4, 2**64 - 1], r"-inf at \[1, 0\], of key 18446744073709551615;"),
+        (1e300, ["a", "b"], r"inf at \[1, 0\], of key b'b'; .* Leave their keys out"),
+    )
+    def test_rejects_rows_that_are_not_finite(self, value, keys, message):
+        table = mt.embedding.Embedding(2, name="items")
+        if keys[1] == 2**64 - 1:
+            keys = np.array(keys, np.uint64)
+        with self.assertRaisesRegex(ValueError, message):
+            table.set_rows(keys, [[1.0, 2.0], [value, value]])
+        self.assertEqual(table.num_rows(), 0)
+
     def test_rejects_keys_that_a_float_does_not_hold(self):
         with self.assertRaisesRegex(tf.errors.InvalidArgumentError, "dtype='int64'"):
             self._table()(tf.constant([2.0**24]))

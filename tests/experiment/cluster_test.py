@@ -151,7 +151,7 @@ _UNIQUE = """\
 model_dir: {folder}/model
 data: {{format: parquet, train: {folder}/rows.parquet, eval: {folder}/eval.parquet,
         batch_size: 16, shuffle_buffer: 200}}
-features: [{{name: number, kind: id}}]
+features: [{{name: number, kind: id}}, {{name: price, kind: dense, default: 1}}]
 labels: [click]
 default_table: {{dim: 2}}
 model: {{name: dcn, params: {{label: click, num_cross_layers: 1, hidden_units: [4]}}}}
@@ -165,7 +165,12 @@ def _write_unique(folder, rows):
     import pyarrow as pa
     from pyarrow import parquet
 
-    table = pa.table({"number": range(rows), "click": [i % 2 for i in range(rows)]})
+    columns = {
+        "number": range(rows),
+        "price": [None if i % 7 == 0 else i for i in range(rows)],
+        "click": [i % 2 for i in range(rows)],
+    }
+    table = pa.table(columns)
     parquet.write_table(table, folder / "rows.parquet", row_group_size=150)
     parquet.write_table(table.slice(0, 100), folder / "eval.parquet")
     (folder / "unique.yaml").write_text(_UNIQUE.format(folder=folder))
@@ -183,6 +188,9 @@ def test_every_example_goes_to_exactly_one_worker(tmp_path):
     assert len(small_job.rows(small_job.last(model_dir).embedding_dir)) == rows
     assert sum(given) == rows + 100
     assert min(given) > 0
+    counts = _records(model_dir, phase="data")[-1]
+    found = {split: counts[f"{split}/defaults/price"] for split in ("train", "eval")}
+    assert found == {"train": -(-rows // 7), "eval": -(-100 // 7)}
     progress = small_job.last(model_dir).manifest["state"]["progress"]
     assert progress["step"] == progress["batch"] == -(-rows // 16)
 

@@ -40,6 +40,10 @@ def _flip(path):
     path.write_bytes(data)
 
 
+def _largest(folder):
+    return max(folder.rglob("*.rows"), key=lambda path: path.stat().st_size)
+
+
 class DamagedCheckpointTest(testing.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -91,10 +95,61 @@ class DamagedCheckpointTest(testing.TestCase):
         self.assertEqual(found.rows, expected.rows)
         self.assertEqual(found.dense, expected.dense)
 
+    def warm(self, name, origin):
+        return self.begun(
+            name, f"model_dir={self.folder}/{name}", f"trainer.warm_start={origin}"
+        )
+
+    def test_a_warm_start_passes_over_what_is_damaged_while_it_is_read(self):
+        other = self.folder / "other"
+        shutil.copytree(self.checkpoints, other / "checkpoints")
+        shutil.rmtree(other / "checkpoints" / "ckpt-00000030")
+        expected = self.warm("expected", other)
+        rows = _largest(self.checkpoints / "ckpt-00000030")
+        verify = saved_tables.SavedTables.verify
+
+        def then_flip(tables):
+            verify(tables)
+            if "ckpt-00000030" in tables.directory:
+                _flip(rows)
+
+        with (
+            mock.patch.object(saved_tables.SavedTables, "verify", then_flip),
+            self.assertLogs("absl", "INFO") as logs,
+        ):
+            found = self.warm("found", f"[{other},{self.folder}/model]")
+        text = "\n".join(logs.output)
+        self.assertRegex(text, f"WARNING.* while reading it: .*{rows.name} differs")
+        self.assertRegex(text, "Warm start from .*model/checkpoints/ckpt-00000015")
+        self.assertEqual((found.step, found.rows), (0, expected.rows))
+        self.assertEqual(found.dense, expected.dense)
+
+    def test_a_warm_start_from_one_damaged_checkpoint_names_a_whole_one(self):
+        newest = self.checkpoints / "ckpt-00000030"
+        rows = _largest(newest)
+        _flip(rows)
+        message = (
+            rf"`trainer\.warm_start`: {rows} is damaged: it differs from its checksum"
+            rf"\. Name {self.checkpoints}/ckpt-00000015 in its place, which is whole\.$"
+        )
+        origin = f"trainer.warm_start={newest}"
+        job = self.estimator(f"model_dir={self.folder}/new", origin)
+        with self.assertRaisesRegex(checkpoint.DamagedCheckpointError, message):
+            job.train()
+        shutil.rmtree(self.checkpoints / "ckpt-00000015")
+        for at, expected in (
+            (newest, "no whole checkpoint beside it: name another job"),
+            (self.folder / "model", "no checkpoint in .* can be used; the warnings"),
+        ):
+            origin = f"trainer.warm_start={at}"
+            job = self.estimator(f"model_dir={self.folder}/new", origin)
+            with self.assertRaisesRegex(checkpoint.CheckpointError, expected):
+                job.train()
+
     def test_rows_or_dense_weights_damaged_while_read_lead_to_the_one_before(self):
         expected = self.before()
         newest = self.checkpoints / "ckpt-00000030"
-        rows = max(newest.rglob("*.rows"), key=lambda path: path.stat().st_size)
+        rows = _largest(newest)
         verify = saved_tables.SavedTables.verify
 
         def then_flip(tables):

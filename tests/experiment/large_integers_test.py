@@ -339,6 +339,23 @@ def test_the_stop_names_a_batch_of_an_input_fn(config, monkeypatch):
         estimator.Estimator(dataclasses.replace(made, data=data)).train()
 
 
+@pytest.mark.parametrize("column", ["item", "history"])
+def test_the_stop_names_an_unsigned_integer_as_the_file_has_it(
+    config, tmp_path, column
+):
+    values = np.array([3, 2**64 - 1, 5], np.uint64)
+    lists = pa.array([[value] for value in values], pa.list_(pa.uint64()))
+    rows = pa.table({"item": values, "history": lists, "click": [0.0, 1.0, 0.0]})
+    parquet.write_table(rows, tmp_path / "small.parquet")
+    kind = {"item": "id", "history": "id_list"}[column]
+    only = f"features=[{{name: {column}, kind: {kind}, table: item}}]"
+    with pytest.raises(
+        LargeIntegerError,
+        match=rf"row 1 .*: feature `{column}` has the integer 18446744073709551615,",
+    ):
+        estimator.Estimator(config(only)).train()
+
+
 def test_unsigned_integers_are_predicted_as_they_were_trained(config, tmp_path):
     values = np.array([1, 2**63 + 5, 2**64 - 1, 5], np.uint64)
     for name in ("small", "large"):

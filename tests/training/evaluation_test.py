@@ -167,15 +167,25 @@ class _Calls:
         return self._done.pop()
 
 
+_SPLIT_NEWS = {"eval": 7, "test": 8}
+
+
 class _Feed:
     """Batches of two rows, by their numbers."""
 
     def __init__(self):
         self.asked = []
+        self.heard = []
 
     def dataset(self, split, epoch, begin, end):
         self.asked.append((split, int(tf.get_static_value(epoch))))
         return _dataset(2).skip(begin).take(end - begin)
+
+    def news(self, split):
+        return tf.constant([[_SPLIT_NEWS[split]]])
+
+    def hear(self, split, news):
+        self.heard.append((split, news.tolist()))
 
 
 class ClusterEvaluatorTest(testing.TestCase):
@@ -243,3 +253,5 @@ class ClusterEvaluatorTest(testing.TestCase):
         self.assertLen(network.modes, traced)
         evaluator.evaluate("test", 4)
         self.assertEqual(self.feed.asked, [("eval", 0), ("test", 0)])
+        said = [("eval", [[7]])] * 8 + [("test", [[8]])] * 4
+        self.assertEqual(self.feed.heard, said)

@@ -183,7 +183,7 @@ class _Calls:
 
     def next_done(self):
         tag = self._waiting.pop(0)
-        return types.SimpleNamespace(tag=tag, result=_result(tag[1]))
+        return types.SimpleNamespace(tag=tag, result=(_result(tag[1]), tag[0]))
 
 
 class ClusterStepperTest(testing.TestCase):
@@ -194,6 +194,7 @@ class ClusterStepperTest(testing.TestCase):
             mock.patch.object(cluster_stepper.time, "time", return_value=1234.9)
         )
         self.step = types.SimpleNamespace(step=tf.Variable(0, dtype=tf.int64))
+        self.feed = mock.Mock(spec=["hear"])
 
     def stepper(self, run, workers=1, steps_per_loop=3):
         cluster = types.SimpleNamespace(
@@ -202,7 +203,7 @@ class ClusterStepperTest(testing.TestCase):
             spec=types.SimpleNamespace(workers=workers, pipeline=None),
         )
         return cluster_stepper.ClusterStepper(
-            self.step, cluster, None, run, steps_per_loop
+            self.step, cluster, self.feed, run, steps_per_loop
         )
 
     def take_all(self, stepper, run, plan):
@@ -228,6 +229,9 @@ class ClusterStepperTest(testing.TestCase):
         ]
         self.assertEqual(stepper._calls.begun, expected)
         self.assertEqual([(t.batch, t.asked) for t in taken], [t for _, t in expected])
+        # What each call says of the data is heard.
+        heard = [mock.call("train", batch) for _, (batch, _) in expected]
+        self.assertEqual(self.feed.hear.mock_calls, heard)
         self.assertTrue(stepper.is_quiet)
 
     def test_each_worker_has_two_calls_and_the_stop_is_not_passed(self):

@@ -43,7 +43,7 @@ class Side:
         self._job = build.Job(loaded, self._cluster)
         if self._cluster is not None:
             self._feed = feed_lib.Feed(
-                self._cluster.feed_token, self._job.columns, self._case.batch
+                self._cluster.feed_tokens, self._job.columns, self._case.batch
             )
         self._sides: dict[str, ours.Ours | plain.Plain] = {}
 
