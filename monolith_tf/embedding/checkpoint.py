@@ -20,6 +20,7 @@ from monolith_tf.embedding import sketch_parts
 from monolith_tf.embedding.layout import Group
 from monolith_tf.embedding.layout import shard_of
 from monolith_tf.embedding.restoring import Restoring
+from monolith_tf.embedding.saved_tables import SavedTables
 from monolith_tf.embedding.shard_rows import COUNTERS
 from monolith_tf.embedding.shard_rows import ShardRows
 
@@ -155,6 +156,10 @@ def restore(
         clear()
     try:
         _fill(restoring, shards)
+        if not keep_others:
+            for group_shards in shards.values():
+                shard = group_shards[0]
+                shard.locked(_carry_on_counters, shard, restoring.newest)
     except _OF_DAMAGE as error:
         # Files were whole a moment ago; no part of what they are now may stay.
         if not keep_others:
@@ -187,8 +192,6 @@ def _fill(restoring: Restoring, shards: Mapping[str, Sequence[ShardRows]]) -> No
         parts.setdefault(group.name, []).append(part)
     for name, of_name in parts.items():
         sketch_parts.load(of_name, list(_sketches(shards[name])))
-    for group_shards in shards.values():
-        _load_counters(group_shards[0], restoring.newest.counters())
 
 
 def _reserve(
@@ -217,14 +220,18 @@ def _spread(ids: np.ndarray, shards: Sequence[ShardRows]) -> list[np.ndarray]:
     return [of_ids == number for number in range(len(shards))]
 
 
-def _load_counters(shard: ShardRows, counters: Mapping[str, Mapping[str, int]]) -> None:
-    """Carries what was counted before, save the rows in use, on in one shard."""
-    values = shard.counters.numpy()
-    for row, table in zip(values, shard.group.tables, strict=True):
+def _carry_on_counters(shard: ShardRows, saved: SavedTables) -> None:
+    """Adds what was counted before, in one shard, save the rows that were loaded."""
+    counters, num_rows = saved.counters(), saved.num_rows()
+    added = np.zeros([len(shard.group.tables), len(COUNTERS)], np.int64)
+    for row, table in zip(added, shard.group.tables, strict=True):
+        of_table = dict(counters.get(table.name, {}))
+        if "inserted" in of_table:  # Loading has counted them too.
+            of_table["inserted"] -= num_rows.get(table.name, 0)
         for column, name in enumerate(COUNTERS):
-            if name != "rows" and table.name in counters:
-                row[column] = counters[table.name].get(name, 0)
-    shard.counters.assign(values)
+            if name != "rows":
+                row[column] = of_table.get(name, 0)
+    shard.counters.assign_add(added)
 
 
 def removed(shard: ShardRows, since_step: int) -> np.ndarray:

@@ -92,12 +92,20 @@ class RowIndex(Bindable):
         """Forgets all ids."""
         self.remove(self._table.export()[0])
 
+    def has_use_for(self, capacity: Tensor) -> Tensor:
+        """Whether `grow` would add places, and so needs the ids."""
+        num_slots = tf.unstack(self._slots.read_value(), num=2)[1]
+        return _is_worth_it(
+            capacity, _places_for(capacity, num_slots), self._num_places.read_value()
+        )
+
     def grow(self, capacity: Tensor, ids: Tensor) -> Tensor:
         """Adds places; nobody else may change the index meanwhile.
 
         Args:
           capacity: Rows that are expected from now on, an int64 scalar.
-          ids: The id of each row from number 1 on, -1 where it is free.
+          ids: The id of each row from number 1 on, -1 where it is free; none where
+            `has_use_for(capacity)` is false.
 
         Returns:
           The number of places, when they are there.
@@ -182,9 +190,12 @@ def _grow(
         with tf.control_dependencies([written]):
             return tf.identity(wanted)
 
-    # Later it would take too long to look at all ids.
-    is_worth_it = (wanted > now) & (capacity <= _MAX_LOOKED_AT)
-    return tf.cond(is_worth_it, add, lambda: now)
+    return tf.cond(_is_worth_it(capacity, wanted, now), add, lambda: now)
+
+
+def _is_worth_it(capacity: Tensor, wanted: Tensor, now: Tensor) -> Tensor:
+    # Beyond that it would take too long to look at all ids.
+    return (wanted > now) & (capacity <= _MAX_LOOKED_AT)
 
 
 @connected.cached

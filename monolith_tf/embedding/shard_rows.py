@@ -228,7 +228,8 @@ class ShardRows(Bindable):
             values["state"] = chunk.state
         self.rows.write(tf.constant(numbers), values)
         self.next_row.assign(end)
-        self.count(COUNTERS.index("rows"), ids[is_new])
+        for counter in ("rows", "inserted"):
+            self.count(COUNTERS.index(counter), ids[is_new])
         self.index.insert(ids[is_new], tf.constant(numbers[is_new]))
         self._bump()
 
@@ -290,7 +291,9 @@ class ShardRows(Bindable):
         used["free"] = self.num_free.read_value()
         capacity = self.rows.grow(num_rows, used)
         with tf.control_dependencies([capacity]):
-            ids = self.rows.read("ids", tf.range(1, next_row), is_often=False)
+            # In a large table it would take long to look at all ids.
+            end = tf.where(self.index.has_use_for(capacity), next_row, 1)
+            ids = self.rows.read("ids", tf.range(1, end), is_often=False)
             placed = self.index.grow(capacity, ids)
         with tf.control_dependencies([placed]):
             return tf.identity(capacity)

@@ -212,6 +212,23 @@ class CheckpointTest(testing.TestCase):
         self.assertEqual(store.maintain(101).expired, {"t": 2})
         self.assertEqual(store.table_counters()["t"]["rows"], 1)
 
+    def test_counters_agree_with_the_rows_after_any_restore(self):
+        store, saved = _store(_USER, _ITEM), _store(_USER)
+        _train(saved, 0)
+        saved.save(self.directory)
+        for keep_others in (True, False, True):
+            _train(store, 1)
+            store.restore(self.directory, keep_others=keep_others)
+            found = {}
+            for chunk in store.rows():
+                for slot in chunk.ids >> 48:
+                    found[slot] = found.get(slot, 0) + 1
+            for table in (_USER, _ITEM):
+                counted = store.table_counters()[table.name]
+                self.assertEqual(counted["rows"], found.get(table.slot, 0))
+                gone = counted["expired"] + counted["evicted"]
+                self.assertEqual(counted["inserted"] - gone, counted["rows"])
+
     def test_slices_come_and_go(self):
         old, kept, new = (
             SliceSpec(name="old", dim=2),

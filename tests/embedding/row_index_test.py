@@ -117,6 +117,17 @@ class RowIndexTest(testing.TestCase):
         found = index.find(tf.constant(ids[has_place]))
         self.assertAllEqual(found, numbers[has_place])
 
+    @parameterized.parameters(
+        (96, False), (97, True), (1 << 20, True), (1 + (1 << 20), False)
+    )
+    def test_ids_are_of_use_for_growth_as_long_as_they_are_few(self, capacity, is_used):
+        index = RowIndex([0], 96)
+        ids = tf.constant([5, 3], tf.int64)
+        before = int(index._num_places)
+        capacity = tf.constant(capacity, tf.int64)
+        self.assertEqual(index.has_use_for(capacity), is_used)
+        self.assertEqual(index.grow(capacity, ids) > before, is_used)
+
     def test_places_take_memory_in_proportion_to_the_capacity_up_to_a_limit(self):
         def places(slots, capacity):
             return int(RowIndex(slots, capacity)._num_places)
