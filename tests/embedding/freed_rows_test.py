@@ -70,6 +70,10 @@ def _memory():
     return int(pages) * 4096
 
 
+def _threads():
+    return len(list(pathlib.Path("/proc/self/task").iterdir()))
+
+
 class FreedRowsTest(testing.TestCase):
     @parameterized.parameters(_keras, _store, _estimator)
     def test_no_variable_is_left(self, use):
@@ -77,6 +81,16 @@ class FreedRowsTest(testing.TestCase):
         before = _variables()
         use(self.get_temp_dir())
         self.assertEqual(_variables(), before)
+
+    @parameterized.parameters(_keras, _store)
+    def test_no_thread_is_left(self, use):
+        use(self.get_temp_dir())
+        _variables()
+        before = _threads()
+        for _ in range(4):
+            use(self.get_temp_dir())
+            _variables()
+        self.assertLess(_threads() - before, 4)
 
 
 @pytest.mark.slow
