@@ -5,6 +5,7 @@ by TensorFlow operations, so the cost in Python per batch is next to none.
 """
 
 import dataclasses
+import weakref
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -44,14 +45,18 @@ def dataset(
       A dataset of dicts: `[batch]` tensors, `[batch, length]` tensors of lists of one
       length, ragged tensors of other lists.
     """
+    used = [windows]
 
     def generate() -> Iterator[Flat]:
-        for window, first in windows():
+        for window, first in used[0]():
             yield flatten(window, first, columns)
 
     made = tf.data.Dataset.from_generator(
         generate, output_signature=tuple(signature(columns))
     )
+    # TensorFlow keeps `generate` for good, and must not keep what the windows are of.
+    if tf.executing_eagerly():  # A graph uses it without the dataset.
+        weakref.finalize(made, used.clear).atexit = False
     return batches(made, columns, batch_size, string_codes)
 
 

@@ -1,7 +1,6 @@
 """The variables of one shard of one group, and what is done to them between steps."""
 
 import math
-import uuid
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import tensorflow as tf
 from monolith_tf.embedding import admission
 from monolith_tf.embedding import expiry
 from monolith_tf.embedding import group_kind
+from monolith_tf.embedding import locks
 from monolith_tf.embedding.bindable import Bindable
 from monolith_tf.embedding.bindable import Packed
 from monolith_tf.embedding.checkpoint_files import Chunk
@@ -100,7 +100,7 @@ class ShardRows(Bindable):
         with tf.device(device):
             self.facts = group_kind.facts_of(group, seed)
             self.index = RowIndex(slots, capacity)
-            self.mutex = tf.raw_ops.MutexV2(shared_name=f"shard_{uuid.uuid4().hex}")
+            self.mutex = tf.raw_ops.MutexV2(shared_name=locks.name_of(self, device))
             self.next_row = _scalar(1)
             self.num_free = _scalar(0)
             self.generation = _scalar(0)  # Counts times at which rows were freed,

@@ -1,8 +1,10 @@
 """Tests of the crossing from windows of rows into `tf.data`."""
 
+import gc
 import itertools
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pyarrow as pa
@@ -203,3 +205,31 @@ def test_a_process_ends_while_a_window_is_being_read():
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout) == (0, "read\n"), done.stderr
+
+
+def test_a_source_is_freed_with_its_dataset_and_not_before(spec):
+    source = data.open_split(spec, "train", COLUMNS, seed=2)
+    freed = weakref.ref(source)
+    iterator = iter(source.dataset().map(lambda batch: batch["id"]).repeat(2))
+    del source
+    gc.collect()
+    found = sorted(np.concatenate([ids.numpy() for ids in iterator]).tolist())
+    assert found == sorted(2 * [*range(50)])
+    del iterator
+    gc.collect()
+    assert freed() is None
+
+
+def test_a_dataset_may_be_made_inside_a_function(spec):
+    source = data.open_split(spec, "train", COLUMNS, seed=2)
+
+    @tf.function
+    def total():
+        found = tf.constant(0, tf.int64)
+        for batch in source.dataset():
+            found += tf.reduce_sum(batch["id"])
+        return found
+
+    for _ in range(2):
+        gc.collect()
+        assert total() == sum(range(50))
