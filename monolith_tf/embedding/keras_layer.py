@@ -132,7 +132,9 @@ class Embedding(tf_keras.layers.Layer):
         )
 
     def build(self, input_shape: Any) -> None:
-        """Makes the table."""
+        """Makes the table; where there is one, it stays with its rows."""
+        if self.built:
+            return
         keras_contexts.check_strategy(self.name)
         self._rows = KeyedRows(
             re.sub(r"[^\w.-]", "_", self.name),

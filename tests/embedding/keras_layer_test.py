@@ -160,6 +160,13 @@ class EmbeddingTest(testing.TestCase):
         self.assertEqual(table.num_rows(), 64)
         self.assertAllEqual(table.get_rows()[0], np.sort(keys.ravel()))
 
+    def test_a_second_build_keeps_the_rows(self):
+        table = mt.embedding.Embedding(2)
+        table.set_rows([7], [[1, 2]])
+        table.build([None])
+        self.assertAllEqual(table(tf.constant([7])), [[1, 2]])
+        self.assertLen(table.trainable_variables, 1)
+
     def test_inference_makes_no_rows(self):
         table = mt.embedding.Embedding(2)
         model = _sequential(table)

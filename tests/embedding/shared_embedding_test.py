@@ -57,6 +57,16 @@ def _model(layer):
     return model
 
 
+class _Subclassed(tf_keras.Model):
+    def __init__(self, **table):
+        super().__init__()
+        features = {"target": "item", "clicked": {"table": "item", "combiner": "sum"}}
+        self.table = SharedEmbedding([_ITEM | table], features, seed=1)
+
+    def call(self, inputs):
+        return self.table(inputs)
+
+
 class SharedEmbeddingTest(testing.TestCase):
     def test_standard_behaviour(self):
         inputs = {
@@ -128,6 +138,39 @@ class SharedEmbeddingTest(testing.TestCase):
         self.assertAllClose(
             loaded.predict(inputs, verbose=0), model.predict(inputs, verbose=0)
         )
+
+    @parameterized.product(
+        how=["eager", "functional", "function"], is_numbered=[True, False]
+    )
+    def test_rows_set_before_the_first_call_stay(self, how, is_numbered):
+        layer = SharedEmbedding(
+            [_ITEM | ({"input_dim": 10} if is_numbered else {})], {"x": "item"}
+        )
+        layer.embeddings["item"].set_rows(range(10), _START)
+        keys = tf.constant([7, 0], tf.int64)
+        if how == "functional":
+            inputs = {"x": tf_keras.Input([], dtype="int64", name="x")}
+            model = tf_keras.Model(inputs, layer(inputs))
+        else:
+            model = tf.function(layer) if how == "function" else layer
+        self.assertAllEqual(model({"x": keys})["x"], _START[[7, 0]])
+        self.assertEqual(layer.embeddings["item"].num_rows(), 10)
+        layer.build(None)
+        self.assertEqual(layer.embeddings["item"].num_rows(), 10)
+
+    @parameterized.product(form=[".weights.h5", ""], in_graph=[True, False])
+    def test_weights_loaded_before_the_first_call_stay(self, form, in_graph):
+        inputs = {"target": tf.constant([2, 4]), "clicked": tf.constant([[1], [0]])}
+        saved, loaded = _Subclassed(), _Subclassed(input_dim=12)
+        saved.table.embeddings["item"].set_rows(range(10), _START)
+        saved(inputs)
+        path = self.get_temp_dir() + "/weights" + form
+        saved.save_weights(path)
+        loaded.load_weights(path)
+        rows = (tf.function(loaded) if in_graph else loaded)(inputs)
+        self.assertAllEqual(rows["target"], _START[[2, 4]])
+        self.assertAllEqual(rows["clicked"], _START[[1, 0]])
+        self.assertEqual(loaded.table.embeddings["item"].num_rows(), 12)
 
     @parameterized.product(
         combiner=("sum", "mean", "sqrtn", "max"),
