@@ -193,6 +193,31 @@ class SharedEmbeddingTest(testing.TestCase):
         self.assertAllClose(layer({"x": keys})["x"], expected)
         self.assertIsNone(layer.compute_mask({"x": keys})["x"])
 
+    @parameterized.parameters(False, True)
+    def test_sparse_keys_in_any_order_and_with_gaps(self, in_graph):
+        features = {
+            "sum": {"table": "item", "combiner": "sum"},
+            "first": {"table": "item", "combiner": "sum", "max_len": 1},
+            "all": "item",
+            "padded": {"table": "item", "max_len": 3},
+        }
+        layer = _layer(features)
+        # Row 0 holds 6 and 7, row 1 nothing, row 2 holds 5, 8 and 9.
+        places = [[2, 4], [0, 3], [2, 1], [0, 0], [2, 3]]
+        keys = tf.SparseTensor(places, tf.constant([9, 7, 5, 6, 8], tf.int64), [3, 6])
+        inputs = dict.fromkeys(features, keys)
+        rows = (tf.function(layer) if in_graph else layer)(inputs)
+        self.assertAllClose(
+            rows["sum"],
+            [_START[[6, 7]].sum(0), np.zeros(3), _START[[5, 8, 9]].sum(0)],
+        )
+        self.assertAllClose(rows["first"], [_START[6], np.zeros(3), _START[5]])
+        self.assertAllClose(rows["all"].flat_values, _START[[6, 7, 5, 8, 9]])
+        self.assertAllEqual(rows["all"].row_lengths(), [2, 0, 3])
+        self.assertAllClose(rows["padded"][2], _START[[5, 8, 9]])
+        mask = layer.compute_mask(inputs)["padded"]
+        self.assertAllEqual(mask, [[1, 1, 0], [0, 0, 0], [1, 1, 1]])
+
     def test_combines_single_keys(self):
         layer = _layer({"x": {"table": "item", "combiner": "sum"}}, mask_zero=True)
         outputs = layer({"x": tf.constant([3, 0])})["x"]
@@ -260,6 +285,11 @@ class SharedEmbeddingTest(testing.TestCase):
     def test_rejects(self, tables, features, message):
         with self.assertRaisesRegex(ValueError, message):
             SharedEmbedding(tables, features)
+
+    def test_rejects_sparse_keys_that_are_no_matrix(self):
+        layer = _layer({"x": {"table": "item", "combiner": "sum"}})
+        with self.assertRaisesRegex(ValueError, r"\[batch, length\].*shape=\(2,\)"):
+            layer({"x": tf.SparseTensor([[0]], [1], [2])})
 
     def test_rejects_inputs(self):
         layer = _layer({"x": {"table": "item", "combiner": "sum"}})
