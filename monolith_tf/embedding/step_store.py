@@ -80,7 +80,10 @@ class StepStore(tf.Module):
           ids: Feature -> ids, `[batch]` or ragged `[batch, None]`, int64, with one
             batch size; features of another batch size take a lookup of their own. An
             id has the slot of its table in its upper 16 bits, as `ids.with_slot` puts
-            it there; only a table of exact integers takes any int64 as it is.
+            it there; only a table of exact integers takes any int64 as it is. Which row
+            an id has is said by its slot, not by its feature: an id with the slot of
+            another table of the same group reads and trains that table's row, and is
+            counted there. With the slot of a table of another group it has no row.
           training: Whether ids without a row are counted and given one. Otherwise
             nothing changes, and they read zeros.
           step: The global step; needed in training by tables that ask for it.
@@ -92,7 +95,7 @@ class StepStore(tf.Module):
 
         Raises:
           tf.errors.InvalidArgumentError: If an id that is to be given a row has the
-            slot of none of the tables.
+            slot of no table in the group of its feature's table.
         """
         distinct, splits = self._router.distinct(ids)
         secs: Any = ()

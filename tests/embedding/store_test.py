@@ -342,6 +342,30 @@ class RefusalTest(testing.TestCase):
         train(tf.constant([right, right + 1], tf.int64))
         self.assertEqual(_count(store, "rows"), 2)
 
+    @parameterized.parameters(1, 2)
+    def test_an_id_has_the_row_of_its_slot_in_the_group_of_its_feature(self, dim):
+        tables = [
+            TableSpec(name=name, slot=slot, dim=width, optimizer=_SGD)
+            for name, slot, width in (("t", 1, 1), ("other", 2, dim))
+        ]
+        columns = [ColumnSpec(feature=f"of_{t.name}", table=t.name) for t in tables]
+        store = EmbeddingStore(tables, columns, capacity=256)
+        ids = {"of_other": tf.constant([_SLOT + 7], tf.int64)}
+        if dim == 1:  # One group.
+            pulled = store.lookup(ids, training=True)
+            ones = {name: tf.ones_like(rows) for name, rows in pulled.rows.items()}
+            store.apply_gradients(pulled, ones, 0)
+            (start,) = pulled.rows.values()
+            of_t = store.lookup({"of_t": ids["of_other"]}, training=False)
+            self.assertAllClose(store.combine(of_t)["of_t"]["vec"], start - 0.5)
+        else:
+            with self.assertRaises(tf.errors.InvalidArgumentError):
+                store.lookup(ids, training=True)
+            found = store.combine(store.lookup(ids, training=False))
+            self.assertAllEqual(found["of_other"]["vec"], np.zeros([1, dim]))
+        rows = {name: of["rows"] for name, of in store.table_counters().items()}
+        self.assertEqual(rows, {"t": int(dim == 1), "other": 0})
+
     @parameterized.product(num_shards=[1, 2], num_rows=[1, 2, 4])
     def test_gradients_of_another_number_of_rows_are_an_error(
         self, num_shards, num_rows
