@@ -148,7 +148,11 @@ class Embedding(tf_keras.layers.Layer):
         )
         # Its value is of no use; its gradient takes the rows to the tape.
         self._anchor = self.add_weight(
-            "anchor", shape=[], initializer="zeros", experimental_autocast=False
+            "anchor",
+            shape=[],
+            dtype=tf.float32,  # As rows and their gradients are.
+            initializer="zeros",
+            experimental_autocast=False,
         )
         self._step = self.add_weight(
             "step", shape=[], dtype=tf.int64, initializer="zeros", trainable=False

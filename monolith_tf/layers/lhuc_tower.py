@@ -63,9 +63,9 @@ class LHUCTower(base.Layer):
       lhuc_batch_normalization_renorm_momentum: See above.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
-    Input shape: list of `[batch, dim]` and the gates' input `[batch, lhuc_dim]`; or one
-    tensor for both.
-    Output shape: `[batch, output_dims[-1]]`.
+    Input shape: list of `[batch, ..., dim]` and the gates' input `[batch, ...,
+    lhuc_dim]`; or one tensor for both.
+    Output shape: `[batch, ..., output_dims[-1]]`, with the mask of the first input.
 
     Raises:
       ValueError: If a width is below 1, or lengths or widths do not fit together.
@@ -105,6 +105,7 @@ class LHUCTower(base.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.output_dims = mlp.check_widths("output_dims", output_dims)
         self.lhuc_output_dims = _gate_dims(lhuc_output_dims, self.output_dims)
         self.tower_options = self._options(
@@ -236,6 +237,11 @@ class LHUCTower(base.Layer):
                 x = activation(x)
             x *= gate(gate_input, training=training)
         return x
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """The mask of `dense_input`."""
+        del inputs
+        return mask[0] if isinstance(mask, (list, tuple)) else mask
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
         shape = input_shapes.as_list(input_shape)[0]

@@ -231,6 +231,12 @@ def make_batch_norm(
     """Returns a batch normalization, with renormalization where asked for."""
     options: dict[str, Any] = {}
     if renorm:
+        policy = tf_keras.mixed_precision.Policy(getattr(dtype, "name", dtype))
+        if policy.compute_dtype == "float64":
+            raise ValueError(
+                "`batch_normalization_renorm` must be False in float64, in which Keras "
+                f"does not compute it. Received: dtype={dtype}."
+            )
         options = {
             "renorm": True,
             "renorm_clipping": renorm_clipping and dict(renorm_clipping),

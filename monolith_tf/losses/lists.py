@@ -50,6 +50,14 @@ def as_lists(
         )
     reduction.check_same_shape("labels", labels, "logits", logits)
     reduction.check_same_shape("weights", weights, "logits", logits)
+    if not flat and logits.shape[1] is None:
+        # Only a run shows whether it is a column.
+        num_rows, size = tf.unstack(tf.shape(logits))
+        shape = tf.where(tf.equal(size, 1), [1, num_rows], [num_rows, size])
+        labels, logits, weights = (
+            tf.ensure_shape(tf.reshape(t, shape), [None, None])
+            for t in (labels, logits, weights)
+        )
     related = tf.constant(True)
     if groups is not None:
         groups = tf.convert_to_tensor(groups)

@@ -209,6 +209,23 @@ class EmbeddingTest(testing.TestCase):
         # The norms are 2 * 2 and 0.25 * 2.
         self.assertAllClose(moved[3:5], np.array([[2.0 / 4.0], [0.25]]) * np.ones(4))
 
+    @parameterized.parameters("layer", "floatx")
+    def test_fits_in_float64(self, how):
+        if how == "floatx":
+            self.addCleanup(tf_keras.backend.set_floatx, tf_keras.backend.floatx())
+            tf_keras.backend.set_floatx("float64")
+        start = {"name": "constant", "value": 2.0}
+        table = mt.embedding.Embedding(
+            1, start, {"name": "sgd", "learning_rate": 0.25}, dtype="float64"
+        )
+        model = tf_keras.Sequential([tf_keras.Input([1], dtype="int64"), table])
+        model.compile("sgd", "mse")
+        keys = np.array([[3], [4]])
+        model.fit(keys, np.zeros([2, 1, 1]), batch_size=2, verbose=0)
+        # Of the mean of two squares the gradient of each is its root, 2.
+        self.assertAllEqual(table.get_rows()[1], [[1.5], [1.5]])
+        self.assertEqual(model(keys).dtype, tf.float64)
+
     def test_penalises_each_row_of_a_call_once(self):
         regularizer = tf_keras.regularizers.L2(0.5)
         table = self._table(

@@ -40,6 +40,13 @@ class LHUCTowerTest(testing.TestCase):
             num_weights=3 * 2 + 3 * 2 * 2,
         )
 
+    def test_passes_the_mask_of_the_dense_input_on(self):
+        steps = tf_keras.layers.Masking()(tf.constant([[[1.0, 2.0], [0.0, 0.0]]]))
+        gate = tf_keras.layers.Masking()(tf.ones([1, 2, 2]))
+        layer = layers.LHUCTower([3])
+        for inputs in (steps, [steps, gate]):
+            self.assertAllEqual(layer(inputs)._keras_mask, [[True, False]])
+
     def test_standard_behaviour_with_batch_norm(self):
         layer = layers.LHUCTower(
             [4, 2],

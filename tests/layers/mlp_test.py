@@ -35,6 +35,15 @@ class MLPTest(testing.TestCase):
             skip={"empty_training": _BATCH_NORM_ON_EMPTY},
         )
 
+    def test_rejects_renormalization_in_float64(self):
+        with self.assertRaisesRegex(ValueError, "renorm.*float64"):
+            layers.MLP(
+                [2, 1],
+                enable_batch_normalization=True,
+                batch_normalization_renorm=True,
+                dtype="float64",
+            )
+
     def test_config(self):
         self.run_config_test(
             layers.MLP,

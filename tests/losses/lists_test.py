@@ -169,6 +169,19 @@ class ListsTest(testing.TestCase):
         self.assertAllClose(loss, expected, rtol=1e-5)
 
     @parameterized.named_parameters(*_ALL)
+    def test_a_column_of_which_only_a_run_tells_equals_a_vector(self, loss_fn):
+        traced = tf.function(
+            loss_fn, input_signature=[tf.TensorSpec([None, None], tf.float32)] * 3
+        )
+        columns = [c.astype(np.float32) for c in (_LABELS, _LOGITS, _WEIGHTS)]
+        expected = loss_fn(*columns)
+        self.assertNotEqual(expected, 0.0)
+        found = traced(*(c[:, np.newaxis] for c in columns))
+        self.assertAllClose(found, expected, rtol=1e-6)
+        lists = [np.stack([c, c[::-1]]) for c in columns]
+        self.assertAllClose(traced(*lists), loss_fn(*lists), rtol=1e-6)
+
+    @parameterized.named_parameters(*_ALL)
     def test_column_equals_vector(self, loss_fn):
         columns = (_LABELS, _LOGITS, _WEIGHTS, _GROUPS)
         self.assertEqual(loss_fn(*(c[:, None] for c in columns)), loss_fn(*columns))
