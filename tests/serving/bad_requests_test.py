@@ -124,13 +124,6 @@ def test_numbers_at_the_end_of_their_range_are_taken(shared):
     assert (status, answer["outputs"]["upper"]) == (200, ["\U0001f600"])
 
 
-def test_a_body_may_have_64_mib_unless_the_server_says_otherwise(server):
-    # Refused by its header; the body does not come.
-    status, answer = _send(server, b"", **{"Content-Length": str((64 << 20) + 2)})
-    assert status == 413
-    assert "A request may have 67,108,864 bytes." in answer["error"]
-
-
 def test_long_bodies_are_refused(shared):
     for headers in ({}, {"Transfer-Encoding": "chunked"}):
         body = json.dumps(_text(["a" * 2 * _LIMIT])).encode()

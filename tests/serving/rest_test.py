@@ -1,5 +1,7 @@
 """REST on loopback."""
 
+import http.client
+import json
 import urllib.error
 import urllib.request
 
@@ -101,6 +103,17 @@ def test_what_is_no_json_is_refused(rest, server):
     with caught.value as error:
         assert error.code == 400
         assert b"The request is no JSON: " in error.read()
+
+
+def test_a_body_may_have_64_mib_unless_the_server_says_otherwise(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=10)
+    # Refused by its header; the body does not come.
+    headers = {"Content-Length": str((64 << 20) + 2)}
+    connection.request("POST", "/v1/models/default:predict", headers=headers)
+    answer = connection.getresponse()
+    assert answer.status == 413
+    assert "A request may have 67,108,864 bytes." in json.load(answer)["error"]
+    connection.close()
 
 
 def test_what_fails_within_is_told_and_logged(rest, monkeypatch, caplog):
