@@ -49,7 +49,7 @@ setuptools.setup(
         ],
         "serving": _SERVING,
         "dev": ["pre-commit>=4", "pytest-cov>=7"],
-        "mutate": ["cosmic-ray>=8.7"],
+        "mutate": ["cosmic-ray>=8.7", "pytest-cov>=7"],
         "docs": ["sphinx>=9", "myst-parser>=5", "furo"],
         "plot": ["matplotlib>=3.10"],
     },

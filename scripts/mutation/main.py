@@ -1,26 +1,26 @@
 """Runs the tests of a package against small changes of it; lists what they miss."""
 
 import argparse
+import compileall
 import contextlib
 import os
 import pathlib
-import shlex
+import py_compile
 import shutil
 import sys
 import tempfile
-import time
 import zlib
 from collections.abc import Iterator
 
+import forked
 import mutants
-from cosmic_ray import mutating
-from cosmic_ray import testing
+import recorded
 from cosmic_ray.work_db import WorkDB
 from cosmic_ray.work_db import use_db
-from cosmic_ray.work_item import TestOutcome
 from cosmic_ray.work_item import WorkerOutcome
 from cosmic_ray.work_item import WorkItem
 from cosmic_ray.work_item import WorkResult
+from trials import Trials
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _COPIED = ("monolith_tf", "tests")
@@ -34,11 +34,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--timeout",
         type=float,
-        help="seconds for one mutant; by default 30 and three times what the tests "
+        help="seconds for one mutant; by default 60 and three times what its tests "
         "take without a change",
     )
     parser.add_argument(
-        "--retry", action="store_true", help="run the survivors once more"
+        "--retry",
+        action="store_true",
+        help="run the survivors once more, on all tests of their modules",
     )
     parser.add_argument(
         "--root", type=pathlib.Path, default=_ROOT, help=argparse.SUPPRESS
@@ -65,6 +67,9 @@ def _copy(root: pathlib.Path) -> Iterator[pathlib.Path]:
                 shutil.copy(entry, copy)
             elif entry.name != ".git":
                 (copy / entry.name).symlink_to(entry)
+        # By a sum of the source, not by its time: a change may take less than a second.
+        checked = py_compile.PycInvalidationMode.CHECKED_HASH
+        compileall.compile_dir(copy / "monolith_tf", quiet=2, invalidation_mode=checked)
         yield copy
 
 
@@ -80,62 +85,25 @@ def _session(root: pathlib.Path, arguments: argparse.Namespace) -> pathlib.Path:
     return folder / f"{name}-{arguments.count}-{arguments.seed}-{crc:08x}.sqlite"
 
 
-def _command(module: pathlib.Path) -> str:
-    tests = mutants.covering_tests(module)
-    options = [
-        "-x",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-m",
-        "not slow and not distributed",
-    ]
-    return shlex.join([sys.executable, "-m", "pytest", *options, *tests])
-
-
-class _Limits:
-    """Seconds for each command; a command must pass while nothing is changed."""
-
-    def __init__(self, timeout: float | None) -> None:
-        self._timeout = timeout
-        self._known: dict[str, float] = {}
-
-    def __call__(self, command: str) -> float:
-        if command not in self._known:
-            start = time.monotonic()
-            outcome, output = testing.run_tests(command, 3600)
-            if outcome is not TestOutcome.SURVIVED:
-                raise SystemExit(
-                    f"{output}\nThe tests fail without any change: {command}"
-                )
-            secs = time.monotonic() - start
-            self._known[command] = self._timeout or 30 + 3 * secs
-        return self._known[command]
-
-
 def _where(item: WorkItem) -> str:
     (mutation,) = item.mutations
     return f"{mutation.module_path}:{mutation.start_pos[0]}"
 
 
-def _run(database: WorkDB, arguments: argparse.Namespace) -> None:
-    limits = _Limits(arguments.timeout)
+def _run(database: WorkDB, trials: Trials, *, retry: bool) -> None:
     done = {item.job_id: result for item, result in database.completed_work_items}
     for number, item in enumerate(database.work_items, 1):
         known = done.get(item.job_id)
-        if known and (known.is_killed or not arguments.retry):
+        if known and (known.is_killed or not retry):
             continue
-        command = _command(item.mutations[0].module_path)
-        limit = limits(command)
-        result = mutating.mutate_and_test(item.mutations, command, limit)
+        result, said = trials(item)
         if result.worker_outcome is not WorkerOutcome.NORMAL:
-            # Such as `a.Error` in `except (a.Error, b.Error)`. It does not count.
-            why = (result.output or "no change").strip().splitlines()[-1]
-            print(f"{number:4} impossible {_where(item)} ({why})", flush=True)
+            # It does not count.
+            print(f"{number:4} impossible {_where(item)} ({result.output})", flush=True)
             continue
         database.set_result(item.job_id, result)
         outcome = "timeout" if result.output == "timeout" else result.test_outcome.value
-        print(f"{number:4} {outcome:8} {_where(item)}", flush=True)
+        print(f"{number:4} {outcome:8} {_where(item)} ({said})", flush=True)
 
 
 def _change(result: WorkResult) -> list[str]:
@@ -165,8 +133,9 @@ def main() -> None:
     with _copy(arguments.root) as copy, use_db(session) as database:
         os.chdir(copy)
         os.environ["PYTHONPATH"] = str(copy)
+        sys.path.insert(0, str(copy))
+        package = pathlib.Path("monolith_tf", arguments.package)
         if not database.num_work_items:
-            package = pathlib.Path("monolith_tf", arguments.package)
             database.add_work_items(
                 mutants.draw(package, arguments.count, arguments.seed)
             )
@@ -175,7 +144,10 @@ def main() -> None:
             f"{arguments.package}, {database.num_results} done; kept in {session}",
             flush=True,
         )
-        _run(database, arguments)
+        forked.preload(package)
+        tests = recorded.record(package, session.parent)
+        trials = Trials(tests, arguments.timeout, every_test=arguments.retry)
+        _run(database, trials, retry=arguments.retry)
         _report(database)
 
 

@@ -1,5 +1,6 @@
 """Tests of `scripts/mutate` on a package of two functions."""
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 
 pytest.importorskip("cosmic_ray", reason="scripts/mutate installs it")
+pytest.importorskip("pytest_cov", reason="scripts/mutate installs it")
 
 _MAIN = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "mutation" / "main.py"
 _SOURCE = '''"""Two numbers."""
@@ -64,6 +66,57 @@ def test_scores_lists_survivors_and_resumes(root):
     test.write_text(_TEST + "    assert numbers.untested() == 50\n")
     retried = _mutate(root, "--seed", "3", "--retry")
     assert "score: 2 of 2 mutants caught, 100.0 %" in retried
+
+
+def test_runs_the_tests_of_a_line_or_all_tests_of_the_module(root):
+    (root / "monolith_tf" / "toy" / "numbers.py").write_text(
+        "LIMIT = 40\n\n\ndef low():\n    return 10\n\n\ndef high():\n    return 90\n"
+    )
+    (root / "tests" / "toy" / "numbers_test.py").write_text(
+        "from monolith_tf.toy import numbers\n\n\n"
+        "def test_low():\n    assert numbers.low() == 10\n\n\n"
+        "def test_low_is_low():\n    assert numbers.low() < 20\n\n\n"
+        "def test_limit():\n    assert numbers.LIMIT == 40\n"
+    )
+    printed = _mutate(root)
+    assert " killed   monolith_tf/toy/numbers.py:1 (tests: 3)" in printed
+    assert " killed   monolith_tf/toy/numbers.py:5 (tests: 2)" in printed
+    assert " survived monolith_tf/toy/numbers.py:9 (tests: 3)" in printed
+
+    retried = _mutate(root, "--retry")
+    assert "     lines of " in printed
+    assert "     lines of " not in retried
+
+
+def test_says_which_tests_were_cut_and_a_retry_runs_them(root):
+    test = root / "tests" / "toy" / "numbers_test.py"
+    test.write_text(
+        "from monolith_tf.toy import numbers\n\n\n"
+        "def test_quick():\n    numbers.tested()\n\n\n"
+        "def test_slow():\n    assert numbers.tested() == 40\n"
+    )
+    printed = _mutate(root, "--seed", "3")
+    assert "cut:" not in printed
+    (record,) = (root / "build" / "mutate").glob("*.json")
+    quick, slow = json.loads(record.read_text())
+    record.write_text(json.dumps([quick, {**slow, "secs": 70.0}]))
+    (session,) = (root / "build" / "mutate").glob("*.sqlite")
+    session.unlink()
+    printed = _mutate(root, "--seed", "3")
+    assert (
+        " survived monolith_tf/toy/numbers.py:5 (tests: 1, cut: 1 of 70 s)" in printed
+    )
+    retried = _mutate(root, "--seed", "3", "--retry")
+    assert " killed   monolith_tf/toy/numbers.py:5 (tests: 2)" in retried
+
+
+def test_a_test_that_fails_without_a_change_stops_it(root):
+    test = root / "tests" / "toy" / "numbers_test.py"
+    test.write_text(_TEST.replace("40", "41"))
+    command = [sys.executable, str(_MAIN), "toy", "--root", str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1
+    assert "The tests fail without any change: tests/toy/numbers_test.py" in done.stderr
 
 
 def test_a_change_that_cannot_be_made_does_not_count(root):

@@ -250,7 +250,15 @@ _UNKNOWN.tensor_shape.unknown_rank = True
         (_tensor(9, 2**40, int64_val=[1]), "is too large for its message: its shape"),
         (_tensor(9, 2**62, 2**62, 0), "is too large for its message: its shape"),
         (_tensor(9, 0, 2**40), "is too large for its message: its shape"),
-        (_tensor(9, *[2**62] * 200, int64_val=[1]), "is too large for its message"),
+        (
+            _tensor(9, 2**40, *[1] * 7, int64_val=[1]),
+            "its shape [1099511627776, 1, 1, 1, 1, 1, 1, 1] takes more than 67,108,864 "
+            "bytes.",
+        ),
+        (
+            _tensor(9, *[2**62] * 200, int64_val=[1]),
+            f"its shape [{f'{2**62}, ' * 8}'...'] takes more than 67,108,864 bytes.",
+        ),
         (_tensor(9, -1, tensor_content=b"\0" * 16), "sizes from 0 on. Received: [-1]"),
         (_tensor(9, -(2**63), int64_val=[1]), "must have a shape of sizes from 0 on."),
         (_UNKNOWN, "sizes from 0 on. Received: a shape of unknown rank"),
@@ -274,7 +282,7 @@ def test_the_last_value_is_repeated_within_bounds(stub, ask, rows):
     outputs = stub.Predict(request, timeout=20).outputs
     np.testing.assert_allclose(tf.make_ndarray(outputs["click"]), [6, 10.5])
     info = ask(**rows).inputs["user"]
-    for count, fits in ((tensors.MAX_EXPANDED_BYTES // 8, True), (2**23 + 1, False)):
+    for count, fits in ((2**23, True), (2**23 + 1, False)):
         if fits:
             assert len(tensors.read("user", _tensor(9, count, int64_val=[1]), info))
         else:
@@ -283,6 +291,14 @@ def test_the_last_value_is_repeated_within_bounds(stub, ask, rows):
     # What is sent in full may be of any size.
     full = tf.make_tensor_proto(np.zeros([2**23 + 1], np.int64))
     assert len(tensors.read("user", full, info)) == 2**23 + 1
+
+
+def test_values_in_the_smallest_of_messages_are_sent_in_full(ask, rows, monkeypatch):
+    monkeypatch.setattr(tensors, "MAX_EXPANDED_BYTES", 1000)
+    info = ask(**rows).inputs["user"]
+    small = _tensor(9, 4000, int64_val=[5] * 4000)
+    assert small.ByteSize() < 4020  # A byte each.
+    assert tensors.read("user", small, info).tolist() == [5] * 4000
 
 
 def test_an_output_asked_for_twice_is_refused(stub, ask):

@@ -17,6 +17,7 @@ def _signature(**inputs):
 _TWO = _signature(user=tf.int64, price=tf.float32)
 _TEXT = _signature(words=tf.string)
 _FLAG = _signature(flag=tf.bool)
+_NONE = _signature()
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,7 @@ def test_values_get_the_type_of_their_input(body, signature, expected, dtype):
             _TWO,
             r"has several inputs; name them\. It takes: `price`, `user`\.",
         ),
+        ({"instances": [1]}, _NONE, r"name them\. It takes: \."),
         (
             {"instances": [{"user": 1, "price": 1}, {"user": 1}]},
             _TWO,

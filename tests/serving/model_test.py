@@ -99,3 +99,12 @@ def test_a_foreign_folder_is_told(tmp_path, saved):
         match=rf"^{tmp_path}/7 is not a SavedModel: it has no saved_model\.pb\. ",
     ):
         versions.Versions(tmp_path)
+
+
+def test_a_model_is_freed_once_the_server_and_all_requests_are_done(export_dir, rows):
+    served = versions.Versions(export_dir)
+    with served.use() as used:
+        served.close()
+        np.testing.assert_allclose(used.run("", rows)["click"], [4, 9.5])
+    with pytest.raises(RuntimeError, match="closed Session"):
+        used.run("", rows)

@@ -48,6 +48,23 @@ def test_a_dead_server_and_a_mute_one_delay_nobody(job, mute, pair):
     assert not any(thread.is_alive() for thread in threads)
 
 
+def test_a_slow_server_is_waited_for_as_long_as_is_said(job, pair):
+    servers, addresses = pair
+    servers[0].before = lambda number: time.sleep(2 if number == 1 else 0)
+    job.train([1])
+    with publishing.Publisher(job.folder, addresses) as publisher:
+        assert list(publisher.publish(30.0)) == list(addresses)
+
+
+def test_a_server_is_tried_for_a_minute_unless_said_otherwise(job, monkeypatch):
+    job.train([1])
+    for wait, fails in ((50.0, False), (60.0, True)):
+        monkeypatch.setattr(publishing, "_FIRST_WAIT_SECS", wait)
+        with publishing.Publisher(job.folder, [_DEAD]) as publisher:
+            outcomes = publisher.publish(10.0 if fails else 0.5)
+            assert list(outcomes) == ([_DEAD] if fails else [])
+
+
 def test_what_became_of_each_server_is_told(job, mute, pair, monkeypatch):
     monkeypatch.setattr(publishing, "_SHORTEST_TIMEOUT_SECS", 0.5)
     servers, (one, two) = pair

@@ -1,9 +1,16 @@
 """REST on loopback."""
 
+import http.client
+import json
 import urllib.error
 import urllib.request
 
 import pytest
+from werkzeug import test as werkzeug_test
+
+from monolith_tf.serving import model as model_lib
+from monolith_tf.serving import rest as rest_lib
+from monolith_tf.serving import versions
 
 
 def test_predict_by_rest(rest):
@@ -96,3 +103,51 @@ def test_what_is_no_json_is_refused(rest, server):
     with caught.value as error:
         assert error.code == 400
         assert b"The request is no JSON: " in error.read()
+
+
+def test_a_body_may_have_64_mib_unless_the_server_says_otherwise(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=10)
+    # Refused by its header; the body does not come.
+    headers = {"Content-Length": str((64 << 20) + 2)}
+    connection.request("POST", "/v1/models/default:predict", headers=headers)
+    answer = connection.getresponse()
+    assert answer.status == 413
+    assert "A request may have 67,108,864 bytes." in json.load(answer)["error"]
+    connection.close()
+
+
+def test_what_fails_within_is_told_and_logged(rest, monkeypatch, caplog):
+    def fail(*arguments):
+        raise KeyError("lost")
+
+    body = {"signature_name": "text", "inputs": ["a"]}
+    with monkeypatch.context() as patch:
+        patch.setattr(model_lib.Model, "run", fail)
+        assert rest("default:predict", body) == (500, {"error": "KeyError: 'lost'"})
+    assert "A request could not be answered." in caplog.text
+    assert "in fail" in caplog.text
+    assert rest("default:predict", body)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("server", "origin", "status"),
+    [
+        # Let through: there is no such signature, which is another matter.
+        ("10.1.2.3", "http://10.1.2.3:8501", 400),
+        ("2001:db8::1", "http://[2001:db8::1]:8501", 400),
+        ("2001:db8::1", "http://[::1]:8501", 400),
+        ("10.1.2.3", "http://[10.1.2.3]:8501", 403),
+        ("10.1.2.3", "http://10.1.2.4:8501", 403),
+        ("2001:db8::1", "http://[2001:db8::2]:8501", 403),
+    ],
+)
+def test_pages_of_the_servers_own_address_may_write(export_dir, server, origin, status):
+    model = versions.Versions(export_dir)
+    answer = werkzeug_test.Client(rest_lib.RestService("default", model)).post(
+        "/v1/models/default:predict",
+        json={"signature_name": "update_embeddings", "inputs": {}},
+        headers={"Origin": origin},
+        environ_overrides={"SERVER_NAME": server, "SERVER_PORT": "8501"},
+    )
+    model.close()
+    assert answer.status_code == status, answer.json

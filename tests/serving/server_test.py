@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import logging
 from google.protobuf import json_format
 from tensorflow_serving.apis import classification_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2
@@ -312,3 +313,25 @@ def test_an_ipv6_address_to_listen_at(export_dir):
     with server_lib.ModelServer(export_dir, port=0, rest_port=0, host="::1") as server:
         assert server.port > 0
         assert server.rest_port > 0
+
+
+@pytest.fixture
+def verbosity():
+    """Sets absl's, and sets it back."""
+    before = logging.get_verbosity()
+    yield logging.set_verbosity
+    logging.set_verbosity(before)
+
+
+@pytest.mark.parametrize(
+    ("level", "logged"), [(logging.INFO, False), (logging.DEBUG, True)]
+)
+def test_what_http_clients_do_is_logged_to_debug(
+    server, caplog, verbosity, level, logged
+):
+    verbosity(level)
+    address = ("127.0.0.1", server.rest_port)
+    with socket.create_connection(address, timeout=_TIMEOUT) as connection:
+        connection.sendall(b"what\r\n\r\n")
+        assert b"Bad request syntax" in connection.makefile("rb").read()
+    assert ("Bad request syntax ('what')" in caplog.text) == logged

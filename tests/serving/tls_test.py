@@ -1,8 +1,10 @@
 """Real certificates, at both ends of gRPC and of REST."""
 
+import contextlib
 import json
 import socket
 import ssl
+import threading
 import urllib.error
 import urllib.request
 
@@ -205,6 +207,37 @@ def test_ends_that_do_not_trust_each_other_are_told_why(pki, job, served, client
             job.folder, address, tls=client and pki.tls(**client), patience_secs=3600
         )
     assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("client", "told"),
+    [
+        ({"ca": "ca"}, "it asks for a client's certificate"),
+        ({"ca": "ca", "cert": "stranger"}, "it refuses the client's certificate"),
+    ],
+)
+def test_a_server_that_refuses_within_the_handshake_is_understood(pki, client, told):
+    context = pki.tls("ca", "server").server_context()
+    # By TLS 1.3 a client hears of it only later.
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    done = threading.Event()
+
+    def answer():
+        with context.wrap_socket(
+            listening.accept()[0], server_side=True, do_handshake_on_connect=False
+        ) as connection:
+            with contextlib.suppress(ssl.SSLError):
+                connection.do_handshake()
+            done.wait(20)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        reason = tls.refusal(address, pki.tls(**client))
+        done.set()
+        thread.join()
+    assert reason.startswith(told)
 
 
 def test_files_that_cannot_be_used_are_told(pki, tmp_path):

@@ -48,6 +48,23 @@ def test_requests_are_answered(version, ask, rows):
     regress.regress_log.request.model_spec.signature_name = "regress"
     _write(version, [_log(ask, **rows), classify, regress])
     _replay(version)
+    for log in (classify.classify_log, regress.regress_log):
+        del log.request.input.example_list.examples[:]
+    for bad in (classify, regress):
+        _write(version, [_log(ask, **rows), bad])
+        with pytest.raises(
+            errors.ServingError, match=r"request 2 .* holds no examples"
+        ):
+            _replay(version)
+
+
+def test_other_kinds_of_requests_are_passed_over(version, caplog):
+    kinds = ("multi_inference_log", "predict_streamed_log", "session_run_log")
+    others = [prediction_log_pb2.PredictionLog(**{kind: {}}) for kind in kinds]
+    _write(version, [*others, prediction_log_pb2.PredictionLog()])
+    with caplog.at_level("INFO", "absl"):
+        _replay(version)
+    assert "Version 1 is warm after 4 requests." in caplog.text
 
 
 def test_none_are_needed(version):

@@ -64,6 +64,13 @@ class JudgeTest(testing.TestCase):
             scales.append(float(run.step.rate_scale))
         self.assertEqual(scales, [1.0, 1.0, 0.5, 0.5, 0.25, 0.25])
 
+    def test_rates_stay_while_the_metric_gets_better_by_however_little(self):
+        run = fakes.run()
+        judge = actions.ReduceOnPlateau("loss", rises=False, patience=1, factor=0.5)
+        for value in (1.0, 0.75, 0.7499):
+            judge.judge(run, {"loss": value})
+        self.assertEqual(float(run.step.rate_scale), 1.0)
+
     def test_early_stop_waits_its_patience(self):
         run = fakes.run()
         judge = actions.EarlyStop("loss", rises=False, patience=2)
@@ -207,6 +214,18 @@ class EveryStepsTest(testing.TestCase):
         action.act(run)
         action.end(run)
         self.assertLen(run.recorder.records, 1)
+
+    def test_an_action_that_begins_in_its_own_way_acts_at_every_step(self):
+        class Own(actions.Evaluate):
+            def begin(self, run):
+                pass
+
+        run = fakes.run()
+        action = Own(1)
+        for step in (0, 1, 2):
+            run.progress.step = step
+            action.act(run)
+        self.assertEqual([s for s, _ in run.recorder.of("eval")], [0, 1, 2])
 
     def test_does_not_act_at_the_step_where_a_run_begins(self):
         run = fakes.run()

@@ -152,6 +152,12 @@ class CheckpointTest(testing.TestCase):
         self.save(5, note="new")
         self.assertEqual(self.checkpoints.latest().manifest["state"], {"note": "new"})
 
+    def test_what_cannot_be_removed_does_not_fail_a_save(self):
+        self.save(1)
+        (self.path / ".tmp-note").write_text("no folder")
+        self.save(2)
+        self.assertEqual(self.checkpoints.latest().step, 2)
+
     def test_the_one_just_written_stays_beside_newer_damaged_ones(self):
         for step in (20, 30, 40):
             saved = self.save(step)

@@ -38,7 +38,8 @@ def test_another_process_is_refused_and_named_until_it_ends(tmp_path):
 
 def test_a_folder_is_free_after_the_run(tmp_path):
     for _ in range(2):
-        refused = pytest.raises(job_lock.JobRunsError)
+        named = f"already: process {os.getpid()} on "
+        refused = pytest.raises(job_lock.JobRunsError, match=named)
         with job_lock.held(tmp_path), refused, job_lock.held(tmp_path):
             pass
 

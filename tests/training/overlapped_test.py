@@ -9,6 +9,7 @@ from monolith_tf import layers
 from monolith_tf import testing
 from monolith_tf.distribute.spec import PipelineSpec
 from monolith_tf.embedding.initializer_spec import ZerosSpec
+from monolith_tf.embedding.optimizer_spec import MomentumSpec
 from monolith_tf.embedding.optimizer_spec import SgdSpec
 from monolith_tf.embedding.placement import Placement
 from monolith_tf.embedding.spec import ColumnSpec
@@ -46,13 +47,13 @@ class _Sum(base.Model):
         return base.EstimatorSpec(mode=mode, predictions=predictions, loss=loss)
 
 
-def _step(placement=None):
+def _step(placement=None, optimizer=None):
     table = TableSpec(
         name="user",
         dim=1,
         slot=1,
         initializer=ZerosSpec(),
-        optimizer=SgdSpec(learning_rate=_RATE),
+        optimizer=optimizer or SgdSpec(learning_rate=_RATE),
     )
     features = (
         FeatureSpec(name="user", kind="id"),
@@ -162,6 +163,21 @@ class OverlappedTest(testing.TestCase):
         self.assertAllClose(step.network.model.dense.kernel, [[w]])
         self.assertAllClose(_rows(step), rows)
         self.assertEqual(step.step, 3)
+
+    @parameterized.parameters(0, 1)
+    def test_a_row_is_updated_once_for_each_of_its_batches(self, prefetch):
+        optimizer = MomentumSpec(learning_rate=_RATE, momentum=0.5)
+        step = _step(optimizer=optimizer)
+        spec = PipelineSpec(prefetch=prefetch, deferred_push=1)
+        rows, speed, w = np.zeros(3), np.zeros(3), 1.0
+        for batch in _batches(self.rng, 2):  # A call for each, which misses no update.
+            _run(step, [batch], spec)
+            users = batch["user"]
+            error = rows[users] + w * batch["x"] - batch["y"]
+            speed[users] = 0.5 * speed[users] + error
+            rows[users] -= _RATE * speed[users]
+            w -= _RATE * np.sum(error * batch["x"])
+        self.assertAllClose(_rows(step), rows)
 
     @parameterized.parameters(True, False)
     def test_lists_are_held_from_one_step_to_the_next(self, is_true):
