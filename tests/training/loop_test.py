@@ -42,6 +42,16 @@ class LoopTest(testing.TestCase):
         self.assertEqual(stepper.calls, [(0, 3), (3, 1), (4, 3), (7, 1), (8, 2)])
         self.assertEqual([s for s, _ in run.recorder.of("train")], [4, 8, 10])
 
+    def test_what_is_never_due_is_never_asked_to_act(self):
+        class Never(actions.Action):
+            def act(self, run):
+                raise AssertionError("was not due")
+
+        run = fakes.run(total_steps=10)
+        _train(run, [Never(), actions.Log(4), actions.SaveCheckpoint([], None)])
+        self.assertEqual(run.progress.step, 10)
+        self.assertEqual(run.checkpoints.steps, [10])
+
     def test_counts_steps_batches_and_examples(self):
         run = fakes.run(total_steps=10)
         _train(run, [actions.Log(4)])
