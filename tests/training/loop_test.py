@@ -1,9 +1,11 @@
 """Tests of the outer loop: when actions run, and what a checkpoint is written for."""
 
+import dataclasses
 import os
 import signal
 import threading
 
+import numpy as np
 import pytest
 
 from monolith_tf import testing
@@ -61,6 +63,18 @@ class LoopTest(testing.TestCase):
         )
         seen = [values["examples"] for _, values in run.recorder.of("train")]
         self.assertEqual(seen, [40, 80, 100])
+
+    def test_counts_what_was_clipped_on_top_of_what_a_checkpoint_says(self):
+        class Clipping(fakes.Stepper):
+            def take(self, run, plan):
+                taken = super().take(run, plan)
+                clipped = {"age": np.int64(7), "price": np.int64(2)}
+                result = taken.result._replace(clipped=clipped)
+                return dataclasses.replace(taken, result=result)
+
+        run = fakes.run(total_steps=9, progress=run_lib.Progress(clipped={"age": 100}))
+        _train(run, [], Clipping())
+        self.assertEqual(run.progress.clipped, {"age": 121, "price": 6})
 
     def test_a_log_line_is_the_mean_since_the_last_one(self):
         run = fakes.run(total_steps=8)
