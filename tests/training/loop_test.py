@@ -44,6 +44,17 @@ class LoopTest(testing.TestCase):
         self.assertEqual(stepper.calls, [(0, 3), (3, 1), (4, 3), (7, 1), (8, 2)])
         self.assertEqual([s for s, _ in run.recorder.of("train")], [4, 8, 10])
 
+    def test_every_action_begins_once_before_the_first_step(self):
+        stepper, began = fakes.Stepper(), []
+
+        class Noting(actions.Action):
+            def begin(self, run):
+                began.append((run.progress.step, list(stepper.calls)))
+
+        run = fakes.run(total_steps=9, progress=run_lib.Progress(step=4))
+        _train(run, [Noting(), Noting()], stepper)
+        self.assertEqual(began, [(4, []), (4, [])])
+
     def test_what_is_never_due_is_never_asked_to_act(self):
         class Never(actions.Action):
             def act(self, run):
