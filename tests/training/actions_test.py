@@ -222,10 +222,10 @@ class EveryStepsTest(testing.TestCase):
 
         run = fakes.run()
         action = Own(1)
-        for step in (0, 1, 2):
+        for step in (1, 2, 3):
             run.progress.step = step
             action.act(run)
-        self.assertEqual([s for s, _ in run.recorder.of("eval")], [0, 1, 2])
+        self.assertEqual([s for s, _ in run.recorder.of("eval")], [1, 2, 3])
 
     def test_does_not_act_at_the_step_where_a_run_begins(self):
         run = fakes.run()

@@ -83,6 +83,14 @@ class ArchitectureTest(testing.TestCase):
         self.assertEqual(set(found), {(tag, 20) for tag in [*kept, *histograms]})
         self.assertEqual({tag: int(found[tag, 20]) for tag in kept}, kept)
 
+    def test_logs_what_was_found_when_the_run_ends(self):
+        run = _run(pathlib.Path(self.get_temp_dir()), _Model())
+        run.progress.step = 7
+        with self.assertLogs("absl", "INFO") as logs:
+            architecture_log.ArchitectureLog(10).end(run)
+        self.assertLen(logs.records, 2)
+        self.assertEqual([r["step"] for r in run.recorder.log.read()], [7])
+
     def test_writes_no_summaries_where_none_are_wanted(self):
         folder = pathlib.Path(self.get_temp_dir())
         run = _run(folder, _Model(), summaries=False)

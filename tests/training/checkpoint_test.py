@@ -152,6 +152,13 @@ class CheckpointTest(testing.TestCase):
         self.save(5, note="new")
         self.assertEqual(self.checkpoints.latest().manifest["state"], {"note": "new"})
 
+    def test_five_stay_where_no_number_is_given(self):
+        self.checkpoints = checkpoint.CheckpointDir(self.path)
+        for step in range(1, 8):
+            self.save(step)
+        kept = [f"ckpt-{step:08d}" for step in range(3, 8)]
+        self.assertEqual(self.checkpoints.names(), kept)
+
     def test_what_cannot_be_removed_does_not_fail_a_save(self):
         self.save(1)
         (self.path / ".tmp-note").write_text("no folder")

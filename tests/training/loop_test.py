@@ -1,9 +1,11 @@
 """Tests of the outer loop: when actions run, and what a checkpoint is written for."""
 
+import dataclasses
 import os
 import signal
 import threading
 
+import numpy as np
 import pytest
 
 from monolith_tf import testing
@@ -42,6 +44,27 @@ class LoopTest(testing.TestCase):
         self.assertEqual(stepper.calls, [(0, 3), (3, 1), (4, 3), (7, 1), (8, 2)])
         self.assertEqual([s for s, _ in run.recorder.of("train")], [4, 8, 10])
 
+    def test_every_action_begins_once_before_the_first_step(self):
+        stepper, began = fakes.Stepper(), []
+
+        class Noting(actions.Action):
+            def begin(self, run):
+                began.append((run.progress.step, list(stepper.calls)))
+
+        run = fakes.run(total_steps=9, progress=run_lib.Progress(step=4))
+        _train(run, [Noting(), Noting()], stepper)
+        self.assertEqual(began, [(4, []), (4, [])])
+
+    def test_what_is_never_due_is_never_asked_to_act(self):
+        class Never(actions.Action):
+            def act(self, run):
+                raise AssertionError("was not due")
+
+        run = fakes.run(total_steps=10)
+        _train(run, [Never(), actions.Log(4), actions.SaveCheckpoint([], None)])
+        self.assertEqual(run.progress.step, 10)
+        self.assertEqual(run.checkpoints.steps, [10])
+
     def test_counts_steps_batches_and_examples(self):
         run = fakes.run(total_steps=10)
         _train(run, [actions.Log(4)])
@@ -51,6 +74,18 @@ class LoopTest(testing.TestCase):
         )
         seen = [values["examples"] for _, values in run.recorder.of("train")]
         self.assertEqual(seen, [40, 80, 100])
+
+    def test_counts_what_was_clipped_on_top_of_what_a_checkpoint_says(self):
+        class Clipping(fakes.Stepper):
+            def take(self, run, plan):
+                taken = super().take(run, plan)
+                clipped = {"age": np.int64(7), "price": np.int64(2)}
+                result = taken.result._replace(clipped=clipped)
+                return dataclasses.replace(taken, result=result)
+
+        run = fakes.run(total_steps=9, progress=run_lib.Progress(clipped={"age": 100}))
+        _train(run, [], Clipping())
+        self.assertEqual(run.progress.clipped, {"age": 121, "price": 6})
 
     def test_a_log_line_is_the_mean_since_the_last_one(self):
         run = fakes.run(total_steps=8)

@@ -1,5 +1,7 @@
 """Tests of one training step."""
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 import tf_keras
@@ -141,6 +143,24 @@ class TrainStepTest(testing.TestCase):
         _run(step, _batch())
         self.assertAllClose(_rows(step), [[-0.15, -0.15], [-0.3, -0.3]])
         self.assertIs(step.state.rate_scale, scale)
+
+    def test_draws_follow_the_seed_which_is_zero_where_none_is_given(self):
+        class Dropping(_Sum):
+            def __init__(self):
+                super().__init__()
+                self.dropout = layers.Dropout(0.5)
+
+            def model_fn(self, inputs, mode):
+                dropped = self.dropout(tf.ones([1, 64]), training=True)
+                spec = super().model_fn(inputs, mode)
+                loss = spec.loss + tf.reduce_sum(dropped[0] * tf.range(64.0))
+                return dataclasses.replace(spec, loss=loss)
+
+        sums = []
+        for seed in ({}, {"seed": 0}, {"seed": 7}):
+            sums.append(float(_run(_step(Dropping(), **seed), _batch()).loss_sum))
+        self.assertEqual(sums[0], sums[1])
+        self.assertNotEqual(sums[1], sums[2])
 
     def test_a_variable_follows_its_own_optimizer(self):
         step = _step(_Sum(optimizer=tf_keras.optimizers.SGD(0.01)))
