@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -85,11 +86,23 @@ def save(
     step: int | None,
     now_secs: float | None,
     since_step: int | None = None,
+    follows: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Writes a checkpoint; see `EmbeddingStore.save`."""
+    """Writes a checkpoint; see `EmbeddingStore.save`.
+
+    Args:
+      directory: See there.
+      shards: Group name -> shards.
+      step: See there.
+      now_secs: See there.
+      since_step: See there.
+      follows: Ids of the checkpoints on top of which what changed may be restored.
+    """
     _make_directory(directory)
     manifest: dict[str, Any] = {
         "format": checkpoint_files.FORMAT,
+        "id": uuid.uuid4().hex,
+        "follows": None if since_step is None else list(follows),
         "since_step": since_step,
         "step": step,
         "secs": int(time.time() if now_secs is None else now_secs),

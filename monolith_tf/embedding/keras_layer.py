@@ -46,6 +46,10 @@ class Embedding(tf_keras.layers.Layer):
     a custom loop adds `sum(model.losses)` to the loss for that, as `fit` does. A layer
     that is not `trainable` neither learns nor makes rows.
 
+    Under other optimizers a row whose gradient is not finite stays as it is in a step.
+    `dropped_gradients` counts those, and the log warns of them when rows are saved,
+    counted or read by `get_rows` or `get_weights`.
+
     It runs in one process and on the CPU, without `jit_compile` and distribution
     strategies. Its rows in use are saved with the model: in a SavedModel, a `.keras`
     file, and by `export`, `save_weights` and `get_weights`; not in the old `.h5` form.
@@ -132,7 +136,9 @@ class Embedding(tf_keras.layers.Layer):
         )
 
     def build(self, input_shape: Any) -> None:
-        """Makes the table."""
+        """Makes the table; where there is one, it stays with its rows."""
+        if self.built:
+            return
         keras_contexts.check_strategy(self.name)
         self._rows = KeyedRows(
             re.sub(r"[^\w.-]", "_", self.name),
@@ -200,7 +206,18 @@ class Embedding(tf_keras.layers.Layer):
 
     def num_rows(self) -> int:
         """How many keys have a row."""
-        return self._rows.num_rows() if self.built else 0
+        if not self.built:
+            return 0
+        self._saved_rows.warn_of_dropped()
+        return self._rows.num_rows()
+
+    def dropped_gradients(self) -> int:
+        """How many gradients of rows were left out because they were not finite.
+
+        Counted since the layer was made, once for each row of a step. Those rows stayed
+        as they were. Steps that a loss-scaling optimizer skips are not counted.
+        """
+        return self._saved_rows.num_dropped() if self.built else 0
 
     def make_rows(self, keys: Any) -> None:
         """Makes rows for keys that have none, as a training call would.

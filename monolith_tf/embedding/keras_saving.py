@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 from tf_keras.src.engine import base_layer_utils
 
 from monolith_tf.embedding.checkpoint_files import Chunk
@@ -27,6 +28,8 @@ class SavedRows(tf.__internal__.tracking.Trackable):
     def __init__(self, name: str, rows: KeyedRows) -> None:
         self._name = name
         self._rows = rows
+        self._dropped_before = 0  # Before the last restore.
+        self._dropped_logged = 0
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Who loads a SavedModel puts its functions, which do nothing, in their place.
@@ -35,6 +38,7 @@ class SavedRows(tf.__internal__.tracking.Trackable):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Keys `[n]`, weights `[n, dim]` and optimizer state `[n, state_dim]`."""
+        self.warn_of_dropped()
         group = self._rows.group
         empty = np.zeros([0, group.dim], np.float32)
         state = np.zeros([0, group.state_dim], np.float32)
@@ -66,8 +70,26 @@ class SavedRows(tf.__internal__.tracking.Trackable):
                 "the layer the `dim` and the `optimizer` it was saved with; weights "
                 "alone are copied by `get_rows` and `set_rows`."
             )
+        self._dropped_before = self.num_dropped()
         self._rows.clear()
         self._rows.load(Chunk(keys, weights, state, {}))
+
+    def num_dropped(self) -> int:
+        """Row gradients that were not finite, so far."""
+        return self._dropped_before + self._rows.num_dropped()
+
+    def warn_of_dropped(self) -> None:
+        """Logs how many row gradients were not finite, if there are more of them."""
+        dropped = self.num_dropped()
+        if dropped > self._dropped_logged:
+            logging.warning(
+                "Embedding `%s` left out %d row gradients so far that were not finite; "
+                "their rows stayed as they were. Look for NaN or infinity in the loss, "
+                "the labels and the inputs, or lower the learning rate.",
+                self._name,
+                dropped,
+            )
+            self._dropped_logged = dropped
 
     def _serialize_to_tensors(self) -> dict[str, Tensor]:
         # What is asked for in a graph is the function by which a server would restore

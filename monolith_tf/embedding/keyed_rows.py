@@ -13,6 +13,7 @@ from monolith_tf.embedding.placement import HOST
 from monolith_tf.embedding.pulled import PulledShard
 from monolith_tf.embedding.row_blocks import MAX_ROWS
 from monolith_tf.embedding.shard import Shard
+from monolith_tf.embedding.shard_rows import COUNTERS
 from monolith_tf.embedding.shard_rows import Clock
 from monolith_tf.embedding.spec import SliceSpec
 from monolith_tf.embedding.spec import TableSpec
@@ -104,6 +105,10 @@ class KeyedRows:
     def num_rows(self) -> int:
         """How many keys have a row."""
         return int(self._shard.next_row) - 1
+
+    def num_dropped(self) -> int:
+        """Row gradients that were not finite, since the rows were last cleared."""
+        return int(self._shard.counters[0, COUNTERS.index("dropped")])
 
     def changes(self) -> tuple[int, int]:
         """Numbers that change whenever a row does."""

@@ -10,6 +10,8 @@ from monolith_tf.embedding.checkpoint_files import Chunk
 from monolith_tf.embedding.layout import Group
 from monolith_tf.embedding.saved_tables import SavedTables
 
+_IDS_SHOWN = 3
+
 
 class Restoring:
     """Reads a checkpoint, and deltas on top of it, as rows of groups.
@@ -64,6 +66,7 @@ class Restoring:
                     f"{delta.directory!r}, of since_step={since_step}, after "
                     f"{before.directory!r}, of step={step}."
                 )
+            _check_follows(before, delta)
 
     def verify(self) -> None:
         """Compares all files with their checksums.
@@ -90,6 +93,21 @@ class Restoring:
                 if len(chunk.ids):
                     yield group, chunk
             settled = {k: np.unique(np.concatenate(ids)) for k, ids in told.items()}
+
+
+def _check_follows(before: SavedTables, delta: SavedTables) -> None:
+    """Refuses what changed since another checkpoint, of another run for instance."""
+    found, follows = before.manifest.get("id"), delta.manifest.get("follows")
+    if found is None or follows is None:
+        return  # Written before there were ids.
+    if found not in follows:
+        wanted = ", ".join(follows[-_IDS_SHOWN:]) or "none that has an id"
+        raise ValueError(
+            "`deltas` must be of the run that wrote, or was restored from, what they "
+            f"follow. Received: {delta.directory!r}, which follows the checkpoint "
+            f"{wanted}, after {before.directory!r}, which is {found}. Give the "
+            "directories of one run."
+        )
 
 
 def _is_in(ids: np.ndarray, ordered: np.ndarray) -> np.ndarray:

@@ -39,7 +39,8 @@ class SharedEmbedding(tf_keras.layers.Layer):
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
     Input shape: feature -> integers or strings, `[batch]`, `[batch, length]`, or ragged
-    or sparse.
+    or sparse. Sparse keys are `[batch, length]`: those of an example are taken in the
+    order of their columns, however the tensor holds them, and gaps are closed.
 
     Output shape: feature -> `[batch, output_dim]`; without combiner the keys' shape and
     `output_dim` behind it, ragged where they are and there is no `max_len`.
@@ -236,7 +237,7 @@ class SharedEmbedding(tf_keras.layers.Layer):
     def _padding(self, values: Any) -> tuple[Any, Any]:
         """Values as a tensor, ragged if they were sparse; and which are padding."""
         if isinstance(values, tf.SparseTensor):
-            values = tf.RaggedTensor.from_sparse(values)
+            values = _ragged(values)
         elif not isinstance(values, tf.RaggedTensor):
             values = tf.convert_to_tensor(values)
         return values, tf.equal(values, tf.zeros([], values.dtype))
@@ -270,6 +271,20 @@ class SharedEmbedding(tf_keras.layers.Layer):
         else:
             mask = self._cut(name, tf.ones_like(is_padding, tf.bool))
         return mask.to_tensor(shape=[None, feature.max_len]) if is_padded else mask
+
+
+def _ragged(sparse: tf.SparseTensor) -> RaggedTensor:
+    """The values of each row in the order of their columns, without the gaps."""
+    if sparse.shape.rank not in (2, None):
+        raise ValueError(
+            "Sparse keys must have shape [batch, length]. "
+            f"Received: shape={sparse.shape}."
+        )
+    ordered = tf.sparse.reorder(sparse)
+    num_rows = tf.ensure_shape(ordered.dense_shape, [2])[0]
+    return tf.RaggedTensor.from_value_rowids(
+        ordered.values, ordered.indices[:, 0], num_rows, validate=False
+    )
 
 
 def _flat(keys: Tensor | RaggedTensor) -> Tensor:

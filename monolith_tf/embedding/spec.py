@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 import typing
+from collections.abc import Mapping
 from typing import Any
 from typing import ClassVar
 from typing import Literal
@@ -282,5 +283,15 @@ def _check_spec(argument: str, value: Any, kinds: Any) -> None:
             f"`{argument}` must be a spec, such as "
             f"`{typing.get_args(union)[0].__name__}()`. "
             f"Received: {argument}={value!r}. To name one, call "
-            f"`{_FACTORIES[argument]}({value!r})`."
+            f"`{_FACTORIES[argument]}({_named(value)})`."
         )
+
+
+def _named(value: Any) -> str:
+    """The arguments of a factory that makes the spec that was meant."""
+    if isinstance(value, str):
+        return repr(value)
+    if not isinstance(value, Mapping) or "name" not in value:
+        return "name, ..."
+    fields = {key: part for key, part in value.items() if key != "name"}
+    return ", ".join([repr(value["name"]), *(f"{k}={v!r}" for k, v in fields.items())])

@@ -80,6 +80,8 @@ class EmbeddingStore(step_store.StepStore):
             track_updates=track_updates,
         )
         self._tracked_since = 0
+        # Step and id of what was saved and restored, which later changes may follow.
+        self._saved: list[tuple[int, str]] = []
 
     def maintain(
         self, step: int | None = None, now_secs: float | None = None
@@ -136,7 +138,8 @@ class EmbeddingStore(step_store.StepStore):
           step: The global step.
           now_secs: Seconds since 1970; now when not given.
           since_step: Writes only what changed since the checkpoint of this step, to be
-            restored on top of it. The store must track updates.
+            restored on top of it, or of another of this step or later that this store
+            wrote or was restored from. The store must track updates.
 
         Returns:
           The manifest.
@@ -147,9 +150,16 @@ class EmbeddingStore(step_store.StepStore):
         """
         if since_step is not None:
             self._check_tracked(since_step)
-        return checkpoint.save(
-            directory, self._shards, step=step, now_secs=now_secs, since_step=since_step
+        manifest = checkpoint.save(
+            directory,
+            self._shards,
+            step=step,
+            now_secs=now_secs,
+            since_step=since_step,
+            follows=[id_ for at, id_ in self._saved if at >= (since_step or 0)],
         )
+        self._note(step, manifest["id"])
+        return manifest
 
     def restore(
         self,
@@ -174,9 +184,10 @@ class EmbeddingStore(step_store.StepStore):
             restored from another one for instance.
 
         Raises:
-          ValueError: If the checkpoint is damaged or does not fit the tables; nothing
-            has changed then. Where a file changes while it is read, the store is empty
-            then; with `keep_others` it may hold rows of the checkpoint.
+          ValueError: If the checkpoint is damaged or does not fit the tables, or a
+            delta does not follow what it is laid on; nothing has changed then. Where a
+            file changes while it is read, the store is empty then; with `keep_others`
+            it may hold rows of the checkpoint.
         """
         restoring = Restoring(
             directory,
@@ -188,6 +199,9 @@ class EmbeddingStore(step_store.StepStore):
         )
         report = checkpoint.restore(restoring, self._shards, keep_others=keep_others)
         self._tracked_since = report.step or 0
+        if not keep_others:
+            self._saved = []
+        self._note(report.step, restoring.newest.manifest.get("id"))
         return report
 
     def touched(self, since_step: int) -> Iterator[tuple[layout.Group, Chunk]]:
@@ -229,6 +243,7 @@ class EmbeddingStore(step_store.StepStore):
                 entry for entry in shard.removed if entry[0] >= before_step
             ]
         self._tracked_since = max(self._tracked_since, before_step)
+        self._saved = [entry for entry in self._saved if entry[0] >= before_step]
 
     def rows(self) -> Iterator[RowChunk]:
         """Ids and weights of all rows in use, chunk by chunk."""
@@ -242,6 +257,10 @@ class EmbeddingStore(step_store.StepStore):
         frozen = FrozenStore(self.tables, self.columns)
         frozen.fill(self.rows())
         return frozen
+
+    def _note(self, step: int | None, id_: str | None) -> None:
+        if step is not None and id_ is not None:
+            self._saved.append((step, id_))
 
     def _check_tracked(self, since_step: int) -> None:
         if not self.groups[0].tracks_updates:

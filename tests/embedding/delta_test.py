@@ -6,6 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from monolith_tf import testing
+from monolith_tf.embedding import checkpoint_files
+from monolith_tf.embedding import sealed
 from monolith_tf.embedding.frozen import frozen_store
 from monolith_tf.embedding.placement import Placement
 from monolith_tf.embedding.spec import ColumnSpec
@@ -184,6 +186,84 @@ class DeltaTest(testing.TestCase):
             store.restore(late)
         with self.assertRaisesRegex(ValueError, "since_step=8, after .*step=5"):
             store.restore(full, deltas=[later])
+
+    def test_a_delta_of_another_run_is_refused(self):
+        one, other = _store(), _store()
+        for store, name in ((one, "one"), (other, "other")):
+            _train(store, 0)
+            store.save(self.path(name), step=1)
+            _train(store, 1, values=[1, 1] if store is one else [2, 2])
+        delta = other.save(self.path("delta"), step=2, since_step=1)
+        first = checkpoint_files.read_manifest(self.path("one"))
+        before = _read(one)
+        message = f"delta', which follows .*{delta['follows'][0]}, .*{first['id']}"
+        with self.assertRaisesRegex(ValueError, message):
+            one.restore(self.path("one"), deltas=[self.path("delta")])
+        with self.assertRaisesRegex(ValueError, message):
+            frozen_store(
+                _TABLES, _COLUMNS, self.path("one"), deltas=[self.path("delta")]
+            )
+        self.assertAllEqual(_read(one)["b"], before["b"])
+        one.restore(self.path("other"), deltas=[self.path("delta")])
+        self.assert_same(one, other)
+
+    def test_a_run_that_was_restored_goes_on_with_its_chain(self):
+        store, other, last = _store(), _store(2), _store()
+        _train(store, 0)
+        store.save(self.path("full"), step=1)
+        _train(store, 1)
+        store.save(self.path("first"), step=2, since_step=1)
+        other.restore(self.path("full"), deltas=[self.path("first")])
+        _train(other, 2)
+        other.save(self.path("second"), step=3, since_step=2)
+        chain = [self.path("first"), self.path("second")]
+        last.restore(self.path("full"), deltas=chain)
+        self.assert_same(last, other)
+        # What the first run did after it was left is not part of that.
+        _train(store, 2)
+        store.save(self.path("late"), step=3, since_step=2)
+        _train(other, 3)
+        other.save(self.path("third"), step=4, since_step=3)
+        with self.assertRaisesRegex(ValueError, "must be of the run"):
+            last.restore(
+                self.path("full"),
+                deltas=[self.path("first"), self.path("late"), self.path("third")],
+            )
+
+    def test_a_delta_may_follow_any_later_checkpoint_of_its_run(self):
+        store, other = _store(), _store()
+        for step in range(3):
+            _train(store, step)
+            store.save(self.path(str(step + 1)), step=step + 1)
+        _train(store, 3)
+        store.save(self.path("delta"), step=4, since_step=2)
+        for full in ("2", "3"):
+            other.restore(self.path(full), deltas=[self.path("delta")])
+            self.assert_same(other, store)
+
+    def test_checkpoints_without_ids_restore_as_before(self):
+        store, other = _store(), _store()
+        _train(store, 0)
+        store.save(self.path("full"), step=1)
+        _without_id(self.path("full"))
+        other.restore(self.path("full"))
+        _train(other, 1)
+        other.save(self.path("delta"), step=2, since_step=1)
+        store.restore(self.path("full"), deltas=[self.path("delta")])
+        self.assert_same(store, other)
+        _without_id(self.path("delta"))
+        store.save(self.path("new"), step=1)
+        store.restore(self.path("new"), deltas=[self.path("delta")])
+        self.assert_same(store, other)
+
+
+def _without_id(directory):
+    """Makes a manifest what it was before checkpoints had ids."""
+    path = os.path.join(directory, checkpoint_files.MANIFEST)
+    manifest, _ = sealed.unseal(path)
+    del manifest["id"], manifest["follows"]
+    os.remove(path)
+    checkpoint_files.write_manifest(directory, manifest)
 
 
 def _read_one(store, value):

@@ -160,6 +160,13 @@ class EmbeddingTest(testing.TestCase):
         self.assertEqual(table.num_rows(), 64)
         self.assertAllEqual(table.get_rows()[0], np.sort(keys.ravel()))
 
+    def test_a_second_build_keeps_the_rows(self):
+        table = mt.embedding.Embedding(2)
+        table.set_rows([7], [[1, 2]])
+        table.build([None])
+        self.assertAllEqual(table(tf.constant([7])), [[1, 2]])
+        self.assertLen(table.trainable_variables, 1)
+
     def test_inference_makes_no_rows(self):
         table = mt.embedding.Embedding(2)
         model = _sequential(table)
@@ -252,9 +259,60 @@ class EmbeddingTest(testing.TestCase):
         weights = model.layers[-1].get_weights()
         self._fit(model, scale=1e30)
         self.assertAllEqual(table.get_rows()[1], self.start)
+        self.assertEqual(table.dropped_gradients(), 0)
         self.assertAllEqual(model.layers[-1].get_weights()[0], weights[0])
         self.assertEqual(model.optimizer.loss_scale, 2.0**15 / 2**4)
         self.assertTrue(np.isfinite(table.trainable_weights[0].numpy()))
+
+    def test_counts_and_warns_of_row_gradients_that_are_not_finite(self):
+        table = mt.embedding.Embedding(2, name="t", optimizer=_SGD)
+        self.assertEqual(table.dropped_gradients(), 0)
+        table.set_rows([1, 2, 3], np.ones([3, 2]))
+        weights = table.get_weights()
+
+        @tf.function
+        def step(factors):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(table([1, 2, 3], training=True) * factors)
+            tape.gradient(loss, table.trainable_variables)
+
+        step([[1.0, 1.0], [np.nan, 1.0], [1.0, np.inf]])
+        self.assertEqual(table.dropped_gradients(), 2)
+        path = self.get_temp_dir() + "/rows"
+        checkpoint = tf.train.Checkpoint(table=table)
+        reads = (
+            table.num_rows,
+            table.get_rows,
+            table.get_weights,
+            lambda: checkpoint.write(path),
+            lambda: tf_keras.Sequential([table]).save_weights(path + ".weights.h5"),
+        )
+        for number, read in enumerate(reads):
+            with self.assertLogs("absl", "WARNING") as logs:
+                read()
+            (line,) = logs.output
+            self.assertIn(f"`t` left out {2 + number} row gradients", line)
+            with self.assertNoLogs("absl", "WARNING"):
+                read()
+            step([[0.0, 0.0], [0.0, 0.0], [0.0, np.nan]])
+        self.assertAllClose(table.get_rows()[1], [[0.9, 0.9], [1, 1], [1, 1]])
+        table.set_weights(weights)
+        self.assertAllEqual(table.get_rows()[1], np.ones([3, 2]))
+        self.assertEqual(table.dropped_gradients(), 7)
+
+    def test_counts_what_fit_drops(self):
+        table = self._table()
+        self.labels[3] = np.nan
+        self._fit(_functional(table))
+        first, second = (
+            np.unique(np.concatenate([x[part].ravel() for x in self.inputs]))
+            for part in (slice(0, 16), slice(16, 32))
+        )
+        of_example = np.unique(np.concatenate([x[3] for x in self.inputs]))
+        # After the first step the weights of the dense layer are not finite.
+        expected = len(of_example) + len(second) + len(first) + len(second)
+        self.assertEqual(table.dropped_gradients(), expected)
+        self.assertTrue(np.isfinite(table.get_rows()[1]).all())
 
     def test_a_custom_loop_in_half_precision_needs_the_layers_losses(self):
         tf_keras.mixed_precision.set_global_policy("mixed_float16")

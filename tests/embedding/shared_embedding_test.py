@@ -57,6 +57,16 @@ def _model(layer):
     return model
 
 
+class _Subclassed(tf_keras.Model):
+    def __init__(self, **table):
+        super().__init__()
+        features = {"target": "item", "clicked": {"table": "item", "combiner": "sum"}}
+        self.table = SharedEmbedding([_ITEM | table], features, seed=1)
+
+    def call(self, inputs):
+        return self.table(inputs)
+
+
 class SharedEmbeddingTest(testing.TestCase):
     def test_standard_behaviour(self):
         inputs = {
@@ -130,6 +140,39 @@ class SharedEmbeddingTest(testing.TestCase):
         )
 
     @parameterized.product(
+        how=["eager", "functional", "function"], is_numbered=[True, False]
+    )
+    def test_rows_set_before_the_first_call_stay(self, how, is_numbered):
+        layer = SharedEmbedding(
+            [_ITEM | ({"input_dim": 10} if is_numbered else {})], {"x": "item"}
+        )
+        layer.embeddings["item"].set_rows(range(10), _START)
+        keys = tf.constant([7, 0], tf.int64)
+        if how == "functional":
+            inputs = {"x": tf_keras.Input([], dtype="int64", name="x")}
+            model = tf_keras.Model(inputs, layer(inputs))
+        else:
+            model = tf.function(layer) if how == "function" else layer
+        self.assertAllEqual(model({"x": keys})["x"], _START[[7, 0]])
+        self.assertEqual(layer.embeddings["item"].num_rows(), 10)
+        layer.build(None)
+        self.assertEqual(layer.embeddings["item"].num_rows(), 10)
+
+    @parameterized.product(form=[".weights.h5", ""], in_graph=[True, False])
+    def test_weights_loaded_before_the_first_call_stay(self, form, in_graph):
+        inputs = {"target": tf.constant([2, 4]), "clicked": tf.constant([[1], [0]])}
+        saved, loaded = _Subclassed(), _Subclassed(input_dim=12)
+        saved.table.embeddings["item"].set_rows(range(10), _START)
+        saved(inputs)
+        path = self.get_temp_dir() + "/weights" + form
+        saved.save_weights(path)
+        loaded.load_weights(path)
+        rows = (tf.function(loaded) if in_graph else loaded)(inputs)
+        self.assertAllEqual(rows["target"], _START[[2, 4]])
+        self.assertAllEqual(rows["clicked"], _START[[1, 0]])
+        self.assertEqual(loaded.table.embeddings["item"].num_rows(), 12)
+
+    @parameterized.product(
         combiner=("sum", "mean", "sqrtn", "max"),
         mask_zero=(False, True),
         form=("dense", "ragged", "sparse"),
@@ -149,6 +192,31 @@ class SharedEmbeddingTest(testing.TestCase):
         expected = [_combine(_START[x[:max_len]], combiner) for x in lists]
         self.assertAllClose(layer({"x": keys})["x"], expected)
         self.assertIsNone(layer.compute_mask({"x": keys})["x"])
+
+    @parameterized.parameters(False, True)
+    def test_sparse_keys_in_any_order_and_with_gaps(self, in_graph):
+        features = {
+            "sum": {"table": "item", "combiner": "sum"},
+            "first": {"table": "item", "combiner": "sum", "max_len": 1},
+            "all": "item",
+            "padded": {"table": "item", "max_len": 3},
+        }
+        layer = _layer(features)
+        # Row 0 holds 6 and 7, row 1 nothing, row 2 holds 5, 8 and 9.
+        places = [[2, 4], [0, 3], [2, 1], [0, 0], [2, 3]]
+        keys = tf.SparseTensor(places, tf.constant([9, 7, 5, 6, 8], tf.int64), [3, 6])
+        inputs = dict.fromkeys(features, keys)
+        rows = (tf.function(layer) if in_graph else layer)(inputs)
+        self.assertAllClose(
+            rows["sum"],
+            [_START[[6, 7]].sum(0), np.zeros(3), _START[[5, 8, 9]].sum(0)],
+        )
+        self.assertAllClose(rows["first"], [_START[6], np.zeros(3), _START[5]])
+        self.assertAllClose(rows["all"].flat_values, _START[[6, 7, 5, 8, 9]])
+        self.assertAllEqual(rows["all"].row_lengths(), [2, 0, 3])
+        self.assertAllClose(rows["padded"][2], _START[[5, 8, 9]])
+        mask = layer.compute_mask(inputs)["padded"]
+        self.assertAllEqual(mask, [[1, 1, 0], [0, 0, 0], [1, 1, 1]])
 
     def test_combines_single_keys(self):
         layer = _layer({"x": {"table": "item", "combiner": "sum"}}, mask_zero=True)
@@ -217,6 +285,11 @@ class SharedEmbeddingTest(testing.TestCase):
     def test_rejects(self, tables, features, message):
         with self.assertRaisesRegex(ValueError, message):
             SharedEmbedding(tables, features)
+
+    def test_rejects_sparse_keys_that_are_no_matrix(self):
+        layer = _layer({"x": {"table": "item", "combiner": "sum"}})
+        with self.assertRaisesRegex(ValueError, r"\[batch, length\].*shape=\(2,\)"):
+            layer({"x": tf.SparseTensor([[0]], [1], [2])})
 
     def test_rejects_inputs(self):
         layer = _layer({"x": {"table": "item", "combiner": "sum"}})

@@ -1,6 +1,7 @@
 """Tests of tables and columns as data."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 
@@ -112,10 +113,27 @@ class TableSpecTest(testing.TestCase):
     @parameterized.parameters(
         ("optimizer", "sgd", r"`SgdSpec\(\)`\. .*'sgd'.*row_optimizer\('sgd'\)"),
         ("initializer", "zeros", r"`ZerosSpec\(\)`\. .*initializer\('zeros'\)"),
+        ("initializer", 0.1, r"initializer=0\.1\. .*initializer\(name, \.\.\.\)`"),
     )
     def test_python_says_how_to_name_a_spec(self, argument, value, message):
         with self.assertRaisesRegex(TypeError, message):
             spec.TableSpec(name="t", dim=1, **{argument: value})
+
+    @parameterized.parameters(
+        ("initializer", {"name": "constant", "value": 1.0}),
+        ("optimizer", {"learning_rate": 0.5, "name": "sgd"}),
+    )
+    def test_what_the_error_of_a_mapping_advises_works(self, argument, value):
+        with self.assertRaises(TypeError) as caught:
+            spec.TableSpec(name="t", dim=1, **{argument: value})
+        (advice,) = re.findall(r"call `(.*)`\.$", str(caught.exception))
+        modules = {
+            "initializer_spec": initializer_spec,
+            "optimizer_spec": optimizer_spec,
+        }
+        made = eval(advice, modules)
+        self.assertEqual(dataclasses.asdict(made) | value, dataclasses.asdict(made))
+        spec.TableSpec(name="t", dim=1, **{argument: made})
 
     def test_specs_are_hashable_and_survive_a_round_trip(self):
         adapter = pydantic.TypeAdapter(spec.TableSpec)
