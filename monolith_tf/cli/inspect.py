@@ -8,21 +8,21 @@ import argparse
 import math
 import pathlib
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 from monolith_tf.cli import errors
+from monolith_tf.cli import exported_tables
 from monolith_tf.cli import saved_model
 from monolith_tf.cli import tables
 from monolith_tf.embedding import sealed
 from monolith_tf.export import metadata
 from monolith_tf.export.errors import ExportError
+from monolith_tf.features import id_kinds
 
 _CONFIG = "config.yaml"
 _MANIFEST = "manifest.json"
 _FLOAT_BYTES = 4
 _OPTIMIZERS = "optimizers/"
-_SLOT_SHIFT = 48
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,6 +91,18 @@ def find_checkpoint(path: pathlib.Path) -> pathlib.Path | None:
     return None
 
 
+def job_state(model_dir: str) -> dict[str, Any] | None:
+    """Returns what the newest checkpoint holds of its job; None without one to read."""
+    checkpoint = find_checkpoint(pathlib.Path(model_dir))
+    if checkpoint is None:
+        return None
+    try:
+        manifest, _ = sealed.unseal(checkpoint / _MANIFEST)
+        return {"slots": manifest["state"]["slots"], **manifest["state"]}
+    except (KeyError, OSError, TypeError, ValueError):
+        return None  # The job says what is wrong with it.
+
+
 def _verify(path: pathlib.Path, arguments: argparse.Namespace) -> None:
     """Raises an error if a file of a checkpoint is not what was written."""
     from monolith_tf.cli import quiet
@@ -111,7 +123,7 @@ def show_checkpoint(path: pathlib.Path) -> None:
     try:
         manifest, _ = sealed.unseal(path / _MANIFEST)
         step, size = manifest["step"], sum(manifest["files"].values())
-        held = _held_tables(manifest["embedding"])
+        held = _held_tables(manifest["embedding"], manifest["state"])
         variables = [
             [name, str(shape), dtype]
             for name, (shape, dtype) in sorted(manifest["variables"].items())
@@ -124,7 +136,7 @@ def show_checkpoint(path: pathlib.Path) -> None:
             f"{path / _MANIFEST} is damaged: {type(error).__name__}: {error}."
         ) from None
     sys.stdout.write(f"Checkpoint {path}\nstep: {step}\nsize: {tables.size(size)}\n\n")
-    headers = ["table", "slot", "slices", "optimizer", "ids", "size"]
+    headers = ["table", "slot", "made of", "slices", "optimizer", "ids", "size"]
     tables.show("Embedding tables", headers, held)
     tables.show("Dense variables", ["variable", "shape", "type"], variables)
     sys.stdout.write(f"Variables of dense optimizers, not listed: {num_hidden}.\n")
@@ -134,8 +146,14 @@ def show_checkpoint(path: pathlib.Path) -> None:
         tables.show("Architecture found", headers, searched)
 
 
-def _held_tables(embedding: Any) -> list[list[object]]:
-    """Returns a line for each table of an embedding checkpoint's manifest."""
+def _held_tables(embedding: Any, state: Any) -> list[list[object]]:
+    """Returns a line for each table of an embedding checkpoint's manifest.
+
+    Args:
+      embedding: The manifest.
+      state: What the checkpoint holds of the job.
+    """
+    id_types = state.get("id_types", {})
     groups = {group["name"]: group for group in embedding["groups"]}
     lines: list[list[object]] = []
     for table in embedding["tables"]:
@@ -145,7 +163,10 @@ def _held_tables(embedding: Any) -> list[list[object]]:
         optimizers = [part["optimizer"] for part in group["slices"]]
         width = sum(part["dim"] + part["state_dim"] for part in group["slices"])
         size = tables.size(num_ids * width * _FLOAT_BYTES)
-        lines.append([table["name"], table["slot"], slices, optimizers, num_ids, size])
+        name, made_of = table["name"], None
+        if name in id_types:
+            made_of = id_kinds.words(id_types[name], id_kinds.kept(state, name))
+        lines.append([name, table["slot"], made_of, slices, optimizers, num_ids, size])
     return lines
 
 
@@ -213,23 +234,19 @@ def show_saved_model(path: pathlib.Path) -> None:
         try:
             described = metadata.read(path)["tables"]
         except ExportError:
-            described = {}
-        names = {table["slot"]: name for name, table in described.items()}
-        _show_stored(tf.train.load_checkpoint(str(prefix)), names)
+            described = None
+        reader = tf.train.load_checkpoint(str(prefix))
+        if described is None:
+            exported_tables.show_indices(reader)
+        else:
+            exported_tables.show(described, reader)
+        _show_stored(reader)
 
 
-def _show_stored(reader: Any, names: Mapping[int, str]) -> None:
-    """Prints the tensors of a SavedModel, and how many ids each table has.
-
-    Args:
-      reader: Of its variables.
-      names: Slot -> table.
-    """
-    import numpy as np
-
+def _show_stored(reader: Any) -> None:
+    """Prints the tensors of a SavedModel."""
     dtypes = reader.get_variable_to_dtype_map()
     stored: list[list[object]] = []
-    ids: dict[int, int] = {}
     for name, shape in sorted(reader.get_variable_to_shape_map().items()):
         if name.startswith("_CHECKPOINTABLE"):
             continue
@@ -237,15 +254,6 @@ def _show_stored(reader: Any, names: Mapping[int, str]) -> None:
         short = name.replace("/.ATTRIBUTES/VARIABLE_VALUE", "")
         short = short.replace("/.ATTRIBUTES/", "/")
         stored.append([short, str(shape), dtypes[name].name, tables.size(size)])
-        if name.endswith("/table-keys") and dtypes[name].name == "int64":
-            slots, counts = np.unique(
-                reader.get_tensor(name) >> _SLOT_SHIFT, return_counts=True
-            )
-            for slot, count in zip(slots.tolist(), counts.tolist(), strict=True):
-                ids[slot] = ids.get(slot, 0) + count
-    if ids:
-        rows = [[names.get(slot), slot, ids[slot]] for slot in sorted(ids)]
-        tables.show("Embedding tables", ["table", "slot", "ids"], rows)
     tables.show("Stored tensors", ["tensor", "shape", "type", "size"], stored)
 
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from monolith_tf.cli import inspect
 from monolith_tf.cli import tables
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def show(config: "schema.ExperimentConfig") -> None:
     """Prints features, tables, and what they take."""
     from monolith_tf.config import data_checks
 
-    kinds = data_checks.id_kinds(config)
+    # A job goes on with what its checkpoint says of large integers.
+    kinds = data_checks.id_kinds(config, inspect.job_state(config.model_dir))
     rows = []
     unlimited = False
     for place in placements(config):

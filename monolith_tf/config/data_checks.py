@@ -4,6 +4,7 @@ import glob
 import os
 from collections.abc import Iterator
 from collections.abc import Mapping
+from typing import Any
 from typing import TypeAlias
 
 from monolith_tf import data
@@ -14,6 +15,7 @@ from monolith_tf.data import arrow
 from monolith_tf.data import formats
 from monolith_tf.data.spec import Split
 from monolith_tf.features import columns
+from monolith_tf.features import id_kinds as kinds
 from monolith_tf.models import spec as models
 
 Complaints: TypeAlias = Iterator[tuple[errors.Path, str]]
@@ -105,22 +107,27 @@ def column_types(
         return None
 
 
-def id_kinds(config: schema.ExperimentConfig) -> dict[str, str]:
-    """Returns table -> words for its ids; empty where `column_types` is None."""
+def id_kinds(
+    config: schema.ExperimentConfig,
+    state: Mapping[str, Any] | None = None,
+) -> dict[str, str | None]:
+    """Returns table -> words for its ids; empty where `column_types` is None.
+
+    Args:
+      config: The config.
+      state: What the checkpoint that the job goes on from holds of it, if there is one.
+        What that says of large integers stays.
+    """
     found = column_types(config)
     if found is None:
         return {}
-    large = {
-        table.name: table.large_integers for table in schema.resolved_tables(config)
-    }
-    nouns = {
-        "exact": "all of 64 bits",
-        "hash": "hashed from 2^48 on",
-        None: "below 2^48",
-    }
+    large = {}
+    for table in schema.resolved_tables(config):
+        kept = None if state is None else kinds.kept(state, table.name)
+        large[table.name] = kept or table.large_integers
     return {
-        table: "strings" if kind == "string" else f"integers, {nouns[large[table]]}"
-        for table, kind in columns.id_types(config.features, found).items()
+        table: kinds.words(id_type, large[table])
+        for table, id_type in columns.id_types(config.features, found).items()
     }
 
 

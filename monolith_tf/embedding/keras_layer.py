@@ -3,6 +3,7 @@
 import dataclasses
 import random
 import re
+import threading
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +25,9 @@ from monolith_tf.embedding.spec import DEFAULT_SLICE
 from monolith_tf.embedding.spec import SliceSpec
 from monolith_tf.types import RaggedTensor
 from monolith_tf.types import Tensor
+
+# Of all layers: a lock of each layer could not be copied with it.
+_BUILDING = threading.RLock()
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
@@ -137,8 +141,11 @@ class Embedding(tf_keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         """Makes the table; where there is one, it stays with its rows."""
-        if self.built:
-            return
+        with _BUILDING:  # The first calls of several threads share one table.
+            if not self.built:
+                self._build(input_shape)
+
+    def _build(self, input_shape: Any) -> None:
         keras_contexts.check_strategy(self.name)
         self._rows = KeyedRows(
             re.sub(r"[^\w.-]", "_", self.name),

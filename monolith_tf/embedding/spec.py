@@ -103,7 +103,9 @@ class TableSpec:
       admit_after: Occurrences of an id in training before it gets a row, at least 1.
       admission: How occurrences are counted: "exact" (memory grows with the ids),
         "sketch" (bounded memory, may admit early), or "probabilistic" (no memory, a
-        chance of `1 / admit_after` at each occurrence).
+        chance of `1 / admit_after` at each occurrence). A shard's sketch holds its own
+        ids. After a restore to another number of shards it may hold those of all, and
+        then admits as many early as one sketch of all ids does.
       expire_after_days: Days after its last update when a row is dropped.
       expire_after_steps: Steps after its last update when a row is dropped.
       max_expired_share: Largest share of the rows that may expire by days at once,

@@ -156,10 +156,6 @@ class StepStore(tf.Module):
                     "`gradients` those of its rows. "
                     f"Received: gradients of {name!r}; pulled {list(pulled.shards)}."
                 )
-            if isinstance(gradient, tf.IndexedSlices):
-                num_rows = tf.shape(pulled.rows[name])[0]
-                places = tf.cast(gradient.indices, tf.int32)
-                gradient = expansion.sum_by_row(gradient.values, places, num_rows)
             gradient = _checked(name, gradient, pulled.rows[name])
             parts = zip(self._shards[name], pulled.shards[name], strict=True)
             for shard, part in parts:
@@ -243,22 +239,47 @@ class StepStore(tf.Module):
         return tf.dynamic_stitch([part.places for part in found], rows), tuple(found)
 
 
-def _checked(name: str, gradient: Tensor, rows: Tensor) -> Tensor:
+def _checked(name: str, gradient: Any, rows: Tensor) -> Tensor:
     """The gradient of a group's rows, if it has their shape."""
-    gradient = tf.convert_to_tensor(gradient)
-    if not gradient.shape.is_compatible_with(rows.shape):
-        raise ValueError(
-            f"The gradient of {name!r} must have the shape of its rows, {rows.shape}. "
-            f"Received: shape={gradient.shape}."
-        )
-    shape = tf.shape(gradient)
-    message = f"The gradient of {name!r} must have a row for each row pulled. Received:"
+    if not isinstance(gradient, tf.IndexedSlices):
+        return _of_shape(name, gradient, rows.shape, tf.shape(rows))
+    places, num_rows = gradient.indices, tf.shape(rows)[0]
+    shape = tf.stack([tf.size(places), rows.shape[1]])
+    values = _of_shape(name, gradient.values, [None, rows.shape[1]], shape)
+    message = f"The gradient of {name!r} must have indices of rows pulled, which are"
+    first, last = tf.reduce_min(places), tf.reduce_max(places)
     check = tf.raw_ops.Assert(
-        condition=tf.equal(shape[0], tf.shape(rows)[0]),
-        data=[message, shape, tf.shape(rows)],
+        condition=(first >= 0) & (last < tf.cast(num_rows, places.dtype)),
+        data=[
+            message,
+            num_rows,
+            "in number. Received: indices from",
+            first,
+            "to",
+            last,
+        ],
     )
     with tf.control_dependencies([] if check is None else [check]):
-        return tf.identity(gradient)
+        places = tf.cast(places, tf.int32)
+    return expansion.sum_by_row(values, places, num_rows)
+
+
+def _of_shape(name: str, gradient: Any, static: Any, shape: Tensor) -> Tensor:
+    """The gradient of a group, if it has a shape, of which `static` is known."""
+    gradient = tf.convert_to_tensor(gradient)
+    if not gradient.shape.is_compatible_with(static):
+        raise ValueError(
+            f"The gradient of {name!r} must have the shape of its rows, "
+            f"{tf.TensorShape(static)}. Received: shape={gradient.shape}."
+        )
+    given = tf.shape(gradient)
+    is_equal = tf.reduce_all(tf.equal(given[:2], shape)) & tf.equal(tf.size(given), 2)
+    message = f"The gradient of {name!r} must have a row for each row pulled. Received:"
+    check = tf.raw_ops.Assert(condition=is_equal, data=[message, given, shape])
+    with tf.control_dependencies([] if check is None else [check]):
+        gradient = tf.identity(gradient)
+    gradient.set_shape(static)
+    return gradient
 
 
 def _clock(group: layout.Group, step: Tensor | None, secs: Any) -> Clock:

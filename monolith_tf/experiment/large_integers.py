@@ -17,6 +17,7 @@ from monolith_tf.data import source as source_lib
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.features import columns as columns_lib
 from monolith_tf.features import encode
+from monolith_tf.features import id_kinds
 from monolith_tf.features.strings import StringCodes
 from monolith_tf.training import checkpoint as checkpoint_lib
 
@@ -63,7 +64,9 @@ def settle(
     for table in tables:
         if id_types.get(table.name) != "int":
             continue
-        before = _before(checkpoint, table.name)
+        before = None
+        if checkpoint is not None:
+            before = id_kinds.kept(checkpoint.manifest["state"], table.name)
         given = table.large_integers
         if before is not None and given not in (None, before):
             hashes = (
@@ -82,6 +85,12 @@ def settle(
                 "Table `%s` hashes integers outside of [0, 2^48) to 48 bits, as it did "
                 "before: two of them may share a row. To have none do so, set "
                 "`large_integers: exact` and train in another `model_dir`.",
+                table.name,
+            )
+        if before == "exact" and given is None:
+            logging.info(
+                "Table `%s` keeps `large_integers: exact` of its checkpoint, which the "
+                "config does not say: all 64 bits of integers count.",
                 table.name,
             )
     return settled
@@ -118,21 +127,6 @@ def explain(
 def is_cause(error: tf.errors.OpError) -> bool:
     """Returns whether a step failed for such an integer."""
     return encode.LARGE_INTEGER in str(error)
-
-
-def _before(
-    checkpoint: checkpoint_lib.Checkpoint | None, table: str
-) -> ids_lib.LargeIntegers | None:
-    """What a table does by its checkpoint."""
-    if checkpoint is None:
-        return None
-    state = checkpoint.manifest["state"]
-    if table not in state["slots"]["slots"]:
-        return None
-    if "large_integers" not in state:
-        return "hash"
-    found: ids_lib.LargeIntegers | None = state["large_integers"].get(table)
-    return found
 
 
 def _search(

@@ -26,6 +26,7 @@ from monolith_tf.export import verify
 from monolith_tf.export import versions
 from monolith_tf.export import warmup
 from monolith_tf.export.spec import ExportSpec
+from monolith_tf.features import columns as columns_lib
 from monolith_tf.features.columns import ColumnType
 from monolith_tf.lineage import Lineage
 from monolith_tf.models import network as network_lib
@@ -221,6 +222,14 @@ class _Export:
             },
         )
 
+    def _counts(
+        self, table: str, counted: frozen_survey.Survey | None
+    ) -> dict[str, int]:
+        if counted is None:
+            return {}
+        found = counted.tables[table]
+        return {"rows": found.rows, "dropped_rows": found.dropped}
+
     def _metadata(
         self,
         path: pathlib.Path,
@@ -231,7 +240,8 @@ class _Export:
         spec, reading = self._spec, self._origin.reading
         groups = store.groups if isinstance(store, FrozenStore) else []
         user = set(spec.user_features)
-        features = self._network.encoder.features if user else ()
+        features = self._network.encoder.features
+        id_types = columns_lib.id_types(features, self._columns)
         return {
             "job": self._origin.lineage.job,
             "lineage": self._origin.lineage.to_json(),
@@ -254,9 +264,11 @@ class _Export:
             "tables": {
                 table.name: {
                     "slot": table.slot,
+                    "id_type": id_types.get(table.name),
                     "large_integers": table.large_integers,
                     "dim": frozen.group.dim,
                     "group": number,
+                    **self._counts(table.name, counted),
                     "slices": [
                         {
                             "name": part.name,

@@ -9,7 +9,13 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from monolith_tf.models.named_tensors import NamedTensors
 from monolith_tf.types import Tensor
+
+_IF_EMPTY = {
+    "labels": "There are no labels in `Mode.PREDICT`: make losses in other modes only.",
+    "masks": "Only features with the combiner `first_n` have a mask.",
+}
 
 
 class Mode(enum.Enum):
@@ -34,6 +40,8 @@ class Inputs:
       labels: Label -> `[batch]` float32; empty in `Mode.PREDICT`.
       weights: Weight of each example, `[batch]`, or None where the config names none.
       keys: Feature -> feature ids, for losses and metrics that group by them.
+
+    A name that a mapping lacks raises a `KeyError` that lists those it has.
     """
 
     embeddings: Mapping[str, Tensor]
@@ -43,6 +51,21 @@ class Inputs:
     labels: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     weights: Tensor | None = None
     keys: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Lets a name that is missing say which ones there are."""
+        for name in ("embeddings", "masks", "dense", "labels", "keys"):
+            if_empty = _IF_EMPTY.get(name, "It is empty.")
+            named = NamedTensors(
+                getattr(self, name), what=f"inputs.{name}", if_empty=if_empty
+            )
+            object.__setattr__(self, name, named)
+        slices = {
+            feature: NamedTensors(value, what=f'inputs.slices["{feature}"]')
+            for feature, value in self.slices.items()
+        }
+        named = NamedTensors(slices, what="inputs.slices")
+        object.__setattr__(self, "slices", named)
 
     def concat(self) -> Tensor:
         """Returns all embeddings and dense features side by side, `[batch, width]`.

@@ -65,7 +65,7 @@ def test_the_newest_checkpoint_of_a_model_dir(tmp_path, capsys):
     assert "model/kernel  [3, 4]  float32" in out
     assert out.endswith("Variables of dense optimizers, not listed: 1.\n")
     printed = [" ".join(line.split()) for line in out.splitlines()]
-    assert "user 2 bias: 1, vec: 3 ftrl, adagrad 1,024 36.0 KiB" in printed
+    assert "user 2 - bias: 1, vec: 3 ftrl, adagrad 1,024 36.0 KiB" in printed
 
 
 def test_verify_names_what_is_damaged(tmp_path, capsys):

@@ -168,6 +168,42 @@ class TapeTest(testing.TestCase):
         self.assertEqual(moved, {7: 80 * 3.0, 9: 80 * 1.5})
         self.assertEqual(self.table._step, 81)
 
+    @parameterized.parameters("embedding", "shared")
+    def test_first_calls_of_several_threads_share_one_table(self, kind):
+        for _ in range(4):
+            if kind == "shared":
+                tables = [{"name": "item", "output_dim": 2, "optimizer": _SGD}]
+                tables[0]["embeddings_initializer"] = {"name": "constant", "value": 1.0}
+                layer = mt.embedding.SharedEmbedding(tables, {"id": "item"})
+                table = layer.embeddings["item"]
+            else:
+                layer = table = _table()
+            barrier, errors = threading.Barrier(4), []
+
+            def train(layer=layer, barrier=barrier, errors=errors, kind=kind):
+                try:
+                    barrier.wait()
+                    with tf.GradientTape() as tape:
+                        keys = {"id": _KEYS} if kind == "shared" else _KEYS
+                        found = layer(keys, training=True)
+                        found = found["id"] if kind == "shared" else found
+                        loss = tf.reduce_sum(found)
+                    tape.gradient(loss, layer.trainable_weights)
+                except Exception as error:
+                    errors.append(error)
+
+            threads = [threading.Thread(target=train) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            self.assertEmpty(errors)
+            keys, rows = table.get_rows()
+            self.assertEqual(keys.tolist(), [7, 9])
+            # Four steps at a rate of 1/2; key 7 is there twice.
+            self.assertAllEqual(rows, [[-3.0, -3.0], [-1.0, -1.0]])
+            self.assertLen(layer.weights, 3)  # Anchor, step, rows.
+
 
 class FloatKeysTest(testing.TestCase):
     @parameterized.parameters(

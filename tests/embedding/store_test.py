@@ -388,6 +388,54 @@ class RefusalTest(testing.TestCase):
             push(tf.ones([num_rows, 1]))
         self.assertAllEqual(_read(store, 7, 8, 9), before[:, 0])
 
+    @parameterized.parameters([(3, 1)], [(1, 2)], [(3,)], [(3, 2, 1)])
+    def test_gradients_of_another_width_are_an_error(self, shape):
+        store = _store(num_shards=2, dim=2)
+        store.lookup(_one(7, 8, 9), training=True)
+        before = _read(store, 7, 8, 9)
+        (name,) = (group.name for group in store.groups)
+
+        @tf.function(input_signature=[tf.TensorSpec(None)])
+        def push(gradient):
+            pulled = store.lookup(_one(7, 8, 9), training=True)
+            store.apply_gradients(pulled, {name: gradient}, 0)
+
+        message = f"gradient of .?'{name}.?' must have a row for each row pulled"
+        with self.assertRaisesRegex(tf.errors.InvalidArgumentError, message):
+            push(tf.ones(shape))
+        self.assertAllEqual(_read(store, 7, 8, 9), before)
+        push(tf.ones([3, 2]))
+        self.assertAllEqual(_read(store, 7, 8, 9), before - 0.5)
+
+    @parameterized.parameters(
+        (1, -1, 0, False), (16, 3, 0, True), (1, 2**32, 0, True), (16, 0, 1, True)
+    )
+    def test_sparse_gradients_of_other_rows_are_an_error(
+        self, dim, place, width, is_graph
+    ):
+        store = _store(dim=dim)
+        store.lookup(_one(7, 8, 9), training=True)
+        before = _read(store, 7, 8, 9)
+        (name,) = (group.name for group in store.groups)
+
+        def push(values, places):
+            pulled = store.lookup(_one(7, 8, 9), training=True)
+            slices = tf.IndexedSlices(values, places)
+            store.apply_gradients(pulled, {name: slices}, 0)
+
+        if is_graph:
+            signature = [tf.TensorSpec(None), tf.TensorSpec([None], tf.int64)]
+            push = tf.function(push, input_signature=signature)
+        message = f"gradient of .?'{name}.?' must have "
+        message += "" if width else "indices of rows pulled"
+        with self.assertRaisesRegex(
+            (tf.errors.InvalidArgumentError, ValueError), message
+        ):
+            push(tf.ones([2, dim + width]), tf.constant([0, place], tf.int64))
+        self.assertAllEqual(_read(store, 7, 8, 9), before)
+        push(tf.ones([2, dim]), tf.constant([2, 2], tf.int64))
+        self.assertAllEqual(_read(store, 7, 8, 9), before - np.array([0.0, 0.0, 1.0]))
+
     @parameterized.parameters(np.nan, np.inf, -np.inf)
     def test_a_gradient_that_is_not_finite_leaves_its_row_and_is_counted(self, value):
         store = _store(num_shards=2, optimizer=optimizer_spec.AdagradSpec())

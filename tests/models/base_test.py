@@ -1,5 +1,7 @@
 """Tests of the model base class."""
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 import tf_keras
@@ -150,6 +152,58 @@ class ModelTest(testing.TestCase):
 
 
 class InputsTest(testing.TestCase):
+    def test_a_name_that_is_missing_lists_those_there_are(self):
+        inputs = base.Inputs(
+            embeddings={"user": tf.ones([2, 1]), "item": tf.ones([2, 1])},
+            slices={"user": {"vec": tf.ones([2, 1])}},
+            labels={"click": tf.ones([2]), "like": tf.ones([2])},
+        )
+        for find, message in (
+            (
+                lambda: inputs.labels["clik"],
+                "`inputs.labels` has no `clik`. Did you mean `click`? It has `click`, "
+                "`like`.",
+            ),
+            (
+                lambda: inputs.embeddings["zip"],
+                "`inputs.embeddings` has no `zip`. It has `user`, `item`.",
+            ),
+            (
+                lambda: inputs.slices["user"]["vce"],
+                '`inputs.slices["user"]` has no `vce`. Did you mean `vec`? '
+                "It has `vec`.",
+            ),
+            (lambda: inputs.dense["age"], "`inputs.dense` has no `age`. It is empty."),
+            (
+                lambda: inputs.masks["item"],
+                "`inputs.masks` has no `item`. Only features with the combiner "
+                "`first_n` have a mask.",
+            ),
+        ):
+            with self.assertRaises(KeyError) as caught:
+                find()
+            self.assertEqual(str(caught.exception), message)
+        self.assertIsNone(inputs.labels.get("clik"))
+
+    def test_a_model_that_asks_for_a_missing_label(self):
+        class Wrong(base.Model):
+            def model_fn(self, inputs, mode):
+                x = tf.reduce_sum(inputs.embeddings["a"], axis=1)
+                loss = tf.reduce_mean(inputs.labels["clik"])
+                return base.EstimatorSpec(mode=mode, predictions=x, loss=loss)
+
+        def run(*args):
+            return tf.function(lambda: Wrong().run(*args), autograph=False)()
+
+        inputs = base.Inputs(
+            embeddings={"a": tf.ones([2, 1])}, labels={"click": tf.ones([2])}
+        )
+        for call in (Wrong().run, run):
+            with self.assertRaisesRegex(KeyError, "no `clik`. Did you mean `click`?"):
+                call(inputs, base.Mode.TRAIN)
+            with self.assertRaisesRegex(KeyError, "no labels in `Mode.PREDICT`"):
+                call(dataclasses.replace(inputs, labels={}), base.Mode.PREDICT)
+
     def test_concat_keeps_order_and_flattens_sequences(self):
         inputs = base.Inputs(
             embeddings={"a": tf.fill([2, 1], 1.0), "s": tf.fill([2, 3, 2], 2.0)},

@@ -1,0 +1,40 @@
+"""Mappings whose error names what they have."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+
+class UnknownNameError(KeyError):
+    """A name that a mapping lacks, with those that it has."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class NamedTensors(dict[str, Any]):
+    """A dict whose error for a missing key says what it has.
+
+    Args:
+      values: Name -> value.
+      what: What errors call it.
+      if_empty: What they say where it has nothing.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, Any] | tuple[()] = (),
+        *,
+        what: str = "",
+        if_empty: str = "It is empty.",
+    ) -> None:
+        super().__init__(values)
+        self._what = what
+        self._if_empty = if_empty
+
+    def __missing__(self, name: str) -> Any:
+        near = difflib.get_close_matches(str(name), self, n=1, cutoff=0.5)
+        hint = f" Did you mean `{near[0]}`?" if near else ""
+        has = ", ".join(f"`{known}`" for known in self)
+        has = f"It has {has}." if has else self._if_empty
+        raise UnknownNameError(f"`{self._what}` has no `{name}`.{hint} {has}")
