@@ -68,7 +68,7 @@ class ClusterLines(progress.Lines):
             estimate = self._estimate
             remaining = estimate.remaining_secs(step) if estimate else None
             return progress.train_line(step, self._total, values, remaining)
-        shown = [f"{name}: {value:.5f}" for name, value in values.items()]
+        shown = [progress.named(name, value, 5) for name, value in values.items()]
         return " | ".join([phase, f"step: {step}", *shown])
 
 

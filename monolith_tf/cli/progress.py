@@ -45,6 +45,12 @@ def duration(secs: float | None) -> str:
     return f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"
 
 
+def named(name: str, value: float, digits: int) -> str:
+    """Returns a number with its name; whole numbers have no digits after the point."""
+    is_whole = isinstance(value, int)
+    return f"{name}: {value}" if is_whole else f"{name}: {value:.{digits}f}"
+
+
 def train_line(
     step: int,
     total_steps: int | None,
@@ -55,7 +61,7 @@ def train_line(
     parts = [f"train | step: {step}"]
     for name, value in values.items():
         is_rate = name == "examples_per_sec"
-        shown = f"examples/sec: {value:.0f}" if is_rate else f"{name}: {value:.4f}"
+        shown = f"examples/sec: {value:.0f}" if is_rate else named(name, value, 4)
         parts.append(shown)
     line = " | ".join(parts)
     if total_steps:

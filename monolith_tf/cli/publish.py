@@ -96,7 +96,7 @@ def _show(outcomes: Mapping[str, Any]) -> int:
     ]
     if rows:
         titles = ["server", "version", "from step", "to step"]
-        titles += ["rows", "removed", "new ids"]
+        titles += ["rows", "removed", "new ids", "clipped"]
         tables.show("Published", titles, rows)
     for address, error in failed.items():
         reason = str(error)

@@ -2,10 +2,12 @@
 
 import pathlib
 
+from absl import logging
+
 from monolith_tf.cli import errors
 from monolith_tf.export import versions as versions_lib
 
-FILE = "saved_model.pb"
+FILE = versions_lib.FILE
 
 
 def find(path: pathlib.Path) -> pathlib.Path:
@@ -17,11 +19,15 @@ def find(path: pathlib.Path) -> pathlib.Path:
     Raises:
       UsageError: If there is no SavedModel.
     """
-    if (path / FILE).exists():
+    if versions_lib.is_model(path):
         return path
     found = _folders(path)
     if found:
-        return found[max(found)]
+        newest = max(found)
+        for number, folder in versions_lib.folders(path).items():
+            if number > newest:
+                logging.warning("%s is passed over: it has no %s.", folder, FILE)
+        return found[newest]
     if not path.exists():
         raise errors.UsageError(f"{path} does not exist.")
     raise errors.UsageError(
@@ -32,7 +38,7 @@ def find(path: pathlib.Path) -> pathlib.Path:
 
 def is_there(path: pathlib.Path) -> bool:
     """Returns whether `find` finds one."""
-    return (path / FILE).exists() or bool(_folders(path))
+    return versions_lib.is_model(path) or bool(_folders(path))
 
 
 def versions_in(path: pathlib.Path) -> list[int]:
@@ -42,6 +48,4 @@ def versions_in(path: pathlib.Path) -> list[int]:
 
 def _folders(path: pathlib.Path) -> dict[int, pathlib.Path]:
     found = versions_lib.folders(path)
-    return {
-        number: found[number] for number in found if (found[number] / FILE).exists()
-    }
+    return {n: folder for n, folder in found.items() if versions_lib.is_model(folder)}

@@ -8,12 +8,13 @@ import argparse
 import contextlib
 import signal
 import sys
-import threading
-from typing import Any
+import time
 
 from monolith_tf.cli import errors
 from monolith_tf.cli import option_types
 from monolith_tf.cli import tls
+
+_LOOK_SECS = 0.1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,15 +104,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _wait_for_signal() -> None:
     """Returns after Ctrl-C or SIGTERM."""
-    asked = threading.Event()
-
-    def stop(number: int, frame: Any) -> None:
-        del number, frame
-        asked.set()
-
-    former = signal.signal(signal.SIGTERM, stop)
+    # A handler must not take a lock that this thread may hold, as an event's.
+    asked: list[int] = []
+    former = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     try:
         with contextlib.suppress(KeyboardInterrupt):
-            asked.wait()
+            while not asked:
+                time.sleep(_LOOK_SECS)
     finally:
         signal.signal(signal.SIGTERM, former)

@@ -42,7 +42,9 @@ class ClusterSpec:
       ps: Parameter servers, which hold the embedding rows; at least 1.
       workers: Workers, which read the data and compute gradients; at least 1.
       evaluator: Whether a process of its own scores every checkpoint while training
-        goes on. Otherwise the workers score the eval split between training phases.
+        goes on, oldest first. Where it falls behind, those that
+        `trainer.keep_checkpoints` removes are not scored; its log says so.
+        Otherwise the workers score the eval split between training phases.
         With an evaluator, `trainer.eval_every_steps` and `eval_every_epochs` say when
         a checkpoint is written for it.
       mode: `exact`: updates of one parameter server's rows wait for each other.

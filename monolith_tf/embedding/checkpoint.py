@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import os
 import time
 import uuid
@@ -53,6 +54,11 @@ def _group_entry(group: Group, stamps: Sequence[str]) -> dict[str, Any]:
                 "name": table.name,
                 "slot": table.slot,
                 "large_integers": table.large_integers,
+                # None where any number can be served.
+                "largest": [
+                    part.largest_served if math.isfinite(part.largest_served) else None
+                    for part in table.row_slices()
+                ],
             }
             for table in group.tables
         ],

@@ -75,6 +75,20 @@ class FrozenGroup(tf.Module):
             0
         ]
 
+    def largest(self) -> np.ndarray:
+        """The largest number that each column holds, `[dim]`, float32."""
+        return self._by_column([spec.largest_served for spec in self._specs])
+
+    def largest_taken(self) -> np.ndarray:
+        """The largest that is one of those once it is rounded, `[dim]`, float32."""
+        half = 0.5 / _INT8_STEPS
+        return self._by_column(
+            [
+                spec.largest_served * (1 + half if spec.compressor == "int8" else 1)
+                for spec in self._specs
+            ]
+        )
+
     def write(self, numbers: Tensor, weights: Tensor) -> list[tf.Operation]:
         """Overwrites rows."""
         return [
@@ -100,7 +114,10 @@ class FrozenGroup(tf.Module):
         return slices
 
     def compress(self, weights: Tensor) -> list[Tensor]:
-        """Returns rows as they are stored, slice by slice."""
+        """Returns rows as they are stored, slice by slice.
+
+        Numbers beyond what a slice holds become the largest that it does.
+        """
         stored = []
         for part, spec, compressor in zip(
             self.group.parts, self._specs, self._compressors, strict=True
@@ -110,9 +127,20 @@ class FrozenGroup(tf.Module):
                 steps = tf.round(values / spec.int8_range * _INT8_STEPS)
                 values = tf.clip_by_value(steps, -_INT8_STEPS, _INT8_STEPS)
             elif compressor == "fp16":
+                values = tf.clip_by_value(
+                    values, -spec.largest_served, spec.largest_served
+                )
                 values = tf.bitcast(tf.cast(values, tf.float16), tf.int16)
             stored.append(tf.cast(values, _DTYPES[compressor]))
         return stored
+
+    def _by_column(self, numbers: Sequence[float]) -> np.ndarray:
+        dims = [spec.dim for spec in self._specs]
+        kept = [
+            number if compressor != "fp32" else np.inf
+            for number, compressor in zip(numbers, self._compressors, strict=True)
+        ]
+        return np.repeat(np.asarray(kept, np.float32), dims)
 
 
 def frozen_groups(

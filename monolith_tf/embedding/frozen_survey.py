@@ -27,11 +27,13 @@ class Counted(NamedTuple):
       dropped: Rows that are, which reading an unknown id gives anyway.
       end: One more than the largest value with a row: integer, or hash. None of a table
         that is exact.
+      clipped: Rows with a number beyond what their slice holds.
     """
 
     rows: int
     dropped: int
     end: int | None
+    clipped: int = 0
 
 
 class Survey(NamedTuple):
@@ -87,7 +89,7 @@ def survey(
       wanted: Ids whose rows are to be returned: those of each table that is exact, and
         for None those of all others.
     """
-    kept, seen, ends = np.zeros([3, NUM_SLOTS], np.int64)
+    kept, seen, ends, clips = np.zeros([4, NUM_SLOTS], np.int64)
     found = []
     chosen = {table: np.unique(ids) for table, ids in wanted.items()}
     for place, ids, weights in store.by_group(rows):
@@ -95,7 +97,9 @@ def survey(
         table = frozen.group.tables[0].name if frozen.group.is_exact else None
         asked = chosen.get(table, np.zeros([0], np.int64))
         slots, values = (x.numpy() for x in store.split(frozen, ids))
-        stays = is_kept(store.groups[place].compress(weights))
+        stays = is_kept(frozen.compress(weights))
+        beyond = (np.abs(weights) > frozen.largest()).any(axis=1)
+        clips += np.bincount(slots[beyond], minlength=NUM_SLOTS)
         seen += np.bincount(slots, minlength=NUM_SLOTS)
         kept += np.bincount(slots[stays], minlength=NUM_SLOTS)
         if table is None:
@@ -110,7 +114,7 @@ def survey(
         slot = spec.slot or 0
         end = None if spec.large_integers == "exact" else int(ends[slot])
         dropped = int(seen[slot] - kept[slot])
-        tables[spec.name] = Counted(int(kept[slot]), dropped, end)
+        tables[spec.name] = Counted(int(kept[slot]), dropped, end, int(clips[slot]))
     return Survey(tables, found)
 
 

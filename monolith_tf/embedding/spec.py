@@ -21,6 +21,8 @@ from monolith_tf.embedding.optimizer_spec import RowOptimizerSpec
 Compressor: TypeAlias = Literal["fp32", "fp16", "int8"]
 Combiner: TypeAlias = Literal["sum", "mean", "sqrtn", "max", "first_n", "none"]
 
+_LARGEST_HALF = 65504.0
+
 DEFAULT_SLICE = "vec"
 """Name of the only slice of a table that gives none."""
 
@@ -66,6 +68,13 @@ class SliceSpec:
             )
         _check_choice("compressor", self.compressor, Compressor)
         _check_positive("int8_range", self.int8_range)
+
+    @property
+    def largest_served(self) -> float:
+        """The largest number that the served copy holds, and the smallest below 0."""
+        return {"fp32": math.inf, "fp16": _LARGEST_HALF, "int8": self.int8_range}[
+            self.compressor
+        ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -420,7 +420,9 @@ class Estimator:
         ]
         if architecture.searching_layers(run.step.network.model):
             actions.append(architecture_log.ArchitectureLog(trainer.log_every_steps))
-        every: int | actions_lib.Interval | None = trainer.eval_every_steps
+        evaluations: list[int | actions_lib.Interval] = []
+        if trainer.eval_every_steps is not None:
+            evaluations.append(trainer.eval_every_steps)
         if trainer.eval_every_epochs is not None:
             if run.steps_per_epoch is None:
                 raise ValueError(
@@ -428,19 +430,22 @@ class Estimator:
                     "and the dataset of `data.input_fn` does not say. Use "
                     "`eval_every_steps`, or `tf.data.experimental.assert_cardinality`."
                 )
-            every = actions_lib.Interval(
-                trainer.eval_every_epochs * run.steps_per_epoch,
-                since=run.progress.step - run.progress.batch,
+            evaluations.append(
+                actions_lib.Interval(
+                    trainer.eval_every_epochs * run.steps_per_epoch,
+                    since=run.progress.step - run.progress.batch,
+                )
             )
-        checkpoints: list[int | actions_lib.Interval | None]
-        checkpoints = [trainer.checkpoint_every_steps]
+        checkpoints: list[int | actions_lib.Interval] = []
+        if trainer.checkpoint_every_steps is not None:
+            checkpoints.append(trainer.checkpoint_every_steps)
         if self._cluster is not None and self._cluster.spec.evaluator:
-            checkpoints.append(every)
-        elif every is not None:
+            checkpoints.extend(evaluations)
+        elif evaluations:
             # A progressive run has scored its batches already.
             is_quick = trainer.mode == "progressive"
             actions.append(
-                actions_lib.Evaluate(every, self._judges(), is_quick=is_quick)
+                actions_lib.Evaluate(evaluations, self._judges(), is_quick=is_quick)
             )
         for name in trainer.actions:
             actions.append(imports.load_name(name, "trainer.actions")())
@@ -451,7 +456,7 @@ class Estimator:
         actions.append(data_log.DataLog(trainer.log_every_steps, self._counts))
         actions.append(
             actions_lib.SaveCheckpoint(
-                [steps for steps in checkpoints if steps is not None],
+                checkpoints,
                 trainer.checkpoint_every_secs,
             )
         )

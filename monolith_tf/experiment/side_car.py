@@ -1,7 +1,10 @@
 """The evaluator: scores the checkpoints of a cluster while it goes on training."""
 
+import json
 import pathlib
 import time
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 from absl import logging
 
@@ -18,10 +21,11 @@ _POLL_SECS = 1.0
 
 
 def run(config: schema.ExperimentConfig, task: Task, spec: ClusterSpec) -> None:
-    """Scores every new checkpoint until the chief is done and the last one is scored.
+    """Scores every checkpoint, oldest first, until the chief is done and none is left.
 
-    Where checkpoints come faster than they are scored, those in between are passed
-    over. Its metrics go to `<model_dir>/evaluator`.
+    Its metrics go to `<model_dir>/evaluator`, and there `scored.json` says which are
+    done, so that one that is started again goes on. Where checkpoints come faster than
+    they are scored, some may be removed before; the log says so.
 
     Args:
       config: The config.
@@ -35,10 +39,10 @@ def run(config: schema.ExperimentConfig, task: Task, spec: ClusterSpec) -> None:
     member = server.Member(task, config.model_dir, idle_timeout=spec.idle_timeout)
     try:
         member.signed_in.check_starts()
-        scorer = _Scorer(config)
+        scorer = Scorer(config)
         while True:
             goes_on = member.follow()
-            if not scorer.score_newest():
+            if not scorer.score_next():
                 if not goes_on:
                     break
                 time.sleep(_POLL_SECS)
@@ -48,38 +52,94 @@ def run(config: schema.ExperimentConfig, task: Task, spec: ClusterSpec) -> None:
     member.signed_in.close(state="ended")
 
 
-class _Scorer:
+class Scorer:
+    """Scores checkpoints one by one.
+
+    Args:
+      config: Of the job that writes them.
+    """
+
     def __init__(self, config: schema.ExperimentConfig) -> None:
         folder = pathlib.Path(config.model_dir) / "evaluator"
         self._estimator = estimator_lib.Estimator(config, record_dir=folder)
         self._checkpoints = self._estimator.checkpoints
         keep = config.trainer.keep_best
         self._watched = None if keep is None else self._estimator.metric(keep)
-        self._scored: tuple[str, int] | None = None
+        self._keep = config.trainer.keep_checkpoints
+        self._file = folder / "scored.json"
+        self._scored = _read(self._file)  # Name -> what `_identity` said.
+        self._waiting: set[str] = set()
+        if self._keep == 1:
+            logging.warning(
+                "`trainer.keep_checkpoints` is 1: a checkpoint that is followed by "
+                "another one before the evaluator comes to it is not scored."
+            )
 
-    def score_newest(self) -> bool:
-        """Scores the newest checkpoint; returns whether there was a new one."""
-        names = self._checkpoints.names()
-        if not names or self._identity(names[-1]) == self._scored:
+    def score_next(self) -> bool:
+        """Scores the oldest checkpoint that is not; returns whether there was one."""
+        present = {name: self._identity(name) for name in self._checkpoints.names()}
+        waiting = [
+            name
+            for name, identity in present.items()
+            if identity is not None and self._scored.get(name) != identity
+        ]
+        self._warn_of_missed(present, waiting)
+        if not waiting:
             return False
-        name = names[-1]
-        identity = self._identity(name)
+        name, identity = waiting[0], present[waiting[0]]
         try:
             with checkpoint_lib.hold(self._checkpoints.path / name):
-                self._score(name, identity)
+                self._score(name)
         except sealed.DamagedError as error:
-            self._scored = identity
             logging.warning("%s is not scored: %s", name, error)
         except (checkpoint_lib.CheckpointError, OSError) as error:
-            if identity == self._identity(name) is not None:
+            if identity == self._identity(name):
                 raise
             logging.warning("%s was removed before it was scored: %s", name, error)
+        self._waiting.discard(name)
+        self._note(
+            {n: i for n, i in present.items() if n not in waiting}, name, identity
+        )
         return True
 
-    def _score(self, name: str, identity: tuple[str, int] | None) -> None:
+    def _warn_of_missed(
+        self, present: Mapping[str, int | None], waiting: Sequence[str]
+    ) -> None:
+        """Says which checkpoints are gone unscored, or that some may be."""
+        gone = sorted(self._waiting - set(present))
+        if gone:
+            logging.warning(
+                "%s: removed before it was scored. Raise `trainer.keep_checkpoints` to "
+                "give the evaluator more time.",
+                ", ".join(gone),
+            )
+        # The newest ones are kept: were one of them scored, none is missing since.
+        new = set(waiting) - self._waiting
+        if self._scored and len(new) >= self._keep > 1:
+            logging.warning(
+                "The evaluator is behind: %d new checkpoints wait to be scored, and "
+                "others may have been removed before. Raise "
+                "`trainer.keep_checkpoints` to give it more time.",
+                len(new),
+            )
+        self._waiting = set(waiting)
+
+    def _note(
+        self, others: Mapping[str, int | None], name: str, identity: int | None
+    ) -> None:
+        """Remembers that a checkpoint is done, here and for a later start."""
+        scored = {n: i for n, i in others.items() if i is not None}
+        if identity is not None:
+            scored[name] = identity
+        self._scored = scored
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._file.with_name(f".{self._file.name}.tmp")
+        temporary.write_text(json.dumps(scored), encoding="utf-8")
+        temporary.replace(self._file)
+
+    def _score(self, name: str) -> None:
         path = self._checkpoints.path / name
         metrics = self._estimator.evaluate("eval", checkpoint=str(path))
-        self._scored = identity
         logging.info(
             "eval | %s | %s",
             name,
@@ -87,11 +147,11 @@ class _Scorer:
         )
         self._judge(name, metrics)
 
-    def _identity(self, name: str) -> tuple[str, int] | None:
+    def _identity(self, name: str) -> int | None:
         """Returns what tells a checkpoint from another of the same step, if it is."""
         manifest = self._checkpoints.path / name / "manifest.json"
         try:
-            return name, manifest.stat().st_mtime_ns
+            return manifest.stat().st_mtime_ns
         except OSError:
             return None
 
@@ -105,3 +165,11 @@ class _Scorer:
         sign = 1.0 if training_spec.rises(self._watched) else -1.0
         if best is None or sign * (value - best) > 0:
             self._checkpoints.mark_best(name, self._watched, value)
+
+
+def _read(path: pathlib.Path) -> dict[str, int]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return {str(n): int(i) for n, i in found.items()} if isinstance(found, dict) else {}

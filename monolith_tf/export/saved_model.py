@@ -119,6 +119,14 @@ class _Export:
         if self._rows is not None:
             wanted = self._sample_ids()
             counted = frozen_survey.survey(network.store, self._rows(), wanted)
+            for name, table in counted.tables.items():
+                if table.clipped:
+                    logging.warning(
+                        "Table `%s`: %d rows have numbers beyond what its `compressor` "
+                        "holds, and are served clipped.",
+                        name,
+                        table.clipped,
+                    )
             if spec.spare_rows:
                 updates = updates_lib.Updates(
                     network.store,

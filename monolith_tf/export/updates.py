@@ -19,6 +19,9 @@ KEY = "update_embeddings"
 EXACT = "/exact"
 """What the signature puts behind the name of a table that is exact."""
 
+BEYOND = "within what the `compressor` of their table holds"
+"""Part of what it says of rows that a table cannot hold."""
+
 _MOST_STEPS = 1 << 40
 _LOCK = "monolith_tf_update_embeddings"
 
@@ -69,8 +72,10 @@ class Updates(tf.Module):
             that is exact.
           ids: Feature ids, `[n]`, or of a table that is exact integers as they stand;
             of equal ones the last counts.
-          rows: Their weights, `[n, dim]`. Zeros take no spare row.
-          step: The global step that the model has reached with them; 0 if more follow.
+          rows: Their weights, `[n, dim]`. Zeros take no spare row. Numbers that are
+            not finite, or beyond what the table's `compressor` holds, are refused.
+          step: The global step that the model has reached with them, at most `newest`;
+            0 if more follow.
           token: What an earlier request was answered; refused if the model was loaded
             anew since then, and so may have forgotten that request. 0 for none.
           lineage: The sender's `lineage.Lineage`, as a string; refused if the served
@@ -80,7 +85,9 @@ class Updates(tf.Module):
             with the older rows gives way.
         """
         places = _Places(self._store)
-        checks = [*places.check(table, ids, rows), *_check_numbers(rows, step, newest)]
+        checks = places.check(table, ids, rows)
+        with tf.control_dependencies(checks):
+            checks = [*places.check_size(table, rows), *_check_steps(step, newest)]
         with tf.control_dependencies(checks):
             place = places.group_of(table)
         # Two requests must not take one spare row. `tf.CriticalSection` would make the
@@ -210,21 +217,19 @@ class Updates(tf.Module):
             return tf.identity(end - start), tf.identity(end), capacity
 
 
-def _check_numbers(rows: Tensor, step: Tensor, newest: Tensor) -> list[tf.Operation]:
-    """Returns operations that fail for numbers that no training comes to."""
-    finite = tf.debugging.Assert(
-        tf.reduce_all(tf.math.is_finite(rows)),
-        [
-            f"{KEY}: rows must be finite. The row of the first that is not:",
-            tf.where(~tf.math.is_finite(rows))[:1, 0],
-        ],
-    )
+def _check_steps(step: Tensor, newest: Tensor) -> list[tf.Operation]:
+    """Returns operations that fail for steps that no training comes to."""
     steps = tf.stack([step, newest])
     counted = tf.debugging.Assert(
         tf.reduce_all((steps >= 0) & (steps < _MOST_STEPS)),
         [f"{KEY}: steps must be from 0 to 2^40. Received step and newest:", steps],
     )
-    return [finite, counted]
+    with tf.control_dependencies([counted]):
+        reached = tf.debugging.Assert(
+            step <= newest,
+            [f"{KEY}: `step` must not be above `newest`. Received both:", step, newest],
+        )
+    return [counted, reached]
 
 
 class _Places:
@@ -237,6 +242,13 @@ class _Places:
         groups = [(i, g) for i, g in enumerate(store.groups) for _ in g.group.tables]
         self._groups = [i for i, _ in groups]
         self._dims = [group.group.dim for _, group in groups]
+        widest = max(self._dims)
+        self._largest = np.stack(
+            [
+                np.pad(group.largest_taken(), (0, widest - group.group.dim))
+                for _, group in groups
+            ]
+        )
 
     def group_of(self, table: Tensor) -> Tensor:
         return tf.gather(tf.constant(self._groups, tf.int32), self._number(table))
@@ -271,6 +283,29 @@ class _Places:
                 )
             checks = [check]
         return checks
+
+    def check_size(self, table: Tensor, rows: Tensor) -> list[tf.Operation]:
+        """Returns operations that fail for numbers that the table cannot hold."""
+        finite = tf.debugging.Assert(
+            tf.reduce_all(tf.math.is_finite(rows)),
+            [
+                f"{KEY}: rows must be finite. The row of the first that is not:",
+                tf.where(~tf.math.is_finite(rows))[:1, 0],
+            ],
+        )
+        largest = tf.gather(tf.constant(self._largest), self._number(table))
+        beyond = tf.abs(rows) > largest[: tf.shape(rows)[1]]
+        with tf.control_dependencies([finite]):
+            held = tf.debugging.Assert(
+                ~tf.reduce_any(beyond),
+                [
+                    f"{KEY}: rows must be {BEYOND}. Row, column and value of the first "
+                    "that is not:",
+                    tf.where(beyond)[:1],
+                    tf.boolean_mask(rows, beyond)[:1],
+                ],
+            )
+        return [finite, held]
 
     def _number(self, table: Tensor) -> Tensor:
         return tf.argmax(tf.cast(tf.equal(table, self._names), tf.int32))

@@ -7,6 +7,9 @@ import shutil
 import time
 import uuid
 
+FILE = "saved_model.pb"
+"""Without it a folder is no model, or not yet."""
+
 _TEMPORARY = ".tmp-"
 _DAY_SECS = 86_400
 _NUMBER = re.compile("[0-9]+")
@@ -26,6 +29,11 @@ def folders(directory: pathlib.Path) -> dict[int, pathlib.Path]:
         if _NUMBER.fullmatch(path.name) and path.is_dir()
     }
     return {number: found[number] for number in sorted(found) if number < 1 << 63}
+
+
+def is_model(folder: pathlib.Path) -> bool:
+    """Returns whether a version's folder holds a model already."""
+    return (folder / FILE).exists()
 
 
 def versions(directory: pathlib.Path) -> list[int]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 import time
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -10,9 +11,11 @@ from collections.abc import Mapping
 from monolith_tf.distribute import heartbeat
 from monolith_tf.distribute import roster
 from monolith_tf.distribute import watch
+from monolith_tf.training import job_lock
 
 _LOOK_SECS = 1.0
 _BEAT_SECS = 1.0
+_SILENT_SECS = 3 * heartbeat.BEAT_SECS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +36,12 @@ def sign_in(
 
     Raises:
       RosterError: If another launcher runs the job.
+      JobRunsError: If a process trains in the folder without a launcher.
     """
     rival = roster.find_rival(model_dir, watch.LAUNCHER)
     if rival is not None:
         raise _twice(model_dir, rival)
+    job_lock.check(pathlib.Path(model_dir))
     return roster.SignedIn(
         model_dir,
         _Signer(),
@@ -130,8 +135,24 @@ class Heard:
             if entry is not None
             and (name in self._judge.hung() or reported.get(name) == entry["nonce"])
         ]
+        self._blame_servers_first()
         self.ps_lost = chief.get("state") == "ps_lost"
         self.trains = chief.get("state") == "running" and "step" in chief
+
+    def _blame_servers_first(self) -> None:
+        """Leaves out who may be silent only because a parameter server is.
+
+        The chief and workers wait for it inside of TensorFlow. Once it is found to
+        hang, they are judged from their next beats on.
+        """
+        servers = [name for name in self._names if name.startswith("ps-")]
+        if all(self._judge.silent_secs(name) <= _SILENT_SECS for name in servers):
+            return
+        waiting = [name for name in self.hung if name not in servers]
+        self.hung = [name for name in self.hung if name in servers]
+        if self.hung:
+            for name in waiting:
+                self._judge.forget(name)
 
     def _entry(self, name: str) -> roster.Entry | None:
         entry = roster.read(self._model_dir, name)

@@ -35,6 +35,14 @@ class Rows(NamedTuple):
             piece = slice(start, start + size)
             yield Rows(self.table, self.ids[piece], self.weights[piece])
 
+    def clipped(self, largest: np.ndarray) -> tuple["Rows", int]:
+        """The same rows within limits, `[dim]`, and how many were not."""
+        beyond = (np.abs(self.weights) > largest).any(axis=1)
+        if not beyond.any():
+            return self, 0
+        weights = np.clip(self.weights, -largest, largest)
+        return self._replace(weights=weights), int(beyond.sum())
+
 
 class SavedRows:
     """The rows of a checkpoint, told by when they were last updated.
@@ -44,6 +52,7 @@ class SavedRows:
 
     Attributes:
       tables: Table -> width of its rows.
+      largest: Table -> the largest numbers that can be served, `[dim]`, float32.
 
     Args:
       directory: Where the embedding store wrote them.
@@ -58,6 +67,11 @@ class SavedRows:
         self._chunks = shared_reading.SharedReading(self._read)
         self.tables: dict[str, int] = {
             _update_name(table): sum(part["dim"] for part in group["slices"])
+            for group in self._manifest["groups"]
+            for table in group["tables"]
+        }
+        self.largest: dict[str, np.ndarray] = {
+            _update_name(table): _largest(table, group["slices"])
             for group in self._manifest["groups"]
             for table in group["tables"]
         }
@@ -122,6 +136,14 @@ def _by_table(
         mine = slots == table["slot"]
         if mine.any():
             yield Rows(_update_name(table), ids[mine], weights[mine])
+
+
+def _largest(table: Mapping[str, Any], slices: list[Mapping[str, Any]]) -> np.ndarray:
+    """What the compressors of a table's slices hold, column by column."""
+    # Earlier checkpoints do not say.
+    largest = table.get("largest") or [None] * len(slices)
+    limits = [np.inf if limit is None else limit for limit in largest]
+    return np.repeat(np.array(limits, np.float32), [part["dim"] for part in slices])
 
 
 def _is_exact(table: Mapping[str, Any]) -> bool:

@@ -47,6 +47,8 @@ class Published(NamedTuple):
       updated: Rows sent.
       removed: Ids whose rows were taken away.
       inserted: Ids that took one of the spare rows.
+      clipped: Rows sent with numbers clipped to what their table's `compressor` holds,
+        as an export clips them.
     """
 
     version: int
@@ -55,6 +57,7 @@ class Published(NamedTuple):
     updated: int
     removed: int
     inserted: int
+    clipped: int = 0
 
 
 def publish(
@@ -70,7 +73,8 @@ def publish(
 
     The server says at which step it stands: after a restart, or when it has gone over
     to another version, at that of its export. It gets all that changed since then. It
-    may be called as often as one likes, but for one server from one place at a time.
+    may be called as often as one likes. Of two calls at a time for one server, the one
+    with the older checkpoint is refused.
 
     Args:
       model_dir: Of the job whose model is served.
@@ -260,7 +264,7 @@ class Publisher:
                     refusal = tls_lib.refusal(address, self._tls)
                     if refusal is not None:
                         raise errors.ServingError(
-                            f"{address} cannot be published to: {refusal}."
+                            f"{address} cannot be published to: {refusal}"
                         ) from error
             silent += time.monotonic() - client.answered_at
             if silent + wait > self._patience_secs:
@@ -285,6 +289,7 @@ class _Source:
       step: Its step.
       lineage: Of the job.
       nothing: A request's rows where there are none.
+      largest: Table -> the largest numbers that can be served, `[dim]`, float32.
     """
 
     def __init__(self, model_dir: pathlib.Path) -> None:
@@ -304,6 +309,7 @@ class _Source:
         self._newest = newest  # Which is not removed meanwhile.
         self.step = newest.step
         self._saved = changed_rows.SavedRows(newest.embedding_dir)
+        self.largest = self._saved.largest
         table, dim = next(iter(self._saved.tables.items()))
         self.nothing = changed_rows.Rows(
             table, np.zeros([0], np.int64), np.zeros([0, dim], np.float32)
@@ -340,9 +346,11 @@ def _publish(
     client: update_client.UpdateClient, source: _Source, chunk_bytes: int
 ) -> Published:
     start = client.update(source.nothing).step
-    updated = removed = inserted = 0
+    updated = removed = inserted = clipped = 0
     if start < source.step:
         for rows in source.updated(start):
+            rows, beyond = rows.clipped(source.largest[rows.table])
+            clipped += beyond
             for piece in rows.split(chunk_bytes):
                 inserted += client.update(piece).inserted
                 updated += len(piece.ids)
@@ -357,5 +365,13 @@ def _publish(
             f"that can be read, of step {source.step}. Publish again when the job is "
             "further, or export it: `monolith-tf export CONFIG`."
         )
+    if clipped:
+        logging.warning(
+            "%s: %d of %d rows have numbers beyond what their table's `compressor` "
+            "holds, and were sent clipped, as an export has them.",
+            client.address,
+            clipped,
+            updated,
+        )
     step = max(start, source.step)
-    return Published(client.version, start, step, updated, removed, inserted)
+    return Published(client.version, start, step, updated, removed, inserted, clipped)

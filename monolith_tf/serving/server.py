@@ -1,5 +1,6 @@
 """A model server for development, with TF Serving's interfaces."""
 
+import errno
 import ipaddress
 import math
 import pathlib
@@ -7,6 +8,7 @@ import socket
 import ssl
 import threading
 import urllib.parse
+from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
 
@@ -93,6 +95,7 @@ class ModelServer:
                 "`poll_secs` must be finite and above 0. "
                 f"Received: poll_secs={poll_secs}."
             )
+        _check_listening(host, [port] if rest_port is None else [port, rest_port])
         credentials = None if tls is None else tls.server_credentials()
         context = None if tls is None else tls.server_context()
         self.versions = versions_lib.Versions(pathlib.Path(directory), warmup.replay)
@@ -161,6 +164,30 @@ class ModelServer:
         self.close()
 
 
+def _check_listening(host: str, ports: Sequence[int]) -> None:
+    """Raises what would come of an address only after the model is loaded."""
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:
+        raise errors.ServingError(
+            f"Cannot listen at {host}: {error}. Choose another address."
+        ) from error
+    for port in ports:
+        try:
+            socket.create_server((host, port), family=_family(host)).close()
+        except OSError as error:
+            hint = "Choose another port."
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                hint = "Choose another address."
+            raise errors.ServingError(
+                f"Cannot listen at {host}, port {port}: {error}. {hint}"
+            ) from error
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
@@ -193,9 +220,8 @@ class _Handler(werkzeug_serving.WSGIRequestHandler):
 def _http_server(
     host: str, port: int, application: Any, context: ssl.SSLContext | None
 ) -> Any:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Given a port, Werkzeug would end the process where another has it.
-    with socket.create_server((host, port), family=family) as listening:
+    with socket.create_server((host, port), family=_family(host)) as listening:
         server = werkzeug_serving.make_server(
             host,
             port,

@@ -116,7 +116,7 @@ def refusal(address: str, tls: Tls | None) -> str | None:
       tls: What the client has; None connects without TLS.
 
     Returns:
-      What is wrong and what to do; None if nothing is known to be.
+      What is wrong and what to do, as sentences; None if nothing is known to be.
     """
     match = _ADDRESS.fullmatch(address)
     if not match:
@@ -139,15 +139,16 @@ def refusal(address: str, tls: Tls | None) -> str | None:
                 if secure.recv(1):
                     return None
     except ssl.SSLCertVerificationError as error:
+        said = error.verify_message.rstrip(".")
         return (
             f"its certificate is not one for `{name}` signed by a CA in "
-            f"{tls and tls.ca}: {error.verify_message}. Give the right CA (--tls-ca) "
-            "or name (--tls-server-name)"
+            f"{tls and tls.ca}: {said}. Give the right CA (--tls-ca) or name "
+            "(--tls-server-name)."
         )
     except ssl.SSLError as error:
         if error.reason == "WRONG_VERSION_NUMBER":
             reason = "it speaks no TLS. Leave --tls-ca out, or give the server a "
-            return None if tls is None else reason + "certificate"
+            return None if tls is None else reason + "certificate."
         is_tls = is_tls or "ALERT" in (error.reason or "")
     except TimeoutError:
         return None
@@ -157,14 +158,14 @@ def refusal(address: str, tls: Tls | None) -> str | None:
         return None
     if tls is None:
         return (
-            "it takes TLS connections only. Give the CA of its certificate (--tls-ca)"
+            "it takes TLS connections only. Give the CA of its certificate (--tls-ca)."
         )
     if tls.cert is None:
         return (
             "it asks for a client's certificate. Give one and its key (--tls-cert, "
-            "--tls-key)"
+            "--tls-key)."
         )
-    return f"it refuses the client's certificate in {tls.cert}. Its CA must be another"
+    return f"it refuses the client's certificate in {tls.cert}. Its CA must be another."
 
 
 def _read(path: str | pathlib.Path | None) -> bytes | None:

@@ -174,6 +174,13 @@ class UpdateClient:
                 "`large_integers: exact`. Export it again: `monolith-tf export "
                 f"CONFIG`. It says: {text}"
             )
+        if updates.BEYOND in text:
+            return errors.ServingError(
+                f"The model at {self.address} cannot hold a row that was sent. If the "
+                "table's `compressor` or `int8_range` was changed since it was "
+                "exported, export it again: `monolith-tf export CONFIG`; else train on "
+                f"and publish the next checkpoint. It says: {text}"
+            )
         if "capacity is spent" in text:
             return errors.ServingError(
                 f"{self.address} has no room for more new ids; a full version is due: "

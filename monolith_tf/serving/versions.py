@@ -28,7 +28,8 @@ class Versions:
 
     A new version is loaded and warmed up beside the old one, takes over at once, and
     requests that the old one is answering end in peace before it is freed. A version
-    that does not load is named in the log and passed over until its files change.
+    that does not load is named in the log and passed over until its files change; so is
+    a folder that holds no model, or not yet.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class Versions:
         self._directory = directory
         self._warm_up = warm_up
         self._lock = threading.Lock()
+        self._passed_over: set[pathlib.Path] = set()
         self._failed: tuple[pathlib.Path, object] | None = None
         self._stop = threading.Event()
         self._watcher: threading.Thread | None = None
-        self._current = _Held(self._load(_newest(directory)))
+        self._current = _Held(self._load(self._newest()))
 
     def watch(self, every_secs: float) -> None:
         """Starts to look for new versions."""
@@ -103,7 +105,7 @@ class Versions:
         """Goes over to the highest version if it is another one and loads."""
         path = None
         try:
-            path = _newest(self._directory)
+            path = self._newest()
             if int(path.name) == self.version:
                 return
             if self._failed == (path, _state(path)):
@@ -128,27 +130,37 @@ class Versions:
             raise
         return model
 
+    def _newest(self) -> pathlib.Path:
+        """Returns the folder of the highest version."""
+        directory = self._directory
+        if not directory.is_dir():
+            raise errors.ServingError(f"{directory} is not a folder.")
+        found = export_versions.folders(directory)
+        models = [n for n, folder in found.items() if export_versions.is_model(folder)]
+        if found and not models:
+            return found[max(found)]  # Which says what it lacks.
+        if not models:
+            hint = "`monolith-tf export` writes one."
+            if export_versions.is_model(directory):
+                hint = f"It is one version; serve {directory.absolute().parent}."
+            raise errors.ServingError(
+                f"{directory} holds no versions, folders named by a number. {hint}"
+            )
+        newest = max(models)
+        empty = {folder for number, folder in found.items() if number > newest}
+        for folder in sorted(empty - self._passed_over):
+            logging.warning(
+                "%s is passed over: it has no %s.", folder, export_versions.FILE
+            )
+        self._passed_over = empty
+        return found[newest]
+
     def _release(self, held: _Held) -> None:
         with self._lock:
             held.holders -= 1
             unused = not held.holders
         if unused:
             held.model.close()
-
-
-def _newest(directory: pathlib.Path) -> pathlib.Path:
-    """Returns the folder of the highest version."""
-    if not directory.is_dir():
-        raise errors.ServingError(f"{directory} is not a folder.")
-    found = export_versions.folders(directory)
-    if not found:
-        hint = "`monolith-tf export` writes one."
-        if (directory / "saved_model.pb").exists():
-            hint = f"It is one version; serve {directory.absolute().parent}."
-        raise errors.ServingError(
-            f"{directory} holds no versions, folders named by a number. {hint}"
-        )
-    return found[max(found)]
 
 
 def _state(path: pathlib.Path) -> object:

@@ -129,15 +129,22 @@ class RowJob:
 
     Args:
       folder: Its model_dir.
+      tables: Its tables.
       **options: Of the store.
     """
 
-    def __init__(self, folder: pathlib.Path, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        tables: Sequence[TableSpec] = TABLES,
+        **options: Any,
+    ) -> None:
         self.folder = folder
+        self._tables = tables
         self.step = 0
         self._store = EmbeddingStore(
-            TABLES,
-            [ColumnSpec(feature=t.name, table=t.name) for t in TABLES],
+            tables,
+            [ColumnSpec(feature=t.name, table=t.name) for t in tables],
             capacity=256,
             **({"track_updates": True} | options),
         )
@@ -147,7 +154,7 @@ class RowJob:
     def train(self, *batches: Sequence[int]) -> None:
         """Takes a step for each batch of values, which all tables get; then saves."""
         for values in batches:
-            ids = {t.name: tf.constant(feature_ids(t, values)) for t in TABLES}
+            ids = {t.name: tf.constant(feature_ids(t, values)) for t in self._tables}
             pulled = self._store.lookup(ids, training=True, step=self.step)
             gradients = {name: tf.ones_like(r) for name, r in pulled.rows.items()}
             self._store.apply_gradients(pulled, gradients, self.step)
@@ -159,7 +166,7 @@ class RowJob:
     def rows(self, values: Iterable[int]) -> Found:
         """Returns those of the ids of values that have a row."""
         found = {}
-        for table in TABLES:
+        for table in self._tables:
             ids = feature_ids(table, values)
             pulled = self._store.lookup({table.name: tf.constant(ids)}, training=False)
             rows = self._store.combine(pulled)[table.name]["vec"].numpy()

@@ -60,11 +60,18 @@ class Interval(NamedTuple):
 
 
 class EverySteps(Action):
-    """Acts when the step is a multiple of a number, and at the run's end if asked."""
+    """Acts when the step is a multiple of a number, and at the run's end if asked.
 
-    def __init__(self, every: int | Interval, *, at_end: bool = False) -> None:
-        self._every = _interval(every)
-        if self._every.steps < 1:
+    Args:
+      every: That number, or several, of which each counts.
+      at_end: Whether it acts at the end too.
+    """
+
+    def __init__(
+        self, every: int | Interval | Sequence[int | Interval], *, at_end: bool = False
+    ) -> None:
+        self._every = _intervals(every)
+        if any(interval.steps < 1 for interval in self._every):
             raise ValueError(f"`every` must be at least 1. Received: every={every}.")
         self._at_end = at_end
         self._acted_at = -1
@@ -76,7 +83,7 @@ class EverySteps(Action):
 
     def next_step(self, step: int) -> int | None:
         """See base class."""
-        return self._every.next_step(step)
+        return min(every.next_step(step) for every in self._every)
 
     def act(self, run: run_lib.Run) -> None:
         """See base class."""
@@ -243,7 +250,7 @@ class Evaluate(EverySteps):
 
     def __init__(
         self,
-        every: int | Interval,
+        every: int | Interval | Sequence[int | Interval],
         judges: Sequence[Judge] = (),
         *,
         is_quick: bool = False,
@@ -278,7 +285,7 @@ class SaveCheckpoint(Action):
           every_steps: Any number of intervals.
           every_secs: Seconds between checkpoints, or None.
         """
-        self._every_steps = tuple(map(_interval, every_steps))
+        self._every_steps = _intervals(every_steps)
         self._every_secs = every_secs
         self._saved_at = -1
         self._saved_when = 0.0
@@ -308,5 +315,9 @@ class SaveCheckpoint(Action):
         run.want_checkpoint()
 
 
-def _interval(every: int | Interval) -> Interval:
-    return every if isinstance(every, Interval) else Interval(every)
+def _intervals(
+    every: int | Interval | Sequence[int | Interval],
+) -> tuple[Interval, ...]:
+    # An interval is a tuple itself.
+    several = [every] if isinstance(every, int | Interval) else every
+    return tuple(e if isinstance(e, Interval) else Interval(e) for e in several)

@@ -156,11 +156,12 @@ def _check_files(checkpoint: Checkpoint, prefix: str = "") -> None:
             continue
         file = path / name
         if not file.exists() or file.stat().st_size != size:
-            found = file.stat().st_size if file.exists() else "no"
-            raise DamagedCheckpointError(
-                f"{file} is damaged: it should have {size} bytes and has {found}.",
-                way_out,
-            )
+            reason = f"{file} is missing."
+            if file.exists():
+                found = file.stat().st_size
+                reason = f"{file} is damaged: it should have {size} bytes and has "
+                reason += f"{found}."
+            raise DamagedCheckpointError(reason, way_out)
         if checksums and _digest(file) != checksums[name]:
             raise DamagedCheckpointError(
                 f"{file} is damaged: it differs from its checksum.", way_out

@@ -37,11 +37,7 @@ def held(model_dir: pathlib.Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = _holder(file.read())
-            raise JobRunsError(
-                f"Another process trains in {model_dir} already: {holder}. End it "
-                "first, or give this job another `model_dir`."
-            ) from None
+            raise _runs(model_dir, file.read()) from None
         except OSError as error:
             logging.warning(
                 "%s cannot be locked (%s): make sure that no other process trains in "
@@ -53,6 +49,34 @@ def held(model_dir: pathlib.Path) -> Iterator[None]:
         json.dump({"pid": os.getpid(), "host": socket.gethostname()}, file)
         file.flush()
         yield
+
+
+def check(model_dir: pathlib.Path) -> None:
+    """Looks whether `held` would give a folder now.
+
+    Args:
+      model_dir: The job's folder.
+
+    Raises:
+      JobRunsError: If another process holds it.
+    """
+    with (
+        contextlib.suppress(FileNotFoundError),
+        open(model_dir / _NAME, encoding="utf-8") as file,
+    ):
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _runs(model_dir, file.read()) from None
+        except OSError:  # `held` says so.
+            return
+
+
+def _runs(model_dir: pathlib.Path, text: str) -> JobRunsError:
+    return JobRunsError(
+        f"Another process trains in {model_dir} already: {_holder(text)}. End it "
+        "first, or give this job another `model_dir`."
+    )
 
 
 def _holder(text: str) -> str:

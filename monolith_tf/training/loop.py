@@ -241,21 +241,27 @@ def _no_new_start(interrupted: Callable[[], bool]) -> Iterator[None]:
 @contextlib.contextmanager
 def _signals() -> Iterator[Callable[[], bool]]:
     """Turns the first SIGINT or SIGTERM into a flag; the second acts as ever."""
-    asked = threading.Event()
+    # No `threading.Event`: its lock would be waited for by a handler that runs while
+    # another one, of a signal just before, sets it in the same thread.
+    asked: list[int] = []
+
+    def interrupted() -> bool:
+        return bool(asked)
+
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield interrupted
         return
     former: dict[int, Any] = {}
 
     def handler(number: int, frame: Any) -> None:
         del frame
-        asked.set()
+        asked.append(number)
         signal.signal(number, former[number])
 
     for number in (signal.SIGINT, signal.SIGTERM):
         former[number] = signal.signal(number, handler)
     try:
-        yield asked.is_set
+        yield interrupted
     finally:
         for caught, action in former.items():
             signal.signal(caught, action)

@@ -177,7 +177,8 @@ class TrainerSpec:
       log_every_steps: Steps between log lines and lines of `metrics.jsonl`.
       summaries: Whether TensorBoard gets what `metrics.jsonl` gets.
       eval_every_steps: Steps between evaluations.
-      eval_every_epochs: Epochs between evaluations, each at the end of an epoch.
+      eval_every_epochs: Epochs between evaluations, each at the end of an epoch. With
+        both, it is evaluated at each of these steps.
       checkpoint_every_steps: Steps between checkpoints.
       checkpoint_every_secs: Seconds between checkpoints. One is also written when
         training ends or is interrupted.

@@ -74,6 +74,10 @@ def test_verify_names_what_is_damaged(tmp_path, capsys):
     status, out, error = call(capsys, path, "--verify")
     assert status != errors.DONE
     assert "dense.data is damaged: it should have 2048 bytes and has 5" in out + error
+    (path / "dense.data").unlink()
+    status, out, error = call(capsys, path, "--verify")
+    assert status != errors.DONE
+    assert f"{path / 'dense.data'} is missing." in out + error
 
 
 def test_verify_says_what_was_written(tmp_path, capsys):

@@ -53,6 +53,9 @@ def test_train_lines():
     assert progress.train_line(12_000, None, values, None) == (
         "train | step: 12000 | loss: 0.4312 | examples/sec: 81234"
     )
+    assert progress.train_line(20, None, {"loss": 1.0, "examples": 1280}, None) == (
+        "train | step: 20 | loss: 1.0000 | examples: 1280"
+    )
     assert progress.train_line(12_000, 20_000, values, 75.0) == (
         "train | step: 12000 | loss: 0.4312 | examples/sec: 81234 | done: 60% | "
         "eta: 0:01:15"

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from monolith_tf import testing
 from monolith_tf.embedding.frozen import RowChunk
+from monolith_tf.embedding.spec import SliceSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.export import metadata
 from monolith_tf.export import saved_model
@@ -225,6 +226,7 @@ class UpdatesTest(testing.TestCase):
         nothing = "user", [], np.zeros([0, 3])
         far = _update(*nothing)
         far[1]["newest"] = np.array(1 << 62, np.int64)
+        ahead = _update(*nothing, step=1 << 39)
         asked = _predict([7], [1])
         answers = c_session.ask(
             path,
@@ -234,6 +236,7 @@ class UpdatesTest(testing.TestCase):
                 _update(*nothing, step=1 << 62),
                 _update(*nothing, step=-1),
                 far,
+                ahead,
                 _update(*nothing),
                 asked,
             ],
@@ -242,8 +245,9 @@ class UpdatesTest(testing.TestCase):
         self.assertIn("rows must be finite", answers[1])
         for answer in answers[2:5]:
             self.assertIn("steps must be from 0 to 2^40", answer)
-        self.assertEqual(answers[5]["step"], 100)
-        self.assertAllClose(answers[6]["sums"][:, 0], [9])
+        self.assertIn("`step` must not be above `newest`", answers[5])
+        self.assertEqual(answers[6]["step"], 100)
+        self.assertAllClose(answers[7]["sums"][:, 0], [9])
 
     def test_of_two_senders_the_one_with_the_older_rows_gives_way(self):
         path = self.export()
@@ -298,7 +302,7 @@ class UpdatesTest(testing.TestCase):
             path,
             [
                 _update("user", [9], [[0.1, 0.2, 0.3]]),
-                _update("item", [5], [[0.5, 3.0, -0.7]]),
+                _update("item", [5], [[0.5, 2.0, -0.7]]),
                 _predict([9, 0], [0, 5]),
             ],
         )
@@ -308,6 +312,45 @@ class UpdatesTest(testing.TestCase):
         eighths = np.rint(np.array([0.5, 2.0, -0.7]) / 2 * 127).sum() * 2 / 127
         sums = answers[2]["sums"][:, 0]
         self.assertAllClose(sums, [halves, eighths], rtol=1e-6, atol=1e-6)
+
+    def test_numbers_beyond_what_a_compressor_holds_are_refused(self):
+        tables = [
+            TableSpec(name="user", slot=1, dim=3, compressor="fp16"),
+            TableSpec(
+                name="item",
+                slot=2,
+                slices=(
+                    SliceSpec(name="a", dim=1),
+                    SliceSpec(name="b", dim=2, compressor="int8", int8_range=0.5),
+                ),
+            ),
+        ]
+        path = self.export(tables)
+        asked = _predict([7, 9], [0, 0])
+        rounded = np.float32(0.5 * 127.4 / 127)  # To the largest that is held.
+        before, *refused, after, half, byte = c_session.ask(
+            path,
+            [
+                asked,
+                _update("user", [9, 7], [[1, 1, 1], [1, 70000, 1]]),
+                _update("user", [7], [[0, 0, -1e6]]),
+                _update("item", [1], [[0, 0.6, 0]]),
+                _update("item", [1], [[0, 0, -100]]),
+                asked,
+                _update("user", [7], [[65504, 0, 0]]),
+                _update("item", [1], [[3e38, 0.5, -rounded]]),
+            ],
+        )
+        for answer in refused:
+            self.assertIn(
+                "update_embeddings: rows must be within what the `compressor` of "
+                "their table holds. Row, column and value of the first that is not:",
+                answer,
+            )
+        self.assertIn("[1 1]] [70000]", refused[0])
+        self.assertAllClose(after["sums"], before["sums"])
+        self.assertEqual(half["inserted"], 0)
+        self.assertEqual(byte["inserted"], 0)
 
     def test_requests_at_once_never_share_a_spare_row(self):
         path = self.export()

@@ -56,6 +56,28 @@ def test_any_task_may_hang(files, name):
     assert files.run(10, silent=[name]) == [name]
 
 
+def test_a_parameter_server_is_blamed_before_those_that_wait_for_it(files):
+    files.run(10)
+    # The chief was heard for the last time a little earlier.
+    assert files.run(3, silent=["chief"]) == []
+    both = ["chief", "ps-0"]
+    assert files.run(_TIMEOUT - 1, silent=both) == []
+    assert files.run(8, silent=both) == ["ps-0"]
+    # That is started again, and the chief is heard.
+    files.entries["ps-0"]["nonce"] = "ps-0 2"
+    assert files.run(2 * _TIMEOUT) == []
+    # A chief that hangs by itself is found.
+    assert files.run(_TIMEOUT + 10, silent=["chief"]) == ["chief"]
+
+
+def test_a_chief_that_hangs_with_a_parameter_server_is_found_after_it(files):
+    files.run(10)
+    both = ["chief", "ps-0"]
+    assert files.run(_TIMEOUT + 5, silent=both) == ["ps-0"]
+    files.entries["ps-0"]["nonce"] = "ps-0 2"
+    assert files.run(_TIMEOUT + 10, silent=["chief"]) == ["chief"]
+
+
 def test_a_stall_of_all_is_no_hang(files):
     files.run(5)
     assert files.run(75, silent=list(_PIDS)) == []

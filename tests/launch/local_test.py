@@ -16,6 +16,7 @@ import pytest
 from monolith_tf.distribute.task import Task
 from monolith_tf.launch import guard
 from monolith_tf.launch import local
+from monolith_tf.training import job_lock
 
 # What every fake task begins with: who am I, and which start of mine is this?
 _HEAD = """\
@@ -121,6 +122,20 @@ def test_a_job_that_goes_well(make, tmp_path):
         configs.append(json.loads(config))
     assert all(config["cluster"] == configs[0]["cluster"] for config in configs)
     assert set(configs[0]["cluster"]) == {"chief", "ps", "worker"}
+
+
+def test_a_job_that_trains_without_a_launcher_is_left_alone(make, tmp_path):
+    cluster = make("")
+    with (
+        job_lock.held(tmp_path / "model"),
+        pytest.raises(
+            job_lock.JobRunsError,
+            match=rf"trains in \S+ already: process {os.getpid()} on ",
+        ),
+    ):
+        cluster.run()
+    assert not pids(tmp_path)
+    assert cluster.run().code == 0
 
 
 def test_what_dies_starts_again_at_its_address(make, caplog):

@@ -1,10 +1,16 @@
 """Publishing to a gRPC server on loopback that keeps rows in a dictionary."""
 
+import dataclasses
+
 import grpc
 import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
+from monolith_tf.embedding import frozen
+from monolith_tf.embedding import initializer_spec
+from monolith_tf.embedding.spec import ColumnSpec
+from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.serving import changed_rows
 from monolith_tf.serving import publishing
 from monolith_tf.testing import publishing as support
@@ -35,6 +41,40 @@ def test_a_server_gets_what_was_touched_since_its_step(job):
         done = publishing.publish(job.folder, address)
         assert done == publishing.Published(1, 3, 4, 6, 0, 3)
         _same(server.rows, job.rows([2, 4, 5]))
+
+
+def test_rows_are_clipped_as_in_an_export(tmp_path, caplog):
+    constant = initializer_spec.ConstantSpec
+    tables = [
+        TableSpec(name="half", slot=1, dim=2, compressor="fp16"),
+        TableSpec(name="byte", slot=2, dim=2, compressor="int8", int8_range=0.5),
+        TableSpec(name="near", slot=3, dim=2, compressor="int8", int8_range=4.0),
+    ]
+    starts = {"half": 1e6, "byte": -3.0, "near": 2.0}
+    tables = [
+        dataclasses.replace(t, initializer=constant(value=starts[t.name]))
+        for t in tables
+    ]
+    job = support.RowJob(tmp_path, tables)
+    job.train([1, 2])
+    server = support.UpdateServer(step=0)
+    with support.listening(server) as address:
+        done = publishing.publish(tmp_path, address)
+    assert (done.updated, done.clipped) == (6, 4)
+    assert "4 of 6 rows have numbers beyond what their table's" in caplog.text
+    (checkpoint,) = (tmp_path / "checkpoints").glob("ckpt-*")
+    columns = [ColumnSpec(feature=t.name, table=t.name) for t in tables]
+    store = frozen.frozen_store(tables, columns, str(checkpoint / "embedding"))
+    for table in tables:
+        ids = support.feature_ids(table, [1, 2])
+        found = store.lookup({table.name: tf.constant(ids)})
+        held = store.combine(found)[table.name]["vec"].numpy()
+        sent = np.stack([server.rows[id_][1] for id_ in ids.tolist()])
+        np.testing.assert_allclose(sent, held, atol=4 / 127)
+    for name, largest in (("half", 65504), ("byte", -0.5)):
+        (table,) = (t for t in tables if t.name == name)
+        for id_ in support.feature_ids(table, [1, 2]).tolist():
+            np.testing.assert_array_equal(server.rows[id_][1], [largest] * 2)
 
 
 def test_a_server_that_was_restarted_catches_up(job):

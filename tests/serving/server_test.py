@@ -281,9 +281,33 @@ def test_going_back_is_removing_a_version(saved, export_dir, server):
 def test_a_port_in_use_is_told(export_dir, server):
     for ports in ({"port": server.port}, {"port": 0, "rest_port": server.rest_port}):
         with pytest.raises(
-            errors.ServingError, match=r"^Cannot listen at 127\.0\.0\.1: .*another port"
+            errors.ServingError,
+            match=r"^Cannot listen at 127\.0\.0\.1, port \d+: .*another port",
         ):
             server_lib.ModelServer(export_dir, **ports)
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1"])
+def test_an_address_that_is_not_ours_is_told_before_a_model_is_loaded(tmp_path, host):
+    # There is no model, which would be the next error.
+    with pytest.raises(
+        errors.ServingError, match=rf"^Cannot listen at {host}.*another address\.$"
+    ):
+        server_lib.ModelServer(tmp_path, port=0, host=host)
+
+
+def test_a_version_without_a_model_is_passed_over(saved, export_dir, caplog):
+    (export_dir / "888").mkdir()
+    with server_lib.ModelServer(export_dir, port=0, poll_secs=0.02) as server:
+        assert server.versions.version == 1
+        for _ in range(3):
+            server.versions.refresh()
+        told = f"{export_dir}/888 is passed over: it has no saved_model.pb."
+        assert caplog.text.count(told) == 1
+        shutil.copytree(saved / "2", export_dir / ".tmp")
+        shutil.rmtree(export_dir / "888")
+        (export_dir / ".tmp").rename(export_dir / "888")
+        _wait_until(lambda: server.versions.version == 888)
 
 
 @pytest.mark.parametrize(

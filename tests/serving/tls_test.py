@@ -200,12 +200,13 @@ def test_ends_that_do_not_trust_each_other_are_told_why(pki, job, served, client
         support.listening(server, credentials) as address,
         pytest.raises(
             errors.ServingError, match=rf"^{address} cannot be published to: {told}"
-        ),
+        ) as caught,
     ):
         # At once, and not when patience is at its end.
         publishing.publish(
             job.folder, address, tls=client and pki.tls(**client), patience_secs=3600
         )
+    assert ".." not in str(caught.value)
     assert not server.requests
 
 

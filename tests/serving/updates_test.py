@@ -95,7 +95,7 @@ def test_mutate_then_predict(client, sums):
     assert client.update(changed) == update_client.Updated(inserted=0, step=100)
     assert sums([7, 8, 9]) == [3, 1, 6]
     # Zeros take a row away; and the step comes with the last request.
-    assert client.update(_rows([9], [[0, 0, 0]]), step=130).step == 130
+    assert client.update(_rows([9], [[0, 0, 0]]), step=120).step == 120
     assert sums([7, 8, 9]) == [3, 1, 0]
 
 
@@ -109,7 +109,7 @@ def test_updates_are_none_of_a_batchers_requests(exported, client, sums, monkeyp
 
     monkeypatch.setattr(model_lib.Model, "run", spy)
     changed = _rows([7], [[1, 1, 1]])
-    assert client.update(changed, step=130) == update_client.Updated(0, 130)
+    assert client.update(changed, step=120) == update_client.Updated(0, 120)
     assert sums([7]) == [3]
     # It knows requests by their inputs and outputs, those of each signature.
     (version,) = exported.iterdir()
@@ -156,6 +156,14 @@ def test_bad_updates_are_told(client, sums, rows, text):
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert caught.match(text)
     assert sums([7]) == [6]
+
+
+def test_a_step_beyond_the_rows_checkpoint_is_refused(client, sums):
+    with pytest.raises(grpc.RpcError, match="`step` must not be above `newest`"):
+        client.update(_rows([7], [[1, 1, 1]]), step=1 << 39)
+    assert sums([7]) == [6]
+    assert client.update(_rows([], np.zeros([0, 3]))).step == 100
+    assert client.update(_rows([7], [[1, 1, 1]]), step=120).step == 120
 
 
 @pytest.mark.parametrize("length", [-1, 2])
@@ -209,7 +217,7 @@ def test_another_jobs_rows_are_refused_and_the_right_ones_are_not(
         _connected(server, lineage) as other,
         pytest.raises(errors.ServingError, match="serves another job's model"),
     ):
-        other.update(_rows([7], [[9, 9, 9]]), step=200)
+        other.update(_rows([7], [[9, 9, 9]]), step=120)
     assert sums([7]) == [6]
     assert client.update(_rows([7], [[1, 1, 1]]), step=110).step == 110
     assert sums([7]) == [3]

@@ -1,8 +1,10 @@
 """Tests of the outer loop: when actions run, and what a checkpoint is written for."""
 
+import contextlib
 import dataclasses
 import os
 import signal
+import sys
 import threading
 
 import numpy as np
@@ -291,6 +293,40 @@ class LoopTest(testing.TestCase):
         with self.assertRaises(loop.InterruptedRun):
             _train(run, [actions.SaveCheckpoint([100], None)], stepper)
         self.assertEqual(run.checkpoints.steps, [3])
+
+    def test_a_signal_while_another_is_handled_stops_nothing_for_good(self):
+        def too_late(number, frame):
+            raise TimeoutError("It waits for itself.")
+
+        def interrupt(lines):
+            """Sends a signal, and another so many lines into what handles it."""
+
+            def trace(frame, event, arg):
+                nonlocal left
+                if event == "line" and frame.f_code.co_name in ("handler", "set"):
+                    left -= 1
+                    if not left:
+                        signal.raise_signal(signal.SIGINT)
+                return trace
+
+            left = lines
+            before = sys.gettrace()
+            sys.settrace(trace)
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:
+                sys.settrace(before)
+
+        former = signal.signal(signal.SIGALRM, too_late)
+        self.addCleanup(signal.signal, signal.SIGALRM, former)
+        for lines in range(1, 8):
+            with loop._signals() as interrupted:
+                signal.alarm(20)
+                # The second may act as any does that comes when the first is noted.
+                with contextlib.suppress(KeyboardInterrupt):
+                    interrupt(lines)
+                signal.alarm(0)
+                self.assertTrue(interrupted())
 
     def test_a_run_in_another_thread_leaves_signals_alone(self):
         run, before = fakes.run(total_steps=4), signal.getsignal(signal.SIGINT)
