@@ -1,4 +1,4 @@
-"""What files are recognised by when a job comes back to them."""
+"""What files are recognised by when a job comes back to them, or reads on in them."""
 
 import hashlib
 import os
@@ -30,6 +30,56 @@ def are_same(saved: Marks, here: Marks) -> bool:
 def are_appended(saved: Marks, here: Marks) -> bool:
     """Returns whether files are those saved, followed by others."""
     return len(saved) < len(here) and are_same(saved, here[: len(saved)])
+
+
+class Watch:
+    """Finds that files change between the beginning of a job's reading and its end.
+
+    A look is one call of `os.stat`. Where that shows another file, size or time, the
+    marks decide, so that a file may be touched, or copied over itself.
+    """
+
+    def __init__(self, files: Sequence[str]) -> None:
+        """Begins the watch; names that are of no file are not watched."""
+        self._stats = {file: _stat(file) for file in files}
+        self._marks: dict[str, dict[str, Any]] = {}  # Of files that were looked at.
+
+    def sizes(self) -> list[int]:
+        """Returns the bytes of the files at the beginning, -1 of a name of no file."""
+        return [-1 if stat is None else stat[0] for stat in self._stats.values()]
+
+    def check(self, file: str) -> None:
+        """Raises ValueError if a file is not as it was at the beginning."""
+        before = self._stats[file]
+        if before is None:
+            return
+        is_first = file not in self._marks
+        if is_first:  # Before the look at the file, or it may be of the next one.
+            self._marks[file] = _mark(file)
+        now = _stat(file)
+        if now == before:
+            return
+        if not is_first and now is not None and _mark(file) == self._marks[file]:
+            self._stats[file] = now
+            return
+        what = "it was written again, with as many bytes"
+        if now is None:
+            what = "it is gone"
+        elif now[0] != before[0]:
+            what = f"it had {before[0]:,} bytes, and has {now[0]:,} now"
+        raise ValueError(
+            f"{file}: changed while the job reads it: {what}. Files must stay as they "
+            "are until the job ends: give new data new names. To go on with the files "
+            "as they are now, run the job again: it begins with their first row."
+        )
+
+
+def _stat(file: str) -> tuple[int, int, int] | None:
+    """Returns what a change of a file changes; its bytes come first."""
+    if not os.path.isfile(file):
+        return None
+    stat = os.stat(file)
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 def _mark(file: str) -> dict[str, Any]:

@@ -106,6 +106,11 @@ class SampledRows:
         """See `SplitRows.filled`; of the files' rows."""
         return self._rows.filled
 
+    @property
+    def sizes(self) -> list[int]:
+        """See `SplitRows.sizes`."""
+        return self._rows.sizes
+
     def counts(self) -> dict[str, int]:
         """See `SplitRows.counts`; of the files' rows."""
         return self._rows.counts()
