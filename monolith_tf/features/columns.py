@@ -43,6 +43,10 @@ class ColumnType:
       as_number: What is read where numbers are wanted, if that is another type.
       is_unsigned: Whether integers of a file from 2^63 on are read as negative ones of
         the same bits.
+      kind: What a file's numbers mean: "number", "bool", or dates and times and their
+        unit, such as "timestamp[ms]"; empty where it does not say. Of a column to be
+        read, "amount" takes numbers and bools: True is 1 there, but no id of it.
+      written: Of what type the column is in which file, for an error message.
     """
 
     dtype: DType
@@ -58,6 +62,8 @@ class ColumnType:
     before: DType | None = dataclasses.field(default=None, compare=False, repr=False)
     as_number: DType | None = dataclasses.field(default=None, compare=False, repr=False)
     is_unsigned: bool = dataclasses.field(default=False, compare=False, repr=False)
+    kind: str = dataclasses.field(default="", compare=False, repr=False)
+    written: str = dataclasses.field(default="", compare=False, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,6 +245,10 @@ def _resolve(
         check_exists(use.column, schema, use.who)
     dtype, example, is_guess = use.dtype, "", False
     wants_number = use.otherwise == "float32"
+    kind = schema[use.column].kind if schema else ""
+    written = schema[use.column].written if schema else ""
+    if wants_number and kind in ("number", "bool"):
+        kind = "amount"
     if dtype is None and schema:
         found = schema[use.column]
         dtype = (found.elements if use.is_list else None) or found.dtype
@@ -258,6 +268,8 @@ def _resolve(
         is_weight=use.is_weight,
         is_guess=is_guess,
         example=example,
+        kind=kind,
+        written=written,
     )
 
 
@@ -274,6 +286,7 @@ def _merge(a: ColumnType, b: ColumnType) -> ColumnType | None:
         is_probability=a.is_probability or b.is_probability,
         is_weight=a.is_weight or b.is_weight,
         is_guess=a.is_guess or b.is_guess,
+        kind=b.kind if a.kind == "amount" else a.kind,
     )
 
 

@@ -174,7 +174,7 @@ def test_column_types_of_a_schema():
             ("struct", pa.struct([("x", pa.int8())])),
         ]
     )
-    assert arrow.column_types(schema) == {
+    assert arrow.column_types(schema, "x.parquet") == {
         "i": INT,
         "d": FLOAT,
         "s": STRING,
