@@ -23,7 +23,7 @@ Problem = tuple[np.ndarray, Callable[[int], str]]
 
 
 def column_types(schema: pa.Schema, file: str) -> dict[str, ColumnType]:
-    """Returns the column types of a file's schema, leaving out what has none."""
+    """Returns the column types of a file's schema."""
     types = {}
     for field in schema:
         element, is_list, length = field.type, False, None
@@ -33,15 +33,15 @@ def column_types(schema: pa.Schema, file: str) -> dict[str, ColumnType]:
                 length = element.list_size
             element = element.value_type
         dtype = dtype_of(element)
-        if dtype is not None:
-            types[field.name] = ColumnType(
-                dtype=dtype,
-                is_list=is_list,
-                length=length,
-                is_unsigned=_is_uint64(element),
-                kind=_kind(element),
-                written=f"{field.type} in {file}",
-            )
+        types[field.name] = ColumnType(
+            dtype=dtype or "string",
+            is_list=is_list,
+            length=length,
+            is_unsigned=_is_uint64(element),
+            kind=_kind(element),
+            written=f"{field.type} in {file}",
+            is_readable=dtype is not None,
+        )
     return types
 
 

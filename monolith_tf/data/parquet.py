@@ -28,7 +28,7 @@ class ParquetReader(Reader):
         self._metadata = functools.lru_cache(maxsize=256)(_read_metadata)
 
     def schema(self, file: str) -> dict[str, ColumnType]:
-        """See `Reader.schema`; nested columns other than lists are left out."""
+        """See `Reader.schema`."""
         schema = self._metadata(file).schema.to_arrow_schema()
         check_unique(file, schema.names)
         return arrow.column_types(schema, file)

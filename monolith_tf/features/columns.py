@@ -47,6 +47,7 @@ class ColumnType:
         unit, such as "timestamp[ms]"; empty where it does not say. Of a column to be
         read, "amount" takes numbers and bools: True is 1 there, but no id of it.
       written: Of what type the column is in which file, for an error message.
+      is_readable: Whether the column can be read at all; `dtype` says nothing if not.
     """
 
     dtype: DType
@@ -64,6 +65,7 @@ class ColumnType:
     is_unsigned: bool = dataclasses.field(default=False, compare=False, repr=False)
     kind: str = dataclasses.field(default="", compare=False, repr=False)
     written: str = dataclasses.field(default="", compare=False, repr=False)
+    is_readable: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,11 +174,20 @@ def id_types(
     }
 
 
-def check_exists(column: str, known: Iterable[str], who: str) -> None:
-    """Raises ValueError, with the nearest name, if a column is not among the known."""
-    names = list(known)
-    if column in names:
-        return
+def check_exists(column: str, known: Mapping[str, ColumnType], who: str) -> None:
+    """Raises ValueError if a column is not among the known, naming the nearest one.
+
+    So it does if the column is of a type that cannot be read.
+    """
+    if column in known:
+        if known[column].is_readable:
+            return
+        raise ValueError(
+            f"Column `{column}` for {who} is of type {known[column].written}, which "
+            "cannot be read. Each row must hold one number, string, date or time, or a "
+            "list of these. Write a part of it as a column of its own."
+        )
+    names = [name for name, type_ in known.items() if type_.is_readable]
     near = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
     hint = (
         f"Did you mean `{near[0]}`?"

@@ -180,4 +180,5 @@ def test_column_types_of_a_schema():
         "s": STRING,
         "l": ColumnType(dtype="string", is_list=True),
         "v": ColumnType(dtype="float32", is_list=True, length=3),
+        "struct": ColumnType(dtype="string", is_readable=False),
     }

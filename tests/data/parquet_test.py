@@ -253,3 +253,28 @@ def test_binary_columns_take_any_bytes(tmp_path):
     path = _written(tmp_path, "binary")
     expected = [word or b"none" for word in _WORDS]
     assert _words_of(path, "error") == (expected, 0)
+
+
+@pytest.mark.parametrize(
+    "column, type_",
+    [
+        ([[[1]], [[2, 3]]], "list<element: list<element: int64>>"),
+        ([{"a": 1}, {"a": 2}], "struct<a: int64>"),
+    ],
+)
+def test_a_column_of_a_type_that_cannot_be_read(tmp_path, column, type_):
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"hist": column, "user": [1, 2]}), path)
+    spec = data.DataSpec(train=str(path))
+    message = (
+        f"Column `hist` for feature `hist` is of type {type_} in {path}, which cannot "
+        "be read. Each row must hold one number, string, date or time, or a list"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        required_columns(
+            [FeatureSpec(name="hist", kind="id_list")], schema=data.read_schema(spec)
+        )
+    with pytest.raises(ValueError, match=r"Column `hist` for `data` \(.*is of type"):
+        formats.check_columns(spec, {"hist": ColumnType(dtype="int64", is_list=True)})
+    others = {"user": ColumnType(dtype="int64")}
+    assert data.open_split(spec, "train", others).num_rows() == 2
