@@ -206,7 +206,8 @@ class Estimator:
         fixed = dataclasses.replace(fixed, lineage=lineage)
         step = self._job.train_step(fixed, anew=True)
         self._restore(checkpoint, step)
-        return fixed, step, checkpoint
+        # A copy lets go of the files: old checkpoints are removed while the job runs.
+        return fixed, step, dataclasses.replace(checkpoint)
 
     def _restore(
         self, checkpoint: checkpoint_lib.Checkpoint, step: step_lib.TrainStep
