@@ -37,7 +37,7 @@ class Feed:
       columns: The columns it gives.
       batch_size: Rows per batch.
       filled: Split -> which of its rows got a default, as far as `hear` was called.
-      sizes: Split -> `Source.sizes_digest` of the chief's files, which those of the
+      files: Split -> `Source.files_digest` of the chief's files, which those of the
         workers must have too; without one they are not compared.
     """
 
@@ -45,7 +45,7 @@ class Feed:
     columns: Mapping[str, ColumnType]
     batch_size: int
     filled: dict[Split, Filled] = dataclasses.field(default_factory=dict, init=False)
-    sizes: dict[Split, int] = dataclasses.field(default_factory=dict, init=False)
+    files: dict[Split, int] = dataclasses.field(default_factory=dict, init=False)
 
     def dataset(
         self, split: Split, epoch: Tensor, begin: Tensor, end: Tensor
@@ -62,11 +62,11 @@ class Feed:
         """
         specs = pipeline.signature(self.columns)
         number = tf.constant(_SPLITS.index(split), tf.int64)
-        sizes = tf.constant(self.sizes.get(split, _NOT_COMPARED), tf.int64)
+        files = tf.constant(self.files.get(split, _NOT_COMPARED), tf.int64)
 
         def piece(index: Tensor) -> tuple[Tensor, ...]:
             arrays = tf.raw_ops.PyFunc(
-                input=[number, sizes, epoch, begin, end, index],
+                input=[number, files, epoch, begin, end, index],
                 token=self.tokens[0],
                 Tout=[spec.dtype for spec in specs],
             )
@@ -146,8 +146,8 @@ class Feeder:
     def _give(self, *arguments: np.ndarray) -> pipeline.Flat:
         with self._lock:
             try:
-                split, sizes, *rest = map(int, arguments)
-                window = self._cursor(split, sizes).piece(*rest)
+                split, files, *rest = map(int, arguments)
+                window = self._cursor(split, files).piece(*rest)
             except Exception as error:
                 self.failure = self.failure or str(error)
                 raise
@@ -168,19 +168,18 @@ class Feeder:
         ]
         return np.array(lines, np.int64).reshape(len(lines), 2 + len(names))
 
-    def _cursor(self, split: int, sizes: int) -> "_Cursor":
-        """Returns the cursor of a split, of files of the chief's sizes."""
+    def _cursor(self, split: int, files: int) -> "_Cursor":
+        """Returns the cursor of a split, of the files that the chief has."""
         cursor = self._cursors.get(split)
-        if cursor is None or sizes not in (_NOT_COMPARED, cursor.sizes):
+        if cursor is None or files not in (_NOT_COMPARED, cursor.files):
             # The first call, or the chief began again with other files.
             source = self._open_split(_SPLITS[split])
             cursor = self._cursors[split] = _Cursor(source, self._batch_size)
-        if sizes not in (_NOT_COMPARED, cursor.sizes):
+        if files not in (_NOT_COMPARED, cursor.files):
             raise ValueError(
-                f"The files of `data.{_SPLITS[split]}` are here not as many, or not of "
-                "the same sizes, as where the chief began to read them. All tasks must "
-                "read the same files, and these must stay as they are until the job "
-                "ends."
+                f"The files of `data.{_SPLITS[split]}` are here others, or of other "
+                "content, than where the chief began to read them. All tasks must read "
+                "the same files, and these must stay as they are until the job ends."
             )
         return cursor
 
@@ -189,13 +188,13 @@ class _Cursor:
     """Keeps its place in one split: neighbouring calls share a window.
 
     Attributes:
-      sizes: `Source.sizes_digest` of its files.
+      files: `Source.files_digest` of its files.
     """
 
     def __init__(self, source: Source, batch_size: int) -> None:
         self._source = source
         self._batch_size = batch_size
-        self.sizes = source.sizes_digest()
+        self.files = source.files_digest()
         self._window_batches = source.window_batches(batch_size)
         self._place = (-1, -1)  # Epoch and window.
         self._window: Window | None = None

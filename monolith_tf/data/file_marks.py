@@ -13,11 +13,6 @@ Marks: TypeAlias = Sequence[Mapping[str, Any]]
 _EDGE_BYTES = 1 << 16
 
 
-def of(files: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns the marks of files; names that are of no file have a `path` alone."""
-    return [_mark(file) for file in files]
-
-
 def are_same(saved: Marks, here: Marks) -> bool:
     """Returns whether files are those saved, perhaps in another folder.
 
@@ -42,30 +37,24 @@ class Watch:
     def __init__(self, files: Sequence[str]) -> None:
         """Begins the watch; names that are of no file are not watched."""
         self._stats = {file: _stat(file) for file in files}
-        self._marks: dict[str, dict[str, Any]] = {}  # Of files that were looked at.
+        self._marks = {file: _mark(file) for file in files}
 
-    def sizes(self) -> list[int]:
-        """Returns the bytes of the files at the beginning, -1 of a name of no file."""
-        return [-1 if stat is None else stat[0] for stat in self._stats.values()]
+    def marks(self) -> list[dict[str, Any]]:
+        """Returns what files were at first; a name of no file has a `path` alone."""
+        return list(self._marks.values())
 
     def check(self, file: str) -> None:
         """Raises ValueError if a file is not as it was at the beginning."""
-        before = self._stats[file]
-        if before is None:
+        before, now = self._stats[file], _stat(file)
+        if before in (None, now):
             return
-        is_first = file not in self._marks
-        if is_first:  # Before the look at the file, or it may be of the next one.
-            self._marks[file] = _mark(file)
-        now = _stat(file)
-        if now == before:
-            return
-        if not is_first and now is not None and _mark(file) == self._marks[file]:
+        if now is not None and _mark(file) == self._marks[file]:
             self._stats[file] = now
             return
         what = "it was written again, with as many bytes"
         if now is None:
             what = "it is gone"
-        elif now[0] != before[0]:
+        elif before is not None and now[0] != before[0]:
             what = f"it had {before[0]:,} bytes, and has {now[0]:,} now"
         raise ValueError(
             f"{file}: changed while the job reads it: {what}. Files must stay as they "

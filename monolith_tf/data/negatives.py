@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from monolith_tf.data import file_marks
 from monolith_tf.data import formats
 from monolith_tf.data import order
 from monolith_tf.data.reader import Piece
@@ -107,9 +108,9 @@ class SampledRows:
         return self._rows.filled
 
     @property
-    def sizes(self) -> list[int]:
-        """See `SplitRows.sizes`."""
-        return self._rows.sizes
+    def marks(self) -> file_marks.Marks:
+        """See `SplitRows.marks`."""
+        return self._rows.marks
 
     def counts(self) -> dict[str, int]:
         """See `SplitRows.counts`; of the files' rows."""

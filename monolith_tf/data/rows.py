@@ -85,9 +85,9 @@ class SplitRows:
         return sum(self._bad.values())
 
     @property
-    def sizes(self) -> list[int]:
-        """Bytes of the files when they were opened, -1 of a name of no file."""
-        return self._watch.sizes()
+    def marks(self) -> file_marks.Marks:
+        """What the files were when they were opened."""
+        return self._watch.marks()
 
     def counts(self) -> dict[str, int]:
         """Returns what was met so far, each row counted once.

@@ -320,7 +320,7 @@ class Estimator:
     def _source(self, split: build.Split) -> build.Source:
         source = self._sources[split] = self._job.source(split)
         if self._cluster is not None and isinstance(source, source_lib.Source):
-            self._feed.sizes[split] = source.sizes_digest()
+            self._feed.files[split] = source.files_digest()
         return source
 
     def _counts(self) -> dict[str, int]:

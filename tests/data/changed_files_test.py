@@ -92,3 +92,10 @@ def test_files_that_come_while_a_job_reads_are_left_for_the_next(source, write_r
     write_rows(name.replace("a.", "c.", 1), range(1000, 1000 + _ROWS))
     seen += _ids(windows)
     assert sorted(seen) == sorted(2 * list(range(2 * _ROWS)))
+
+
+def test_files_that_are_touched_or_copied_over_themselves_are_the_same(source):
+    for file in map(pathlib.Path, source.files):
+        file.write_bytes(file.read_bytes())
+        os.utime(file, (0, 0))
+    assert sorted(_ids(source.windows())) == list(range(2 * _ROWS))
