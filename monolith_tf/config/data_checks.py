@@ -86,6 +86,12 @@ def _unlike(
                 f"column `{name}` looks like {here} here and like {type_.dtype} in "
                 f"`data.{first}`. Set `dtype` of what reads it, or mend the file.",
             )
+        elif not arrow.mean_alike(found[name].kind, type_.kind):
+            yield (
+                ("data", split),
+                f"column `{name}` is of type {found[name].written}, and of type "
+                f"{type_.written}. Give it one type in all files.",
+            )
 
 
 def column_types(

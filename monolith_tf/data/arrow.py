@@ -22,8 +22,8 @@ Problem = tuple[np.ndarray, Callable[[int], str]]
 """Which rows are bad, bool [rows], and why one of them is, by its place."""
 
 
-def column_types(schema: pa.Schema) -> dict[str, ColumnType]:
-    """Returns the column types of an Arrow schema, leaving out what has none."""
+def column_types(schema: pa.Schema, file: str) -> dict[str, ColumnType]:
+    """Returns the column types of a file's schema."""
     types = {}
     for field in schema:
         element, is_list, length = field.type, False, None
@@ -33,13 +33,15 @@ def column_types(schema: pa.Schema) -> dict[str, ColumnType]:
                 length = element.list_size
             element = element.value_type
         dtype = dtype_of(element)
-        if dtype is not None:
-            types[field.name] = ColumnType(
-                dtype=dtype,
-                is_list=is_list,
-                length=length,
-                is_unsigned=_is_uint64(element),
-            )
+        types[field.name] = ColumnType(
+            dtype=dtype or "string",
+            is_list=is_list,
+            length=length,
+            is_unsigned=_is_uint64(element),
+            kind=_kind(element),
+            written=f"{field.type} in {file}",
+            is_readable=dtype is not None,
+        )
     return types
 
 
@@ -56,6 +58,27 @@ def dtype_of(type_: pa.DataType) -> DType | None:
     if _is_string(type_) or _is_null(type_):
         return "string"
     return None
+
+
+def _kind(type_: pa.DataType) -> str:
+    """Returns what the numbers of an Arrow type mean, as `ColumnType.kind` has it."""
+    if pa.types.is_dictionary(type_):
+        return _kind(type_.value_type)
+    if pa.types.is_boolean(type_):
+        return "bool"
+    if pa.types.is_timestamp(type_):
+        return f"timestamp[{type_.unit}]"  # In any time zone it counts from one moment.
+    if pa.types.is_temporal(type_):
+        return str(type_)
+    is_number = pa.types.is_integer(type_) or pa.types.is_floating(type_)
+    return "number" if is_number or pa.types.is_decimal(type_) else ""
+
+
+def mean_alike(found: str, wanted: str) -> bool:
+    """Returns whether a file's numbers are what is wanted, by `ColumnType.kind`."""
+    if wanted == "amount" and found in ("bool", "number"):
+        return True
+    return found == wanted or "" in (found, wanted)
 
 
 def _is_uint64(type_: pa.DataType) -> bool:
@@ -84,6 +107,8 @@ def clean(
     for name, type_ in columns.items():
         array = _single(table.column(name))
         check_type(name, array.type, type_)
+        if type_.dtype == "string":
+            problems += _not_text(name, array)
         if not type_.is_list:
             array, bad = _values(array, type_.dtype, type_.default)
             if bad is not None:
@@ -144,7 +169,13 @@ def check_type(name: str, found: pa.DataType, wanted: ColumnType) -> None:
     if _is_null(found) or (is_list and _is_null(found.value_type)):
         return  # no values at all
     if is_list == wanted.is_list and fits(dtype, wanted.dtype):
-        return
+        if mean_alike(_kind(found.value_type if is_list else found), wanted.kind):
+            return
+        raise ValueError(
+            f"column `{name}` is of type {found}, and of type {wanted.written}: one "
+            "value would be two numbers, or two values one. Give it one type in all "
+            "files."
+        )
     expected = f"lists of {wanted.dtype}" if wanted.is_list else wanted.dtype
     raise ValueError(
         f"column `{name}` is of type {found} and cannot be read as {expected}. "
@@ -236,6 +267,46 @@ def _unweighable(name: str, array: pa.Array) -> list[Problem]:
         )
 
     return [(wrong, reason)]
+
+
+def _not_text(name: str, array: pa.Array) -> list[Problem]:
+    """Returns what is bad about strings that are not UTF-8, or lists of them.
+
+    Arrow's type binary says that bytes are meant, and takes any.
+    """
+    is_list = _is_list(array.type)
+    values = _elements(array) if is_list else array
+    is_coded = pa.types.is_dictionary(values.type)
+    words = values.dictionary if is_coded else values
+    if not _is_text(words.type):
+        return []
+    try:
+        words.validate(full=True)
+    except pa.ArrowInvalid:
+        pass
+    else:
+        return []
+    values = strings(values)
+    reasons = {}
+    for code, word in enumerate(values.dictionary.to_pylist()):
+        try:
+            word.decode()
+        except UnicodeDecodeError:
+            reasons[code] = (
+                f"column `{name}`: {word!r} is not UTF-8 text, as the column's type "
+                "string has it; the type binary takes any bytes"
+            )
+    codes = values.indices.fill_null(-1).to_numpy()
+    places = np.flatnonzero(np.isin(codes, list(reasons)))
+    lengths = _lengths(array) if is_list else np.ones(len(array), np.int64)
+    owners = np.repeat(np.arange(len(lengths)), lengths)[places].tolist()
+    of_rows = {
+        owner: reasons[code]
+        for owner, code in zip(owners, codes[places].tolist(), strict=True)
+    }
+    bad = np.zeros(len(array), bool)
+    bad[owners] = True
+    return [(bad, lambda place: of_rows[place])] if owners else []
 
 
 def _always(reason: str) -> Callable[[int], str]:
@@ -336,13 +407,19 @@ def _is_list(type_: pa.DataType) -> bool:
     )
 
 
-def _is_string(type_: pa.DataType) -> bool:
+def _is_text(type_: pa.DataType) -> bool:
     return (
         pa.types.is_string(type_)
         or pa.types.is_large_string(type_)
+        or pa.types.is_string_view(type_)
+    )
+
+
+def _is_string(type_: pa.DataType) -> bool:
+    return (
+        _is_text(type_)
         or pa.types.is_binary(type_)
         or pa.types.is_large_binary(type_)
         or pa.types.is_fixed_size_binary(type_)
-        or pa.types.is_string_view(type_)
         or pa.types.is_binary_view(type_)
     )

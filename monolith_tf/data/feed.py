@@ -25,6 +25,7 @@ from monolith_tf.types import Tensor
 
 _SPLITS: tuple[Split, ...] = ("train", "eval", "test")
 _ENDLESS = 1 << 62
+_NOT_COMPARED = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +37,15 @@ class Feed:
       columns: The columns it gives.
       batch_size: Rows per batch.
       filled: Split -> which of its rows got a default, as far as `hear` was called.
+      files: Split -> `Source.files_digest` of the chief's files, which those of the
+        workers must have too; without one they are not compared.
     """
 
     tokens: tuple[str, str]
     columns: Mapping[str, ColumnType]
     batch_size: int
     filled: dict[Split, Filled] = dataclasses.field(default_factory=dict, init=False)
+    files: dict[Split, int] = dataclasses.field(default_factory=dict, init=False)
 
     def dataset(
         self, split: Split, epoch: Tensor, begin: Tensor, end: Tensor
@@ -58,10 +62,11 @@ class Feed:
         """
         specs = pipeline.signature(self.columns)
         number = tf.constant(_SPLITS.index(split), tf.int64)
+        files = tf.constant(self.files.get(split, _NOT_COMPARED), tf.int64)
 
         def piece(index: Tensor) -> tuple[Tensor, ...]:
             arrays = tf.raw_ops.PyFunc(
-                input=[number, epoch, begin, end, index],
+                input=[number, files, epoch, begin, end, index],
                 token=self.tokens[0],
                 Tout=[spec.dtype for spec in specs],
             )
@@ -128,7 +133,7 @@ class Feeder:
         with self._graph.as_default():
             made = tf.numpy_function(
                 self._give,
-                [tf.constant(0, tf.int64)] * 5,
+                [tf.constant(0, tf.int64)] * 6,
                 [spec.dtype for spec in pipeline.signature(self._columns)],
                 stateful=True,
             )
@@ -141,8 +146,8 @@ class Feeder:
     def _give(self, *arguments: np.ndarray) -> pipeline.Flat:
         with self._lock:
             try:
-                split, *rest = map(int, arguments)
-                window = self._cursor(split).piece(*rest)
+                split, files, *rest = map(int, arguments)
+                window = self._cursor(split, files).piece(*rest)
             except Exception as error:
                 self.failure = self.failure or str(error)
                 raise
@@ -163,19 +168,33 @@ class Feeder:
         ]
         return np.array(lines, np.int64).reshape(len(lines), 2 + len(names))
 
-    def _cursor(self, split: int) -> "_Cursor":
-        if split not in self._cursors:
+    def _cursor(self, split: int, files: int) -> "_Cursor":
+        """Returns the cursor of a split, of the files that the chief has."""
+        cursor = self._cursors.get(split)
+        if cursor is None or files not in (_NOT_COMPARED, cursor.files):
+            # The first call, or the chief began again with other files.
             source = self._open_split(_SPLITS[split])
-            self._cursors[split] = _Cursor(source, self._batch_size)
-        return self._cursors[split]
+            cursor = self._cursors[split] = _Cursor(source, self._batch_size)
+        if files not in (_NOT_COMPARED, cursor.files):
+            raise ValueError(
+                f"The files of `data.{_SPLITS[split]}` are here others, or of other "
+                "content, than where the chief began to read them. All tasks must read "
+                "the same files, and these must stay as they are until the job ends."
+            )
+        return cursor
 
 
 class _Cursor:
-    """Keeps its place in one split: neighbouring calls share a window."""
+    """Keeps its place in one split: neighbouring calls share a window.
+
+    Attributes:
+      files: `Source.files_digest` of its files.
+    """
 
     def __init__(self, source: Source, batch_size: int) -> None:
         self._source = source
         self._batch_size = batch_size
+        self.files = source.files_digest()
         self._window_batches = source.window_batches(batch_size)
         self._place = (-1, -1)  # Epoch and window.
         self._window: Window | None = None

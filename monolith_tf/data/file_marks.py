@@ -1,4 +1,4 @@
-"""What files are recognised by when a job comes back to them."""
+"""What files are recognised by when a job comes back to them, or reads on in them."""
 
 import hashlib
 import os
@@ -13,11 +13,6 @@ Marks: TypeAlias = Sequence[Mapping[str, Any]]
 _EDGE_BYTES = 1 << 16
 
 
-def of(files: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns the marks of files; names that are of no file have a `path` alone."""
-    return [_mark(file) for file in files]
-
-
 def are_same(saved: Marks, here: Marks) -> bool:
     """Returns whether files are those saved, perhaps in another folder.
 
@@ -30,6 +25,50 @@ def are_same(saved: Marks, here: Marks) -> bool:
 def are_appended(saved: Marks, here: Marks) -> bool:
     """Returns whether files are those saved, followed by others."""
     return len(saved) < len(here) and are_same(saved, here[: len(saved)])
+
+
+class Watch:
+    """Finds that files change between the beginning of a job's reading and its end.
+
+    A look is one call of `os.stat`. Where that shows another file, size or time, the
+    marks decide, so that a file may be touched, or copied over itself.
+    """
+
+    def __init__(self, files: Sequence[str]) -> None:
+        """Begins the watch; names that are of no file are not watched."""
+        self._stats = {file: _stat(file) for file in files}
+        self._marks = {file: _mark(file) for file in files}
+
+    def marks(self) -> list[dict[str, Any]]:
+        """Returns what files were at first; a name of no file has a `path` alone."""
+        return list(self._marks.values())
+
+    def check(self, file: str) -> None:
+        """Raises ValueError if a file is not as it was at the beginning."""
+        before, now = self._stats[file], _stat(file)
+        if before in (None, now):
+            return
+        if now is not None and _mark(file) == self._marks[file]:
+            self._stats[file] = now
+            return
+        what = "it was written again, with as many bytes"
+        if now is None:
+            what = "it is gone"
+        elif before is not None and now[0] != before[0]:
+            what = f"it had {before[0]:,} bytes, and has {now[0]:,} now"
+        raise ValueError(
+            f"{file}: changed while the job reads it: {what}. Files must stay as they "
+            "are until the job ends: give new data new names. To go on with the files "
+            "as they are now, run the job again: it begins with their first row."
+        )
+
+
+def _stat(file: str) -> tuple[int, int, int] | None:
+    """Returns what a change of a file changes; its bytes come first."""
+    if not os.path.isfile(file):
+        return None
+    stat = os.stat(file)
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 def _mark(file: str) -> dict[str, Any]:

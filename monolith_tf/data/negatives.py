@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from monolith_tf.data import file_marks
 from monolith_tf.data import formats
 from monolith_tf.data import order
 from monolith_tf.data.reader import Piece
@@ -105,6 +106,11 @@ class SampledRows:
     def filled(self) -> Filled:
         """See `SplitRows.filled`; of the files' rows."""
         return self._rows.filled
+
+    @property
+    def marks(self) -> file_marks.Marks:
+        """See `SplitRows.marks`."""
+        return self._rows.marks
 
     def counts(self) -> dict[str, int]:
         """See `SplitRows.counts`; of the files' rows."""

@@ -28,10 +28,10 @@ class ParquetReader(Reader):
         self._metadata = functools.lru_cache(maxsize=256)(_read_metadata)
 
     def schema(self, file: str) -> dict[str, ColumnType]:
-        """See `Reader.schema`; nested columns other than lists are left out."""
+        """See `Reader.schema`."""
         schema = self._metadata(file).schema.to_arrow_schema()
         check_unique(file, schema.names)
-        return arrow.column_types(schema)
+        return arrow.column_types(schema, file)
 
     def has_rows(self, file: str) -> bool:
         """See `Reader.has_rows`."""
@@ -78,7 +78,8 @@ class ParquetReader(Reader):
         self, piece: Piece, columns: Mapping[str, ColumnType]
     ) -> bool:
         """See `Reader.may_have_bad_rows`; told by the null counts of the metadata."""
-        group = self._metadata(piece.file).row_group(piece.index)
+        metadata = self._metadata(piece.file)
+        group = metadata.row_group(piece.index)
         for index in range(group.num_columns):
             chunk = group.column(index)
             path = chunk.path_in_schema  # of a list: its column, then more after a dot
@@ -86,6 +87,9 @@ class ParquetReader(Reader):
                 ours = path == name or path.startswith(f"{name}.")
                 if ours and _may_be_bad(type_, chunk.statistics):
                     return True
+                kind = metadata.schema.column(index).logical_type.type
+                if ours and kind in ("STRING", "JSON"):
+                    return True  # Bytes that are no text are not counted.
         return False
 
 

@@ -11,6 +11,7 @@ from absl import logging
 
 from monolith_tf.data import arrow
 from monolith_tf.data import exiting
+from monolith_tf.data import file_marks
 from monolith_tf.data import order
 from monolith_tf.data.reader import BadRow
 from monolith_tf.data.reader import Block
@@ -63,6 +64,7 @@ class SplitRows:
         self._seed = seed
         self._in_files = spec.file_split(split)
         self.files = reader.files(self._in_files)
+        self._watch = file_marks.Watch(self.files)
         self.pieces: list[tuple[int, Piece]] = [
             (number, piece)
             for number, file in enumerate(self.files)
@@ -81,6 +83,11 @@ class SplitRows:
     def num_bad_rows(self) -> int:
         """Rows left out so far, each counted once."""
         return sum(self._bad.values())
+
+    @property
+    def marks(self) -> file_marks.Marks:
+        """What the files were when they were opened."""
+        return self._watch.marks()
 
     def counts(self) -> dict[str, int]:
         """Returns what was met so far, each row counted once.
@@ -105,6 +112,7 @@ class SplitRows:
                 pass
             return self._counts[index]
         num_rows = self._reader.count(piece)
+        self._watch.check(piece.file)
         if not num_rows and self._num_pieces[piece.file] == 1:
             self._pass_over(piece.file)
         rows = piece.first_row + np.arange(num_rows)
@@ -152,7 +160,7 @@ class SplitRows:
         number, piece = self.pieces[index]
         num_rows = num_bad = num_read = 0
         first = ""
-        for block in self._reader.read(piece, {**self._keys, **self.columns}):
+        for block in self._blocks(piece):
             exiting.check()
             table, rows, keys, bad, filled = self._clean(number, block)
             if filled:
@@ -175,6 +183,18 @@ class SplitRows:
             logging.warning("left out %d bad rows; the first: %s", num_bad, first)
         self._counts[index] = num_rows
         self._bad[index] = num_bad
+
+    def _blocks(self, piece: Piece) -> Iterator[Block]:
+        """Yields the blocks of a piece, all of the file that was there at first."""
+        self._watch.check(piece.file)
+        try:
+            for block in self._reader.read(piece, {**self._keys, **self.columns}):
+                self._watch.check(piece.file)
+                yield block
+        except Exception:
+            self._watch.check(piece.file)  # Says why, if the file changed.
+            raise
+        self._watch.check(piece.file)
 
     def _pass_over(self, file: str) -> None:
         """Counts a file without rows; raises ValueError where it may not be skipped.

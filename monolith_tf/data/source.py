@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import zlib
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -11,7 +12,6 @@ from typing import NoReturn
 
 import numpy as np
 
-from monolith_tf.data import file_marks
 from monolith_tf.data import formats
 from monolith_tf.data import negatives
 from monolith_tf.data.reader import Reader
@@ -135,16 +135,24 @@ class Source:
     def identity(self) -> dict[str, Any]:
         """Returns what a position is a position in, as JSON has it.
 
-        `files` as `file_marks.of` has them, `rows` of an epoch, and in `order` what
+        `files` as `file_marks.Marks`, `rows` of an epoch, and in `order` what
         else the order of rows depends on: nothing where it is that of the files.
         """
         is_shuffled = bool(self._shuffle_buffer(None))
         window_rows = self.window_batches() * self._spec.batch_size
         return {
-            "files": file_marks.of(self._rows.files),
+            "files": list(self._rows.marks),
             "rows": self.num_rows(),
             "order": [self._seed, window_rows] if is_shuffled else [],
         }
+
+    def files_digest(self) -> int:
+        """Returns a number from 0 on, made of what the files were when opened.
+
+        Their folders make no difference to it.
+        """
+        found = [(mark.get("size"), mark.get("digest")) for mark in self._rows.marks]
+        return zlib.crc32(repr(found).encode())
 
     def batches_per_epoch(self, batch_size: int | None = None) -> int:
         """Returns the batches of one epoch, the last and smaller one included.

@@ -90,7 +90,8 @@ class DataSpec:
         reads the train split in the order of the files. The other splits always are.
       on_bad_row: A row that cannot be read, lacks a value that has no default, or has a
         label outside [0, 1] under a log loss or a weight that is negative or infinite,
-        is an `error`, or is left out and counted (`skip`). So is a file without rows.
+        is an `error`, or is left out and counted (`skip`). So is a CSV file without
+        rows; one of another format is passed over and counted, unless all are so.
       negatives: Rows drawn for each row of the files; None draws none.
       weight: Column of per-example weights, finite and at least 0; None weighs every
         example 1.

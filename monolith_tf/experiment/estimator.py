@@ -21,6 +21,7 @@ from monolith_tf.config import model_params
 from monolith_tf.config import schema
 from monolith_tf.data import feed as feed_lib
 from monolith_tf.data import rows as rows_lib
+from monolith_tf.data import source as source_lib
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.experiment import build
 from monolith_tf.experiment import diagnosis
@@ -205,7 +206,8 @@ class Estimator:
         fixed = dataclasses.replace(fixed, lineage=lineage)
         step = self._job.train_step(fixed, anew=True)
         self._restore(checkpoint, step)
-        return fixed, step, checkpoint
+        # A copy lets go of the files: old checkpoints are removed while the job runs.
+        return fixed, step, dataclasses.replace(checkpoint)
 
     def _restore(
         self, checkpoint: checkpoint_lib.Checkpoint, step: step_lib.TrainStep
@@ -316,8 +318,10 @@ class Estimator:
         return stepper_lib.LocalStepper(run.step, dataset)
 
     def _source(self, split: build.Split) -> build.Source:
-        self._sources[split] = self._job.source(split)
-        return self._sources[split]
+        source = self._sources[split] = self._job.source(split)
+        if self._cluster is not None and isinstance(source, source_lib.Source):
+            self._feed.files[split] = source.files_digest()
+        return source
 
     def _counts(self) -> dict[str, int]:
         """Returns what readers counted, as `<split>/<name>`."""

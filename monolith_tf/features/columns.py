@@ -43,6 +43,11 @@ class ColumnType:
       as_number: What is read where numbers are wanted, if that is another type.
       is_unsigned: Whether integers of a file from 2^63 on are read as negative ones of
         the same bits.
+      kind: What a file's numbers mean: "number", "bool", or dates and times and their
+        unit, such as "timestamp[ms]"; empty where it does not say. Of a column to be
+        read, "amount" takes numbers and bools: True is 1 there, but no id of it.
+      written: Of what type the column is in which file, for an error message.
+      is_readable: Whether the column can be read at all; `dtype` says nothing if not.
     """
 
     dtype: DType
@@ -58,6 +63,9 @@ class ColumnType:
     before: DType | None = dataclasses.field(default=None, compare=False, repr=False)
     as_number: DType | None = dataclasses.field(default=None, compare=False, repr=False)
     is_unsigned: bool = dataclasses.field(default=False, compare=False, repr=False)
+    kind: str = dataclasses.field(default="", compare=False, repr=False)
+    written: str = dataclasses.field(default="", compare=False, repr=False)
+    is_readable: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,11 +174,20 @@ def id_types(
     }
 
 
-def check_exists(column: str, known: Iterable[str], who: str) -> None:
-    """Raises ValueError, with the nearest name, if a column is not among the known."""
-    names = list(known)
-    if column in names:
-        return
+def check_exists(column: str, known: Mapping[str, ColumnType], who: str) -> None:
+    """Raises ValueError if a column is not among the known, naming the nearest one.
+
+    So it does if the column is of a type that cannot be read.
+    """
+    if column in known:
+        if known[column].is_readable:
+            return
+        raise ValueError(
+            f"Column `{column}` for {who} is of type {known[column].written}, which "
+            "cannot be read. Each row must hold one number, string, date or time, or a "
+            "list of these. Write a part of it as a column of its own."
+        )
+    names = [name for name, type_ in known.items() if type_.is_readable]
     near = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
     hint = (
         f"Did you mean `{near[0]}`?"
@@ -239,6 +256,10 @@ def _resolve(
         check_exists(use.column, schema, use.who)
     dtype, example, is_guess = use.dtype, "", False
     wants_number = use.otherwise == "float32"
+    kind = schema[use.column].kind if schema else ""
+    written = schema[use.column].written if schema else ""
+    if wants_number and kind in ("number", "bool"):
+        kind = "amount"
     if dtype is None and schema:
         found = schema[use.column]
         dtype = (found.elements if use.is_list else None) or found.dtype
@@ -258,6 +279,8 @@ def _resolve(
         is_weight=use.is_weight,
         is_guess=is_guess,
         example=example,
+        kind=kind,
+        written=written,
     )
 
 
@@ -274,6 +297,7 @@ def _merge(a: ColumnType, b: ColumnType) -> ColumnType | None:
         is_probability=a.is_probability or b.is_probability,
         is_weight=a.is_weight or b.is_weight,
         is_guess=a.is_guess or b.is_guess,
+        kind=b.kind if a.kind == "amount" else a.kind,
     )
 
 

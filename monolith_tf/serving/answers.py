@@ -1,5 +1,6 @@
 """Answers the requests of TF Serving's `PredictionService` from a model."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,9 @@ def _serialized(request_input: Any) -> list[bytes]:
     context = b""
     if request_input.WhichOneof("kind") == "example_list_with_context":
         examples = request_input.example_list_with_context.examples
-        context = request_input.example_list_with_context.context.SerializeToString()
+        shared = request_input.example_list_with_context.context
+        _check_numbers(shared, "the context")
+        context = shared.SerializeToString()
     else:
         examples = request_input.example_list.examples
     size = len(context) * len(examples)
@@ -141,5 +144,17 @@ def _serialized(request_input: Any) -> list[bytes]:
             f"The context of {len(context):,} bytes is too long for {len(examples):,} "
             f"examples; together they may take {tensors.MAX_EXPANDED_BYTES:,} bytes."
         )
+    for row, example in enumerate(examples):
+        _check_numbers(example, f"example {row}")
     # Two messages one after the other are parsed as one that has the fields of both.
     return [context + example.SerializeToString() for example in examples]
+
+
+def _check_numbers(example: Any, where: str) -> None:
+    """Raises RequestError if a feature is NaN."""
+    for name, feature in example.features.feature.items():
+        if any(map(math.isnan, feature.float_list.value)):
+            raise errors.bad_request(
+                f"`{name}` is NaN in {where}, which training takes for no value. Give "
+                "a number, or leave the feature out."
+            )

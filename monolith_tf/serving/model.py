@@ -157,6 +157,12 @@ def _check_inputs(key: str, signature: Any, inputs: Mapping[str, np.ndarray]) ->
                 f"`{name}` must have the shape {_shape(shape)}, where ? stands for any "
                 f"size. Received: {list(value.shape)}."
             )
+        if dtype.is_floating and np.isnan(value).any():
+            row = int(np.argwhere(np.isnan(value))[0][0]) if value.ndim else 0
+            raise errors.bad_request(
+                f"`{name}` is NaN in row {row}, which training takes for no value. "
+                "Give a number."
+            )
 
 
 def _dtype(value: np.ndarray) -> tf.DType:

@@ -392,6 +392,20 @@ class TestData:
         (line,) = errors_of(text, data="present")
         assert line.startswith(f"{SOURCE}:3: `data.train`: ")
 
+    def test_ids_that_mean_something_else_in_another_split(self, text, tmp_path):
+        for split, items in (("train", [2, 3]), ("eval", [True, False])):
+            rows = {"user_id": [1, 2], "item_id": items, "click": [0, 1]}
+            parquet.write_table(pa.table(rows), tmp_path / split / "0.parquet")
+        features = (
+            "features=[{name: user_id, kind: id, table: user}, "
+            "{name: item_id, kind: id, table: item}]"
+        )
+        assert errors_of(text, features, data="required") == [
+            f"{SOURCE}:3: `data.eval`: column `item_id` is of type bool in "
+            f"{tmp_path}/eval/0.parquet, and of type int64 in "
+            f"{tmp_path}/train/0.parquet. Give it one type in all files."
+        ]
+
     @pytest.mark.parametrize("ending", ["parquet", "csv", "tfrecord"])
     def test_ids_that_look_otherwise_in_another_split(self, text, tmp_path, ending):
         for split, items in (("train", [2, 3]), ("eval", ["a", "b"])):

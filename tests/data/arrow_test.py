@@ -174,10 +174,11 @@ def test_column_types_of_a_schema():
             ("struct", pa.struct([("x", pa.int8())])),
         ]
     )
-    assert arrow.column_types(schema) == {
+    assert arrow.column_types(schema, "x.parquet") == {
         "i": INT,
         "d": FLOAT,
         "s": STRING,
         "l": ColumnType(dtype="string", is_list=True),
         "v": ColumnType(dtype="float32", is_list=True, length=3),
+        "struct": ColumnType(dtype="string", is_readable=False),
     }

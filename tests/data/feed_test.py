@@ -126,6 +126,54 @@ def test_an_error_of_reading_is_kept(spec, feeder):
     assert _fed(feeder, "train", 0, 0, 1) == expected
 
 
+def _train_of(tmp_path, num_rows):
+    table = pa.table({"id": np.arange(num_rows)})
+    pq.write_table(table, tmp_path / "train.parquet", row_group_size=2 * _BATCH)
+
+
+def test_a_worker_stops_at_files_that_are_not_the_chiefs(tmp_path):
+    columns = {"id": ColumnType(dtype="int64")}
+    train = tmp_path / "train.parquet"
+    spec = data.DataSpec(train=str(train), batch_size=_BATCH, shuffle_buffer=_BATCH)
+    feeder = feed_lib.Feeder(
+        lambda split: data.open_split(spec, split, columns), columns, _BATCH
+    )
+    feed = feed_lib.Feed(feeder.tokens, columns, _BATCH)
+
+    def files():
+        return data.open_split(spec, "train", columns).files_digest()
+
+    def read(files, epoch):
+        feed.files["train"] = files
+
+        @tf.function
+        def count(*numbers):
+            batches = feed.dataset("train", *numbers)
+            return batches.reduce(0, lambda num, batch: num + tf.size(batch["id"]))
+
+        return int(count(*(tf.constant(n, tf.int64) for n in (epoch, 0, 1))))
+
+    _train_of(tmp_path, 4 * _BATCH)
+    before = files()
+    assert read(before, 0) == _BATCH
+    _train_of(tmp_path, 3 * _BATCH)
+    with pytest.raises(tf.errors.OpError):
+        read(before, 1)
+    assert feeder.failure.startswith(f"{train}: changed while the job reads it: it had")
+    # A worker that starts only now.
+    feeder = feed_lib.Feeder(
+        lambda split: data.open_split(spec, split, columns), columns, _BATCH
+    )
+    feed = feed_lib.Feed(feeder.tokens, columns, _BATCH)
+    with pytest.raises(tf.errors.OpError):
+        read(before, 1)
+    assert feeder.failure.startswith("The files of `data.train` are here others, or")
+    # A chief that begins again, with the file as it is.
+    assert read(files(), 0) == _BATCH
+    _train_of(tmp_path, 2 * _BATCH)
+    assert read(files(), 0) == _BATCH
+
+
 def test_rows_with_a_default_are_counted_once_whoever_reads_them(tmp_path):
     rows = 4 * 16_384  # Pieces end where windows do.
     numbers = np.arange(rows)

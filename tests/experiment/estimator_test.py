@@ -111,6 +111,15 @@ class EstimatorTest(testing.TestCase):
         self.estimator("trainer.epochs=1").train()
         self.assertEqual(self.lines(), before)
 
+    def test_keeps_as_many_checkpoints_as_it_should_after_going_on_from_one(self):
+        often = ("trainer.checkpoint_every_steps=1", "trainer.steps_per_loop=1")
+        for keep, step in ((2, 3), (1, 5)):
+            settings = (f"trainer.keep_checkpoints={keep}", f"trainer.max_steps={step}")
+            self.estimator(*often, *settings).train()
+            found = checkpoint.CheckpointDir(self.folder / "model" / "checkpoints")
+            names = [f"ckpt-{step - back:08d}" for back in range(keep)]
+            self.assertEqual(found.names(), names[::-1])
+
     def test_max_steps_and_own_actions(self):
         CountSteps.seen.clear()
         sys.modules["my_actions"] = sys.modules[__name__]

@@ -5,10 +5,12 @@ import gc
 import json
 import pathlib
 import shutil
+from unittest import mock
 
 from monolith_tf import testing
 from monolith_tf.experiment import estimator as estimator_lib
 from monolith_tf.testing import small_job
+from monolith_tf.training import actions
 
 _CONFIG = """\
 model_dir: {folder}/model
@@ -92,6 +94,28 @@ class ResumedPositionTest(testing.TestCase):
         self.write("a", 100, first_user=2000)  # As many rows and bytes.
         self.train()
         self.assertEqual(self.users(), 200)
+
+    def test_a_file_that_is_replaced_while_the_job_runs_stops_it(self):
+        job = estimator_lib.Estimator(
+            self.config, "trainer.epochs=500", "trainer.log_every_steps=9"
+        )
+        train = self.folder / "a.csv"
+
+        def replace(log, run):
+            del log
+            if run.progress.step == 9:
+                self.write("b", 40, first_user=5000)
+                (self.folder / "b.csv").replace(train)
+
+        with (
+            mock.patch.object(actions.Log, "work", replace),
+            self.assertRaisesRegex(ValueError, "while the job reads it: it had") as it,
+        ):
+            job.train()
+        self.assertStartsWith(str(it.exception), f"{train}: changed while the job")
+        # Run again, it begins with the file as it is.
+        self.train("trainer.epochs=1")
+        self.assertEqual(self.users(), 40)
 
     def test_the_same_files_in_another_folder_are_the_same(self):
         self.write("day/1/a", 50, first_user=1000)

@@ -87,6 +87,29 @@ def _row(**values):
         (_row(price=True), "`price` must be of the type float32. Received: True."),
         (_row(user="NaN"), "`user` must be of the type int64. Received: 'NaN'."),
         ('{"instances": [{"user": NaN}]}', "`user` must be of the type int64"),
+        (_row(price=float("nan")), "`price` is NaN in row 0, .* takes for no value"),
+        (
+            {
+                "inputs": {"user": [1, 2, 3], "price": [0.5, 1.5, float("nan")]}
+                | {"history": [[1]] * 3, "history_length": [1] * 3}
+            },
+            "`price` is NaN in row 2",
+        ),
+        (
+            {
+                "signature_name": "regress",
+                "examples": [{"user": 1}, {"user": 2, "price": [0.5, float("nan")]}],
+            },
+            "`price` is NaN in example 1, .* or leave the feature out",
+        ),
+        (
+            {
+                "signature_name": "regress",
+                "examples": [{"user": 1}],
+                "context": {"price": float("nan")},
+            },
+            "`price` is NaN in the context",
+        ),
         (_row(**{"x" * 5000: 1}), "The request lacks|The request has `xxx"),
         ({"signature_name": "regress", "examples": [{"user": 2**63}]}, "int64, which"),
         ({"signature_name": "regress", "examples": [{"a": 10**400}]}, "int64, which"),
@@ -299,6 +322,18 @@ def test_values_in_the_smallest_of_messages_are_sent_in_full(ask, rows, monkeypa
     small = _tensor(9, 4000, int64_val=[5] * 4000)
     assert small.ByteSize() < 4020  # A byte each.
     assert tensors.read("user", small, info).tolist() == [5] * 4000
+
+
+def test_nan_is_no_value(stub, ask, rows):
+    rows["price"] = np.array([0.5, np.nan], np.float32)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Predict(ask(**rows), timeout=20)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "`price` is NaN in row 1" in caught.value.details()
+    # Training takes infinity, which a clip may bound.
+    rows["price"] = np.array([0.5, np.inf], np.float32)
+    outputs = stub.Predict(ask(**rows), timeout=20).outputs
+    assert np.isinf(tf.make_ndarray(outputs["click"])).tolist() == [False, True]
 
 
 def test_an_output_asked_for_twice_is_refused(stub, ask):
