@@ -147,6 +147,17 @@ class CombinersTest(testing.TestCase):
         self.assertAllEqual(lists.values, values)
         self.assertAllClose(tape.gradient(total, rows), 2 * values)
 
+    @parameterized.parameters("sum", "mean", "sqrtn", "max", "first_n", "none")
+    def test_a_step_does_not_wait_for_a_check_of_the_splits(self, combiner):
+        graph = (
+            tf.function(lambda *lists: combiners.combine(*lists, combiner, 3))
+            .get_concrete_function(
+                tf.TensorSpec([None, 2]), tf.TensorSpec([None], tf.int64)
+            )
+            .graph
+        )
+        self.assertNotIn("Assert", {op.type for op in graph.get_operations()})
+
     def test_tied_maxima_share_the_gradient(self):
         values = tf.constant([[2.0], [2.0], [1.0]])
         with tf.GradientTape() as tape:

@@ -120,6 +120,17 @@ class RowTrainingTest(testing.TestCase):
         self._gradient(self._both)
         self.assertAllEqual(self._values(), [-3.0, -1.0, -2.0])
 
+    def test_a_function_may_read_before_it_takes_a_step(self):
+        @tf.function(autograph=False)
+        def step():
+            before = self._both()
+            with tf.control_dependencies([before]):
+                self._gradient(self._both)
+            return before
+
+        self.assertEqual([step(), step()], [0.0, -14.0])
+        self.assertAllEqual(self._values(), [-6.0, -2.0, -4.0])
+
     @parameterized.parameters(False, True)
     def test_scales_back_what_the_probe_tells(self, in_graph):
         def loss():
