@@ -156,7 +156,11 @@ class CombinersTest(testing.TestCase):
             )
             .graph
         )
-        self.assertNotIn("Assert", {op.type for op in graph.get_operations()})
+        definition = graph.as_graph_def()
+        nodes = [*definition.node]
+        for function in definition.library.function:
+            nodes += function.node_def
+        self.assertNotIn("Assert", {node.op for node in nodes})
 
     def test_tied_maxima_share_the_gradient(self):
         values = tf.constant([[2.0], [2.0], [1.0]])
