@@ -152,6 +152,17 @@ class ApplyGradientsTest(testing.TestCase):
         # 2 - 0.5 * (1 + 4), and 2 - 0.5 * 2.
         self.assertAllEqual(_read(store, 7, 8), [-0.5, 1.0])
 
+    @parameterized.parameters(0.0, 0.25, 1.0, 3.0)
+    def test_a_rate_scale_is_a_factor_of_the_learning_rate(self, scale):
+        store = _store(num_shards=2)
+        pulled = store.lookup(_one(7, 8), training=True)
+        (name,) = pulled.rows
+        gradients = {name: tf.constant([[1.0], [2.0]])}
+        store.apply_gradients(pulled, gradients, 0, rate_scale=tf.constant(scale))
+        # The learning rate is 0.5.
+        expected = [2.0 - scale * 0.5, 2.0 - scale * 1.0]
+        self.assertAllClose(_read(store, 7, 8), expected)
+
     def test_accepts_sparse_gradients_and_none(self):
         store = _store(num_shards=2)
         pulled = store.lookup(_one(7, 8), training=True)
