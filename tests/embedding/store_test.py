@@ -8,7 +8,7 @@ from tensorflow.python.framework import config
 from monolith_tf import testing
 from monolith_tf.embedding import optimizer_spec
 from monolith_tf.embedding.initializer_spec import ConstantSpec
-from monolith_tf.embedding.initializer_spec import UniformSpec
+from monolith_tf.embedding.initializer_spec import NormalSpec
 from monolith_tf.embedding.placement import Placement
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import SliceSpec
@@ -92,7 +92,7 @@ class LookupTest(testing.TestCase):
         self.assertAllEqual(store.counters()["rows"], [1, 1])
 
     def test_tables_of_one_group_start_each_in_its_own_way(self):
-        starts = [ConstantSpec(value=2.0), UniformSpec(), ConstantSpec(value=3.0)]
+        starts = [ConstantSpec(value=2.0), NormalSpec(), ConstantSpec(value=3.0)]
         tables = [
             TableSpec(name=f"t{slot}", slot=slot, dim=4, initializer=start)
             for slot, start in enumerate(starts, 1)
