@@ -48,6 +48,15 @@ def reference(values, lengths, combiner):
     return pooled, gradient
 
 
+def _operations(graph):
+    """Types of a graph's operations, and of those in its branches."""
+    definition = graph.as_graph_def()
+    nodes = [*definition.node]
+    for function in definition.library.function:
+        nodes += function.node_def
+    return {node.op for node in nodes}
+
+
 class CombinersTest(testing.TestCase):
     @parameterized.parameters("sum", "mean", "sqrtn", "max", "first_n", "none")
     def test_padded_lists_give_what_ragged_ones_give(self, combiner):
@@ -146,6 +155,26 @@ class CombinersTest(testing.TestCase):
         self.assertEqual(lists.shape.as_list(), [len(lengths), None, 3])
         self.assertAllEqual(lists.values, values)
         self.assertAllClose(tape.gradient(total, rows), 2 * values)
+
+    @parameterized.parameters("sum", "mean", "sqrtn", "max", "first_n", "none")
+    def test_a_step_does_not_wait_for_a_check_of_the_splits(self, combiner):
+        graph = (
+            tf.function(lambda *lists: combiners.combine(*lists, combiner, 3))
+            .get_concrete_function(
+                tf.TensorSpec([None, 2]), tf.TensorSpec([None], tf.int64)
+            )
+            .graph
+        )
+        self.assertNotIn("Assert", _operations(graph))
+
+    def test_nor_for_one_of_the_splits_that_are_cut(self):
+        splits = tf.TensorSpec([None], tf.int64)
+        graph = (
+            tf.function(lambda *lists: combiners.truncate(*lists, 2))
+            .get_concrete_function(splits, splits)
+            .graph
+        )
+        self.assertNotIn("Assert", _operations(graph))
 
     def test_tied_maxima_share_the_gradient(self):
         values = tf.constant([[2.0], [2.0], [1.0]])

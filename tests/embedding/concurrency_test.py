@@ -85,6 +85,20 @@ class ConcurrencyTest(testing.TestCase):
         self.assertEqual(store.counters()["rows"][0], np.count_nonzero(expected))
         self.assertEqual(store.counters()["inserted"][0], np.count_nonzero(expected))
 
+    def test_a_lookup_of_rows_that_are_there_does_not_wait_for_others(self):
+        store = EmbeddingStore(
+            [TableSpec(name="t", slot=0, dim=2)],
+            [ColumnSpec(feature="f", table="t")],
+            capacity=64,
+        )
+        look = functools.partial(
+            store.lookup, {"f": tf.constant([5], tf.int64)}, training=True
+        )
+        look()
+        (shard,) = next(iter(store._shards.values()))
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            shard.locked(lambda: pool.submit(look).result(timeout=30))
+
     @parameterized.parameters("insert", "zeros")
     def test_steps_go_on_while_rows_expire_are_evicted_loaded_and_get_room(
         self, unknown

@@ -1,5 +1,7 @@
 """Tests of the distinct ids of a batch."""
 
+from unittest import mock
+
 import hypothesis
 import numpy as np
 import tensorflow as tf
@@ -52,6 +54,12 @@ class DistinctTest(testing.TestCase):
                 pieces[place] = np.append(own[place], foreign)
                 pieces[0] = np.append(pieces[0], foreign)
                 _check(pieces, slots)
+
+    def test_ids_of_their_own_slots_are_gone_through_once(self):
+        pieces = [np.array([0, 7, 1 << 40]) + (slot << HASH_BITS) for slot in (1, 2)]
+        with mock.patch.object(distinct, "_merged") as merged:
+            _check(pieces, [1, 2])
+        merged.assert_not_called()
 
     def test_the_highest_ids_of_the_last_slot_are_within(self):
         top = np.array([(1 << 63) - 1, (1 << 63) - 1, (1 << 63) - 2])

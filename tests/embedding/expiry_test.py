@@ -68,7 +68,8 @@ class CheckLimitTest(testing.TestCase):
         table = TableSpec(
             name="t", dim=2, max_rows=3, max_bytes=80, when_full="evict_oldest"
         )
-        self.assertEqual(expiry.check_limit(table, 3, row_bytes=16), 0)
+        for num_rows in (0, 2, 3):
+            self.assertEqual(expiry.check_limit(table, num_rows, row_bytes=16), 0)
         self.assertEqual(expiry.check_limit(table, 5, row_bytes=16), 2)
         self.assertEqual(expiry.check_limit(table, 5, row_bytes=40), 3)
 

@@ -88,7 +88,12 @@ class FrozenFilesTest(testing.TestCase):
             frozen_files.write(
                 store, prefix, "tables", lambda: chunks, counted, spare_rows=4
             )
-        self.assertGreater(len(os.listdir(os.path.dirname(prefix))), 5)
+        files = os.listdir(os.path.dirname(prefix))
+        self.assertGreater(len(files), 5)
+        # Of the empty store's files none is left.
+        pattern = rf"variables\.(index|data-\d+-of-{len(files) - 1:05d})"
+        for file in files:
+            self.assertRegex(file, f"^{pattern}$")
         reader = tf.train.load_checkpoint(prefix)
         shapes = {
             name.replace("/.ATTRIBUTES/", "/"): shape

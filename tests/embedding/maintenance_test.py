@@ -198,6 +198,14 @@ class GrowthTest(testing.TestCase):
         store.maintain()
         self.assertGreaterEqual(_capacity(store), 32)
 
+    def test_grows_in_good_time_again_and_again(self):
+        store = _store(capacity=16)
+        for _ in range(3):
+            before = _capacity(store)
+            _train(store, 0, before * 13 // 16)
+            store.maintain()
+            self.assertGreater(_capacity(store), before)
+
     def test_growth_keeps_freed_rows_stamps_and_state(self):
         adagrad = optimizer_spec.AdagradSpec(learning_rate=1.0)
         store = _store(capacity=20, expire_after_steps=10, optimizer=adagrad)
@@ -257,7 +265,8 @@ class GrowthTest(testing.TestCase):
                 store.maintain()
             self.assertIn("room for 6% more", logs.output[0])
             _train(store, 0, 15)
-            message = "no memory on /CPU:0 .* `t`: they hold 15 ids"
+            num_bytes = store.table_counters()["t"]["bytes"]
+            message = f"on /CPU:0 .* `t`: they hold 15 ids there, {num_bytes} bytes"
             with self.assertRaisesRegex(expiry.TableFullError, message):
                 store.maintain()
         self.assertEqual(_read(store, 0, 15), [0.0] * 14 + [1.0])

@@ -15,6 +15,10 @@ class PlacementTest(testing.TestCase):
         )
         self.assertEqual(placement.device(1), "/job:ps/task:1")
 
+    def test_takes_its_arguments_by_name_only(self):
+        with self.assertRaisesRegex(TypeError, "positional argument"):
+            Placement(2)
+
     def test_rejects_no_shards(self):
         with self.assertRaisesRegex(ValueError, r"at least 1\. Received: num_shards=0"):
             Placement(num_shards=0)

@@ -92,6 +92,17 @@ class RouterTest(testing.TestCase):
         masks = router.masks(router.distinct({"f": one_each})[1])
         self.assertAllEqual(masks["f"], [[True, False, False]] * 2)
 
+    def test_ids_of_each_table_are_gone_through_by_themselves(self):
+        router = _router(
+            ColumnSpec(feature="one", table="a"),
+            ColumnSpec(feature="other", table="b"),
+            ColumnSpec(feature="far", table="wide"),
+        )
+        ids = {name: tf.TensorSpec([None], tf.int64) for name in ("one", "other")}
+        graph = tf.function(router.distinct).get_concrete_function(ids).graph
+        types = [op.type for op in graph.get_operations()]
+        self.assertEqual(types.count("Unique"), 2)
+
     def test_partition_gives_each_id_to_its_shard(self):
         ids = tf.constant(self.rng.integers(0, 2**60, 100))
         counts = tf.range(100, dtype=tf.int64)

@@ -66,6 +66,15 @@ class RowTrainingTest(testing.TestCase):
         self.assertAllClose(self._values(), expected)
         self.assertEqual(self.step, 3)
 
+    def test_a_function_traced_without_a_tape_is_one_step_too(self):
+        self._start(optimizer_spec.AdagradSpec(learning_rate=1.0))
+        loss = tf.function(self._both, autograph=False)
+        loss()
+        self._gradient(loss)
+        gradient = np.array([3.0, 1.0, 2.0])  # As above.
+        self.assertAllClose(self._values(), -gradient / np.sqrt(0.1 + gradient**2))
+        self.assertEqual(self.step, 1)
+
     def test_two_steps_in_one_function_are_two_steps(self):
         @tf.function(autograph=False)
         def steps():
@@ -119,6 +128,17 @@ class RowTrainingTest(testing.TestCase):
         self.assertAllEqual(self._values(), np.zeros(3))
         self._gradient(self._both)
         self.assertAllEqual(self._values(), [-3.0, -1.0, -2.0])
+
+    def test_a_function_may_read_before_it_takes_a_step(self):
+        @tf.function(autograph=False)
+        def step():
+            before = self._both()
+            with tf.control_dependencies([before]):
+                self._gradient(self._both)
+            return before
+
+        self.assertEqual([step(), step()], [0.0, -14.0])
+        self.assertAllEqual(self._values(), [-6.0, -2.0, -4.0])
 
     @parameterized.parameters(False, True)
     def test_scales_back_what_the_probe_tells(self, in_graph):

@@ -223,6 +223,17 @@ class SharedEmbeddingTest(testing.TestCase):
         outputs = layer({"x": tf.constant([3, 0])})["x"]
         self.assertAllClose(outputs, [_START[3], [0, 0, 0]])
 
+    def test_one_key_may_be_all_that_is_kept(self):
+        layer = _layer({"x": {"table": "item", "combiner": "sum", "max_len": 1}})
+        outputs = layer({"x": tf.constant([[3, 5], [7, 0]])})["x"]
+        self.assertAllClose(outputs, _START[[3, 7]])
+
+    def test_layers_behind_it_leave_padding_out(self):
+        layer = _layer({"x": "item"}, mask_zero=True)
+        rows = layer({"x": tf.constant([[1, 3, 0, 0], [5, 0, 0, 0]])})["x"]
+        means = tf_keras.layers.GlobalAveragePooling1D()(rows)
+        self.assertAllClose(means, [(_START[1] + _START[3]) / 2, _START[5]])
+
     @parameterized.parameters(False, True)
     def test_keeps_and_masks_what_is_not_combined(self, mask_zero):
         layer = _layer(

@@ -45,6 +45,12 @@ class TableSpecTest(testing.TestCase):
         )
         self.assertEqual(table.row_dim, 8)
 
+    def test_ids_are_admitted_at_once_and_rows_not_penalised_by_default(self):
+        table = spec.TableSpec(name="t", dim=8)
+        self.assertEqual(table.admit_after, 1)
+        (part,) = table.row_slices()
+        self.assertEqual((part.l2, part.clip_norm), (0, None))
+
     def test_one_slice_has_the_defaults_of_a_slice(self):
         (part,) = spec.TableSpec(name="user", dim=8).row_slices()
         self.assertEqual(part, spec.SliceSpec(name="vec", dim=8))

@@ -8,11 +8,13 @@ from tensorflow.python.framework import config
 from monolith_tf import testing
 from monolith_tf.embedding import optimizer_spec
 from monolith_tf.embedding.initializer_spec import ConstantSpec
+from monolith_tf.embedding.initializer_spec import NormalSpec
 from monolith_tf.embedding.placement import Placement
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import SliceSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.embedding.store import EmbeddingStore
+from monolith_tf.embedding.table import Table
 
 _SGD = optimizer_spec.SgdSpec(learning_rate=0.5)
 _SLOT = 1 << 48
@@ -70,6 +72,42 @@ class LookupTest(testing.TestCase):
         self.assertAllEqual(_train(store, _one(7), [1.0]), [[0.0]])
         self.assertAllEqual(_train(store, _one(7), [1.0]), [[1.5]])
         self.assertAllEqual(_read(store, 7), [1.0])
+
+    def test_tables_of_one_group_insert_each_in_its_own_time(self):
+        start = ConstantSpec(value=2.0)
+        tables = [
+            TableSpec(name="soon", slot=1, dim=1, initializer=start),
+            TableSpec(name="late", slot=2, dim=1, initializer=start, unknown="zeros"),
+        ]
+        columns = [ColumnSpec(feature=t.name, table=t.name) for t in tables]
+        store = EmbeddingStore(tables, columns, capacity=64)
+        ids = {t.name: tf.constant([t.slot << 48], tf.int64) for t in tables}
+        pulled = store.lookup(ids, training=True)
+        self.assertLen(pulled.rows, 1)
+        rows = {name: x["vec"] for name, x in store.combine(pulled).items()}
+        self.assertAllEqual(rows, {"soon": [[2.0]], "late": [[0.0]]})
+        self.assertAllEqual(store.counters()["rows"], [1, 0])
+        zeros = {name: tf.zeros_like(x) for name, x in pulled.rows.items()}
+        store.apply_gradients(pulled, zeros, 0)
+        self.assertAllEqual(store.counters()["rows"], [1, 1])
+
+    def test_tables_of_one_group_start_each_in_its_own_way(self):
+        starts = [ConstantSpec(value=2.0), NormalSpec(), ConstantSpec(value=3.0)]
+        tables = [
+            TableSpec(name=f"t{slot}", slot=slot, dim=4, initializer=start)
+            for slot, start in enumerate(starts, 1)
+        ]
+        columns = [ColumnSpec(feature=t.name, table=t.name) for t in tables]
+        store = EmbeddingStore(tables, columns, capacity=64, seed=5)
+        ids = {t.name: tf.constant([t.slot << 48], tf.int64) for t in tables}
+        pulled = store.lookup(ids, training=True)
+        self.assertLen(pulled.rows, 1)
+        rows = store.combine(pulled)
+        for spec in tables:
+            expected = Table(spec, seed=5).lookup([spec.slot << 48], training=True)
+            self.assertAllEqual(rows[spec.name]["vec"], expected)
+        self.assertAllEqual(rows["t1"]["vec"], [[2.0] * 4])
+        self.assertAllEqual(rows["t3"]["vec"], [[3.0] * 4])
 
     def test_refused_ids_read_zeros_and_their_gradients_are_dropped(self):
         store = _store(admit_after=3)
@@ -151,6 +189,17 @@ class ApplyGradientsTest(testing.TestCase):
         _train(store, _one(7, 8, 7), [1.0, 2.0, 4.0])
         # 2 - 0.5 * (1 + 4), and 2 - 0.5 * 2.
         self.assertAllEqual(_read(store, 7, 8), [-0.5, 1.0])
+
+    @parameterized.parameters(0.0, 0.25, 1.0, 3.0)
+    def test_a_rate_scale_is_a_factor_of_the_learning_rate(self, scale):
+        store = _store(num_shards=2)
+        pulled = store.lookup(_one(7, 8), training=True)
+        (name,) = pulled.rows
+        gradients = {name: tf.constant([[1.0], [2.0]])}
+        store.apply_gradients(pulled, gradients, 0, rate_scale=tf.constant(scale))
+        # The learning rate is 0.5.
+        expected = [2.0 - scale * 0.5, 2.0 - scale * 1.0]
+        self.assertAllClose(_read(store, 7, 8), expected)
 
     def test_accepts_sparse_gradients_and_none(self):
         store = _store(num_shards=2)

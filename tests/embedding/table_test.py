@@ -92,7 +92,9 @@ class TableTest(testing.TestCase):
         table = _table(expire_after_days=1.0)
         table.lookup([1, 2], training=True, secs=0)
         table.apply_gradients([2], _gradients(0), step=0, secs=10)
-        table.maintain(step=0, secs=86_405)
+        table.maintain(step=0, secs=86_399)
+        self.assertEqual(set(table.rows), {1, 2})
+        table.maintain(step=0, secs=86_400)
         self.assertEqual(set(table.rows), {2})
 
     def test_initial_values_depend_on_seed_table_and_id_only(self):
