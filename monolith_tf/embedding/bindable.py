@@ -82,10 +82,10 @@ class Packed:
         self._handles = tf.Variable(
             tf.stack(_handles(owner)), dtype=tf.resource, trainable=False
         )
-        self._order = (
-            order._order
-            if order is not None
-            else tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._order: tf.Variable = (
+            tf.Variable(0, dtype=tf.int64, trainable=False)
+            if order is None
+            else order._order
         )
 
     def call(self, method: str, *arguments: Any, writes: bool = True) -> Any:

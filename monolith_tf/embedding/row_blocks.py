@@ -253,7 +253,10 @@ def _spread(starts: Tensor, numbers: Tensor) -> tuple[list[Tensor], list[Tensor]
     places = tf.range(tf.size(numbers))
     # Few operations for each block: TensorFlow looks at all of a function's where a
     # graph calls it, before the graph's first run.
-    return [tf.dynamic_partition(v, blocks, _MAX_BLOCKS) for v in (places, rows)]
+    return (
+        tf.dynamic_partition(places, blocks, _MAX_BLOCKS),
+        tf.dynamic_partition(rows, blocks, _MAX_BLOCKS),
+    )
 
 
 def _gather_from_blocks(
