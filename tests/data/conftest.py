@@ -33,7 +33,7 @@ def row(number):
 
 def _compressed(path, content):
     if path.name.endswith(".gz"):
-        path.write_bytes(gzip.compress(content))
+        path.write_bytes(gzip.compress(content, mtime=0))
     elif path.name.endswith(".zst"):
         path.write_bytes(pa.Codec("zstd").compress(content, asbytes=True))
     else:
