@@ -29,6 +29,7 @@ def show(described: Mapping[str, Any], reader: Any) -> None:
     for name, table in described.items():
         groups.setdefault(table["group"], []).append(name)
     lines: list[list[object]] = []
+    counts: dict[tuple[str, ...], int]
     for number, names in sorted(groups.items()):
         if all("rows" in described[name] for name in names):
             counts: dict[tuple[str, ...], int] = {

@@ -230,14 +230,6 @@ class _Export:
             },
         )
 
-    def _counts(
-        self, table: str, counted: frozen_survey.Survey | None
-    ) -> dict[str, int]:
-        if counted is None:
-            return {}
-        found = counted.tables[table]
-        return {"rows": found.rows, "dropped_rows": found.dropped}
-
     def _metadata(
         self,
         path: pathlib.Path,
@@ -276,7 +268,7 @@ class _Export:
                     "large_integers": table.large_integers,
                     "dim": frozen.group.dim,
                     "group": number,
-                    **self._counts(table.name, counted),
+                    **(_counts(counted.tables[table.name]) if counted else {}),
                     "slices": [
                         {
                             "name": part.name,
@@ -303,3 +295,7 @@ class _Export:
             "bytes": sum(f.stat().st_size for f in path.rglob("*") if f.is_file()),
             "largest_difference": difference,
         }
+
+
+def _counts(counted: frozen_survey.Counted) -> dict[str, int]:
+    return {"rows": counted.rows, "dropped_rows": counted.dropped}
