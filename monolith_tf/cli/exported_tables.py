@@ -32,9 +32,7 @@ def show(described: Mapping[str, Any], reader: Any) -> None:
     counts: dict[tuple[str, ...], int]
     for number, names in sorted(groups.items()):
         if all("rows" in described[name] for name in names):
-            counts: dict[tuple[str, ...], int] = {
-                (name,): described[name]["rows"] for name in names
-            }
+            counts = {(name,): described[name]["rows"] for name in names}
         else:
             of_group = {name: described[name] for name in names}
             counts = _counted(of_group, reader, f"tables/groups/{number}/index/")
