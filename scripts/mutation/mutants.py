@@ -14,19 +14,25 @@ _NODES = (ast.AnnAssign, ast.arg)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def _annotated(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Returns start and end of each annotation: no test can notice a change there."""
-    found = []
+def _without_effect(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Returns start and end of each place where no test can notice a change.
+
+    These are annotations, and what only guards against mistakes in the code itself:
+    `strict` of `zip`, and `kw_only` of dataclasses.
+    """
+    found: list[ast.expr | None] = []
     for node in ast.walk(ast.parse(source)):
-        annotation = None
         if isinstance(node, _NODES):
-            annotation = node.annotation
+            found.append(node.annotation)
         elif isinstance(node, _FUNCTIONS):
-            annotation = node.returns
-        if annotation is not None:
-            start = (annotation.lineno, annotation.col_offset)
-            found.append((start, (annotation.end_lineno, annotation.end_col_offset)))
-    return found
+            found.append(node.returns)
+        elif isinstance(node, ast.keyword) and node.arg in ("strict", "kw_only"):
+            found.append(node.value)
+    return [
+        ((node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset))
+        for node in found
+        if node is not None
+    ]
 
 
 def _changes(path: pathlib.Path) -> list[WorkItem]:
@@ -57,11 +63,11 @@ def draw(package: pathlib.Path, count: int, seed: int) -> list[WorkItem]:
     """
     places = collections.defaultdict(list)
     for path in sorted(package.rglob("*.py")):
-        annotated = _annotated(path.read_text(encoding="utf-8"))
+        ignored = _without_effect(path.read_text(encoding="utf-8"))
         for item in _changes(path):
             (mutation,) = item.mutations
             start, end = tuple(mutation.start_pos), tuple(mutation.end_pos)
-            if not any(a <= start < b for a, b in annotated):
+            if not any(a <= start < b for a, b in ignored):
                 places[str(path), start, end].append(item)
     rng = random.Random(seed)
     drawn = rng.sample(sorted(places), min(count, len(places)))

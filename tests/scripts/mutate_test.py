@@ -110,6 +110,17 @@ def test_says_which_tests_were_cut_and_a_retry_runs_them(root):
     assert " killed   monolith_tf/toy/numbers.py:5 (tests: 2)" in retried
 
 
+def test_what_only_guards_the_code_is_not_changed(root):
+    (root / "monolith_tf" / "toy" / "numbers.py").write_text(
+        "def pairs(a, b):\n    return list(zip(a, b, strict=True))\n\n\n"
+        "def tested() -> 1:\n    return 40\n"
+    )
+    printed = _mutate(root)
+    assert "monolith_tf/toy/numbers.py:2" not in printed
+    assert "monolith_tf/toy/numbers.py:6" in printed
+    assert "seed 1: 1 mutants" in printed
+
+
 def test_a_test_that_fails_without_a_change_stops_it(root):
     test = root / "tests" / "toy" / "numbers_test.py"
     test.write_text(_TEST.replace("40", "41"))
