@@ -5,6 +5,7 @@ import collections
 import pathlib
 import random
 import re
+from collections.abc import Iterable
 
 from cosmic_ray.commands import init
 from cosmic_ray.work_db import WorkDB
@@ -72,6 +73,30 @@ def draw(package: pathlib.Path, count: int, seed: int) -> list[WorkItem]:
     rng = random.Random(seed)
     drawn = rng.sample(sorted(places), min(count, len(places)))
     return [rng.choice(places[place]) for place in drawn]
+
+
+def lines_that_run(source: str, lines: Iterable[int]) -> list[int]:
+    """Returns lines that run wherever a change of some lines has an effect.
+
+    What is changed in a function's head, such as a default, has it in the function's
+    body. What is changed outside of all functions may have it anywhere: no line.
+
+    Args:
+      source: Of the module.
+      lines: Numbers of neighbouring lines, from 1 on.
+    """
+    lines = list(lines)
+    innermost = None
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, _FUNCTIONS):
+            begin = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            is_inside = begin <= lines[0] <= (node.end_lineno or begin)
+            if is_inside and (innermost is None or node.lineno > innermost.lineno):
+                innermost = node
+    if innermost is None:
+        return []
+    body = range(innermost.body[0].lineno, (innermost.end_lineno or 0) + 1)
+    return lines if lines[0] in body else list(body)
 
 
 def covering_tests(module: pathlib.Path) -> list[str]:

@@ -143,12 +143,12 @@ def covering(
 ) -> list[Recorded]:
     """Returns the tests that ran one of the lines; where none did, all of the module.
 
-    None ran a line that only an import runs, or that AutoGraph rewrote.
+    None ran a line that AutoGraph rewrote.
 
     Args:
       tests: What `record` returned.
       module: Path from the root.
-      lines: Numbers of the changed lines.
+      lines: Numbers of lines; none for what is outside of all functions.
     """
     changed = frozenset(lines)
     found = [t for t in tests if changed & t.lines.get(str(module), frozenset())]

@@ -99,15 +99,31 @@ def test_says_which_tests_were_cut_and_a_retry_runs_them(root):
     assert "cut:" not in printed
     (record,) = (root / "build" / "mutate").glob("*.json")
     quick, slow = json.loads(record.read_text())
-    record.write_text(json.dumps([quick, {**slow, "secs": 70.0}]))
+    record.write_text(json.dumps([quick, {**slow, "secs": 170.0}]))
     (session,) = (root / "build" / "mutate").glob("*.sqlite")
     session.unlink()
     printed = _mutate(root, "--seed", "3")
     assert (
-        " survived monolith_tf/toy/numbers.py:5 (tests: 1, cut: 1 of 70 s)" in printed
+        " survived monolith_tf/toy/numbers.py:5 (tests: 1, cut: 1 of 170 s)" in printed
     )
     retried = _mutate(root, "--seed", "3", "--retry")
     assert " killed   monolith_tf/toy/numbers.py:5 (tests: 2)" in retried
+
+
+def test_a_default_is_tried_by_the_tests_of_its_function(root):
+    (root / "monolith_tf" / "toy" / "numbers.py").write_text(
+        "def first():\n    return 40\n\n\ndef tested(number=40):\n    return number\n"
+    )
+    (root / "tests" / "toy" / "numbers_test.py").write_text(
+        # The first test imports the module, and so runs the line of the default.
+        "def test_first():\n    from monolith_tf.toy import numbers\n\n"
+        "    assert numbers.first() == 40\n\n\n"
+        "def test_tested():\n    from monolith_tf.toy import numbers\n\n"
+        "    assert numbers.tested() == 40\n"
+    )
+    printed = _mutate(root)
+    assert " killed   monolith_tf/toy/numbers.py:2 (tests: 1)" in printed
+    assert " killed   monolith_tf/toy/numbers.py:5 (tests: 1)" in printed
 
 
 def test_what_only_guards_the_code_is_not_changed(root):
