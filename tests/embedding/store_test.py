@@ -177,6 +177,11 @@ class LookupTest(testing.TestCase):
         with self.assertRaisesRegex(ValueError, "`step` must be given"):
             store.maintain()
 
+    def test_asks_for_the_step_where_ids_are_admitted_by_chance(self):
+        store = _store(admit_after=2, admission="probabilistic")
+        with self.assertRaisesRegex(ValueError, r"`step` must be given.*\['t'\]"):
+            store.lookup(_one(7), training=True)
+
     def test_rejects_an_unknown_mode(self):
         with self.assertRaisesRegex(ValueError, "'exact' or 'hogwild'.*mode='fast'"):
             _store(mode="fast")
