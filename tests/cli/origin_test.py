@@ -85,7 +85,11 @@ def call(tmp_path, monkeypatch, capsys):
             "AttributeError: module 'tensorflow' has no attribute 'contact'",
         ),
         ("x = tf.nn.relu(xx)", "NameError: name 'xx' is not defined"),
-        ('x = inputs.embeddings["usr"]', "KeyError: 'usr'"),
+        (
+            'x = inputs.embeddings["usr"]',
+            "UnknownNameError: `inputs.embeddings` has no `usr`. Did you mean `user`? "
+            "It has `user`.",
+        ),
         (
             "x = self._cross(x, x[:, :3])",
             "`x0` and `x` must have the same shape. Received: x0.shape=(None, 5), "
