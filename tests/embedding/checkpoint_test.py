@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 from unittest import mock
 
 import numpy as np
@@ -32,6 +33,16 @@ _ITEM = TableSpec(
         SliceSpec(name="vec", dim=2),
     ),
 )
+
+
+class _Runs:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
 
 
 def _store(*tables, num_shards=1, seed=3, capacity=64):
@@ -211,6 +222,23 @@ class CheckpointTest(testing.TestCase):
         self.assertAllEqual(restored, original)
         self.assertEqual(store.maintain(101).expired, {"t": 2})
         self.assertEqual(store.table_counters()["t"]["rows"], 1)
+
+    def test_a_file_that_would_run_code_is_refused(self):
+        store = _store()
+        _train(store, 0)
+        manifest = store.save(self.directory)
+        (entry,) = manifest["groups"][0]["rows_files"]
+        path = os.path.join(self.directory, entry["name"])
+        ran = os.path.join(self.get_temp_dir(), "ran")
+        with open(path, "wb") as file:
+            np.lib.format.write_array(file, np.array([_Runs(ran)], object))
+        with open(path, "rb") as file:
+            data = file.read()
+        entry |= {"bytes": len(data), "crc32": zlib.crc32(data)}
+        checkpoint_files.write_manifest(self.directory, manifest)
+        with self.assertRaisesRegex(ValueError, "is damaged: Object arrays cannot be"):
+            _store().restore(self.directory)
+        self.assertFalse(os.path.exists(ran))
 
     def test_counters_agree_with_the_rows_after_any_restore(self):
         store, saved = _store(_USER, _ITEM), _store(_USER)
