@@ -22,6 +22,7 @@ class _Network(tf.Module):
         super().__init__()
         self.store = tf.Module()
         self.encoder = tf.Module()
+        self.encoder.features = ()
         self.model = tf.Module()
         self.model.senet = layers.SeNet(2, 3, on_gpu=True, out_type="stack")
         self.model.cin = layers.CIN([3, 2, 1], activation="tanh", fused=True)
