@@ -189,8 +189,8 @@ class FrozenFilesTest(testing.TestCase):
         counted = frozen_survey.survey(
             FrozenStore(tables, _COLUMNS, integers=integers), chunks, {}
         )
-        self.assertEqual(counted.tables["user"], (5, 1, 8))
-        self.assertEqual(counted.tables["city"], (0, 0, 0))
+        self.assertEqual(counted.tables["user"], (5, 1, 8, 0))
+        self.assertEqual(counted.tables["city"], (0, 0, 0, 0))
         ranges = counted.ranges(integers)
         self.assertEqual(ranges, {"user": 8, "city": 0})
         there = dict(zip([5, 3, 7, 4, 6], user[[0, 2, 3, 4, 5]], strict=True))
