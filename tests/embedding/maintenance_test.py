@@ -273,6 +273,21 @@ class GrowthTest(testing.TestCase):
                 store.maintain()
         self.assertEqual(_read(store, 0, 15), [0.0] * 14 + [1.0])
 
+    def test_freed_rows_are_not_counted_where_memory_is_short(self):
+        store = _store(capacity=16, expire_after_steps=5)
+        (shard,) = next(iter(store._shards.values()))
+        _train(store, 0, 2, step=0)
+        _train(store, 2, 11, step=8)
+        self.assertEqual(store.maintain(step=10).expired, {"t": 2})
+        refused = tf.errors.ResourceExhaustedError(None, None, "OOM")
+        with mock.patch.object(shard, "grow", side_effect=refused):
+            _train(store, 20, 25, step=10)  # Two of them in the freed rows.
+            self.assertEqual(int(shard.num_free), 0)
+            shard.remove(np.array([20]), 5, None)
+            with self.assertLogs("absl", "WARNING") as logs:
+                store.maintain(step=10)
+        self.assertIn("they hold 13 ids there", logs.output[0])
+
     def test_ids_beyond_the_most_rows_are_counted_and_then_an_error(self):
         store = _store(capacity=16)
         (shard,) = next(iter(store._shards.values()))
