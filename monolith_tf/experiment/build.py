@@ -169,7 +169,7 @@ class Job:
             optimizers=resumed_optimizers.of_tables(tables),
         )
 
-    def train_step(self, fixed: Fixed, *, anew: bool = False) -> step_lib.TrainStep:
+    def train_step(self, fixed: Fixed, *, fresh: bool = False) -> step_lib.TrainStep:
         """Returns the step function, with encoder, store and model behind it.
 
         There is one at a time: whoever asks fills it from a checkpoint, so that a job
@@ -177,9 +177,9 @@ class Job:
 
         Args:
           fixed: The job's slots and statistics.
-          anew: Whether to make another even where there is one, with initial values.
+          fresh: Whether to make another even where there is one, with initial values.
         """
-        if not anew and self._made is not None and self._made[0] == fixed:
+        if not fresh and self._made is not None and self._made[0] == fixed:
             return self._made[1]
         if self._made is not None:
             # Frees the former, which is in reference cycles, before another takes

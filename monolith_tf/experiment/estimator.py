@@ -192,7 +192,7 @@ class Estimator:
     def _started(self) -> tuple[build.Fixed, step_lib.TrainStep, None]:
         """Makes what a new job trains."""
         fixed = self._job.settle(None)
-        make = functools.partial(self._job.train_step, fixed, anew=True)
+        make = functools.partial(self._job.train_step, fixed, fresh=True)
         if not self.config.trainer.warm_start:
             return fixed, make(), None
         return fixed, warm_start.started(self.config, make, fixed.id_types), None
@@ -204,7 +204,7 @@ class Estimator:
         fixed = self._job.settle(checkpoint)
         lineage = lineage_mark.resumed(self._model_dir, checkpoint)
         fixed = dataclasses.replace(fixed, lineage=lineage)
-        step = self._job.train_step(fixed, anew=True)
+        step = self._job.train_step(fixed, fresh=True)
         self._restore(checkpoint, step)
         # A copy lets go of the files: old checkpoints are removed while the job runs.
         return fixed, step, dataclasses.replace(checkpoint)

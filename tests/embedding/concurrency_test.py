@@ -94,10 +94,12 @@ class ConcurrencyTest(testing.TestCase):
         look = functools.partial(
             store.lookup, {"f": tf.constant([5], tf.int64)}, training=True
         )
-        look()
+        (before,) = look().rows.values()
         (shard,) = next(iter(store._shards.values()))
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            shard.locked(lambda: pool.submit(look).result(timeout=30))
+            found = shard.locked(lambda: pool.submit(look).result(timeout=30))
+        (rows,) = found.rows.values()
+        self.assertAllEqual(rows, before)
 
     @parameterized.parameters("insert", "zeros")
     def test_steps_go_on_while_rows_expire_are_evicted_loaded_and_get_room(

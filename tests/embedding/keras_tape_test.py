@@ -20,6 +20,14 @@ def _table(**options):
     )
 
 
+def _run_in_threads(work):
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 class TapeTest(testing.TestCase):
     """Row 7 is read twice and row 9 once; each value's gradient is 1, its rate 1/2."""
 
@@ -158,11 +166,7 @@ class TapeTest(testing.TestCase):
             except Exception as error:
                 errors.append(error)
 
-        threads = [threading.Thread(target=train) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        _run_in_threads(train)
         self.assertEmpty(errors)
         moved = {key: before[key] - value for key, value in self._rows().items()}
         self.assertEqual(moved, {7: 80 * 3.0, 9: 80 * 1.5})
@@ -192,11 +196,7 @@ class TapeTest(testing.TestCase):
                 except Exception as error:
                     errors.append(error)
 
-            threads = [threading.Thread(target=train) for _ in range(4)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            _run_in_threads(train)
             self.assertEmpty(errors)
             keys, rows = table.get_rows()
             self.assertEqual(keys.tolist(), [7, 9])

@@ -13,6 +13,18 @@ from monolith_tf.testing import small_job
 from monolith_tf.training import checkpoint
 
 
+def _flipped_while_read(rows):
+    """Damages a file of checkpoint 30 after its checksums were compared."""
+    verify = saved_tables.SavedTables.verify
+
+    def then_flip(tables):
+        verify(tables)
+        if "ckpt-00000030" in tables.directory:
+            _flip(rows)
+
+    return mock.patch.object(saved_tables.SavedTables, "verify", then_flip)
+
+
 class _Begun(Exception):
     """Ends a job before its first step."""
 
@@ -106,15 +118,8 @@ class DamagedCheckpointTest(testing.TestCase):
         shutil.rmtree(other / "checkpoints" / "ckpt-00000030")
         expected = self.warm("expected", other)
         rows = _largest(self.checkpoints / "ckpt-00000030")
-        verify = saved_tables.SavedTables.verify
-
-        def then_flip(tables):
-            verify(tables)
-            if "ckpt-00000030" in tables.directory:
-                _flip(rows)
-
         with (
-            mock.patch.object(saved_tables.SavedTables, "verify", then_flip),
+            _flipped_while_read(rows),
             self.assertLogs("absl", "INFO") as logs,
         ):
             found = self.warm("found", f"[{other},{self.folder}/model]")
@@ -150,15 +155,8 @@ class DamagedCheckpointTest(testing.TestCase):
         expected = self.before()
         newest = self.checkpoints / "ckpt-00000030"
         rows = _largest(newest)
-        verify = saved_tables.SavedTables.verify
-
-        def then_flip(tables):
-            verify(tables)
-            if "ckpt-00000030" in tables.directory:
-                _flip(rows)
-
         with (
-            mock.patch.object(saved_tables.SavedTables, "verify", then_flip),
+            _flipped_while_read(rows),
             self.assertLogs("absl", "WARNING") as logs,
         ):
             found = self.begun("found", self.model_dir)

@@ -1,13 +1,9 @@
 """Jobs that come back with other tables than their checkpoint's."""
 
-import csv
-import gc
-import pathlib
-
-from monolith_tf import testing
 from monolith_tf.experiment import estimator as estimator_lib
 from monolith_tf.testing import small_job
 from monolith_tf.training import checkpoint
+from tests.experiment import csv_job
 
 _CONFIG = """\
 model_dir: {folder}/model
@@ -26,21 +22,9 @@ _USERS, _ITEMS = 30, 7
 _RENAMED = ("tables=[{name: people, dim: 2}]", "features[0].table=people")
 
 
-class DroppedTablesTest(testing.TestCase):
-    def setUp(self):
-        super().setUp()
-        self.folder = pathlib.Path(self.get_temp_dir()) / self.id()
-        self.folder.mkdir()
-        self.config = self.folder / "config.yaml"
-        self.config.write_text(_CONFIG.format(folder=self.folder))
-        with (self.folder / "rows.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["user", "item", "click"])
-            writer.writerows((n % _USERS, n % _ITEMS, n % 2) for n in range(60))
-
-    def tearDown(self):
-        super().tearDown()
-        gc.collect()
+class DroppedTablesTest(csv_job.CsvJobTest):
+    CONFIG = _CONFIG
+    ROWS = tuple((n % _USERS, n % _ITEMS, n % 2) for n in range(60))
 
     def job(self, *overrides):
         return estimator_lib.Estimator(self.config, *overrides)

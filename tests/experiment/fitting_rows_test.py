@@ -1,16 +1,13 @@
 """Jobs that come back with other rows than their checkpoint's: which key to set."""
 
-import csv
 import functools
-import gc
-import pathlib
 
 from absl.testing import parameterized
 
-from monolith_tf import testing
 from monolith_tf.experiment import estimator as estimator_lib
 from monolith_tf.testing import small_job
 from monolith_tf.training import checkpoint
+from tests.experiment import csv_job
 
 _CONFIG = """\
 model_dir: {folder}/model
@@ -51,21 +48,8 @@ _CASES = (
 )
 
 
-class FittingRowsTest(testing.TestCase):
-    def setUp(self):
-        super().setUp()
-        self.folder = pathlib.Path(self.get_temp_dir()) / self._testMethodName
-        self.folder.mkdir()
-        self.config = self.folder / "config.yaml"
-        self.config.write_text(_CONFIG.format(folder=self.folder))
-        with (self.folder / "rows.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["user", "item", "click"])
-            writer.writerows((n % 30, n % 7, n % 2) for n in range(60))
-
-    def tearDown(self):
-        super().tearDown()
-        gc.collect()
+class FittingRowsTest(csv_job.CsvJobTest):
+    CONFIG = _CONFIG
 
     def job(self, *overrides):
         return estimator_lib.Estimator(self.config, *overrides)

@@ -1,14 +1,11 @@
 """Jobs that come back under settings with which their rows mean other things."""
 
-import csv
-import gc
 import logging
-import pathlib
 import re
 
-from monolith_tf import testing
 from monolith_tf.experiment import estimator as estimator_lib
 from monolith_tf.testing import small_job
+from tests.experiment import csv_job
 
 _CONFIG = """\
 model_dir: {folder}/model
@@ -43,22 +40,10 @@ _CHANGES = {
 }
 
 
-class ResumedSettingsTest(testing.TestCase):
-    def setUp(self):
-        super().setUp()
-        self.folder = pathlib.Path(self.get_temp_dir()) / self._testMethodName
-        self.folder.mkdir()
-        self.config = self.folder / "config.yaml"
-        self.config.write_text(_CONFIG.format(folder=self.folder))
-        with (self.folder / "rows.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["items", "price", "click"])
-            rows = ((f"a{n % 30}|b{n % 7}", f"{n}.5", n % 2) for n in range(60))
-            writer.writerows(rows)
-
-    def tearDown(self):
-        super().tearDown()
-        gc.collect()
+class ResumedSettingsTest(csv_job.CsvJobTest):
+    CONFIG = _CONFIG
+    HEADER = ("items", "price", "click")
+    ROWS = tuple((f"a{n % 30}|b{n % 7}", f"{n}.5", n % 2) for n in range(60))
 
     def job(self, *overrides):
         return estimator_lib.Estimator(self.config, *overrides)
