@@ -39,7 +39,7 @@ class Ours:
         self._loop = job.config.trainer.steps_per_loop
         self._run = run_lib.Run(
             model_dir=model_dir,
-            step=job.train_step(fixed, anew=True),
+            step=job.train_step(fixed, fresh=True),
             progress=run_lib.Progress(),
             window=run_lib.Window(),
             total_steps=0,
