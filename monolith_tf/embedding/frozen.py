@@ -131,7 +131,7 @@ class FrozenStore(tf.Module):
         return tuple(column.feature for column in self._columns)
 
     def emptied(
-        self, *, exact: bool = False, ranges: Mapping[str, int] = _NO_RANGES
+        self, *, exact: bool, ranges: Mapping[str, int] = _NO_RANGES
     ) -> "FrozenStore":
         """Returns a store of the same tables without rows, with such arguments."""
         return FrozenStore(

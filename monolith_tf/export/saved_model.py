@@ -136,7 +136,8 @@ class _Export:
                 )
             else:  # Integers that come later may be of any size.
                 ranges = counted.ranges(network.store.integers)
-                network = network.over(network.store.emptied(ranges=ranges))
+                store = network.store.emptied(exact=False, ranges=ranges)
+                network = network.over(store)
         servable = servable_lib.Servable(network, self._columns, spec, updates)
         tf.saved_model.save(servable, str(path), signatures=servable.trace())
         if self._rows is not None and counted is not None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import zlib
 from unittest import mock
 
@@ -13,6 +14,8 @@ from monolith_tf import testing
 from monolith_tf.embedding import checkpoint
 from monolith_tf.embedding import checkpoint_files
 from monolith_tf.embedding import optimizer_spec
+from monolith_tf.embedding import saved_tables
+from monolith_tf.embedding import sealed
 from monolith_tf.embedding.initializer_spec import ConstantSpec
 from monolith_tf.embedding.placement import Placement
 from monolith_tf.embedding.spec import ColumnSpec
@@ -360,6 +363,25 @@ class DamageTest(testing.TestCase):
             file.seek(-3, os.SEEK_END)
             file.write(b"\x55")
         self.assert_restore_fails("group-0-shard-1-of-2.rows differs from its checksum")
+
+    def test_a_file_changed_while_it_is_read_is_named(self):
+        """Though what it holds then can be read, and fits no table."""
+        verify = saved_tables.SavedTables.verify
+
+        def then_change(tables):
+            verify(tables)
+            with open(self.file, "rb") as file:
+                data = file.read()
+            with open(self.file, "wb") as file:
+                file.write(re.sub(rb"\((\d+), (\d+)\)", rb"(\2, \1)", data))
+
+        with mock.patch.object(saved_tables.SavedTables, "verify", then_change):
+            store = _store()
+            with self.assertRaisesRegex(
+                sealed.DamagedError, "shard-1-of-2.rows differs from its checksum"
+            ):
+                store.restore(self.directory)
+        self.assertEmpty([chunk for chunk in store.rows() if len(chunk.ids)])
 
     def test_a_directory_without_manifest_is_no_checkpoint(self):
         os.remove(os.path.join(self.directory, "manifest.json"))
