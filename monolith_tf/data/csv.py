@@ -465,7 +465,7 @@ def _parse_as(cells: pa.Array, dtype: DType) -> tuple[pa.Array, dict[int, str]]:
         numbers.append(_number(cell.decode(errors="replace"), dtype))
         if numbers[-1] is None:
             wrong[code] = f"{cell.decode(errors='replace')!r} is not {_NOUNS[dtype]}"
-            if dtype == "int64" and cell.lstrip(b"+-").isdigit():
+            if dtype == "int64" and cell.lstrip(b"-").isdigit():
                 wrong[code] += _OF_64_BITS
     made = pa.array(numbers, _NUMBERS[dtype]).take(encoded.indices)
     return made, _by_place(encoded, wrong)
