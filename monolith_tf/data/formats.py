@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from monolith_tf import imports
 from monolith_tf.data import arrow
 from monolith_tf.data.reader import Reader
+from monolith_tf.data.reader import check_named
 from monolith_tf.data.reader import first_with_rows
 from monolith_tf.data.spec import DataSpec
 from monolith_tf.data.spec import Format
@@ -30,19 +31,20 @@ def make_reader(spec: DataSpec, split: Split) -> Reader:
     """Returns the reader for a split.
 
     Raises:
-      ValueError: If the format is `auto` and the files' names do not tell it, or if
-        there is no such reader.
+      ValueError: If the format is `auto` and the config names no files, or their names
+        do not tell it; or if there is no such reader.
     """
     if spec.reader is not None:
         return _load(spec.reader)(spec)
     name: Format | None = spec.format
     if name == "auto":
         patterns = spec.patterns(spec.file_split(split))
+        check_named(split, patterns)
         endings = {format_of(pattern) for pattern in patterns}
         if len(endings) != 1 or None in endings:
             raise ValueError(
                 f"`data.format` is auto, and the names of the {split} files do not "
-                f"tell the format. Received: {', '.join(patterns) or 'no files'}. Set "
+                f"tell the format. Received: {', '.join(patterns)}. Set "
                 "`data.format` to parquet, csv or tfrecord."
             )
         (name,) = endings

@@ -131,17 +131,22 @@ class Reader(abc.ABC):
         return True
 
 
+def check_named(split: Split, patterns: tuple[str, ...]) -> None:
+    """Raises ValueError where the config names no files for a split."""
+    if not patterns:
+        raise ValueError(
+            f"The config names no files for the split `{split}`. Set `data.{split}`"
+            + (", or `data.validation_fraction`." if split == "eval" else ".")
+        )
+
+
 def expand(split: Split, patterns: tuple[str, ...]) -> list[str]:
     """Returns the files that glob patterns match, each once.
 
     Raises:
       ValueError: If there is no pattern, or one matches no file.
     """
-    if not patterns:
-        raise ValueError(
-            f"The config names no files for the split `{split}`. Set `data.{split}`"
-            + (", or `data.validation_fraction`." if split == "eval" else ".")
-        )
+    check_named(split, patterns)
     files: dict[str, Any] = {}
     for pattern in patterns:
         matches = matching(pattern)

@@ -43,10 +43,19 @@ def test_auto_goes_by_the_ending(pattern, name):
     assert type(reader).__name__ == name
 
 
-@pytest.mark.parametrize("train", ["a.txt", ("a.csv", "b.parquet"), ()])
+@pytest.mark.parametrize("train", ["a.txt", ("a.csv", "b.parquet")])
 def test_auto_without_an_answer(train):
     with pytest.raises(ValueError, match=r"`data\.format` is auto, and .* do not"):
         formats.make_reader(data.DataSpec(train=train), "train")
+
+
+@pytest.mark.parametrize("split", ["train", "eval", "test"])
+def test_auto_without_files(split):
+    named = data.DataSpec(train="a.csv") if split != "train" else data.DataSpec()
+    with pytest.raises(
+        ValueError, match=rf"for the split `{split}`. Set `data.{split}`"
+    ):
+        formats.make_reader(named, split)
 
 
 def test_a_declared_format_goes_before_the_ending():
