@@ -31,8 +31,8 @@ def make_reader(spec: DataSpec, split: Split) -> Reader:
     """Returns the reader for a split.
 
     Raises:
-      ValueError: If the format is `auto` and the files' names do not tell it, or if
-        there is no such reader.
+      ValueError: If the format is `auto` and the config names no files, or their names
+        do not tell it; or if there is no such reader.
     """
     if spec.reader is not None:
         return _load(spec.reader)(spec)

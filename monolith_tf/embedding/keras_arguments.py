@@ -28,6 +28,14 @@ _SCHEDULE_HINT = (
 )
 
 
+def of_every_layer(layer: tf_keras.layers.Layer) -> dict[str, Any]:
+    """Returns what Keras takes as an argument of every layer and does not save."""
+    regularizer = layer.activity_regularizer
+    if regularizer is None:
+        return {}
+    return {"activity_regularizer": tf_keras.regularizers.serialize(regularizer)}
+
+
 def row_optimizer(value: Any) -> RowOptimizerSpec:
     """Returns the spec that a name, a mapping or a spec stands for.
 

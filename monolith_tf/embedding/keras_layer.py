@@ -296,6 +296,7 @@ class Embedding(tf_keras.layers.Layer):
             "embeddings_initializer": dataclasses.asdict(self.embeddings_initializer),
             "optimizer": dataclasses.asdict(self.optimizer),
             **keras_arguments.NAMES_OF_KERAS,
+            **keras_arguments.of_every_layer(self),
             "embeddings_regularizer": tf_keras.regularizers.serialize(
                 self.embeddings_regularizer
             ),

@@ -160,6 +160,7 @@ class SharedEmbedding(tf_keras.layers.Layer):
             "features": features,
             "seed": self.seed,
             **keras_arguments.NAMES_OF_KERAS,
+            **keras_arguments.of_every_layer(self),
         }
 
     @classmethod

@@ -72,6 +72,7 @@ class Supervisor:
         self._recover_at: float | None = None
         self._done = False  # Whether a task has seen that the chief is.
         self._interrupts = 0
+        self._checkpoints = False  # Whether the chief was asked to write one and end.
         self._actions: list[Action] = []
 
     def begin(self, now: float) -> list[Action]:
@@ -96,8 +97,12 @@ class Supervisor:
             pass
         elif kind == "chief":
             self._chief_ended(code, now)
-        elif was_asked or self._interrupts:
+        elif was_asked or (self._interrupts and not self._checkpoints):
             pass
+        elif self._interrupts:
+            # The chief checkpoints once the steps under way are taken, by any worker.
+            if kind == "worker" and code < 0:
+                self._retry(state, f"{name} {how_it_ended(code)}", now)
         elif code == exits.WRONG_USE:
             self._finish(code, f"{name} {how_it_ended(code)}.", name, now)
         elif code == exits.DONE:
@@ -167,9 +172,12 @@ class Supervisor:
                 if trains
                 else "Interrupted; the tasks are ended. Again: ends at once."
             )
+            self._checkpoints = trains
             for state in self._all():
                 if state is self._chief:
                     self._stop(state, _CHECKPOINT_AND_STOP, now)
+                elif trains and self._is_waiting_worker(state):
+                    state.due = now  # For the steps that are under way.
                 elif not state.alive or state.task.kind == "evaluator":
                     self._stop(state, _STOP, now)
         self._settle(now)
@@ -283,6 +291,9 @@ class Supervisor:
                 message = f"Training is done, but {state.task.name} died too often."
                 return Outcome(exits.FAILED, message, state.task.name)
         return None
+
+    def _is_waiting_worker(self, state: TaskState) -> bool:
+        return state.task.kind == "worker" and state.state == "waiting"
 
     def _start(self, state: TaskState, now: float) -> None:
         state.state, state.due, state.plan = "running", math.inf, []

@@ -212,12 +212,15 @@ class LHUCTower(base.Layer):
         width = base.static_width("dense_input", shapes[0])
         gate_width = base.static_width("lhuc_input", shapes[-1])
         widths = [width, *self.output_dims]
-        for norm, units in zip(self.batch_norms, widths, strict=False):
-            self._build_child(norm, [None, units])
-        for i, units in enumerate(self.output_dims):
-            self._build_child(self.tower[i], [None, widths[i]])
-            self._build_child(self.activations[i], [None, units])
-            self._build_child(self.gates[i], [None, gate_width])
+        # Of the input's rank, which batch normalization checks.
+        dense_shapes = [shapes[0][:-1].concatenate(units) for units in widths]
+        gate_shape = shapes[-1][:-1].concatenate(gate_width)
+        for norm, shape in zip(self.batch_norms, dense_shapes, strict=False):
+            self._build_child(norm, shape)
+        for i in range(len(self.output_dims)):
+            self._build_child(self.tower[i], dense_shapes[i])
+            self._build_child(self.activations[i], dense_shapes[i + 1])
+            self._build_child(self.gates[i], gate_shape)
         super().build(input_shape)
 
     def call(self, inputs: Any, training: Any = None) -> tf.Tensor:

@@ -12,7 +12,14 @@ from monolith_tf.layers import base
 
 
 class _Pooling(base.Layer):
-    """Reduces a list of tensors of one shape to one tensor of that shape."""
+    """Reduces a list of tensors of one shape to one tensor of that shape.
+
+    As in Keras' merging layers, a step counts where no input masks it.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
 
     def call(self, inputs: Any) -> tf.Tensor:
         _check_list(inputs)
@@ -23,6 +30,12 @@ class _Pooling(base.Layer):
 
     def _pool(self, inputs: list[tf.Tensor]) -> tf.Tensor:
         raise NotImplementedError
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """What all masks of the inputs keep, or None where there is no mask."""
+        del inputs
+        masks = [one for one in mask or () if one is not None]
+        return functools.reduce(tf.logical_and, masks) if masks else None
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
         return tf.TensorShape(input_shape[0])

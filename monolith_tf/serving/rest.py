@@ -1,6 +1,7 @@
 """TF Serving's REST interface, answered from the newest version of one model."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -145,9 +146,11 @@ class RestService:
         if len(data) > self._max_body_bytes:
             raise too_large
         try:
-            body = json.loads(data.decode())
+            body = json.loads(data.decode(), parse_float=_float)
             if _SURROGATE.search(data):
                 json.dumps(body, ensure_ascii=False).encode()
+        except errors.RequestError:
+            raise
         except UnicodeError as error:
             raise errors.bad_request(f"The request is no Unicode: {error}.") from None
         except ValueError as error:
@@ -155,6 +158,14 @@ class RestService:
         if not isinstance(body, dict):
             raise errors.bad_request("The request must be a JSON object.")
         return body
+
+
+def _float(digits: str) -> float:
+    """Reads a number; raises RequestError where it is beyond those of 64 bits."""
+    value = float(digits)
+    if math.isinf(value):
+        raise errors.bad_request(f"The request has a number beyond 64 bits: {digits}.")
+    return value
 
 
 def _check_origin(request: wrappers.Request) -> None:

@@ -49,6 +49,15 @@ def test_auto_without_an_answer(train):
         formats.make_reader(data.DataSpec(train=train), "train")
 
 
+@pytest.mark.parametrize("split", ["train", "eval", "test"])
+def test_auto_without_files(split):
+    named = data.DataSpec(train="a.csv") if split != "train" else data.DataSpec()
+    with pytest.raises(
+        ValueError, match=rf"for the split `{split}`. Set `data.{split}`"
+    ):
+        formats.make_reader(named, split)
+
+
 def test_a_declared_format_goes_before_the_ending():
     reader = formats.make_reader(data.DataSpec(train="a.txt", format="csv"), "train")
     assert type(reader).__name__ == "CsvReader"
@@ -111,10 +120,3 @@ assert data.read_schema(data.DataSpec(train={records!r}))["id"].dtype == "int64"
 assert "tensorflow" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
-
-
-def test_a_split_without_files_is_named():
-    with pytest.raises(
-        ValueError, match=r"no files for .* `test`\. Set `data\.test`\."
-    ):
-        formats.make_reader(data.DataSpec(train="x.csv"), "test")

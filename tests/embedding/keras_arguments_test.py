@@ -1,3 +1,4 @@
+import tensorflow as tf
 import tf_keras
 from absl.testing import parameterized
 
@@ -70,6 +71,40 @@ class KerasArgumentsTest(testing.TestCase):
         message = "`embeddings_initializer` must be .*number of rows do not exist here"
         with self.assertRaisesRegex(ValueError, message):
             keras_arguments.initializer(value)
+
+    def test_an_activity_regularizer_is_saved_with_the_layer(self):
+        regularizer = tf_keras.regularizers.L2(0.25)
+        table, ones = {"name": "t", "output_dim": 2}, tf_keras.initializers.Ones()
+        for layer, inputs in (
+            (
+                keras_layer.Embedding(
+                    2, ones, activity_regularizer=regularizer, name="rows"
+                ),
+                tf_keras.Input([], dtype="int64"),
+            ),
+            (
+                shared_embedding.SharedEmbedding(
+                    [table | {"embeddings_initializer": ones}],
+                    {"a": "t"},
+                    activity_regularizer=regularizer,
+                    name="rows",
+                ),
+                {"a": tf_keras.Input([], dtype="int64", name="a")},
+            ),
+        ):
+            keys = tf.constant([3, 4, 5, 3])
+            keys = {"a": keys} if isinstance(inputs, dict) else keys
+            model = tf_keras.Model(inputs, layer(inputs))
+            model(keys, training=True)
+            path = f"{self.get_temp_dir()}/model.keras"
+            model.save(path)
+            for copy in (
+                tf_keras.models.load_model(path),
+                tf_keras.models.clone_model(model),
+            ):
+                copy(keys, training=True)
+                # Keras divides by the batch: 1/4 of the squares of two ones.
+                self.assertAllClose(copy.losses, [0.25 * 2.0])
 
     def test_configs_of_0_1_0_keep_the_form_they_were_trained_with(self):
         whole = {

@@ -431,15 +431,43 @@ class TestInterrupts:
             job.ends(name, KILLED)
         assert job.outcome == Outcome(130, "Interrupted.")
 
-    def test_nothing_starts_any_more(self):
+    def test_workers_come_back_for_the_steps_under_way(self):
         job = Job(workers=2)
         job.ends("worker-0", KILLED)
         job.interrupt()
-        assert job.state("worker-0") == "ended"
+        assert job.after(0) == starts("worker-0")
         job.ends("worker-1", KILLED)
+        assert job.after(100) == starts("worker-1")
+        assert job.ends("chief", 130) == term("ps-0", "worker-0", "worker-1")
+
+    def test_a_worker_that_waits_when_the_chief_ends_stays_away(self):
+        job = Job(workers=2)
+        job.interrupt()
+        job.ends("worker-0", KILLED)
+        assert job.ends("chief", 130) == term("ps-0", "worker-1")
+        assert job.after(5) == []
+        assert job.state("worker-0") == "ended"
+
+    def test_no_worker_is_left_for_the_steps_under_way(self):
+        job = Job(workers=1, max_restarts=0)
+        job.interrupt()
+        assert job.ends("worker-0", KILLED) == term("chief")
+        assert job.after(30) == kill("chief")
+
+    def test_no_worker_comes_back_where_nothing_is_trained(self):
+        job = Job(workers=1)
+        job.ends("worker-0", KILLED)
+        job.interrupt(trains=False)
+        assert job.state("worker-0") == "ended"
+
+    def test_no_parameter_server_starts_any_more(self):
+        job = Job(workers=1)
+        job.interrupt()
         job.ends("ps-0", KILLED)
         assert job.after(100) == []
         job.ends("chief", 75)
+        assert job.outcome is None
+        job.ends("worker-0", -signal.SIGTERM)
         assert job.outcome.message == (
             "The chief lost a parameter server before it had written a checkpoint."
         )

@@ -47,6 +47,21 @@ class LHUCTowerTest(testing.TestCase):
         for inputs in (steps, [steps, gate]):
             self.assertAllEqual(layer(inputs)._keras_mask, [[True, False]])
 
+    def test_normalizes_steps_of_sequences(self):
+        # One step after the other is what a batch of so many rows is.
+        x, gate_input = self._inputs(batch=6)
+        options = {"enable_batch_normalization": True, "activations": "tanh"}
+        layer = layers.LHUCTower([4, 2], **options)
+        twin = layers.LHUCTower.from_config(layer.get_config())
+        steps = [np.reshape(one, [2, 3, -1]) for one in (x, gate_input)]
+        layer(steps), twin([x, gate_input])
+        twin.set_weights(layer.get_weights())
+        outputs = layer(steps, training=True)
+        expected = twin([x, gate_input], training=True)
+        self.assertAllClose(tf.reshape(outputs, [6, 2]), expected, atol=1e-5)
+        for mine, wanted in zip(layer.weights, twin.weights, strict=True):
+            self.assertAllClose(mine, wanted, atol=1e-5)
+
     def test_standard_behaviour_with_batch_norm(self):
         layer = layers.LHUCTower(
             [4, 2],

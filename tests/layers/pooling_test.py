@@ -1,5 +1,6 @@
 import numpy as np
 import tensorflow as tf
+import tf_keras
 from absl.testing import parameterized
 
 from monolith_tf import layers
@@ -31,6 +32,17 @@ class PoolingTest(testing.TestCase):
         expected = definition(features, axis=0)
         self.assertAllClose(cls()(list(features)), expected)
         self.assertAllClose(cls()(tuple(features)), expected)
+
+    @parameterized.named_parameters(*_DEFINITIONS)
+    def test_passes_on_what_all_masks_keep(self, cls, definition):
+        del definition
+        keys = ([[1, 2, 0]], [[0, 3, 0]])
+        embedding = tf_keras.layers.Embedding(4, 2, mask_zero=True)
+        both = [embedding(tf.constant(one)) for one in keys]
+        self.assertAllEqual(cls()(both)._keras_mask, [[False, True, False]])
+        one = [both[0], tf.ones([1, 3, 2])]
+        self.assertAllEqual(cls()(one)._keras_mask, [[True, True, False]])
+        self.assertIsNone(getattr(cls()([tf.ones([1, 3, 2])]), "_keras_mask", None))
 
     def test_gradient_of_the_maximum_is_shared_by_all_that_reach_it(self):
         x = [tf.constant(row) for row in ([[1.0, 5.0]], [[3.0, 5.0]], [[2.0, 0.0]])]

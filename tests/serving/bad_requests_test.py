@@ -83,6 +83,11 @@ def _row(**values):
         ('{"inputs": ' + "9" * 5000 + "}", "no JSON"),
         (_row(price=2**24), "of the type float32, which cannot hold"),
         (_row(price=1e39), "of the type float32, which cannot hold"),
+        (
+            json.dumps(_row(price=0.5)).replace("0.5", "1e400"),
+            "^The request has a number beyond 64 bits: 1e400",
+        ),
+        (json.dumps(_row(price=0.5)).replace("0.5", "-1e400"), "beyond 64 bits: -1e4"),
         (_row(price=10**400), "of the type float32, which cannot hold"),
         (_row(price=True), "`price` must be of the type float32. Received: True."),
         (_row(user="NaN"), "`user` must be of the type int64. Received: 'NaN'."),
