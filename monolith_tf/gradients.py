@@ -48,9 +48,9 @@ def _in_graph(function: Callable[..., Any], arguments: list[Tensor]) -> Any:
 
     inputs = [*flat, *arguments]
     graph = tf.compat.v1.get_default_graph()
-    # The override is the gradient for `tf.gradients`, and the recorded operation that
-    # for tapes. Both belong to this graph, and are freed with it. `arguments` pass
-    # through the operation as well, so that it has a gradient to return for them.
+    # The override is the gradient for `tf.gradients`; the recorded operation is the one
+    # for tapes. Neither is in a registry. `arguments` pass through the operation as
+    # well, so that it can return their gradients.
     by_operation = {"IdentityN": lambda operation, *upstream: gradient(*upstream)}
     with graph._override_gradient_function(by_operation), record.stop_recording():
         outputs = tf.identity_n(inputs)

@@ -30,9 +30,9 @@ class FeatureBatch(NamedTuple):
     """One batch of encoded features, in config order.
 
     Attributes:
-      ids: Feature -> feature ids, int64: `[batch]` for kind `id`, ragged `[batch,
-        None]` for kind `id_list`. Ids of an exact table are the integers themselves; in
-        other tables a negative id has no row.
+      ids: Feature -> feature ids, int64: `[batch]` for kind `id`, ragged
+        `[batch, None]` for kind `id_list`. Ids of an exact table are the integers
+        themselves; in other tables a negative id has no row.
       dense: Feature -> numbers, float32 `[batch, width]`.
     """
 
@@ -114,8 +114,8 @@ class FeatureEncoder(tf.Module):
 
         Raises:
           ValueError: If a column is missing.
-          tf.errors.InvalidArgumentError: If, in training, an integer is outside [0,
-            2^48) and its table does not accept those; the message has `LARGE_INTEGER`.
+          tf.errors.InvalidArgumentError: If, in training, an integer is outside
+            [0, 2^48) and its table does not accept it; the message has `LARGE_INTEGER`.
         """
         dense: dict[str, Tensor] = {}
         strings: dict[str, Tensor] = {}

@@ -64,8 +64,8 @@ def compute(features: Sequence[FeatureSpec], source: Batches) -> dict[str, Any]:
     """Computes the statistics of the training data that transforms need.
 
     Args:
-      features: The features; statistics are of those with a `zscore` that sets no mean,
-        after the steps before it.
+      features: The features; each with a `zscore` that sets no mean gets statistics of
+        its values after the preceding steps.
       source: The train split. It is read once, in the order of the files, and only if a
         feature needs it.
 

@@ -22,7 +22,7 @@ def apply(
         and `std`, one number per entry of the last axis, or one for all.
 
     Returns:
-      The shape of `values`: float32, or int64 buckets if the last step is `bucketize`.
+      A tensor like `values`: float32, or int64 buckets if the last step is `bucketize`.
     """
     for step in steps:
         values = _apply(values, step, found)

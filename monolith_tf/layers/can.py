@@ -30,12 +30,12 @@ class CAN(base.Layer):
       is_stacked: Users have a feature axis; features share the item's layers.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
-    Input shape: A pair `(user, item)`; `item` is `[batch, layer_num * (dim * dim +
-    dim)]`, `user` is `[batch, dim]`, or `[batch, time, dim]` with `is_seq`, or `[batch,
-    features, dim]` with `is_stacked`, or `[batch, features, time, dim]` with both. A
-    sequence that is not stacked may be ragged in time. It has an optional `mask`
-    `[batch, time]` or, if stacked, `[batch, features, time]`; false steps are not
-    summed.
+    Input shape: A pair `(user, item)`; `item` is
+    `[batch, layer_num * (dim * dim + dim)]`, `user` is
+    `[batch, dim]`, or `[batch, time, dim]` with `is_seq`, or `[batch, features, dim]`
+    with `is_stacked`, or `[batch, features, time, dim]` with both. A sequence that is
+    not stacked may be ragged in time. It has an optional `mask` `[batch, time]` or, if
+    stacked, `[batch, features, time]`; false steps are not summed.
     Output shape: `[batch, dim]`, or `[batch, features, dim]` with `is_stacked`.
 
     Raises:

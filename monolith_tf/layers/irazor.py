@@ -22,8 +22,8 @@ class iRazor(base.Layer):
         y = x * mask
 
     Region 0 has no columns; region `i` has those from `nas_space[i - 1]` up to, but not
-    including, `nas_space[i]`. With feature weights every call adds the loss `sum_f
-    feature_weight[f] * sum_d mask[f, d]`, which favors fewer columns.
+    including, `nas_space[i]`. With feature weights every call adds the loss
+    `sum_f feature_weight[f] * sum_d mask[f, d]`, which favors fewer columns.
 
     Source: Yao et al., "i-Razor: a differentiable neural input razor for feature
     selection and dimension search", TKDE 2023 (arXiv:2204.00281).

@@ -184,9 +184,9 @@ class MLP(base.Layer):
         """Returns one element of the stack.
 
         Args:
-          index: Its index: the batch normalization of the input, then for each layer
-            the dense layer, its batch normalization, its activation and its dropout,
-            skipping those that do not exist.
+          index: Index in the stack: the batch normalization of the input, then for each
+            layer the dense layer, its batch normalization, its activation and its
+            dropout, skipping those that do not exist.
         """
         return self.stack[index]
 

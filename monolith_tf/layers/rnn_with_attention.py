@@ -120,7 +120,7 @@ def scan(
     """
     first = tf.nest.flatten(steps)[0]
     time = first.shape[0] if first.shape[0] is not None else tf.shape(first)[0]
-    # XLA cannot compile an empty loop, which has no static shape of a state.
+    # An empty loop cannot be compiled, and does not know the shape of a state.
     return modes.choose(
         time > 0,
         lambda: tf.scan(step, steps, initializer=start),

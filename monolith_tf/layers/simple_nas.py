@@ -20,8 +20,8 @@ class SimpleNasLayer(threshold_nas.ThresholdNASLayer):
     1e-6, all are. Gumbel noise `G` is drawn once per call for the whole batch. A kept
     column passes the gradient of its `p` to `alpha`; the others pass none and return
     only through the noise. Only a `size_penalty` or a `regularizer` favors few columns:
-    set one of them; the penalty here is on the effective number of entries, `exp(-sum p
-    * log(p))`.
+    set one of them. The penalty here is on `exp(-sum p * log(p))`, the effective number
+    of entries.
 
     Source: Jang et al., "Categorical Reparameterization with Gumbel-Softmax", ICLR 2017
     (arXiv:1611.01144), for the noise.

@@ -23,8 +23,8 @@ def batch_softmax_loss(
         s_ij = queries_i . items_j / temperature + log(max(item_intervals_j, 1))
         loss = sum_i w_i * (logsumexp_j(s_ij) - s_ii)
 
-    An item drawn every `item_intervals_j` steps is in a batch with a probability of `1
-    / item_intervals_j`, so a popular item is a negative too often; the logarithm
+    The probability that an item drawn every `item_intervals_j` steps is in a batch is
+    `1 / item_intervals_j`, so a popular item is a negative too often; the logarithm
     corrects this. `ItemInterval` learns the intervals.
 
     Source: Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item

@@ -80,9 +80,9 @@ class BlockSpec:
         (in quotes inside a YAML list), is one tensor of a block that returns a list;
         `feature.slice` is one slice of a feature's row; `feature.mask` is the mask of a
         `first_n` feature; `group.slice` and `group.mask` are those of all its features.
-      join: How the layer receives the inputs. `concat` concatenates them, `[batch,
-        width]`; `stack` stacks inputs of equal width, `[batch, inputs, dim]`; `list`
-        passes one list; `none` passes each as a separate argument, in order.
+      join: How the layer receives the inputs. `concat` concatenates them,
+        `[batch, width]`; `stack` stacks inputs of equal width, `[batch, inputs, dim]`;
+        `list` passes one list; `none` passes each as a separate argument, in order.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012

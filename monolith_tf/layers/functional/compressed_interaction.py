@@ -10,8 +10,8 @@ from monolith_tf.layers.functional import forms
 from monolith_tf.layers.functional import fused_cin
 
 # With two layers, the matrix products are as small as the number of fields, where XLA
-# is slow: it was faster with 16 fields, and slower with 10. Measured by `scripts/bench
-# fused --size crossovers`.
+# is slow: it was faster with 16 fields, and slower with 10. Measured by
+# `scripts/bench fused --size crossovers`.
 _MIN_FIELDS = 16
 
 
