@@ -1,4 +1,4 @@
-"""Tests of learning-rate schedules, against the formulas by hand."""
+"""Tests of learning-rate schedules against hand-written formulas."""
 
 import math
 
