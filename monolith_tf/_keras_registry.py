@@ -66,10 +66,10 @@ CLASSES = {
 
 
 def register() -> None:
-    """Makes Keras know our classes: now, or as soon as it is imported.
+    """Registers our classes with Keras: now, or when Keras is imported.
 
-    A saved model names its classes, and our packages import theirs at first use. So the
-    registry gets an object for each that imports the class when a model needs it.
+    A saved model names its classes, but our packages import theirs at first use. So the
+    registry gets a stand-in for each class that imports it when a model needs it.
     """
     if _KERAS in sys.modules:
         _fill(sys.modules[_KERAS])

@@ -1,18 +1,18 @@
-"""What is kept for the cluster that this process is connected to."""
+"""A cache for each cluster that this process connects to."""
 
 import functools
 from collections.abc import Callable
 from typing import ParamSpec
 from typing import TypeVar
 
-from tensorflow.python.eager import context  # Nothing public names the cluster.
+from tensorflow.python.eager import context  # No public API names the cluster.
 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
 
 
 def cached(make: Callable[_Args, _Result]) -> Callable[_Args, _Result]:
-    """`functools.cache` for what makes functions of graphs: one for each cluster.
+    """`functools.cache` for makers of `tf.function`s, with one cache per cluster.
 
     TensorFlow sends a function to the tasks of the cluster when the function is traced.
     Tasks that are connected later do not have it.
@@ -33,6 +33,6 @@ def cached(make: Callable[_Args, _Result]) -> Callable[_Args, _Result]:
 
 
 def _cluster() -> bytes:
-    """A key of the present cluster; b"" where there is none."""
+    """Returns a key of the current cluster; b"" if there is none."""
     server = context.context().get_server_def()
     return b"" if server is None else server.SerializeToString(deterministic=True)

@@ -1,4 +1,4 @@
-"""Gradients of one's own that live no longer than the graph they are part of."""
+"""Custom gradients that live no longer than their graph."""
 
 import functools
 import types
@@ -7,23 +7,23 @@ from collections.abc import Collection
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.eager import record  # Nothing public records on a tape.
+from tensorflow.python.eager import record  # No public API records on a tape.
 from tensorflow.python.framework import ops
 
 from monolith_tf.types import Tensor
 
 
 def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`tf.custom_gradient`, without its leak.
+    """`tf.custom_gradient`, without its memory leak.
 
-    In a graph that one enters every call in a registry of the process, and with it the
-    graph and all variables that the graph captured, for good. Here the operation itself
-    has the gradient.
+    In a graph, `tf.custom_gradient` adds every call to a registry of the process, which
+    keeps the graph and all variables that it captured. Here the operation itself has
+    the gradient.
 
     Args:
       function: Takes tensors; returns a tensor or a sequence of them, and the function
-        from their gradients to those of the arguments. It must read no trainable
-        variables except by its arguments.
+        from their gradients to those of the arguments. It may read trainable variables
+        only through its arguments.
     """
 
     @functools.wraps(function)
@@ -48,6 +48,9 @@ def _in_graph(function: Callable[..., Any], arguments: list[Tensor]) -> Any:
 
     inputs = [*flat, *arguments]
     graph = tf.compat.v1.get_default_graph()
+    # The override is the gradient for `tf.gradients`; the recorded operation is the one
+    # for tapes. Neither is in a registry. `arguments` pass through the operation as
+    # well, so that it can return their gradients.
     by_operation = {"IdentityN": lambda operation, *upstream: gradient(*upstream)}
     with graph._override_gradient_function(by_operation), record.stop_recording():
         outputs = tf.identity_n(inputs)
@@ -56,12 +59,12 @@ def _in_graph(function: Callable[..., Any], arguments: list[Tensor]) -> Any:
 
 
 def forget_gradients(graphs: Collection[Any]) -> None:
-    """Takes what others entered for graphs out of TensorFlow's registry.
+    """Removes entries that other code made for graphs from TensorFlow's registry.
 
-    Keras' optimizers enter one for every `fit`, in `ReplicaContext.all_reduce`.
+    Keras' optimizers make one for every `fit`, in `ReplicaContext.all_reduce`.
 
     Args:
-      graphs: Graphs of which no further gradient will be taken.
+      graphs: Graphs that no longer need gradients.
     """
     registry = ops.gradient_registry._registry
     for name, entry in list(registry.items()) if graphs else ():
@@ -73,7 +76,7 @@ def forget_gradients(graphs: Collection[Any]) -> None:
 
 
 def _cells(function: types.FunctionType | None) -> dict[str, Any]:
-    """Variables that a function has from the one around it."""
+    """Returns the variables that a function captures from its outer function."""
     if function is None or function.__closure__ is None:
         return {}
     names = function.__code__.co_freevars

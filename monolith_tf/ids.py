@@ -4,12 +4,12 @@ A feature id keeps the slot of the feature's table in bits 48 to 62 and a 48-bit
 the raw value in bits 0 to 47; bit 63 is never set, so ids are not negative. The same
 TensorFlow operations make ids in training and inside an exported SavedModel.
 
-Integers in [0, 2^48) are mixed by a bijection: two of them never collide. Any other
-integer does not fit. A table that is to hold such integers is `exact`: its ids are the
-integers themselves, all 64 bits, without a slot, and no other table shares its index.
-Other tables have no row for them, save those that hash: there such an integer is put
-through splitmix64 and cut to 48 bits, and may meet another value's hash. Strings
-are hashed; among n distinct strings of one slot n (n - 1) / 2^49 pairs are expected to
+Integers in [0, 2^48) are mixed by a bijection, so two of them never collide. Other
+integers do not fit. A table for such integers is `exact`: its ids are the integers
+themselves, all 64 bits, without a slot, and no other table shares its index. A table
+that hashes passes such an integer through splitmix64 and keeps 48 bits, which may
+collide with another value's hash. Any other table has no row for it. Strings are
+hashed; among n distinct strings of one slot n (n - 1) / 2^49 pairs are expected to
 collide, which is 0.2 pairs at 10 million strings and 0.002 at one million.
 """
 
@@ -21,7 +21,7 @@ from typing import Literal
 from monolith_tf.types import Tensor
 
 LargeIntegers = Literal["exact", "hash"]
-"""What a table does with integers outside of [0, 2^48), where it takes them at all."""
+"""How a table handles integers outside [0, 2^48), if it accepts them."""
 
 HASH_BITS = 48
 SLOT_BITS = 15
@@ -45,7 +45,7 @@ def from_integers(values: Tensor, *, are_small: bool = False) -> Tensor:
     """Returns the 48-bit hash of integers, as int64 in [0, 2^48).
 
     A bijection on [0, 2^48); integers outside that range go through splitmix64 first,
-    so that one of them may meet another value's hash.
+    and may collide with another value's hash.
 
     Args:
       values: Integers of any shape.
@@ -61,13 +61,13 @@ def from_integers(values: Tensor, *, are_small: bool = False) -> Tensor:
 
 
 def from_small_integers(values: Tensor) -> Tensor:
-    """Returns the 48-bit hash of integers in [0, 2^48), and of others what has no row.
+    """Returns the 48-bit hash of integers in [0, 2^48), and negative ids for others.
 
     Args:
       values: Integers of any shape.
 
     Returns:
-      int64; negative for an integer outside of that range, and so with any slot.
+      int64; negative for an integer outside that range, and so with any slot.
     """
     import tensorflow as tf
 
@@ -84,14 +84,14 @@ def all_small(values: Sequence[Tensor]) -> Tensor:
     """
     import tensorflow as tf
 
-    # As unsigned numbers, negative ones are beyond all others.
+    # As unsigned numbers, negative ones are larger than all others.
     unsigned = [tf.reduce_max(tf.bitcast(x, tf.uint64)) for x in values]
     largest = functools.reduce(tf.maximum, unsigned)
     return largest <= tf.constant(_HASH_MASK, tf.uint64)
 
 
 def to_integers(hashed: Tensor) -> Tensor:
-    """Returns the integers in [0, 2^48) whose `from_integers` hashes these are.
+    """Returns the integers in [0, 2^48) that `from_integers` hashed to these.
 
     Args:
       hashed: int64 in [0, 2^48), of any shape.
@@ -115,14 +115,14 @@ def to_integers(hashed: Tensor) -> Tensor:
 
 
 def folded(values: Sequence[Tensor], hashes: Sequence[Any]) -> list[Tensor]:
-    """Returns integers as `from_integers` takes them for hashing, in [0, 2^48).
+    """Maps integers to [0, 2^48), as `from_integers` does before it hashes them.
 
-    Where all are in that range, as in most batches, it does no more than see that.
+    If all are in that range, as in most batches, it only checks that.
 
     Args:
       values: int64 tensors of any shapes.
-      hashes: For each of them which of its integers are hashed where they are outside
-        of that range, bool, of a shape that broadcasts; the others become -1.
+      hashes: For each tensor, which of its integers outside that range are hashed,
+        bool, of a shape that broadcasts; the others become -1.
     """
     import tensorflow as tf
 
@@ -157,7 +157,7 @@ def with_slot(slot: int, hashed: Tensor) -> Tensor:
 
     Args:
       slot: In [0, 32768).
-      hashed: int64 in [0, 2^48), as `from_integers` and `from_strings` give.
+      hashed: int64 in [0, 2^48), as `from_integers` and `from_strings` return.
 
     Raises:
       ValueError: If the slot does not fit 15 bits.
@@ -192,7 +192,7 @@ def check_slot(slot: int) -> None:
 
 
 def hash_integer(value: int) -> int:
-    """Returns what `from_integers` gives for one int64, without TensorFlow."""
+    """Returns the hash of `from_integers` for one int64, without TensorFlow."""
     x = value & _MASK_64
     if x > _HASH_MASK:
         x = _mix_integer((x + _GAMMA_64) & _MASK_64, _ROUNDS_64, _MASK_64) & _HASH_MASK
@@ -200,7 +200,7 @@ def hash_integer(value: int) -> int:
 
 
 def to_integer(hashed: int) -> int:
-    """Returns the one integer in [0, 2^48) whose `from_integers` hash is `hashed`.
+    """Returns the integer in [0, 2^48) whose `from_integers` hash is `hashed`.
 
     Args:
       hashed: The low 48 bits of a feature id made from an integer.
@@ -231,7 +231,7 @@ def _are_small(values: Tensor) -> Tensor:
 
 
 def _folded(x: Tensor) -> Tensor:
-    """Brings uint64 into [0, 2^48); those that are there stay."""
+    """Maps uint64 to [0, 2^48); values in that range do not change."""
     import tensorflow as tf
 
     mask = tf.constant(_HASH_MASK, tf.uint64)

@@ -1,4 +1,4 @@
-"""What a config names as `package.module:Name`, imported."""
+"""Imports of what a config names as `package.module:Name`."""
 
 import importlib
 import os
@@ -13,10 +13,10 @@ def load_name(path: str, key: str) -> Any:
 
     Args:
       path: What to import.
-      key: Where the config says so, for the error message.
+      key: The key of the config, for the error message.
 
     Raises:
-      ValueError: If there is no such module, or no such name in it.
+      ValueError: If the module does not exist, or has no such name.
     """
     module_name, _, name = path.partition(":")
     here = os.getcwd()
@@ -25,11 +25,11 @@ def load_name(path: str, key: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        # A module that is there may import one that is not: that is another error.
+        # A module that exists may import one that does not: that is another error.
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise ValueError(
-                f"`{key}`: there is no module `{module_name}`. Received: {path}. It is "
-                f"looked for on sys.path and in {here}."
+                f"`{key}`: there is no module `{module_name}`. Received: {path}. "
+                f"Searched sys.path and {here}."
             ) from None
         raise
     if not hasattr(module, name):

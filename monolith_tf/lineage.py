@@ -1,4 +1,4 @@
-"""Which values follow from which: the identity of a job, and where it went back."""
+"""The lineage of a job's values: its identity, and where it went back."""
 
 import dataclasses
 import uuid
@@ -11,12 +11,12 @@ _BRANCHES, _STEP = ",", "@"
 
 @dataclasses.dataclass(frozen=True)
 class Branch:
-    """One line of steps, each taken once.
+    """One line of steps, each trained once.
 
     Attributes:
-      id: A random name that no other line has.
-      step: The step at which it left its parent; what was trained before that step
-        is the same in both.
+      id: A random, unique name.
+      step: The step at which it left its parent; both share what was trained before
+        that step.
     """
 
     id: str
@@ -25,21 +25,21 @@ class Branch:
 
 @dataclasses.dataclass(frozen=True)
 class Lineage:
-    """The lines of steps that led to a job's values, the first one first.
+    """The lines of steps that led to a job's values, in order.
 
     Attributes:
-      branches: The lines; none where the values' job is not known.
+      branches: The lines; empty if the values' job is unknown.
     """
 
     branches: tuple[Branch, ...] = ()
 
     @property
     def job(self) -> str | None:
-        """The job's identity, which stays when it goes back; None if not known."""
+        """The job's identity, which it keeps when it goes back; None if unknown."""
         return self.branches[0].id if self.branches else None
 
     def branched(self, step: int) -> "Lineage":
-        """Returns a new line that leaves this one at a step."""
+        """Returns this lineage with a new line that starts at a step."""
         return Lineage((*self.branches, Branch(uuid.uuid4().hex, step)))
 
     def to_json(self) -> list[list[str | int]]:
@@ -47,19 +47,19 @@ class Lineage:
         return [[branch.id, branch.step] for branch in self.branches]
 
     def __str__(self) -> str:
-        """What `update_embeddings` takes."""
+        """Returns the text that `update_embeddings` takes."""
         return _BRANCHES.join(f"{b.id}{_STEP}{b.step}" for b in self.branches)
 
 
 def from_json(content: Sequence[Sequence[str | int]]) -> Lineage:
-    """Returns what `Lineage.to_json` made plain."""
+    """Returns the lineage that `Lineage.to_json` wrote."""
     return Lineage(tuple(Branch(str(name), int(step)) for name, step in content))
 
 
 def of_state(state: Mapping[str, Any]) -> Lineage:
-    """Returns the lineage that the state of a checkpoint, or an export, names.
+    """Returns the lineage in the state of a checkpoint or an export.
 
-    Those of 0.1.0 hold an identity of their job alone.
+    Version 0.1.0 wrote only the job's identity.
     """
     if state.get("lineage"):
         return from_json(state["lineage"])
@@ -67,14 +67,14 @@ def of_state(state: Mapping[str, Any]) -> Lineage:
 
 
 def accepts(server: Lineage, newest: int, publisher: Lineage) -> bool:
-    """Whether a server's values are a part of a publisher's past.
+    """Returns whether a server's values are part of a publisher's history.
 
-    The signature `update_embeddings` holds the same rule in its graph.
+    The signature `update_embeddings` applies the same rule in its graph.
 
     Args:
-      server: Of what is served.
-      newest: The newest step of a row that is served.
-      publisher: Of what would be written to it.
+      server: The lineage of the served values.
+      newest: The newest step of a served row.
+      publisher: The lineage of the values to write.
     """
     size = len(server.branches)
     if not size or publisher.branches[:size] != server.branches:

@@ -1,4 +1,4 @@
-"""Lists of different lengths in a tensor of one width."""
+"""Lists of different lengths, padded to one width."""
 
 from typing import NamedTuple
 
@@ -7,40 +7,40 @@ from monolith_tf.types import Tensor
 
 
 class Padded(NamedTuple):
-    """Lists, of which the first entries count.
+    """Lists padded to one width, with their lengths.
 
-    Serving requests bring lists so. To make them ragged takes longer than to pool them
-    as they are.
+    Serving requests contain lists in this form. Pooling them directly is faster than
+    converting them to ragged tensors.
 
     Attributes:
       values: `[batch, width]`.
-      lengths: How many count, `[batch]`, int64, from 0 to `width`.
+      lengths: Number of valid entries, `[batch]`, int64, from 0 to `width`.
     """
 
     values: Tensor
     lengths: Tensor
 
     def to_ragged(self) -> RaggedTensor:
-        """Returns the entries that count."""
+        """Returns the valid entries."""
         import tensorflow as tf
 
         return tf.RaggedTensor.from_tensor(self.values, lengths=self.lengths)
 
     def mask(self) -> Tensor:
-        """Which entries count, `[batch, width]`, bool."""
+        """Returns which entries are valid, `[batch, width]`, bool."""
         import tensorflow as tf
 
         width = self.values.shape[1] or tf.shape(self.values)[1]
         return tf.sequence_mask(self.lengths, width)
 
     def cut(self, width: int) -> "Padded":
-        """Returns lists of which the first `width` entries count at most."""
+        """Returns the lists with at most their first `width` entries valid."""
         import tensorflow as tf
 
         return self._replace(lengths=tf.minimum(self.lengths, width))
 
     def resized(self, width: int) -> "Padded":
-        """Returns `cut(width)`, cut off or filled up with zeros at that width."""
+        """Returns `cut(width)`, truncated or padded with zeros to that width."""
         import tensorflow as tf
 
         values = self.values[:, :width]

@@ -1,10 +1,10 @@
 """Random draws that depend on seed, step and layer only.
 
-A training step runs inside `step_scope(seed, step)`. Within it every draw is
-stateless: it is a function of the seed, of the step, of the layer's place in the order
-in which the step's layers first draw, and of how often that layer has drawn before. A
-resumed job therefore draws what an undisturbed one would have drawn. Outside a scope,
-under plain `Model.fit` for example, draws come from TensorFlow's own generators.
+A training step runs inside `step_scope(seed, step)`. Within it, every draw is
+stateless: it depends only on the seed, the step, the position of the layer in the order
+of first draws in the step, and the number of earlier draws of that layer. So a resumed
+job draws the same numbers as an uninterrupted one. Outside a scope, under plain
+`Model.fit` for example, draws come from TensorFlow's own generators.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ class _Scope:
 
 @contextlib.contextmanager
 def step_scope(seed: int, step: tf.Tensor) -> Iterator[None]:
-    """Makes the draws of the layers called inside a function of seed and step.
+    """Makes the draws of layers called inside depend only on seed and step.
 
     Args:
       seed: The job's seed, not negative.
@@ -67,10 +67,10 @@ def uniform(
 
 
 def coarse_uniform(owner: Any, shape: Any, seed: int | None = None) -> tf.Tensor:
-    """Draws multiples of 2^-16 from [0, 1), in half the time that `uniform` takes.
+    """Draws multiples of 2^-16 from [0, 1), in half the time of `uniform`.
 
-    For masks, whose rates are no finer than that. Outside a step scope draws are as
-    those of `uniform`.
+    For masks, whose rates need no finer steps. Outside a step scope, draws are those of
+    `uniform`.
 
     Args:
       owner: The layer that draws.

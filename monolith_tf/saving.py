@@ -1,4 +1,4 @@
-"""Whether what is being traced is to be saved."""
+"""Detects functions that are traced for a SavedModel."""
 
 import sys
 import types
@@ -11,14 +11,14 @@ _WRITE_OUT = tf_keras.export.ExportArchive.write_out.__code__
 
 
 def is_saving() -> bool:
-    """Whether functions are being traced for a SavedModel."""
+    """Returns whether functions are being traced for a SavedModel."""
     if tf.executing_eagerly():
         return False
     return save_context.in_save_context() or is_exporting()
 
 
 def is_exporting() -> bool:
-    """Whether `Model.export` runs, which traces functions before it saves."""
+    """Returns whether `Model.export` runs, which traces functions before it saves."""
     frame: types.FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_code is _WRITE_OUT:

@@ -20,15 +20,15 @@ class ScheduleSpec:
         rate = warm * lr
 
     Attributes:
-      name: Which of the forms above.
+      name: One of the forms above.
       learning_rate: The rate after warm-up, before decay; not used by `piecewise`.
       warmup_steps: Steps over which the rate rises linearly from 0.
       decay_steps: Steps the decay takes, at least 1.
       end_learning_rate: The rate at the end of a polynomial or cosine decay.
       power: Exponent of the polynomial decay.
       decay_rate: Factor by which the exponential decay falls in `decay_steps`.
-      boundaries: Rising steps at which `piecewise` changes.
-      values: One more rate than there are boundaries.
+      boundaries: Increasing steps at which `piecewise` changes.
+      values: Rates of `piecewise`, one more than `boundaries`.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -63,7 +63,7 @@ class ScheduleSpec:
             or list(self.boundaries) != sorted(set(self.boundaries))
         ):
             raise ValueError(
-                "`boundaries` must rise and `values` must have one entry more. "
+                "`boundaries` must increase and `values` must have one entry more. "
                 f"Received: boundaries={self.boundaries}, values={self.values}."
             )
 

@@ -1,4 +1,4 @@
-"""Tests that `BUILD` names the files there are and the imports they make."""
+"""Tests that `BUILD` lists all files and their imports."""
 
 import ast
 import pathlib
@@ -8,7 +8,7 @@ _ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def _targets():
-    """Reads `BUILD` as the Python it is: name -> (sources, dependencies)."""
+    """Parses `BUILD` as Python: name -> (sources, dependencies)."""
     found = {}
     for node in ast.parse((_ROOT / "BUILD").read_text()).body:
         call = node.value if isinstance(node, ast.Expr) else None
@@ -39,7 +39,7 @@ def test_every_file_is_in_exactly_one_target():
 
 
 def test_dependencies_are_the_imports():
-    # Found by the text of import lines, another way than the writer of `BUILD` has.
+    # Finds import lines as text, independently of the script that writes `BUILD`.
     line = re.compile(r"^\s*(?:from monolith_tf(?:\.(\w+))?\S* import (\w+)|"
                       r"import monolith_tf(?:\.(\w+))?)", re.MULTILINE)  # fmt: skip
     targets = _targets()

@@ -1,4 +1,4 @@
-"""What is kept for a cluster is made once for each."""
+"""Cached values are made once for each cluster."""
 
 from unittest import mock
 
@@ -9,7 +9,7 @@ from monolith_tf import connected
 
 @pytest.fixture
 def made():
-    """A cached function, and what it was called with."""
+    """A cached function, and the arguments of its calls."""
     calls = []
 
     @connected.cached

@@ -1,4 +1,4 @@
-"""Keras finds our classes by name, whatever was imported and when."""
+"""Keras finds our classes by name, regardless of the order of imports."""
 
 import importlib
 import os
@@ -29,7 +29,7 @@ keras.Sequential([keras.layers.Dense(1)]).predict(np.ones([2, 2]), verbose=0)
 
 
 def _run(code):
-    # As a user starts Python: the package set the switch for this process.
+    # As in a user's Python: in this process the package has set the switch.
     environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
     return subprocess.run(
         [sys.executable, "-c", code],

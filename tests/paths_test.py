@@ -1,4 +1,4 @@
-"""A URL is no path, wherever a path is meant."""
+"""URLs are rejected wherever a path is expected."""
 
 import pathlib
 
@@ -49,7 +49,7 @@ def test_keys_of_a_config(override):
     assert str(caught.value) == (
         f"command line: `{key}`: `{name}` must be a path on this machine; URLs cannot "
         f"be read or written. Received: {name}='gs://bucket/job'. Mount the storage, "
-        "and give the path below the mount."
+        "and use the path under the mount."
     )
 
 

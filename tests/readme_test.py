@@ -1,4 +1,4 @@
-"""Runs the README's model as it stands there."""
+"""Runs the README's model unchanged."""
 
 import pathlib
 import re

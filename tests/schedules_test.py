@@ -1,4 +1,4 @@
-"""Tests of learning-rate schedules, against the formulas by hand."""
+"""Tests of learning-rate schedules against hand-written formulas."""
 
 import math
 
@@ -63,7 +63,10 @@ class ScheduleTest(testing.TestCase):
             ),
             ({"warmup_steps": -1}, "Received: warmup_steps=-1"),
             ({"decay_steps": 0}, "decay_steps=0"),
-            ({"name": "piecewise", "boundaries": (2, 1), "values": (1, 1, 1)}, "rise"),
+            (
+                {"name": "piecewise", "boundaries": (2, 1), "values": (1, 1, 1)},
+                "must increase",
+            ),
             ({"name": "piecewise", "boundaries": (2,), "values": (1.0,)}, "one entry"),
         ):
             with self.assertRaisesRegex(ValueError, text):

@@ -1,4 +1,4 @@
-"""Tests of what the scripts say when they cannot do their work.
+"""Tests of the scripts' messages when they fail.
 
 They run in a copy of the project with a stand-in for Python, so that nothing is
 installed.
@@ -34,7 +34,7 @@ echo ready
 
 @pytest.fixture
 def project(tmp_path):
-    """A project folder with a script that only makes the environment."""
+    """A project folder with a script that only creates the environment."""
     (tmp_path / "scripts").mkdir()
     shutil.copy(_ROOT / "scripts" / "_env.sh", tmp_path / "scripts")
     for name in ("constraints.txt", "setup.py", "pyproject.toml"):

@@ -1,4 +1,4 @@
-"""Features, labels and slots: raw columns to what a model receives."""
+"""Features, labels and slots: from raw columns to the inputs of a model."""
 
 from monolith_tf import _lazy
 

@@ -15,7 +15,7 @@ from monolith_tf.features.spec import LabelSpec
 DType = Literal["int64", "float32", "string"]
 
 IdType = Literal["int", "string"]
-"""What ids are made of, by the words of `FeatureSpec.dtype`."""
+"""The type of raw ids, as in `FeatureSpec.dtype`."""
 
 _IDS: dict[IdType, str] = {"int": "integers", "string": "strings"}
 _DTYPES: dict[str, DType] = {"int": "int64", "float": "float32", "string": "string"}
@@ -23,33 +23,33 @@ _DTYPES: dict[str, DType] = {"int": "int64", "float": "float32", "string": "stri
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ColumnType:
-    """What one raw column holds, as the readers give it and an export asks for it.
+    """The type of one raw column, in readers and in exports.
 
     Attributes:
       dtype: Type of the values.
       is_list: Whether each row holds a list of values.
       length: Values in every row's list; None where lists differ in length.
-      default: What stands for a missing value (for a missing element, in a list column
-        of varying length); None makes a row without a value a bad row.
-      choices: Values that made-up rows take.
-      elements: Where a cell of text may be one value or a list, the type of its
-        elements; None is `dtype`.
-      is_probability: Whether a value outside [0, 1] makes a row bad, as under the log
-        loss of a label.
-      is_weight: Whether a value that is negative or infinite makes a row bad, as a
-        weight of examples.
-      is_guess: Whether `dtype` is what most cells of a text look like.
-      example: Of a column of text, a cell that is no number, its row and its file; of
-        one of floats that is a guess, such a cell that is no integer.
-      before: The type that version 0.1.0 guessed, where it is another one.
-      as_number: What is read where numbers are wanted, if that is another type.
-      is_unsigned: Whether integers of a file from 2^63 on are read as negative ones of
-        the same bits.
-      kind: What a file's numbers mean: "number", "bool", or dates and times and their
-        unit, such as "timestamp[ms]"; empty where it does not say. Of a column to be
-        read, "amount" takes numbers and bools: True is 1 there, but no id of it.
-      written: Of what type the column is in which file, for an error message.
-      is_readable: Whether the column can be read at all; `dtype` says nothing if not.
+      default: Replaces a missing value (a missing element, in a list column of varying
+        length); None makes a row without a value a bad row.
+      choices: Values that synthetic rows use.
+      elements: If a text cell may hold one value or a list, the type of the list's
+        elements; None means `dtype`.
+      is_probability: Whether a value outside [0, 1] makes a row bad, as for a label
+        with a log loss.
+      is_weight: Whether a negative or infinite value makes a row bad, as for weights of
+        examples.
+      is_guess: Whether `dtype` is inferred from how most text cells look.
+      example: In a text column, a cell that is not a number, its row and its file; in
+        a column guessed to hold floats, such a cell that is not an integer.
+      before: The type that version 0.1.0 inferred, if different.
+      as_number: The type to read where numbers are needed, if different.
+      is_unsigned: Whether a file's integers from 2^63 on are read as the negative
+        integers with the same bits.
+      kind: What a file's numbers mean: "number", "bool", or dates and times with their
+        unit, such as "timestamp[ms]"; empty if unknown. For a column to read, "amount"
+        accepts numbers and bools: True is 1 there, but not an id.
+      written: The column's type and its file, for error messages.
+      is_readable: Whether the column can be read; if not, `dtype` has no meaning.
     """
 
     dtype: DType
@@ -72,15 +72,15 @@ class ColumnType:
 
 @dataclasses.dataclass(frozen=True)
 class _Use:
-    """One feature's or label's demand on a column.
+    """How one feature or label uses a column.
 
-    Its dtype None takes the file's; `any_number` takes any number as float32.
+    A dtype of None means the file's; `any_number` accepts any number as float32.
     """
 
     who: str
     column: str
     dtype: DType | None
-    otherwise: DType  # where the file does not say
+    otherwise: DType  # if the file gives none
     is_list: bool = False
     length: int | None = None
     default: int | float | str | None = None
@@ -103,16 +103,16 @@ def required_columns(
 
     Args:
       features: The features, in config order.
-      labels: The labels; none when only predictions are made.
+      labels: The labels; empty for predictions.
       weight: Column of per-example weights.
-      keys: Further scalar columns wanted as they are, keys of a metric for example.
-      schema: Type of every column of the files, as `data.read_schema` gives it. Where
-        it is empty, ids without a `dtype` are integers.
+      keys: More scalar columns to read as they are, for example keys of a metric.
+      schema: Type of every column of the files, as `data.read_schema` returns it. If
+        empty, ids without a `dtype` are integers.
       probabilities: Labels that must be from 0 to 1.
 
     Raises:
-      ValueError: If a column is not in the files, if its type does not do for its use,
-        or if two uses of one column disagree.
+      ValueError: If a column is not in the files, if its type does not suit its use, or
+        if two uses of one column conflict.
     """
     uses = [_feature_use(feature) for feature in features]
     uses += [_label_use(label, label.name in probabilities) for label in labels]
@@ -132,8 +132,8 @@ def required_columns(
         if merged is None:
             raise ValueError(
                 f"Column `{use.column}` is used by {other.who} as {before} and by "
-                f"{use.who} as {made}. Give both the same `dtype` and `default`, and "
-                "the same of list or no list."
+                f"{use.who} as {made}. Set the same `dtype` and `default` for both, "
+                "and make both lists or neither."
             )
         columns[use.column] = merged
     for feature in features:
@@ -150,11 +150,11 @@ def required_columns(
 
 
 def id_type(feature: FeatureSpec, columns: Mapping[str, ColumnType]) -> IdType:
-    """Returns what the ids of a feature are made of.
+    """Returns the type of a feature's raw ids.
 
     Args:
       feature: A feature of kind `id` or `id_list`.
-      columns: The columns, as `required_columns` gives them.
+      columns: The columns, as `required_columns` returns them.
     """
     is_string = columns[feature.source_column].dtype == "string"
     return "string" if is_string else "int"
@@ -163,11 +163,11 @@ def id_type(feature: FeatureSpec, columns: Mapping[str, ColumnType]) -> IdType:
 def id_types(
     features: Sequence[FeatureSpec], columns: Mapping[str, ColumnType]
 ) -> dict[str, IdType]:
-    """Returns table -> what the ids of its features are made of.
+    """Returns table -> the type of its features' raw ids.
 
     Args:
       features: The features.
-      columns: The columns, as `required_columns` gives them.
+      columns: The columns, as `required_columns` returns them.
     """
     return {
         feature.table_name: id_type(feature, columns)
@@ -177,9 +177,9 @@ def id_types(
 
 
 def check_exists(column: str, known: Mapping[str, ColumnType], who: str) -> None:
-    """Raises ValueError if a column is not among the known, naming the nearest one.
+    """Raises ValueError for an unknown column, suggesting the nearest name.
 
-    So it does if the column is of a type that cannot be read.
+    It also raises one for a column whose type cannot be read.
     """
     if column in known:
         if known[column].is_readable:
@@ -187,7 +187,7 @@ def check_exists(column: str, known: Mapping[str, ColumnType], who: str) -> None
         raise ValueError(
             f"Column `{column}` for {who} is of type {known[column].written}, which "
             "cannot be read. Each row must hold one number, string, date or time, or a "
-            "list of these. Write a part of it as a column of its own."
+            "list of these. Write the part you need to a separate column."
         )
     names = [name for name, type_ in known.items() if type_.is_readable]
     near = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
@@ -220,7 +220,7 @@ def probability_columns(
 
     Args:
       labels: The labels.
-      probabilities: Names of labels that must be.
+      probabilities: Names of labels that must be from 0 to 1.
     """
     return frozenset(
         label.source_column
@@ -252,7 +252,7 @@ def _resolve(
     Args:
       use: The use.
       schema: Type of every column of the files, or empty.
-      in_numbers: Columns that all uses take any number of.
+      in_numbers: Columns whose uses all accept any number.
     """
     if schema:
         check_exists(use.column, schema, use.who)
@@ -305,7 +305,7 @@ def _merge(a: ColumnType, b: ColumnType) -> ColumnType | None:
 
 
 def _check_feature(feature: FeatureSpec, column: ColumnType) -> None:
-    """Raises ValueError if a column's type does not do for a feature."""
+    """Raises ValueError if a column's type does not suit a feature."""
     numeric = feature.kind == "dense" or bool(feature.transform)
     if numeric and column.dtype == "string":
         raise ValueError(
@@ -324,13 +324,13 @@ def _check_feature(feature: FeatureSpec, column: ColumnType) -> None:
         column.default, str
     ):
         raise ValueError(
-            f"`default` of feature `{feature.name}` must be like its column, "
+            f"`default` of feature `{feature.name}` must have its column's type, "
             f"{column.dtype}. Received: default={column.default!r}."
         )
 
 
 def _such_as(column: ColumnType) -> str:
-    """Returns a cell that shows why a column is one of text, where one is known."""
+    """Returns an example cell that makes a column a text column, if known."""
     return f", such as {column.example} (counting from 0)" if column.example else ""
 
 
@@ -353,16 +353,16 @@ def _check_tables(
         if kinds[0] != kinds[1]:
             raise ValueError(
                 f"Features `{other.name}` and `{feature.name}` share the table "
-                f"`{feature.table_name}`, and their ids are of two types: column "
+                f"`{feature.table_name}`, but their ids have different types: column "
                 f"`{other.source_column}` holds {_IDS[kinds[0]]}, column "
                 f"`{feature.source_column}` {_IDS[kinds[1]]}. The same value would "
-                "have two rows. Give both features the same `dtype`, int or string, "
-                "or each a table of its own."
+                "have two rows. Set the same `dtype`, int or string, for both "
+                "features, or use separate tables."
             )
 
 
 def _check_label(label: LabelSpec, column: ColumnType) -> None:
-    """Raises ValueError if a column's type does not do for a label."""
+    """Raises ValueError if a column's type does not suit a label."""
     strings = any(isinstance(value, str) for value in label.equals)
     if column.dtype == "string" and not strings:
         raise ValueError(
@@ -382,6 +382,6 @@ def _check_label(label: LabelSpec, column: ColumnType) -> None:
         and not 0 <= default <= 1
     ):
         raise ValueError(
-            f"`default` of label `{label.name}` must be from 0 to 1, as a log loss "
-            f"takes it. Received: default={default}."
+            f"`default` of label `{label.name}` must be from 0 to 1 for a log loss. "
+            f"Received: default={default}."
         )

@@ -21,7 +21,7 @@ from monolith_tf.types import RaggedTensor
 from monolith_tf.types import Tensor
 
 LARGE_INTEGER = "an id is a large integer"
-"""What the error says of an integer that its table does not take."""
+"""Start of the error for an integer that its table does not accept."""
 
 _NONE: Mapping[str, ids_lib.LargeIntegers | None] = types.MappingProxyType({})
 
@@ -30,9 +30,9 @@ class FeatureBatch(NamedTuple):
     """One batch of encoded features, in config order.
 
     Attributes:
-      ids: Feature -> feature ids, int64: `[batch]` of kind `id`, ragged `[batch, None]`
-        of kind `id_list`. The id of a table that is exact is the integer itself; a
-        negative id of another table has no row.
+      ids: Feature -> feature ids, int64: `[batch]` for kind `id`, ragged
+        `[batch, None]` for kind `id_list`. Ids of an exact table are the integers
+        themselves; in other tables a negative id has no row.
       dense: Feature -> numbers, float32 `[batch, width]`.
     """
 
@@ -44,14 +44,14 @@ class FeatureEncoder(tf.Module):
     """Encodes raw columns.
 
     It has no variables: slots, boundaries and statistics become constants of the graph,
-    so that an exported model encodes as the trained one did.
+    so an exported model encodes exactly as in training.
 
     Args:
       features: The features, in config order.
       slots: Table -> slot, for every table that the features use.
-      statistics: What `statistics.compute` found in the training data.
-      large_integers: Table -> what it does with integers outside of [0, 2^48), as
-        `TableSpec` says; a table that is not there takes none.
+      statistics: What `statistics.compute` returns for the training data.
+      large_integers: Table -> how it handles integers outside [0, 2^48), as in
+        `TableSpec`; a table that is missing here rejects them.
 
     Raises:
       ValueError: If a table has no slot, or a `zscore` has no statistics.
@@ -89,13 +89,13 @@ class FeatureEncoder(tf.Module):
         )
 
     def exact_table(self, name: str) -> str | None:
-        """Returns the table of a feature, if it is exact."""
+        """Returns the table of a feature if it is exact, else None."""
         (feature,) = (f for f in self._features if f.name == name)
         is_exact = self._large_integers.get(feature.table_name) == "exact"
         return feature.table_name if is_exact else None
 
     def takes_no_large_integers(self, feature: FeatureSpec) -> bool:
-        """Returns whether training stops at an integer outside of [0, 2^48)."""
+        """Returns whether training stops at an integer outside [0, 2^48)."""
         may_be_large = feature.kind != "dense" and not feature.transform
         return may_be_large and not self._large_integers.get(feature.table_name)
 
@@ -105,18 +105,17 @@ class FeatureEncoder(tf.Module):
         """Encodes a batch.
 
         Args:
-          columns: Column -> raw values: `[batch]`, or ragged `[batch, None]` where an
-            `id_list` or a dense feature of several numbers reads them; the latter may
-            be `[batch, dim]` too. Lists may come as `Padded`, and strings as
-            `StringCodes`. More columns than needed may be there.
-          training: Whether ids get rows: then an integer that a table does not take is
-            an error.
+          columns: Column -> raw values: `[batch]`, or ragged `[batch, None]` for an
+            `id_list` or a dense feature of several numbers; the latter may also be
+            `[batch, dim]`. Lists may be `Padded`, and strings `StringCodes`. Unused
+            columns are ignored.
+          training: Whether ids get rows. If so, an integer that its table does not
+            accept is an error.
 
         Raises:
           ValueError: If a column is missing.
-          tf.errors.InvalidArgumentError: If an integer is outside of [0, 2^48), in
-            training, and its table does not say what becomes of it; the message has
-            `LARGE_INTEGER`.
+          tf.errors.InvalidArgumentError: If, in training, an integer is outside
+            [0, 2^48) and its table does not accept it; the message has `LARGE_INTEGER`.
         """
         dense: dict[str, Tensor] = {}
         strings: dict[str, Tensor] = {}
@@ -170,7 +169,7 @@ class FeatureEncoder(tf.Module):
         """Returns how many values of a batch are clipped.
 
         Args:
-          columns: As `encode` takes them.
+          columns: As in `encode`.
 
         Returns:
           Feature -> int64 scalar, for each of `clipping`.
@@ -194,14 +193,14 @@ class FeatureEncoder(tf.Module):
     def values(
         self, columns: Mapping[str, Tensor | RaggedTensor], integers: Collection[str]
     ) -> dict[str, Tensor | RaggedTensor | Padded]:
-        """Returns what is known of ids before hashing, for `FrozenStore.find_values`.
+        """Returns raw integers or hashes of ids, for `FrozenStore.find_values`.
 
         Args:
-          columns: As `encode` takes them.
-          integers: Tables that are asked for by integers; the others by hashes.
+          columns: As in `encode`.
+          integers: Tables that are looked up by integers; the others use hashes.
 
         Returns:
-          Feature -> int64 in the shape that its column came in.
+          Feature -> int64, in the shape of its column.
         """
         found = {}
         for feature in self._features:
@@ -231,7 +230,7 @@ class FeatureEncoder(tf.Module):
         return found
 
     def _integers(self, feature: FeatureSpec, values: Tensor) -> Tensor:
-        """Returns numbers as the integers that stand for them, int64."""
+        """Returns the integers to hash, int64: transformed numbers or raw integers."""
         if feature.transform:
             return self._numbers(feature, values)
         return tf.cast(values, tf.int64)
@@ -239,7 +238,7 @@ class FeatureEncoder(tf.Module):
     def _ids(
         self, feature: FeatureSpec, hashed: Tensor, columns: Mapping[str, Tensor]
     ) -> Tensor | RaggedTensor:
-        """Puts the slot before hashed values, in the shape they came in."""
+        """Adds the slot to hashed values, in the shape of their column."""
         flat = hashed
         if self.exact_table(feature.name) is None:
             flat = ids_lib.with_slot(self._slots[feature.table_name], hashed)
@@ -282,7 +281,7 @@ class FeatureEncoder(tf.Module):
         return tf.convert_to_tensor(values)
 
     def _check(self, feature: FeatureSpec) -> None:
-        """Raises ValueError if what a feature needs is not there."""
+        """Raises ValueError if a feature's slot or statistics are missing."""
         if feature.kind != "dense":
             if feature.table_name not in self._slots:
                 raise ValueError(
@@ -296,7 +295,7 @@ class FeatureEncoder(tf.Module):
                 f"`statistics` must have mean and std of feature `{feature.name}`, "
                 "whose `zscore` takes them from the data. Received: statistics of "
                 f"{sorted(self._statistics)}. Compute them from the train split, or "
-                "give `mean` and `std` in the config."
+                "set `mean` and `std` in the config."
             )
 
 
@@ -307,6 +306,7 @@ def _from_checked(values: Tensor) -> Tensor:
         "table."
     )
     check = tf.debugging.Assert(ids_lib.all_small([values]), [message])
+    # Without the dependency, the store could insert rows before the check fails.
     with tf.control_dependencies([check]):
         return ids_lib.from_integers(tf.identity(values), are_small=True)
 
@@ -314,7 +314,7 @@ def _from_checked(values: Tensor) -> Tensor:
 def integer_tables(
     features: Sequence[FeatureSpec], columns: Mapping[str, ColumnType]
 ) -> frozenset[str]:
-    """Returns the tables whose ids are made of integers."""
+    """Returns the tables whose raw ids are integers."""
     kinds = columns_lib.id_types(features, columns)
     return frozenset(table for table, kind in kinds.items() if kind == "int")
 
@@ -331,7 +331,7 @@ def raw_numbers(feature: FeatureSpec, values: Tensor) -> Tensor:
 def _at_once(
     function: Callable[[Tensor], Tensor], tensors: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Applies an elementwise function to all of some vectors in one call."""
+    """Applies an elementwise function to several vectors in one call."""
     if len(tensors) < 2:
         return {name: function(tensor) for name, tensor in tensors.items()}
     sizes = tf.stack([tf.size(tensor) for tensor in tensors.values()])

@@ -1,4 +1,4 @@
-"""What the ids of a table are made of, by words and by what checkpoints say."""
+"""The raw ids of a table, in words and as recorded in checkpoints."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,11 +14,11 @@ _OF_INTEGERS: dict[LargeIntegers | None, str] = {
 
 
 def words(id_type: IdType | None, large_integers: LargeIntegers | None) -> str | None:
-    """Returns words for the ids of a table; None where nothing is known of them.
+    """Returns a description of a table's raw ids; None if nothing is known.
 
     Args:
-      id_type: What they are made of, or None where that is not known.
-      large_integers: What the table does with integers outside of [0, 2^48).
+      id_type: The type of the ids, or None if unknown.
+      large_integers: How the table handles integers outside [0, 2^48).
     """
     if id_type == "string":
         return "strings"
@@ -28,13 +28,13 @@ def words(id_type: IdType | None, large_integers: LargeIntegers | None) -> str |
 
 
 def kept(state: Mapping[str, Any], table: str) -> LargeIntegers | None:
-    """Returns what a table of integers does with large ones by a checkpoint.
+    """Returns how a table in a checkpoint handles large integers.
 
-    One of version 0.1.0 does not say it. It may hold hashes of such integers, and its
-    tables go on hashing.
+    Checkpoints of version 0.1.0 do not record this. They may hold hashes of such
+    integers, so their tables continue to hash.
 
     Args:
-      state: What the checkpoint's manifest holds of the job.
+      state: The job's state in the checkpoint's manifest.
       table: The table's name.
     """
     if table not in state["slots"]["slots"]:

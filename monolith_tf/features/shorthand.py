@@ -1,15 +1,15 @@
 """Short forms that config files may use, understood by pydantic without importing it.
 
-`OneOrMany` lets one value stand for a list of one; `FromName` lets a string stand for a
-dataclass that is given nothing but its name. pydantic calls the hooks below when a
-config is read, and when its JSON schema is made; a plain Python call never does.
+`OneOrMany` accepts one value as a list of one; `FromName` accepts a string as a
+dataclass with only a name. pydantic calls the hooks below when it reads a config or
+makes its JSON schema; plain Python calls never do.
 """
 
 from typing import Any
 
 
 class OneOrMany:
-    """Annotates a tuple field: a value that is not a list stands for a list of one."""
+    """Annotates a tuple field: a value that is not a list becomes a list of one."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
@@ -25,7 +25,7 @@ class OneOrMany:
 
 
 class FromName:
-    """Base of dataclasses with a field `name`: a string stands for `{name: string}`."""
+    """Base of dataclasses with a field `name`: a string becomes `{name: string}`."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which slot of the feature ids belongs to which embedding table, once and for all."""
+"""The permanent slots of embedding tables in feature ids."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ _FIRST_SLOT = 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SlotRegistry:
-    """The slots ever given out, by table name.
+    """All slots ever assigned, by table name.
 
-    A table that leaves the config keeps its entry, so that its slot is never given to
-    another and the table finds its rows again when it comes back.
+    A table that is removed from the config keeps its entry: no other table gets its
+    slot, and it finds its rows again if it is added back.
 
     Attributes:
-      slots: Table name -> slot, also of tables that are no longer in use.
-      next: Every slot from 1 to `next - 1` has been given out.
+      slots: Table name -> slot, including tables that are no longer used.
+      next: All slots from 1 to `next - 1` have been assigned.
     """
 
     slots: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -30,7 +30,7 @@ class SlotRegistry:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "SlotRegistry":
-        """Returns the registry that `to_json` described."""
+        """Returns the registry that `to_json` wrote."""
         slots = {str(name): int(slot) for name, slot in data["slots"].items()}
         return cls(slots=slots, next=int(data["next"]))
 
@@ -38,22 +38,22 @@ class SlotRegistry:
 def assign(
     tables: Mapping[str, int | None], recorded: SlotRegistry | None = None
 ) -> SlotRegistry:
-    """Gives every table a slot.
+    """Assigns a slot to every table.
 
-    A recorded table keeps its slot; a slot given in the config is taken as it is; any
-    other table gets the smallest slot never used, in the order of the mapping. Adding
-    or removing a table therefore changes no other table's slot.
+    A recorded table keeps its slot; a slot set in the config is used as it is; any
+    other table gets the smallest slot never used, in the order of the mapping. So
+    adding or removing a table never changes another table's slot.
 
     Args:
-      tables: Table name -> slot given in the config, or None to have one assigned.
+      tables: Table name -> slot set in the config, or None to assign one.
       recorded: The registry of the job's checkpoint; None for a new job.
 
     Returns:
       The registry with the new tables added.
 
     Raises:
-      ValueError: If a given slot does not fit an id, is another table's, or is not the
-        one that the table's rows were trained under; or if no slot is left.
+      ValueError: If a slot in the config is out of range, belongs to another table, or
+        is not the one that the table's rows were trained with; or if no slot is left.
     """
     recorded = recorded or SlotRegistry()
     slots = dict(recorded.slots)
@@ -69,7 +69,7 @@ def assign(
             if next_slot >= ids.NUM_SLOTS:
                 raise ValueError(
                     f"No slot is left for table `{table}`: all {ids.NUM_SLOTS - 1} "
-                    "have been used. Let features share tables, or give a slot "
+                    "have been used. Let features share tables, or set a slot "
                     "in the config."
                 )
             slots[table] = next_slot
@@ -80,7 +80,7 @@ def assign(
 
 
 def _take(slots: dict[str, int], table: str, slot: int) -> None:
-    """Enters a slot given in the config."""
+    """Records a slot set in the config."""
     ids.check_slot(slot)
     owner = next((name for name, taken in slots.items() if taken == slot), table)
     if owner != table:

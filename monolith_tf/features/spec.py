@@ -1,4 +1,4 @@
-"""Features and labels as data: which columns are read and what becomes of them."""
+"""Features and labels as data: which columns to read and how to encode them."""
 
 import dataclasses
 import math
@@ -20,24 +20,24 @@ _ARGUMENTS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformSpec(FromName):
-    """One step from raw numbers to what the model sees, computed in float32.
+    """One step from raw numbers to model inputs, computed in float32.
 
         log1p:     y = sign(x) * log(1 + |x|)
         zscore:    y = (x - mean) / std
         clip:      y = min(max(x, min), max)
         bucketize: y = number of boundaries <= x
 
-    In a config file a step without arguments may be written as its name alone.
+    In a config file, a step without arguments can be written as just its name.
 
     Attributes:
-      name: Which of the forms above. The bucket of a dense feature is given to the
-        model as a one-hot vector, the bucket of an id feature becomes its id.
-      boundaries: Rising numbers; of `bucketize` only.
-      min: Lower limit; of `clip` only. None sets no limit.
-      max: Upper limit; of `clip` only. None sets no limit.
-      mean: Of `zscore` only; None takes mean and deviation from the training data,
-        after the steps before this one.
-      std: Standard deviation, positive; given together with `mean`.
+      name: One of the forms above. The model receives the bucket of a dense feature as
+        a one-hot vector; the bucket of an id feature is its id.
+      boundaries: Increasing numbers; only for `bucketize`.
+      min: Lower limit; only for `clip`. None sets no limit.
+      max: Upper limit; only for `clip`. None sets no limit.
+      mean: Only for `zscore`; None computes mean and deviation from the training data,
+        after the preceding steps.
+      std: Standard deviation, positive; set together with `mean`.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -72,7 +72,7 @@ class TransformSpec(FromName):
         )
         if not self.boundaries or not rising:
             raise ValueError(
-                "`boundaries` must hold at least one number, rising. "
+                "`boundaries` must hold at least one number, in increasing order. "
                 f"Received: boundaries={self.boundaries}."
             )
 
@@ -90,9 +90,9 @@ class TransformSpec(FromName):
             self.std is not None and not self.std > 0
         ):
             raise ValueError(
-                "`mean` and `std` must be given together, `std` above 0. "
+                "`mean` and `std` must be set together, `std` above 0. "
                 f"Received: mean={self.mean}, std={self.std}. "
-                "Leave both out to take them from the training data."
+                "Leave both out to compute them from the training data."
             )
 
 
@@ -101,21 +101,20 @@ class FeatureSpec:
     """One feature: the column it comes from, and how the model receives it.
 
     Attributes:
-      name: Name of the feature, by which models and layers find it.
+      name: Name of the feature, used by models and layers.
       kind: `id`: one value per example, looked up in an embedding table. `id_list`: any
         number of values per example, looked up and combined. `dense`: numbers.
-      column: Column of the data it is read from; None stands for `name`.
-      dtype: What the raw values are: `int`, `string` or `float`; `auto` takes the type
-        that the data files give.
-      table: Embedding table; features may share one. None stands for a table of the
-        feature's own, which bears its name. Not of `dense`.
-      combiner: How the rows of an `id_list` become one embedding; None stands for
-        `mean`. `first_n` keeps the first `max_length` rows as a sequence, `none` all.
+      column: Column of the data to read; None means `name`.
+      dtype: Type of the raw values: `int`, `string` or `float`; `auto` uses the type in
+        the data files.
+      table: Embedding table; features may share one. None means a separate table with
+        the feature's name. Not for `dense`.
+      combiner: How the rows of an `id_list` become one embedding; None means `mean`.
+        `first_n` keeps the first `max_length` rows as a sequence, `none` all.
       max_length: An `id_list` keeps its first `max_length` values; 0 keeps all.
-      default: What stands for a missing value: a number or a string like the column's
-        values. None makes a row without a value a bad row. A missing list is an empty
-        list.
-      transform: Steps applied in this order. Those of an id feature end in `bucketize`.
+      default: Replaces a missing value: a number or a string, like the column's values.
+        None makes a row without a value a bad row. A missing list is an empty list.
+      transform: Steps, applied in order. Those of an id feature end in `bucketize`.
       dim: Numbers per example of a `dense` feature; above 1 the column holds lists of
         that length.
     """
@@ -159,8 +158,8 @@ class FeatureSpec:
         if wrong:
             given = ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong)
             raise ValueError(
-                f"Feature `{self.name}` of kind {self.kind} cannot have this. "
-                f"Received: {given}. Leave it out, or change `kind`."
+                f"Feature `{self.name}`: not allowed with kind {self.kind}. "
+                f"Received: {given}. Remove it, or change `kind`."
             )
         if self.combiner == "first_n" and not self.max_length:
             raise ValueError(
@@ -184,8 +183,8 @@ class FeatureSpec:
             return
         if names[-1] != "bucketize" or self.dtype == "string":
             raise ValueError(
-                f"Feature `{self.name}` of kind {self.kind}: transforms make an id of "
-                "a number only if the last one is `bucketize`. "
+                f"Feature `{self.name}` of kind {self.kind}: transforms turn numbers "
+                "into ids only if the last one is `bucketize`. "
                 f"Received: transform={names}, dtype={self.dtype!r}."
             )
 
@@ -201,7 +200,7 @@ class FeatureSpec:
 
     @property
     def width(self) -> int:
-        """Numbers per example that a dense feature gives the model."""
+        """Numbers per example that the model receives of a dense feature."""
         if self.transform and self.transform[-1].name == "bucketize":
             return self.dim * (len(self.transform[-1].boundaries) + 1)
         return self.dim
@@ -211,17 +210,17 @@ class FeatureSpec:
 class LabelSpec(FromName):
     """One label, float32 per example.
 
-    In a config file a label that is a number in the column of its own name may be
-    written as that name alone.
+    In a config file, a label that is the number in the column of the same name can be
+    written as just that name.
 
     Attributes:
       name: Name of the label; a head of the same name predicts it.
-      column: Column of the data; None stands for `name`.
+      column: Column of the data; None means `name`.
       equals: The label is 1 where the column equals this, or one of these, and 0
-        elsewhere; strings are compared without the spaces around them. Left out, the
-        column's number is the label, from 0 to 1 where its loss is a log loss.
-      default: What stands for a missing value in the column; None makes a row without a
-        label a bad row.
+        elsewhere; strings are compared without surrounding spaces. If left out, the
+        column's number is the label, from 0 to 1 for a log loss.
+      default: Replaces a missing value in the column; None makes a row without a label
+        a bad row.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -255,7 +254,7 @@ class LabelSpec(FromName):
 def _transforms(
     value: str | TransformSpec | Sequence[str | TransformSpec],
 ) -> tuple[TransformSpec, ...]:
-    """Brings the short forms that Python callers may use into the one long form."""
+    """Converts the short forms that Python callers may use to the long form."""
     steps = [value] if isinstance(value, str | TransformSpec) else list(value)
     return tuple(
         TransformSpec(name=step) if isinstance(step, str) else step  # type: ignore[arg-type]

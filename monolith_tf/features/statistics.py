@@ -17,7 +17,7 @@ _BATCH_SIZE = 8192
 
 
 class Batches(Protocol):
-    """What is asked of the source of the training data."""
+    """The interface of the training data's source."""
 
     failure: Exception | None
 
@@ -54,24 +54,24 @@ class _Moments:
         self.count = total
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the moments; a constant's deviation is 1, so that it becomes 0."""
+        """Returns the moments; a constant gets deviation 1, so `zscore` makes it 0."""
         std = np.sqrt(self.squares / self.count)
         std = np.where(std > 0, std, 1.0)
         return {"count": self.count, "mean": self.mean.tolist(), "std": std.tolist()}
 
 
 def compute(features: Sequence[FeatureSpec], source: Batches) -> dict[str, Any]:
-    """Returns what transforms need to know of the training data.
+    """Computes the statistics of the training data that transforms need.
 
     Args:
-      features: The features; those with a `zscore` without a mean of its own are
-        looked at, as the steps before it leave them.
-      source: The train split. It is read once, in the order of the files, and only if
-        there is such a feature.
+      features: The features; each with a `zscore` that sets no mean gets statistics of
+        its values after the preceding steps.
+      source: The train split. It is read once, in the order of the files, and only if a
+        feature needs it.
 
     Returns:
-      Feature -> `count`, and `mean` and `std` (over all rows, of the population), one
-      for each of the feature's numbers. Plain data that JSON can hold.
+      Feature -> `count`, `mean` and population `std` over all rows, one mean and one
+      std for each of the feature's numbers. Plain data for JSON.
 
     Raises:
       ValueError: If a feature has no value in the data, or one that is not finite.
@@ -97,8 +97,8 @@ def compute(features: Sequence[FeatureSpec], source: Batches) -> dict[str, Any]:
         if not found.count or not np.isfinite(found.squares).all():
             what = "is not finite" if found.count else "is missing"
             raise ValueError(
-                f"Feature `{name}` cannot be standardised: a value of the train data "
-                f"{what} where `zscore` comes. Put `clip` before it, or take it out."
+                f"Feature `{name}` cannot be standardized: a value of the train data "
+                f"{what} at `zscore`. Put `clip` before `zscore`, or remove it."
             )
         logging.info("statistics of `%s`: %s", name, found.to_json())
     return {name: found.to_json() for name, found in moments.items()}

@@ -1,4 +1,4 @@
-"""Strings as places in a dictionary, hashed once for many rows."""
+"""Strings as indices into a dictionary, hashed once for many rows."""
 
 import typing
 
@@ -10,14 +10,14 @@ from monolith_tf.types import Tensor
 
 
 class StringCodes(tf.experimental.ExtensionType):
-    """A column of strings, given by a dictionary that has been hashed as a whole.
+    """A column of strings, as indices into a dictionary with hashes.
 
-    Copying strings into batches costs more than all else in reading them, while ids
-    need their hashes only. `FeatureEncoder` and `encode_labels` take this in place of a
-    tensor of strings and give the same for it.
+    Copying strings into batches is the largest cost of reading them, while ids need
+    only their hashes. `FeatureEncoder` and `encode_labels` accept this in place of a
+    string tensor and return the same.
 
     Attributes:
-      codes: Places in the dictionary, int32, `[batch]` or ragged `[batch, None]`.
+      codes: Indices into the dictionary, int32, `[batch]` or ragged `[batch, None]`.
       dictionary: The strings.
       hashed: `ids.from_strings` of the dictionary.
     """
@@ -36,7 +36,7 @@ class StringCodes(tf.experimental.ExtensionType):
 
 
 def string_codes(codes: Tensor | RaggedTensor, dictionary: Tensor) -> StringCodes:
-    """Returns a column of codes, having hashed their dictionary."""
+    """Returns a column of codes, with the hashes of their dictionary."""
     return StringCodes(codes, dictionary, ids.from_strings(dictionary))
 
 

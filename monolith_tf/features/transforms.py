@@ -18,12 +18,11 @@ def apply(
     Args:
       values: Numbers, float32, `[batch, dim]` or `[total]`.
       steps: The transforms, as `TransformSpec` defines them.
-      found: What the training data gave for a `zscore` without a mean of its own:
-        `mean` and `std`, a number for each of the last axis, or one for all.
+      found: Statistics of the training data for a `zscore` that sets no mean: `mean`
+        and `std`, one number per entry of the last axis, or one for all.
 
     Returns:
-      Of the shape of `values`: float32, or int64 buckets if the last step is
-      `bucketize`.
+      A tensor like `values`: float32, or int64 buckets if the last step is `bucketize`.
     """
     for step in steps:
         values = _apply(values, step, found)
@@ -33,18 +32,18 @@ def apply(
 def count_clipped(
     values: Tensor, steps: Sequence[TransformSpec], found: Mapping[str, Any]
 ) -> Tensor:
-    """Returns how many values the `clip`s of some transforms change, an int64 scalar.
+    """Returns how many values the `clip` steps change, an int64 scalar.
 
     Args:
-      values: As `apply` takes them, and so all other arguments.
+      values: As in `apply`, like all other arguments.
       steps: The transforms.
-      found: What the training data gave.
+      found: Statistics of the training data.
     """
     total = tf.constant(0, tf.int64)
     for step in steps:
         before, values = values, _apply(values, step, found)
         if step.name == "clip":
-            # Not `!=`, which takes NaN for changed.
+            # Not `!=`, which counts NaN as changed.
             changed = tf.logical_or(values > before, values < before)
             total += tf.math.count_nonzero(changed)
     return total
@@ -68,7 +67,7 @@ def _apply(values: Tensor, step: TransformSpec, found: Mapping[str, Any]) -> Ten
 
 
 def needs_statistics(steps: Sequence[TransformSpec]) -> int | None:
-    """Returns the place of the step that takes mean and deviation from the data."""
+    """Returns the index of the step that needs statistics of the data, or None."""
     for index, step in enumerate(steps):
         if step.name == "zscore" and step.mean is None:
             return index

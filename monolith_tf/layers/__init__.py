@@ -1,6 +1,6 @@
-"""Layers for recommender models, beside everything in `tf_keras.layers`.
+"""Layers for recommender models, and all others of `tf_keras.layers`.
 
-A name that this package does not define itself, `Flatten` for example, is the one of
+Names that this package does not define, such as `Flatten`, are those of
 `tf_keras.layers`. `Dense`, `MLP` and `Dropout` are this package's own.
 """
 

@@ -1,4 +1,4 @@
-"""Activations as layers, where Keras has only a function or nothing."""
+"""Activation layers that Keras lacks, or has only as functions."""
 
 from typing import Any
 from typing import ClassVar
@@ -30,7 +30,7 @@ class _Elementwise(base.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        # Keras' own refuses to work unless a layer with arguments overrides it.
+        # Keras' method raises unless a layer with arguments overrides it.
         return super().get_config()
 
 

@@ -75,7 +75,7 @@ def get(identifier: Any, **kwargs: Any) -> Any:
       **kwargs: Arguments of the layer that is made, such as `name` and `dtype`.
 
     Returns:
-      None for None, a layer where there is one for the identifier, else the callable.
+      None for None, a layer if the identifier has one, else the callable.
 
     Raises:
       ValueError: If a name is unknown.
@@ -108,7 +108,7 @@ def get(identifier: Any, **kwargs: Any) -> Any:
 
 
 def canonical_name(activation: Any) -> str | None:
-    """Returns the name by which `get` knows an activation, None where it has none."""
+    """Returns the name of an activation for `get`, or None if it has none."""
     for name, cls in _LAYERS.items():
         if type(activation) is cls:
             return name
@@ -116,7 +116,7 @@ def canonical_name(activation: Any) -> str | None:
 
 
 def serialize(activation: Any) -> dict[str, Any] | None:
-    """Returns what `get` returned as a dict of plain values.
+    """Converts an activation from `get` to a dict of plain values.
 
     Args:
       activation: A layer, a callable or None.
@@ -125,8 +125,8 @@ def serialize(activation: Any) -> dict[str, Any] | None:
       `{"name": ..., <parameter>: ...}`, or None for None.
 
     Raises:
-      ValueError: If a function is not registered with Keras and so has no name under
-        which it could be found again.
+      ValueError: If a function is not registered with Keras, so it cannot be found by
+        name.
     """
     if activation is None:
         return None
@@ -177,7 +177,7 @@ def deserialize(config: Mapping[str, Any], **kwargs: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Keras keeps some numbers as arrays, which JSON does not know."""
+    """Converts numbers that Keras keeps as arrays, which JSON does not support."""
     return value.item() if isinstance(value, (np.ndarray, np.generic)) else value
 
 

@@ -19,15 +19,15 @@ class AddBias(base.Layer):
     Args:
       initializer: Initializer of the bias; None is "zeros".
       regularizer: Penalty on the bias.
-      bias_mode: "full" for a bias of the input's whole shape but the batch; "channel"
-        for one number per channel.
+      bias_mode: "full" for a bias of the input's shape without the batch; "channel" for
+        one number per channel.
       data_format: Where the channels are: "channels_last" or "channels_first", right
         after the batch. A full bias does not depend on it.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
     Call arguments:
       inputs: Rank 2 to 5; the axes of the bias are known at build time.
-      data_format: In place of the constructor's.
+      data_format: Overrides the constructor's.
 
     Output shape: that of the input.
 

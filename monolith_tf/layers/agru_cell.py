@@ -1,4 +1,4 @@
-"""A GRU cell whose update is steered by an attention score."""
+"""A GRU cell whose update is controlled by an attention score."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _TYPES = ("AGRU", "AUGRU")
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
 class AGRUCell(base.Layer):
-    """One step of a GRU with a score `a` that says how much the step counts.
+    """One step of a GRU, weighted by an attention score `a`.
 
         r, z = sigmoid([x | h] @ gate_kernel + gate_bias)        # in this order
         c    = activation([x | r * h] @ candidate_kernel + candidate_bias)
@@ -37,12 +37,12 @@ class AGRUCell(base.Layer):
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
     Input shape: list of the input `[batch, dim]`, the state `[batch, units]` and,
-    unless the plain step is wanted, the score `[batch, 1]`.
+    except for the plain step, the score `[batch, 1]`.
     Output shape: the new state twice, as output and as state, `[batch, units]` each.
 
     Raises:
       ValueError: If `units` or `att_type` is out of range, or the input's shapes do not
-        fit.
+        match.
 
     Example:
       >>> cell = AGRUCell(units=3, att_type="AUGRU")
@@ -129,7 +129,7 @@ class AGRUCell(base.Layer):
         return state, state
 
     def project(self, x: tf.Tensor) -> tf.Tensor:
-        """Returns what a step needs of its input, for any number of steps at once.
+        """Projects the inputs of any number of steps at once.
 
         Args:
           x: `[..., dim]`.
@@ -144,7 +144,7 @@ class AGRUCell(base.Layer):
         return tf.nn.bias_add(projected, self._cast(bias))
 
     def _cast(self, tensor: tf.Tensor) -> tf.Tensor:
-        """Casts to the compute type, also where Keras does not: outside of `call`."""
+        """Casts to the compute type, which Keras does only in `call`."""
         return tf.cast(tensor, self.compute_dtype)
 
     def step(
@@ -153,7 +153,7 @@ class AGRUCell(base.Layer):
         """Returns the new state in the type of `state`.
 
         Args:
-          projected: A step's part of what `project` returned, `[batch, 3 * units]`.
+          projected: One step of the result of `project`, `[batch, 3 * units]`.
           state: `[batch, units]`; may be more precise than the compute type.
           score: `[batch, 1]`, or None for a plain step.
         """

@@ -17,7 +17,7 @@ class AllInt(base.Layer):
         y = x @ (x^T @ kernel + bias)    # without bias (x @ x^T) @ kernel
 
     The matrix of all products is never formed. The bias is added before the second
-    product, so that it moves row `i` by `sum(x[i]) * bias`.
+    product, so it shifts row `i` by `sum(x[i]) * bias`.
 
     Source: Rendle, "Factorization machines", ICDM 2010, pairwise products; the
     compression is not from a paper.

@@ -1,4 +1,4 @@
-"""What the layers of this package share: draws, building of children, parameters."""
+"""The base class of the layers: random draws, building of children, parameters."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +15,8 @@ _MIN_UNIFORM = 1e-7
 class Layer(tf_keras.layers.Layer):
     """Base class of this package's layers.
 
-    Random numbers come from `_uniform`, `_normal` and `_gumbel`, so that a test can
-    replace a draw by one of its own.
+    Random numbers come from `_uniform`, `_normal` and `_gumbel`, so tests can replace
+    the draws.
     """
 
     def get_config(self) -> dict[str, Any]:
@@ -24,7 +24,7 @@ class Layer(tf_keras.layers.Layer):
         config: dict[str, Any] = super().get_config()
         regularizer = self.activity_regularizer
         if regularizer is not None:
-            # Keras takes it as an argument of every layer, and leaves it out here.
+            # Keras accepts it in every layer, but leaves it out of the config.
             config["activity_regularizer"] = tf_keras.regularizers.serialize(
                 regularizer
             )
@@ -50,7 +50,7 @@ class Layer(tf_keras.layers.Layer):
     def _build_child(self, child: Any, input_shape: Any) -> None:
         """Builds a sub-layer with its weights named `<child>/<weight>`.
 
-        A child that is None or a plain function has nothing to build.
+        A child that is None or a plain function is skipped.
         """
         if not isinstance(child, tf_keras.layers.Layer) or child.built:
             return
@@ -75,7 +75,7 @@ def require_floating(name: str, value: Any) -> None:
 
 
 def static_width(name: str, input_shape: Any, axis: int = -1) -> int:
-    """Returns the size of one axis; `ValueError` where it is unknown at build time."""
+    """Returns the size of one axis; `ValueError` if it is unknown at build time."""
     shape = tf.TensorShape(input_shape)
     if shape.rank is None or shape[axis] is None:
         raise ValueError(
@@ -94,7 +94,7 @@ def require_positive(name: str, value: Any) -> None:
 
 
 def fixed(value: tf.Tensor) -> Callable[..., tf.Tensor]:
-    """Returns an initializer that gives a weight this value."""
+    """Returns an initializer that always returns this value."""
     return lambda shape, dtype=None, **kwargs: value
 
 

@@ -21,7 +21,7 @@ class BatchNorm(base.Layer):
 
         moving = momentum * moving + (1 - momentum) * batch
 
-    An empty batch moves nothing.
+    An empty batch changes no statistics.
 
     Source: Ioffe and Szegedy, "Batch normalization", ICML 2015, algorithms 1 and 2
     (arXiv:1502.03167).
@@ -40,7 +40,7 @@ class BatchNorm(base.Layer):
       stop_grad_of_var_mean: Treats the batch's statistics as constants.
       epsilon: Added to the variance, above 0.
       mode: "train"; or "eval", "predict" or "infer", which use the moving statistics
-        even where a call trains. So does a layer that is not `trainable`.
+        even in training. So does a layer that is not `trainable`.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
     Input and output shape: `[batch, ..., dim]`, `dim` known at build time.
@@ -137,7 +137,7 @@ class BatchNorm(base.Layer):
     def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
         base.require_floating("inputs", inputs)
         x = tf.cast(inputs, self.variable_dtype)
-        # Frozen statistics stay as they are, as in Keras.
+        # A frozen layer does not update its statistics, as in Keras.
         trains = self.trainable and modes.is_training(training, self.mode)
         mean, variance = self._statistics(x, trains)
         scale = tf.math.rsqrt(tf.maximum(variance, 0.0) + self.epsilon)
@@ -149,7 +149,7 @@ class BatchNorm(base.Layer):
         return tf.cast(x * scale + shift, self.compute_dtype)
 
     def _statistics(self, x: tf.Tensor, training: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the mean and variance to use; in training, moves the averages."""
+        """Returns the mean and variance to use; in training, updates the averages."""
         moving = [
             tf.convert_to_tensor(self.moving_mean),
             tf.convert_to_tensor(self.moving_variance),
@@ -159,7 +159,7 @@ class BatchNorm(base.Layer):
         source = tf.stop_gradient(x) if self.stop_grad_of_var_mean else x
         batch = tf.nn.moments(source, axes=list(range(x.shape.rank - 1)))
         train = tf.logical_and(training, tf.size(x) > 0)
-        # The moments of an empty batch are not numbers.
+        # The moments of an empty batch are NaN.
         batch = [tf.where(train, b, m) for b, m in zip(batch, moving, strict=True)]
         share = self.global_dist_momentum if self.training_use_global_dist else 0.0
         used = [

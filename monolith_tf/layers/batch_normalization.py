@@ -11,10 +11,10 @@ from monolith_tf.types import Tensor
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
 class BatchNormalization(tf_keras.layers.BatchNormalization):
-    """`tf_keras.layers.BatchNormalization`, faster where it trains on matrices.
+    """`tf_keras.layers.BatchNormalization`, with faster training on matrices.
 
-    Weights, numbers and arguments are the same. Other inputs than float32 matrices, and
-    renormalization, take Keras' way.
+    Weights, results and arguments are the same. Inputs other than float32 matrices, and
+    renormalization, use Keras' implementation.
     """
 
     def call(self, inputs: Tensor, training: Any = None, mask: Any = None) -> Tensor:
@@ -35,14 +35,14 @@ class BatchNormalization(tf_keras.layers.BatchNormalization):
         outputs, mean, variance = normalize_batch(
             inputs, self.gamma, self.beta, self.epsilon
         )
-        # An empty batch moves nothing.
+        # An empty batch changes no statistics.
         share = tf.where(tf.size(inputs) > 0, 1.0 - self.momentum, 0.0)
         self.moving_mean.assign_sub(share * (self.moving_mean - mean))
         self.moving_variance.assign_sub(share * (self.moving_variance - variance))
         return outputs
 
     def _keras_call(self, inputs: Tensor, training: Any, mask: Any) -> Tensor:
-        """Keras' way, in which an empty batch moves nothing either."""
+        """Calls Keras' implementation, except for an empty batch."""
         training = self._get_training_value(training)
 
         def with_batch() -> Tensor:
@@ -69,8 +69,8 @@ def normalize_batch(
 
         y = (x - mean) / sqrt(variance + epsilon) * gamma + beta
 
-    Columns are summed as products with a row of ones, which is faster than to reduce
-    them. The gradient of `y` is written out; mean and variance have none.
+    Columns are summed as products with a row of ones, which is faster than a reduction.
+    The gradient of `y` is explicit; mean and variance have none.
 
     Args:
       x: `[batch, dim]`.
@@ -79,7 +79,7 @@ def normalize_batch(
       epsilon: Added to the variance.
 
     Returns:
-      `y`, and mean and variance, `[dim]`; of an empty batch zeros.
+      `y`, and mean and variance, `[dim]`; zeros for an empty batch.
     """
 
     @custom_gradient
@@ -101,7 +101,7 @@ def normalize_batch(
             del unused
             d_beta = sums(upstream)
             d_gamma = inverse * sums(upstream * centered)
-            # What mean and variance pass on, each spread over the batch.
+            # The gradients through mean and variance, spread over the batch.
             by_mean, by_variance = share * d_beta, share * inverse * d_gamma
             d_x = scale * (upstream - centered * by_variance - by_mean)
             return d_x, d_gamma, d_beta

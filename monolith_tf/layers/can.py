@@ -13,29 +13,29 @@ from monolith_tf.layers import masks
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
 class CAN(base.Layer):
-    """Co-action unit: the item's embedding holds an MLP that the user's goes through.
+    """Co-action unit: applies an MLP stored in the item's embedding to the user's.
 
         w_1, b_1, w_2, b_2, ... = item            # w [dim, dim] by rows, b [dim]
         h_i = activation(h_{i-1} @ w_i + b_i)     # h_0 = user, for every layer
         y = h_last                                # sequences: its sum over time
 
-    The layer has no weights of its own, and only the last layer's output is returned.
+    This layer has no weights, and returns only the last layer's output.
 
     Source: Bian et al., "CAN: feature co-action network", WSDM 2022 (arXiv:2011.05625).
 
     Args:
       layer_num: Number of layers in the item's embedding, at least 1.
-      activation: Activation after every layer, the last included; None is linear.
-      is_seq: Takes users with an axis of time, and sums over it at the end.
-      is_stacked: Takes users with an axis of features, which share the item's layers.
+      activation: Activation after every layer, including the last; None is linear.
+      is_seq: Users have a time axis, which is summed at the end.
+      is_stacked: Users have a feature axis; features share the item's layers.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
     Input shape: A pair `(user, item)`; `item` is
     `[batch, layer_num * (dim * dim + dim)]`, `user` is
     `[batch, dim]`, or `[batch, time, dim]` with `is_seq`, or `[batch, features, dim]`
-    with `is_stacked`, or `[batch, features, time, dim]` with both. A sequence may be
-    ragged in time where it is not stacked, and has an optional `mask` `[batch, time]`
-    or, if stacked, `[batch, features, time]`, whose false steps are not summed.
+    with `is_stacked`, or `[batch, features, time, dim]` with both. A sequence that is
+    not stacked may be ragged in time. It has an optional `mask` `[batch, time]` or, if
+    stacked, `[batch, features, time]`; false steps are not summed.
     Output shape: `[batch, dim]`, or `[batch, features, dim]` with `is_stacked`.
 
     Raises:
@@ -119,7 +119,7 @@ class CAN(base.Layer):
         return tf.reduce_sum(hidden, axis=-2)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        """Hands the user side's mask on unless it was used up by the sum over time."""
+        """Passes the user's mask on, unless the output is a sum over time."""
         if self.is_seq or mask is None:
             return None
         return mask[0] if isinstance(mask, (list, tuple)) else mask
@@ -134,7 +134,7 @@ class CAN(base.Layer):
 
 
 def _affine(hidden: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
-    """Applies to every example a layer of its own, `[batch, dim * dim + dim]`."""
+    """Applies a separate layer to every example, `[batch, dim * dim + dim]`."""
     shape, dim = tf.shape(hidden), hidden.shape[-1]
     rows = tf.reduce_prod(shape[1:-1])
     kernel = tf.reshape(parameters[:, : dim * dim], [shape[0], dim, dim])

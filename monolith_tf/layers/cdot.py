@@ -14,7 +14,7 @@ from monolith_tf.layers import mlp
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
 class CDot(base.Layer):
-    """Compresses the features by a tower and crosses them with what it gives.
+    """Compresses the features by a tower and crosses them with its output.
 
         projected = x^T @ project_weight                        # [batch, dim, p]
         compressed = compress_tower(flatten(projected))         # [batch, dim * p]

@@ -29,16 +29,16 @@ class CIN(base.Layer):
     bias and activation.
 
     Args:
-      hidden_uints: Maps of every layer, first to last. Give this or `hidden_units`.
+      hidden_uints: Maps of every layer, first to last. Set this or `hidden_units`.
       activation: Activation of every layer but the last, None is linear. It is called
-        on `[batch, dim, maps]`, which matters for one that is not elementwise.
+        on `[batch, dim, maps]`, which matters if it is not elementwise.
       initializer: Initializer of the kernels; None is "glorot_uniform".
       regularizer: Penalty on the kernels.
-      fused: True compiles the network with XLA and never holds the products of more
-        than a block of the batch; it is compiled once per batch size, of which there
-        are few, as batches are filled up. False does neither; "auto" is True for
-        networks large enough to gain by it. Values agree to rounding. The fused form
-        has gradients of the first order only; an export holds the plain one.
+      fused: True compiles the network with XLA and holds the products of one block of
+        the batch at a time; it compiles once per batch size, and batches are padded to
+        few sizes. False does neither; "auto" is True for networks large enough to
+        benefit. Results agree up to rounding. The fused form has only first-order
+        gradients; exports use the plain form.
       hidden_units: Another spelling of `hidden_uints`.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
@@ -46,8 +46,8 @@ class CIN(base.Layer):
     Output shape: `[batch, sum of hidden_uints]`.
 
     Raises:
-      ValueError: If not exactly one of `hidden_uints` and `hidden_units` is given, it
-        is empty or holds a width below 1, or `fused` is unknown.
+      ValueError: If not exactly one of `hidden_uints` and `hidden_units` is set, it is
+        empty or has a width below 1, or `fused` is unknown.
 
     Example:
       >>> CIN([32, 16], activation="relu")(tf.ones([8, 26, 16])).shape
@@ -67,7 +67,7 @@ class CIN(base.Layer):
         super().__init__(**kwargs)
         if (hidden_uints is None) == (hidden_units is None):
             raise ValueError(
-                "`hidden_uints` or `hidden_units` must be given, and not both. "
+                "Exactly one of `hidden_uints` and `hidden_units` must be set. "
                 f"Received: hidden_uints={hidden_uints}, hidden_units={hidden_units}."
             )
         if hidden_units is None:

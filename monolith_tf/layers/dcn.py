@@ -25,7 +25,7 @@ _TYPES = (DCNType.Vector, DCNType.Matrix, DCNType.Mixed)
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
 class DCN(base.Layer):
-    """A stack of cross layers, each a product of the input with a map of the last one.
+    """A stack of cross layers: products of the input and a map of the previous layer.
 
         vector:  x' = x0 * (x @ kernel) + bias + x           # kernel [dim, 1]
         matrix:  x' = x0 * (x @ kernel + bias) + x           # kernel [dim, dim]
@@ -33,8 +33,8 @@ class DCN(base.Layer):
                  gate = softmax_e(x @ G_e)
                  x' = sum_e gate_e * x0 * (c_e @ U_e^T + bias) + x
 
-    The gate of the mixed form is a softmax over the experts, and dropout acts on the
-    whole of `x'`. A bias is never normalized.
+    The gate of the mixed form is a softmax over the experts. Dropout applies to all of
+    `x'`. Biases are never normalized.
 
     Source: Wang et al., "Deep & Cross Network", ADKDD 2017 (arXiv:1708.05123), vector;
     Wang et al., "DCN V2", WWW 2021, section 3 (arXiv:2008.13535), matrix and mixed.
@@ -49,8 +49,7 @@ class DCN(base.Layer):
       allow_kernel_norm: Normalizes the kernels' columns, with learned norms.
       use_dropout: Applies dropout after each layer in training.
       keep_prob: Share of entries that dropout keeps, above 0 and at most 1.
-      mode: "train", where a call that leaves `training` open counts as training; or
-        "eval", "predict" or "infer", which switch dropout off.
+      mode: "train"; or "eval", "predict" or "infer", which switch dropout off.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
     Input and output shape: `[batch, ..., dim]`, `dim` known at build time.
@@ -151,7 +150,7 @@ class DCN(base.Layer):
             self.kernel_norms.append(norm)
 
     def _kernel(self, place: int) -> tf.Tensor:
-        """Returns a kernel, normalized if need be, in the compute type."""
+        """Returns a kernel in the compute type, normalized if enabled."""
         kernel = tf.convert_to_tensor(self.kernels[place])
         if self.allow_kernel_norm:
             kernel = kernel_norm.normalize(kernel, self.kernel_norms[place])
@@ -182,8 +181,8 @@ class DCN(base.Layer):
         down = tf.reshape(tf.tanh(x @ v), [-1, experts, rank])  # [rows, experts, rank]
         core = tf.tanh(tf.einsum("ber,ers->bes", down, c))  # [rows, experts, rank]
         gates = tf.nn.softmax(tf.cast(x @ g, tf.float32))  # [rows, experts]
-        # The gates sum to 1, so that the experts' common bias stays as it is and all
-        # experts go up in one product.
+        # The gates sum to 1, so the experts' common bias can be added once, and one
+        # product maps all experts up.
         mixed = core * tf.cast(gates, core.dtype)[..., tf.newaxis]
         up = tf.matmul(tf.reshape(mixed, [-1, experts * rank]), u, transpose_b=True)
         return x0 * (up + bias) + x

@@ -22,8 +22,8 @@ class Dense(base.Layer):
         w = kernel                                          # plain
         w[:, j] = kernel_norm[j] * kernel[:, j] / |kernel[:, j]|   # normalized
 
-    `kernel_norm` starts as the kernel's column norms, so that a normalized layer starts
-    equal to a plain one; it stays at that value unless it is trainable.
+    `kernel_norm` starts as the kernel's column norms, so a normalized layer starts
+    equal to a plain one; it is constant unless it is trainable.
 
     Source: weight normalization, Salimans and Kingma, NIPS 2016, equation 2
     (arXiv:1602.07868).
@@ -38,15 +38,15 @@ class Dense(base.Layer):
       bias_regularizer: Penalty on the bias.
       allow_kernel_norm: Normalizes the kernel's columns.
       kernel_norm_trainable: Learns the columns' norms; needs `allow_kernel_norm`.
-      partitioner: Cuts the kernel into blocks of rows, each a variable of its own that
-        a parameter server strategy can place apart: a callable of shape and dtype as in
-        `tf.distribute.experimental.partitioners`.
-      inactive_relu_monitor: Follows how often each unit is above zero in training; for
-        a relu activation only.
+      partitioner: Splits the kernel into blocks of rows, separate variables that a
+        parameter server strategy can place on different servers: a callable of shape
+        and dtype as in `tf.distribute.experimental.partitioners`.
+      inactive_relu_monitor: Tracks how often each unit is above zero in training; only
+        for a relu activation.
       inactive_relu_monitor_decay: Weight of the newest batch in that average, above 0
         and at most 1.
-      optimizer: Optimizer for this layer's variables in place of the model's: every
-        variable carries it as its attribute `optimizer`, which a trainer reads.
+      optimizer: Optimizer for this layer's variables instead of the model's: every
+        variable has it as its attribute `optimizer`, which a trainer reads.
       kernel_constraint: Projection of the kernel after an update.
       bias_constraint: Projection of the bias after an update.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
@@ -55,7 +55,7 @@ class Dense(base.Layer):
     Output shape: `[batch, ..., units]`.
 
     Raises:
-      ValueError: If `units` or the decay is out of range, the monitor is asked for
+      ValueError: If `units` or the decay is out of range, the monitor is enabled
         without a relu, or a constraint is combined with a partitioner.
       TypeError: If the input is not floating point.
 
@@ -123,8 +123,8 @@ class Dense(base.Layer):
             )
         if self.partitioner is not None and self.kernel_constraint is not None:
             raise ValueError(
-                "`kernel_constraint` cannot be kept on a kernel that `partitioner` "
-                "cuts into blocks. Received both. Leave one out."
+                "`kernel_constraint` does not work with `partitioner`, which splits "
+                "the kernel into blocks. Received both. Remove one."
             )
 
     def build(self, input_shape: tf.TensorShape) -> None:
@@ -240,9 +240,9 @@ class Dense(base.Layer):
 
     @property
     def relu_nonzero_rate_debiased(self) -> tf.Tensor:
-        """Share of outputs above zero, `[units]`, without the start at zero.
+        """Share of outputs above zero, `[units]`, corrected for the start at zero.
 
-        A unit is dead where it is 0; before the first step all of it is 0.
+        A unit with 0 is dead; before the first step all units have 0.
         """
         keep = 1.0 - self.inactive_relu_monitor_decay
         steps = tf.cast(self.monitor_steps, tf.float32)
@@ -277,7 +277,7 @@ class Dense(base.Layer):
 
 def _optimizer(identifier: Any) -> Any:
     """Returns an optimizer from a name, a config dict or an instance."""
-    # Keras writes into the dict that it is given.
+    # Keras changes the dict that it receives.
     if isinstance(identifier, dict):
         identifier = copy.deepcopy(identifier)
     return tf_keras.optimizers.get(identifier)

@@ -17,17 +17,17 @@ from monolith_tf.layers import sequences
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
 class DIEN(base.Layer):
-    """Two recurrences: a GRU finds interests, a second one evolves them to a query.
+    """A GRU extracts interests; a second GRU evolves them towards a query.
 
         G_1 .. G_T = GRU(keys)
         s_t = softmax over t of (G_t @ attention_weight @ query)
         h_t = agru_cell(G_t, h_{t-1}, s_t),   h_0 = 0
         y   = h_T
 
-    A masked step leaves both states as they are and has the score 0; the softmax is
-    over the valid steps. The first GRU is Keras', with its reset gate after the
-    product. The auxiliary loss of the paper is not part of the layer. XLA compiles the
-    layer for a number of steps that is known when it is traced.
+    A masked step changes neither state and has the score 0; the softmax is over the
+    valid steps. The first GRU is Keras', with its reset gate after the product. The
+    auxiliary loss of the paper is not part of the layer. XLA can compile the layer if
+    the number of steps is known when it is traced.
 
     Source: Zhou et al., "Deep Interest Evolution Network for Click-Through Rate
     Prediction", AAAI 2019 (arXiv:1809.03672).
@@ -36,15 +36,15 @@ class DIEN(base.Layer):
       num_units: Width of both states, at least 1.
       att_type: "AGRU" or "AUGRU", in any letter case; see `AGRUCell`.
       activation: Activation of both recurrences' candidates; None is "tanh".
-      initializer: Initializer of the kernels but the GRU's recurrent one, which is
+      initializer: Initializer of the kernels except the GRU's recurrent one, which is
         orthogonal; None is "he_uniform".
-      regularizer: Penalty on all kernels but that one.
+      regularizer: Penalty on all kernels except that one.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
     Call arguments:
-      inputs: List of queries, keys and perhaps a mask; or the queries alone. The keys
+      inputs: List of queries, keys and optionally a mask; or only the queries. The keys
         may be ragged.
-      keys: The keys, where they are not in the list.
+      keys: The keys, if they are not in the list.
       mask: `[batch, time]`, bool or numeric, valid where at least 1.
 
     Input shape: `[batch, query_dim]`, `[batch, time, dim]` and `[batch, time]`.
@@ -100,7 +100,7 @@ class DIEN(base.Layer):
         )
 
     def __call__(self, inputs: Any, keys: Any = None, **kwargs: Any) -> tf.Tensor:
-        """Calls the layer with the keys in the list, where Keras sees their shape."""
+        """Calls the layer with the keys in the list, so that Keras sees their shape."""
         return super().__call__(inputs if keys is None else [inputs, keys], **kwargs)
 
     def build(self, input_shape: Any) -> None:
@@ -126,7 +126,7 @@ class DIEN(base.Layer):
         interests = self._interests(keys, mask)  # [time, batch, units], float32
         scores = self._scores(queries, interests, mask)  # [time, batch]
         start = tf.zeros([tf.shape(keys)[0], self.num_units], interests.dtype)
-        # A score of 0 keeps the state, so that this recurrence needs no mask.
+        # A score of 0 keeps the state, so this recurrence needs no mask.
         states = rnn_with_attention.run_cell(self.agru_cell, interests, scores, start)
         state = rnn_with_attention.last_state(states, start)
         return tf.cast(state, self.compute_dtype)
@@ -161,7 +161,7 @@ class DIEN(base.Layer):
     def _scores(
         self, queries: tf.Tensor, interests: tf.Tensor, mask: tf.Tensor | None
     ) -> tf.Tensor:
-        """Returns how much each step counts for the query, `[time, batch]`."""
+        """Returns the attention score of each step, `[time, batch]`."""
         weight = tf.cast(self.attention_weight, self.compute_dtype)
         wanted = tf.matmul(queries, weight, transpose_b=True)  # [batch, units]
         logits = tf.reduce_sum(interests * tf.cast(wanted, interests.dtype), axis=-1)
@@ -186,16 +186,16 @@ class DIEN(base.Layer):
 def _orthogonal(initializer: Any) -> Any:
     """Returns the recurrent kernel's initializer, with the layer's seed if it has one.
 
-    It has a seed in any case: a kernel in shards is drawn once more for each of them.
+    It always has a seed, since a sharded kernel is drawn once per shard.
     """
     seed = getattr(initializer, "seed", None)
-    # Behind the seeds of the other kernels.
+    # After the seeds of the other kernels.
     seed = seed + 4 if isinstance(seed, int) else randrange(2**31)
     return tf_keras.initializers.Orthogonal(seed=seed)
 
 
 def _arguments(inputs: Any, mask: Any) -> tuple[tf.Tensor, tf.Tensor, Any]:
-    """Returns queries, dense keys and the mask, which may be given in three ways."""
+    """Returns queries, dense keys and the mask, which can be passed in three ways."""
     if len(inputs) == 3:
         if mask is not None and not isinstance(mask, (list, tuple)):
             raise ValueError(

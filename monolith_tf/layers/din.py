@@ -22,16 +22,16 @@ class DIN(base.Layer):
         a_t = attention_mlp(z_t)                             # a number
         y   = sum_t a_t * keys_t
 
-    The scores are not normalized: there is no softmax, so that the sum keeps the
-    strength of an interest. A masked step has the score 0. The MLP normalizes its
-    weights, and its last layer is linear.
+    The scores are not normalized by a softmax, so the sum keeps the strength of an
+    interest. A masked step has the score 0. The MLP normalizes its weights, and its
+    last layer is linear.
 
     Source: Zhou et al., "Deep Interest Network for Click-Through Rate Prediction",
     KDD 2018, section 4.3 (arXiv:1706.06978).
 
     Args:
       hidden_units: Widths of the attention MLP; the last must be 1.
-      activation: Activation of its hidden layers; None makes them linear.
+      activation: Activation of its hidden layers; None is linear.
       initializer: Initializer of its kernels; None is "glorot_normal".
       regularizer: Penalty on its kernels.
       mode: "sum" for the sum; anything else for the steps `a_t * keys_t` themselves.
@@ -91,7 +91,7 @@ class DIN(base.Layer):
         dim = base.static_width("queries", queries)
         if keys[-1] != dim:
             raise ValueError(
-                "`queries` and `keys` must have one width. "
+                "`queries` and `keys` must have the same width. "
                 f"Received: queries.shape={queries}, keys.shape={keys}."
             )
         self._build_child(self.attention_mlp, [None, 4 * dim])
@@ -112,7 +112,7 @@ class DIN(base.Layer):
         return scores[:, :, tf.newaxis] * keys
 
     def _call_ragged(self, queries: tf.Tensor, keys: tf.RaggedTensor) -> tf.Tensor:
-        """Scores the steps that there are, and no padding."""
+        """Scores only the valid steps, without padding."""
         rows, steps = keys.value_rowids(), keys.flat_values  # [steps], [steps, dim]
         scores = self._scores(tf.gather(queries, rows), steps)
         scored = scores[:, tf.newaxis] * steps

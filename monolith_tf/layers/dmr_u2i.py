@@ -22,7 +22,7 @@ class DMR_U2I(base.Layer):
         u     = sum_t alpha_t * user_seq_t
         y     = activation(u @ kernel + dense_bias) * items
 
-    The product is by element, where the paper has an inner product, and the paper's
+    The product is elementwise, where the paper has an inner product. The paper's
     auxiliary loss is not part of the layer. Without a valid step `u` is zero.
 
     Source: Lyu et al., "Deep Match to Rank Model for Personalized Click-Through Rate
@@ -37,7 +37,7 @@ class DMR_U2I(base.Layer):
       regularizer: Penalty on these three.
       score_activation: Activation of `f_t`; None makes the score linear, and then
         `bias` has no effect.
-      max_len: Rows of `pos_emb`; None takes the sequence's length, which must then be
+      max_len: Rows of `pos_emb`; None uses the sequence's length, which must then be
         known when the layer is built.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
@@ -51,8 +51,8 @@ class DMR_U2I(base.Layer):
     Raises:
       ValueError: If an argument is out of range, the input is not such a list, or the
         sequence is longer than `pos_emb`.
-      tf.errors.InvalidArgumentError: If its length is known only when a graph runs,
-        and is longer.
+      tf.errors.InvalidArgumentError: If a length that is known only at run time is
+        longer.
 
     Example:
       >>> DMR_U2I(cmp_dim=4)([tf.ones([8, 6]), tf.ones([8, 20, 5])]).shape
@@ -138,7 +138,7 @@ class DMR_U2I(base.Layer):
         rows, length = self.pos_emb.shape[0], user_seq.shape[1]
         if length is None:
             length = tf.shape(user_seq)[1]
-            # One row alone would be broadcast in silence.
+            # A single row would be broadcast without an error.
             message = f"`user_seq` is longer than the {rows} rows of `pos_emb`."
             check = tf.debugging.assert_less_equal(length, rows, message=message)
             with tf.control_dependencies([check]):
@@ -146,7 +146,7 @@ class DMR_U2I(base.Layer):
         elif length > rows:
             raise ValueError(
                 f"`user_seq` must have at most {rows} steps, as many as `pos_emb` has "
-                f"rows. Received: user_seq.shape={user_seq.shape}. Raise `max_len`."
+                f"rows. Received: user_seq.shape={user_seq.shape}. Increase `max_len`."
             )
         return self.pos_emb[:length]
 

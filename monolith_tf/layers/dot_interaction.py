@@ -20,9 +20,9 @@ class DotInteraction(base.Layer):
     (arXiv:1906.00091).
 
     Args:
-      self_interaction: Takes the diagonal too: p[0, 0], p[1, 0], p[1, 1], ...
+      self_interaction: Includes the diagonal: p[0, 0], p[1, 0], p[1, 1], ...
       skip_gather: Returns all `features * features` products, zero where the output
-        above would leave them out; larger, but without a gather.
+        above leaves them out; larger, but without a gather.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
     Input shape: list of tensors `[batch, dim]`.
@@ -31,7 +31,7 @@ class DotInteraction(base.Layer):
       `[batch, features * features]`.
 
     Raises:
-      ValueError: If the input is not a list of tensors of rank 2 and one shape.
+      ValueError: If the input is not a list of tensors of rank 2 and the same shape.
 
     Example:
       >>> DotInteraction()([tf.ones([8, 4]), tf.ones([8, 4]), tf.ones([8, 4])]).shape
@@ -57,7 +57,7 @@ class DotInteraction(base.Layer):
             for shape in shapes
         ):
             raise ValueError(
-                "`inputs` must be tensors of rank 2 and one shape. "
+                "`inputs` must be tensors of rank 2 and the same shape. "
                 f"Received: shapes {[str(shape) for shape in shapes]}."
             )
         super().build(input_shape)

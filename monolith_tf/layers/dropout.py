@@ -1,4 +1,4 @@
-"""Dropout whose draws a resumed job repeats."""
+"""Dropout with draws that a resumed job repeats."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +17,9 @@ class Dropout(base.Layer):
 
         y = x * (u >= rate) / (1 - rate)     # u uniform, one draw per entry
 
-    The layer has no state. Inside a training step of this package its draws are a
-    function of the job's seed and the step, and multiples of 2^-16, to which the rate
-    is rounded up; under plain Keras they are TensorFlow's.
+    The layer has no state. Inside a training step of this package, its draws depend on
+    the job's seed and the step, and are multiples of 2^-16, to which the rate is
+    rounded up; in plain Keras they are TensorFlow's.
 
     Source: Srivastava et al., "Dropout", JMLR 15, 2014.
 

@@ -1,4 +1,4 @@
-"""Arguments that are given once for all experts or once per expert."""
+"""Arguments that are set once for all experts or once per expert."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from monolith_tf.layers import mlp
 
 
 def count(num_experts: int | None, dims: Any, *others: Any) -> int:
-    """Returns the number of experts, from the first argument that has it."""
+    """Returns the number of experts, from the first argument that implies it."""
     if num_experts is not None:
         base.require_positive("num_experts", num_experts)
         return num_experts
@@ -18,13 +18,13 @@ def count(num_experts: int | None, dims: Any, *others: Any) -> int:
         if isinstance(given, (list, tuple)):
             return len(given)
     raise ValueError(
-        "`num_experts` does not follow from the other arguments. "
-        "Received: num_experts=None. Set it, or give one list of widths per expert."
+        "`num_experts` cannot be inferred from the other arguments. "
+        "Received: num_experts=None. Set it, or pass one list of widths per expert."
     )
 
 
 def _nested(dims: Any) -> bool:
-    """Says whether the widths are given by expert."""
+    """Returns whether the widths are set per expert."""
     return isinstance(dims, (list, tuple)) and any(
         isinstance(one, (list, tuple)) for one in dims
     )

@@ -1,4 +1,4 @@
-"""One cross layer of DCN-V2, with its two inputs given apart."""
+"""One cross layer of DCN-V2, with two separate inputs."""
 
 import warnings
 from typing import Any
@@ -13,7 +13,7 @@ from monolith_tf.layers import initializers
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
 class FeatureCross(base.Layer):
-    """Multiplies the first layer's input with a map of the last layer's output.
+    """Multiplies the first layer's input by a map of the previous layer's output.
 
         h = pre_activation(x @ kernel + bias)                   # full rank
         h = pre_activation((x @ down_kernel) @ kernel + bias)   # with a projection
@@ -22,12 +22,12 @@ class FeatureCross(base.Layer):
     Source: Wang et al., "DCN V2", WWW 2021, equations 1 and 2 (arXiv:2008.13535).
 
     Args:
-      projection_dim: Rank of the kernel, at least 1; None for a full one. It saves
-        work only up to half the width, and a larger one warns.
+      projection_dim: Rank of the kernel, at least 1; None for a full one. A rank above
+        half the width saves no work and causes a warning.
       diag_scale: Added to the kernel's diagonal, at least 0; None is 0.
       use_bias: Adds a bias.
       pre_activation: Anything `layers.activations.get` takes, applied to the map of `x`
-        but not to the diagonal's part; None is linear.
+        but not to the diagonal; None is linear.
       kernel_initializer: Initializer of the kernels; None is "glorot_uniform".
       bias_initializer: Initializer of the bias; None is "zeros".
       kernel_regularizer: Penalty on the kernels.
@@ -36,7 +36,7 @@ class FeatureCross(base.Layer):
 
     Call arguments:
       x0: The first layer's input, `[batch, ..., dim]`, `dim` known at build time.
-      x: The last layer's output, of the same shape; `x0` where it is None.
+      x: The previous layer's output, of the same shape; None means `x0`.
 
     Output shape: that of `x0`.
 

@@ -1,4 +1,4 @@
-"""Weights of several losses that keep their gradients of one size."""
+"""Weights that keep the gradients of several losses at one size."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,10 +17,10 @@ class GradNorm(base.Layer):
         g_i = |d loss_i / d shared_tensors|               # a constant, over all entries
         average = mean_i(w_i * g_i)                       # a constant
         diff_i = abs(w_i * g_i - average)                 # / (average + epsilon)
-        gnorm_loss = scale * sum_i diff_i ** loss_pow     # trains the weights alone
+        gnorm_loss = scale * sum_i diff_i ** loss_pow     # trains only the weights
         weighted_loss = sum_i w_i * loss_i                # trains the rest
 
-    The weights sum to 1, and training rates do not enter, other than in the paper.
+    The weights sum to 1. Unlike in the paper, training rates have no effect.
 
     Source: Chen et al., "GradNorm", ICML 2018 (arXiv:1711.02257).
 
@@ -34,15 +34,15 @@ class GradNorm(base.Layer):
 
     Call arguments:
       losses: One scalar per name.
-      shared_tensors: What all losses are computed from: a tensor or a list. A loss that
-        does not depend on one counts with a gradient of zero.
-      tape: A persistent `tf.GradientTape` that has watched `shared_tensors`. It may be
-        left out inside a `tf.function`.
+      shared_tensors: The tensor, or list of tensors, that all losses are computed from.
+        A loss that does not depend on one has a zero gradient there.
+      tape: A persistent `tf.GradientTape` that has watched `shared_tensors`. Optional
+        inside a `tf.function`.
 
     Returns from a call: `gnorm_loss` and `weighted_loss`, float32 scalars.
 
     Raises:
-      ValueError: If names or losses are missing, repeated, or no scalars.
+      ValueError: If names or losses are missing, repeated, or not scalars.
       RuntimeError: If there is no tape in eager mode.
 
     Example:
@@ -132,7 +132,7 @@ class GradNorm(base.Layer):
         shared = tf.nest.flatten(shared_tensors)
         if tape is None and tf.executing_eagerly():
             raise RuntimeError(
-                "`tape` must be given in eager mode. Received: tape=None. Compute the "
+                "`tape` is required in eager mode. Received: tape=None. Compute the "
                 "losses under `tf.GradientTape(persistent=True)` and pass it."
             )
         norms = []

@@ -22,9 +22,9 @@ class GroupInt(base.Layer):
         pair[l, r] = sum(left[l] * right[r], axis=-1)    # "dot", [batch, 1]
         pair[l, r] *= attention_mlp(pair[l, r])          # with attention
 
-    Pairs are in the order of `l`, then `r`. Attention neither normalizes nor sums the
-    pairs unless it is asked to: `attention_softmax` and `attention_pool` together give
-    the attentional factorization machine.
+    Pairs are in the order of `l`, then `r`. By default, attention neither normalizes
+    nor sums the pairs; `attention_softmax` and `attention_pool` together give the
+    attentional factorization machine.
 
     Source: Rendle, "Factorization machines", ICDM 2010; attention, Xiao et al.,
     "Attentional factorization machines", IJCAI 2017 (arXiv:1708.04617).
@@ -50,8 +50,8 @@ class GroupInt(base.Layer):
     of `[batch, 1]`. With `attention_pool` there is one pair.
 
     Raises:
-      ValueError: If an argument is unknown, attention is asked for with "dot" or
-        without units that end in 1, or the groups differ in width.
+      ValueError: If an argument is unknown, attention is used with "dot" or without
+        units that end in 1, or the groups differ in width.
 
     Example:
       >>> left, right = [tf.ones([8, 16])] * 2, [tf.ones([8, 16])] * 3
@@ -137,7 +137,8 @@ class GroupInt(base.Layer):
             widths |= {base.static_width(name, part) for part in parts}
         if len(widths) > 1:
             raise ValueError(
-                f"All groups must have one width. Received: widths={sorted(widths)}."
+                "All groups must have the same width. "
+                f"Received: widths={sorted(widths)}."
             )
         pairs = groups[0] * groups[1]
         self._build_child(self.attention_mlp, [None, pairs, widths.pop()])
@@ -165,7 +166,7 @@ class GroupInt(base.Layer):
         return [dots] if self.keep_list else dots
 
     def _attend(self, pairs: tf.Tensor) -> tf.Tensor:
-        """Weights the pairs, `[batch, pairs, dim]`; pooled, there is one pair left."""
+        """Weights the pairs, `[batch, pairs, dim]`; pooling leaves one pair."""
         weights = self.attention_mlp(pairs)  # [batch, pairs, 1]
         if self.attention_softmax:
             weights = tf.nn.softmax(tf.cast(weights, tf.float32), axis=1)

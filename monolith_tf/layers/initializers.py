@@ -1,7 +1,7 @@
-"""Initializers, one of its own for every weight.
+"""Initializers, a separate one for every weight.
 
 An unseeded Keras initializer object repeats its numbers when it is called twice on one
-shape, so two weights that share one would start as twins.
+shape, so two weights that share one would start equal.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ def get(identifier: Any, default: Any = "glorot_uniform") -> Any:
 
     Args:
       identifier: A name, a config dict, a class, an instance or None.
-      default: What None stands for.
+      default: What None means.
     """
     return tf_keras.initializers.get(default if identifier is None else identifier)
 
@@ -24,8 +24,8 @@ def clone(initializer: Any, index: int = 0) -> Any:
 
     Args:
       initializer: What `get` returned.
-      index: Place of the weight among the layer's; added to an integer seed, so that
-        weights of one shape differ and the whole layer can be repeated.
+      index: Index of the weight in the layer; added to an integer seed, so that weights
+        of one shape differ and the whole layer is reproducible.
     """
     if not hasattr(initializer, "get_config"):
         return initializer

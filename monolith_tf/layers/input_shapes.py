@@ -1,4 +1,4 @@
-"""The shapes that a layer is built for: one of them, or a list."""
+"""Input shapes of a layer: one shape, or a list of shapes."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import tensorflow as tf
 
 
 def is_shape(value: Any) -> bool:
-    """Says whether `value` is one shape; a layer's input may also have a list of them.
+    """Returns whether `value` is one shape, not a list of shapes.
 
     Args:
-      value: What Keras gives to `build`: a `tf.TensorShape` or a sequence of them, or
-        the same as plain numbers when a layer is read from a file.
+      value: What Keras passes to `build`: a `tf.TensorShape` or a sequence of them, or
+        the same as plain numbers when a layer is loaded from a file.
     """
     if isinstance(value, tf.TensorShape):
         return True
@@ -18,7 +18,7 @@ def is_shape(value: Any) -> bool:
 
 
 def as_list(input_shape: Any) -> list[tf.TensorShape]:
-    """Returns the shapes of a list input, or that of a single tensor in a list.
+    """Returns the shapes of a list input, or a list with the shape of a single tensor.
 
     Args:
       input_shape: As for `is_shape`.

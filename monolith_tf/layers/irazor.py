@@ -21,15 +21,15 @@ class iRazor(base.Layer):
         mask = p @ region_masks                # [features, dim]
         y = x * mask
 
-    Region 0 holds no column, region `i` those from `nas_space[i - 1]` up to and without
-    `nas_space[i]`. With feature weights every call adds the loss
-    `sum_f feature_weight[f] * sum_d mask[f, d]`, which pulls towards fewer columns.
+    Region 0 has no columns; region `i` has those from `nas_space[i - 1]` up to, but not
+    including, `nas_space[i]`. With feature weights every call adds the loss
+    `sum_f feature_weight[f] * sum_d mask[f, d]`, which favors fewer columns.
 
     Source: Yao et al., "i-Razor: a differentiable neural input razor for feature
     selection and dimension search", TKDE 2023 (arXiv:2204.00281).
 
     Args:
-      nas_space: Ends of the regions, rising from 0 to the width of the embeddings.
+      nas_space: Ends of the regions, increasing from 0 to the width of the embeddings.
       t: Temperature of the softmax, above 0; the smaller, the harder the choice.
       initializer: Initializer of the logits; None is "glorot_uniform".
       regularizer: Penalty on the logits.
@@ -44,8 +44,8 @@ class iRazor(base.Layer):
     None a list of `[batch, dim]`.
 
     Raises:
-      ValueError: If `nas_space` does not rise from 0, `t` is not above 0, or the input
-        does not fit `nas_space` or `feature_weight`.
+      ValueError: If `nas_space` does not increase from 0, `t` is not above 0, or the
+        input does not match `nas_space` or `feature_weight`.
 
     Example:
       >>> iRazor(nas_space=[0, 1, 4, 16])(tf.ones([8, 26, 16])).shape
@@ -126,10 +126,10 @@ class iRazor(base.Layer):
         )
 
     def selected(self, threshold: float = 0.9) -> dict[int, list[int]]:
-        """Returns what the search has found: feature -> columns to keep.
+        """Returns the result of the search: feature -> columns to keep.
 
         A feature takes its most probable regions until their probabilities sum to the
-        threshold. One that takes no region but 0 is left out.
+        threshold. A feature that takes only region 0 is left out.
 
         Args:
           threshold: Sum of probabilities, above 0 and at most 1.
@@ -171,7 +171,7 @@ class iRazor(base.Layer):
         """Writes a TensorBoard histogram and the kept columns of every feature.
 
         Args:
-          step: The global step; None takes that of `tf.summary`.
+          step: The global step; None uses the step of `tf.summary`.
         """
         rows = np.asarray(self.probabilities).tolist()
         probabilities = {str(feature): row for feature, row in enumerate(rows)}
@@ -194,12 +194,12 @@ class iRazor(base.Layer):
 
 
 def _check_space(nas_space: Sequence[int]) -> list[int]:
-    """Returns the ends of the regions; `ValueError` unless they rise from 0."""
+    """Returns the ends of the regions; `ValueError` unless they increase from 0."""
     ends = [int(n) for n in nas_space]
     steps = np.diff(ends)
     if len(ends) < 2 or ends[0] != 0 or ends != list(nas_space) or (steps <= 0).any():
         raise ValueError(
-            "`nas_space` must be integers that rise from 0 to the embeddings' width. "
+            "`nas_space` must be integers increasing from 0 to the embeddings' width. "
             f"Received: nas_space={list(nas_space)}."
         )
     return ends

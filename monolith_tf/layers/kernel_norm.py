@@ -13,8 +13,7 @@ def column_norms(kernel: tf.Tensor) -> tf.Tensor:
 def normalize(kernel: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:
     """Returns the kernel with column `j` scaled to the norm `norm[j]`.
 
-    A column whose squared norm is below 1e-6 is divided as if it were 1e-6, so that a
-    zero column stays zero.
+    A squared norm below 1e-6 counts as 1e-6, so a zero column stays zero.
 
     Args:
       kernel: `[rows, units]`, float32.

@@ -24,21 +24,21 @@ class LHUCTower(base.Layer):
         x = batch_norm_in(dense_input)                       # with batch normalization
         x = activation_i(batch_norm_i(tower_i(x))) * lhuc_i(lhuc_input)   # each layer
 
-    `lhuc_i` is an `MLP` with relu between its layers and `2 * sigmoid` at the end, so
-    that a gate lies between 0 and 2. The last layer is gated too; like that of `MLP` it
-    is linear, unless `activations` is a list, and not normalized over the batch.
+    `lhuc_i` is an `MLP` with relu between its layers and `2 * sigmoid` at the end, so a
+    gate is between 0 and 2. The last layer is gated too; as in `MLP`, it is linear
+    unless `activations` is a list, and has no batch normalization.
 
     Source: Swietojanski et al., "Learning Hidden Unit Contributions for Unsupervised
     Acoustic Model Adaptation", IEEE/ACM TASLP 2016 (arXiv:1601.02828).
 
     Args:
       output_dims: Width of every layer of the tower.
-      lhuc_output_dims: None for gates of one layer; a list of widths that comes before
-        the last layer of every gate; or one list per layer of the tower, each ending in
-        that layer's width.
+      lhuc_output_dims: None for gates of one layer; a list of widths before the last
+        layer of every gate; or one list per layer of the tower, each ending in that
+        layer's width.
       activations: The tower's activations; see `MLP`.
       initializers: Kernel initializer, one for all layers or a list of at most one per
-        layer of the tower; the gate of a layer takes that of its layer.
+        layer of the tower; the gate of a layer uses that of its layer.
       kernel_regularizer: See `MLP`.
       use_weight_norm: See `MLP`.
       use_learnable_weight_norm: See `MLP`.
@@ -49,8 +49,8 @@ class LHUCTower(base.Layer):
       batch_normalization_renorm: See `MLP`.
       batch_normalization_renorm_clipping: See `MLP`.
       batch_normalization_renorm_momentum: See `MLP`.
-      lhuc_initializers: As the following, the gates' own value of the argument without
-        `lhuc_`; "same" is the tower's.
+      lhuc_initializers: Like the arguments below, the gates' value of the argument
+        without `lhuc_`; "same" means the tower's.
       lhuc_kernel_regularizer: See above.
       lhuc_use_weight_norm: See above.
       lhuc_use_learnable_weight_norm: See above.
@@ -68,7 +68,7 @@ class LHUCTower(base.Layer):
     Output shape: `[batch, ..., output_dims[-1]]`, with the mask of the first input.
 
     Raises:
-      ValueError: If a width is below 1, or lengths or widths do not fit together.
+      ValueError: If a width is below 1, or lengths or widths do not match.
 
     Example:
       >>> LHUCTower([16, 4])([tf.ones([8, 10]), tf.ones([8, 3])]).shape
@@ -137,13 +137,13 @@ class LHUCTower(base.Layer):
         layers = range(len(self.output_dims))
         self.tower = [self._dense(i) for i in layers]
         self.batch_norms = self._batch_norms()
-        # An MLP knows which activation each layer gets.
+        # `MLP` decides which activation each layer gets.
         like = mlp.MLP(self.output_dims, activations, dtype=self.dtype_policy)
         self.activations = like.activations
         self.gates = [self._gate(i) for i in layers]
 
     def _options(self, **given: Any) -> dict[str, Any]:
-        """Returns the arguments with objects for names; "same" stays."""
+        """Replaces names in the arguments by objects, except "same"."""
         options = {name: value for name, value in given.items() if not _is_same(value)}
         if "initializers" in options:
             like = mlp.MLP(self.output_dims, initializers=options["initializers"])
@@ -170,7 +170,7 @@ class LHUCTower(base.Layer):
         )
 
     def _batch_norms(self) -> list[Any]:
-        """Returns that of the input and one for each layer but the last, or none."""
+        """Returns one for the input and for each layer except the last, or none."""
         options = self.tower_options
         if not options["enable_batch_normalization"]:
             return []
@@ -191,7 +191,7 @@ class LHUCTower(base.Layer):
         own = {n: v for n, v in self.lhuc_options.items() if not _is_same(v)}
         options = dict(self.tower_options) | own
         dims = self.lhuc_output_dims[index]
-        # Behind the kernels of the tower and of the gates before this one.
+        # After the kernels of the tower and of the gates before this one.
         place = len(self.output_dims) + sum(map(len, self.lhuc_output_dims[:index]))
         initializer = initializers_lib.clone(options["initializers"][index], place)
         return mlp.MLP(

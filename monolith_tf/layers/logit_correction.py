@@ -1,4 +1,4 @@
-"""Moves logits to the distribution that the training data was sampled from."""
+"""Corrects logits for the sampling of the training data."""
 
 from typing import Any
 
@@ -17,12 +17,12 @@ class LogitCorrection(base.Layer):
         y = logits                       # log(sigmoid(logits)) with sample_bias
         y = activation(y - log(sample_rate))
 
-    A loss on the corrected logits leaves the raw ones calibrated to the distribution
-    before sampling: negatives kept with probability `sample_rate` raise the odds by
-    `1 / sample_rate`; a stream in which each positive also came once as a negative
+    With a loss on the corrected logits, the raw ones are calibrated to the distribution
+    before sampling: keeping negatives with probability `sample_rate` raises the odds by
+    `1 / sample_rate`; a stream in which each positive also appears once as a negative
     turns the probability `p` into `p / (1 + p)`, whose odds are `p`. The layer corrects
-    in every call, so serve the raw logits. It computes in float32, and returns float32
-    under mixed precision too.
+    in every call, so serve the raw logits. It computes and returns float32, also under
+    mixed precision.
 
     Source: Ktena et al., "Addressing Delayed Feedback for Continuous Training with
     Neural Networks in CTR Prediction", RecSys 2019, fake negative calibration
@@ -52,7 +52,7 @@ class LogitCorrection(base.Layer):
     def __init__(
         self, activation: Any = None, sample_bias: bool = False, **kwargs: Any
     ) -> None:
-        # A rate may be too small for float16, so that Keras must not cast the inputs.
+        # A rate may be too small for float16, so Keras must not cast the inputs.
         super().__init__(**{"autocast": False} | kwargs)
         self.activation = activations.get(
             activation, name="activation", dtype=self.variable_dtype
@@ -79,7 +79,7 @@ class LogitCorrection(base.Layer):
     def call(self, inputs: Any) -> tf.Tensor:
         base.require_floating("inputs", inputs)
         several = isinstance(inputs, (list, tuple))
-        # Of a variable, `-=` would change the variable.
+        # On a variable, `-=` would change the variable itself.
         logits = tf.convert_to_tensor(inputs[0] if several else inputs)
         logits = tf.cast(logits, self.variable_dtype)
         outputs = tf.math.log_sigmoid(logits) if self.sample_bias else logits

@@ -15,12 +15,12 @@ def dense_sequence(
       sequence: `[batch, time, ...]`, or a ragged tensor with ragged time.
       mask: `[batch, time]`, None, or the list of masks that Keras makes when a layer is
         called on a list. A numeric mask is valid where it is at least 1.
-      position: The sequence's place in such a list.
+      position: The sequence's index in such a list.
 
     Returns:
-      The sequence, zero where it is masked or a ragged row has ended, so that nothing a
-      masked step holds, not even NaN, reaches a result or a gradient; and a bool mask
-      or None.
+      The sequence, zero at masked steps and after the end of a ragged row, so that no
+      value of a masked step, not even NaN, reaches a result or a gradient; and a bool
+      mask or None.
 
     Raises:
       ValueError: If a ragged sequence comes with a mask.

@@ -1,4 +1,4 @@
-"""One output shape for layers whose result is a list of features."""
+"""Output shapes of layers whose result is a list of features."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 
 class MergeType:
-    """What becomes of a list of feature embeddings."""
+    """How a list of feature embeddings is merged."""
 
     CONCAT = "concat"
     STACK = "stack"

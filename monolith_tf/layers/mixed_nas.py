@@ -23,13 +23,13 @@ class MixedNASLayer(nas_base.ChoiceNASLayer):
         p = softmax(alpha / temperature)                     # by feature
         y = x * (w @ M)                                      # M: masks of the choices
 
-    With the sizes `s_0 < s_1 < ...` the first choice removes the feature, whatever
-    `s_0` is, and the mask of choice `c` has ones at
+    With the sizes `s_0 < s_1 < ...` the first choice removes the feature, regardless of
+    `s_0`, and the mask of choice `c` has ones at
 
         left    the first s_c columns
         diff    columns s_{c-1} to s_c - 1
         random  the first s_c entries of a fixed random order of the columns
-        none    s_c columns of its own, behind those of the choices before it
+        none    its own s_c columns, after those of the choices before it
 
     and the weights of the choices are
 
@@ -38,16 +38,16 @@ class MixedNASLayer(nas_base.ChoiceNASLayer):
         discrete  w = one-hot of a choice drawn from p in training, else of the largest
                   alpha; its gradient is that of p at this choice, the others get none
 
-    with `G` Gumbel noise, drawn once per call for the whole batch. Nothing pushes to
-    small widths but a `size_penalty` or a `regularizer`: set one of them.
+    with `G` Gumbel noise, drawn once per call for the whole batch. Only a
+    `size_penalty` or a `regularizer` favors small widths: set one of them.
 
     Source: Liu et al., "DARTS", ICLR 2019 (arXiv:1806.09055), mixed choices; Jang et
     al., "Categorical Reparameterization with Gumbel-Softmax", ICLR 2017
     (arXiv:1611.01144); Zhao et al., "AutoEmb", ICDM 2021 (arXiv:2002.11252), widths.
 
     Args:
-      segment_sizes: The widths to choose from, one rising list of at least two sizes
-        per feature; start it with 0.
+      segment_sizes: The widths to choose from, one increasing list of at least two
+        sizes per feature; start it with 0.
       segment_names: Name of each feature, all different.
       temperature: Divides the logits, above 0.
       embedding_share_mode: Columns of the choices: "left", "diff", "random" or "none".
@@ -64,7 +64,7 @@ class MixedNASLayer(nas_base.ChoiceNASLayer):
     Output shape: that of the input.
 
     Raises:
-      ValueError: If an argument is out of range or the widths do not fit.
+      ValueError: If an argument is out of range or the widths do not match.
 
     Example:
       >>> layer = MixedNASLayer([[0, 4, 16], [0, 8]], ["user", "item"],
@@ -118,7 +118,7 @@ class MixedNASLayer(nas_base.ChoiceNASLayer):
         self.seed = seed
 
     def masks(self) -> dict[str, np.ndarray]:
-        """Returns by feature the masks of its choices, `[choices, width]`."""
+        """Returns feature -> masks of its choices, `[choices, width]`."""
         return {
             name: choice_masks(sizes, self.embedding_share_mode, self.seed + i)
             for i, (name, sizes) in enumerate(
@@ -185,7 +185,7 @@ def choice_masks(sizes: Sequence[int], share_mode: str, seed: int) -> np.ndarray
     """Returns which columns each choice of a feature keeps, `[choices, width]`.
 
     Args:
-      sizes: The feature's sizes, rising.
+      sizes: The feature's sizes, increasing.
       share_mode: See `MixedNASLayer`.
       seed: Seed of the order of the columns in the mode "random".
     """
@@ -211,8 +211,8 @@ def _check_sizes(segment_sizes: Sequence[Sequence[int]]) -> list[list[int]]:
     for row in sizes:
         if len(row) < 2 or row[0] < 0 or row != sorted(set(row)):
             raise ValueError(
-                "`segment_sizes` must have a rising list of at least two sizes, none "
-                f"below 0, for each feature. Received: {row} in "
+                "`segment_sizes` must have an increasing list of at least two sizes, "
+                f"none below 0, for each feature. Received: {row} in "
                 f"segment_sizes={sizes}."
             )
     not_zero = [row for row in sizes if row[0]]

@@ -17,14 +17,14 @@ from monolith_tf.layers.dropout import Dropout
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
 class MLP(base.Layer):
-    """Dense layers with activations and, if asked for, batch normalization.
+    """Dense layers with activations and optional batch normalization.
 
         x = batch_norm_in(x)                      # with batch normalization
         x = dropout_0(activation_0(batch_norm_0(dense_0(x))))
         ...
         y = activation_last(dense_last(x))        # never normalized over the batch
 
-    Weight normalization with a learned norm is on unless it is switched off.
+    Weight normalization with a learned norm is on by default.
 
     Source: weight normalization, Salimans and Kingma, NIPS 2016 (arXiv:1602.07868);
     batch renormalization, Ioffe, NIPS 2017 (arXiv:1702.03275).
@@ -32,7 +32,7 @@ class MLP(base.Layer):
     Args:
       output_dims: Width of every dense layer, first to last.
       activations: A list with one activation (or None) per layer; or one activation for
-        all layers but the last, which stays linear; None stands for "relu" there.
+        all layers except the last, which is linear; there None means "relu".
       initializers: One kernel initializer for all layers, or a list of at most one per
         layer; None and missing entries are "glorot_uniform".
       kernel_regularizer: Penalty on every kernel.
@@ -40,16 +40,16 @@ class MLP(base.Layer):
       use_learnable_weight_norm: Learns the columns' norms; needs `use_weight_norm`.
       use_bias: Adds a bias in every layer.
       bias_regularizer: Penalty on every bias.
-      enable_batch_normalization: Normalizes the input and every layer's output but the
-        last over the batch.
+      enable_batch_normalization: Normalizes the input and the output of every layer
+        except the last over the batch.
       batch_normalization_momentum: Weight of the past in the moving statistics.
       batch_normalization_renorm: Uses batch renormalization.
       batch_normalization_renorm_clipping: Its bounds, a dict with `rmax`, `rmin` and
         `dmax`; None for no bounds.
       batch_normalization_renorm_momentum: Its momentum.
       batch_normalization_epsilon: Added to the variances.
-      batch_normalization_of_input: Whether batch normalization is for the input too.
-      dropout: Share of every layer's output, but the last's, that training drops.
+      batch_normalization_of_input: Whether batch normalization includes the input.
+      dropout: Share of the output of every layer except the last that training drops.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
     Input shape: `[batch, ..., width]`, `width` known at build time.
@@ -106,7 +106,7 @@ class MLP(base.Layer):
         self.activations = per_layer
 
     def _per_layer_activations(self, given: Any) -> list[Any]:
-        """Returns one activation, a layer of its own, or None for each dense layer."""
+        """Returns a separate activation or None for each dense layer."""
         count = len(self.output_dims)
         if not isinstance(given, (list, tuple)):
             given = [("relu" if given is None else given)] * (count - 1) + [None]
@@ -184,9 +184,9 @@ class MLP(base.Layer):
         """Returns one element of the stack.
 
         Args:
-          index: Its place: the batch normalization of the input, then for each layer
-            the dense layer, its batch normalization, its activation and its dropout,
-            leaving out what the layer does not have.
+          index: Index in the stack: the batch normalization of the input, then for each
+            layer the dense layer, its batch normalization, its activation and its
+            dropout, skipping those that do not exist.
         """
         return self.stack[index]
 
@@ -228,14 +228,14 @@ def make_batch_norm(
     renorm_momentum: float,
     epsilon: float = 1e-3,
 ) -> Any:
-    """Returns a batch normalization, with renormalization where asked for."""
+    """Returns a batch normalization, optionally with renormalization."""
     options: dict[str, Any] = {}
     if renorm:
         policy = tf_keras.mixed_precision.Policy(getattr(dtype, "name", dtype))
         if policy.compute_dtype == "float64":
             raise ValueError(
-                "`batch_normalization_renorm` must be False in float64, in which Keras "
-                f"does not compute it. Received: dtype={dtype}."
+                "`batch_normalization_renorm` must be False in float64, which Keras "
+                f"does not support. Received: dtype={dtype}."
             )
         options = {
             "renorm": True,

@@ -33,16 +33,16 @@ _EXPERT_ARGUMENTS = (
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
 class MMoE(base.Layer):
-    """Experts shared by all tasks, mixed by a gate of each task's own.
+    """Experts shared by all tasks, mixed by a separate gate for each task.
 
         p[t] = softmax_e(gate_input @ gate_weight)            # by task t
         p[t] = where(p[t] >= k-th largest, p[t], 0) / sum     # with a top-k gate
         y[t] = sum_e p[t, e] * expert_e(expert_input)
 
     A noisy top-k gate adds `normal() * softplus(gate_input @ gate_noise)` to its
-    logits, in training only. Experts that tie with the k-th stay, so that all are
-    active at the start, when the gates are zero. A top-k gate adds a loss that grows
-    when experts are used unevenly: by task, the squared coefficient of variation of the
+    logits, in training only. Experts that tie with the k-th are kept, so all are active
+    at the start, when the gates are zero. A top-k gate adds a loss that grows when
+    experts are used unevenly: by task, the squared coefficient of variation of the
     gates' sums over the batch.
 
     Source: Ma et al., "Modeling task relationships in multi-task learning with
@@ -53,16 +53,16 @@ class MMoE(base.Layer):
       num_tasks: Number of outputs, at least 1.
       expert_output_dims: Widths of an expert's layers; or one such list per expert, all
         with the same last width.
-      expert_activations: What `MLP` takes as `activations`, for all experts; or a list
-        of that, one per expert.
-      expert_initializers: What `MLP` takes as `initializers`, for all experts; or a
-        list of that, one per expert.
+      expert_activations: `activations` of `MLP`, for all experts; or a list with one
+        entry per expert.
+      expert_initializers: `initializers` of `MLP`, for all experts; or a list with one
+        entry per expert.
       gate_type: "softmax", "topk" or "noise_topk".
-      topk: Experts that a top-k gate keeps, from 1 to the number of experts; `top_k`
-        is another name of it.
-      num_experts: Number of experts; None takes the length of the first of the
-        arguments above that has one entry per expert.
-      kernel_regularizer: As the arguments below, handed to every expert; see `MLP`.
+      topk: Experts that a top-k gate keeps, from 1 to the number of experts; `top_k` is
+        an alias.
+      num_experts: Number of experts; None infers it from the first argument above that
+        has one entry per expert.
+      kernel_regularizer: Like the arguments below, passed to every expert; see `MLP`.
       use_weight_norm: See `MLP`.
       use_learnable_weight_norm: See `MLP`.
       use_bias: See `MLP`.
@@ -80,7 +80,7 @@ class MMoE(base.Layer):
     Output shape: list of `num_tasks` tensors `[batch, expert_output_dims[-1]]`.
 
     Raises:
-      ValueError: If an argument is out of range or lengths do not fit together.
+      ValueError: If an argument is out of range or lengths do not match.
 
     Example:
       >>> outputs = MMoE(2, [16, 8], num_experts=4)(tf.ones([32, 10]))
@@ -90,7 +90,7 @@ class MMoE(base.Layer):
 
     @classmethod
     def params(cls) -> params.LayerParams:
-        """See base class; `top_k` is another name of `topk`."""
+        """See base class; `top_k` is an alias of `topk`."""
         return params.LayerParams(cls, aliases={"top_k": "topk"})
 
     def __init__(
@@ -168,7 +168,7 @@ class MMoE(base.Layer):
         ]
 
     def _initializers_of(self, expert: int) -> list[Any]:
-        """Returns an expert's initializers, seeded apart from the other experts'."""
+        """Returns an expert's initializers, with seeds that no other expert has."""
         before = sum(len(dims) for dims in self.expert_output_dims[:expert])
         return [
             initializers.clone(one, before) for one in self.expert_initializers[expert]
@@ -210,7 +210,7 @@ class MMoE(base.Layer):
 
         Args:
           inputs: The layer's inputs.
-          training: As in the layer's call; a noisy gate draws where it is true.
+          training: As in the layer's call; a noisy gate draws if it is true.
 
         Returns:
           `[batch, tasks, experts]` in the type of the weights; each row sums to 1.
@@ -237,7 +237,7 @@ class MMoE(base.Layer):
         smallest = tf.math.top_k(gates, self.topk).values[..., -1:]
         gates = tf.where(gates >= smallest, gates, tf.zeros_like(gates))
         total = tf.reduce_sum(gates, axis=-1, keepdims=True)
-        # A gate alone is 1 whatever its logit; without the stop it would never learn.
+        # A single gate is always 1; without the stop its logit would never learn.
         return gates / (tf.stop_gradient(total) if self.topk == 1 else total)
 
     def compute_output_shape(self, input_shape: Any) -> list[tf.TensorShape]:
@@ -295,12 +295,12 @@ def _two_shapes(input_shape: Any) -> tuple[tf.TensorShape, tf.TensorShape]:
 
 
 def _one_topk(topk: int, top_k: int | None) -> int:
-    """Returns the one value of an argument with two names."""
+    """Returns the value of an argument that has two names."""
     if top_k is None or top_k == topk:
         return topk
     if topk != 1:
         raise ValueError(
-            "`topk` and `top_k` are one argument. "
-            f"Received: topk={topk}, top_k={top_k}. Give one of them."
+            "`topk` and `top_k` are the same argument. "
+            f"Received: topk={topk}, top_k={top_k}. Set one of them."
         )
     return top_k

@@ -1,4 +1,4 @@
-"""Whether a call trains."""
+"""Whether a call is in training mode."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,11 +18,11 @@ def check_mode(mode: str) -> str:
 
 
 def is_training(training: Any = None, mode: str | None = None) -> Any:
-    """Says whether a layer's call trains.
+    """Returns whether a layer's call is in training mode.
 
     Args:
       training: The call's argument: None, a bool, a number or a scalar tensor. None
-        does not train, as in Keras.
+        means inference, as in Keras.
       mode: The layer's own mode, None for a layer without one. Any mode but "train"
         switches training off.
 

@@ -1,4 +1,4 @@
-"""What the layers share that search for the embedding width of each feature."""
+"""Base classes of layers that search for the embedding width of each feature."""
 
 import json
 import os
@@ -20,10 +20,10 @@ _NEVER = -1e9  # a logit whose probability is exactly 0 and whose gradients are 
 
 
 class NASLayer(base.Layer):
-    """Multiplies segments of its input by masks that are being learned.
+    """Multiplies segments of its input by learned masks.
 
-    A subclass says in `_masks` how much of each column is kept in a call, and in
-    `_kept` which columns would be kept for good.
+    A subclass defines in `_masks` how much of each column a call keeps, and in `_kept`
+    which columns the search has chosen.
 
     Args:
       segment_names: Name of each segment, all different.
@@ -52,7 +52,7 @@ class NASLayer(base.Layer):
         self.size_penalty = size_penalty
 
     def _add_alpha(self, index: int, name: str, length: int) -> Any:
-        """Adds logits of the search, which a trainer may treat unlike weights."""
+        """Adds logits of the search; a trainer may treat them unlike weights."""
         alpha = self.add_weight(
             _NOT_IN_NAMES.sub("_", name),
             [length],
@@ -73,7 +73,7 @@ class NASLayer(base.Layer):
             kind = "a list of tensors" if several else "one tensor"
             raise ValueError(
                 f"`inputs` must be one tensor of width {sum(expected)} or a list of "
-                f"tensors of widths {expected}, as `segment_sizes` says. Received: "
+                f"tensors of widths {expected}, as in `segment_sizes`. Received: "
                 f"{kind} of width {found}."
             )
         super().build(input_shape)
@@ -114,7 +114,7 @@ class NASLayer(base.Layer):
         raise NotImplementedError(f"`{type(self).__name__}` has no `probabilities`.")
 
     def selected_dims(self) -> dict[str, list[int]]:
-        """Returns by segment which of its columns the search has chosen to keep."""
+        """Returns segment -> the columns that the search keeps."""
         kept = np.split(np.asarray(self._kept()) > 0, np.cumsum(self.widths)[:-1])
         return {
             name: np.flatnonzero(segment).tolist()
@@ -122,7 +122,7 @@ class NASLayer(base.Layer):
         }
 
     def selected_sizes(self) -> dict[str, int]:
-        """Returns by segment how many columns the search has chosen to keep."""
+        """Returns segment -> the number of columns that the search keeps."""
         return {name: len(dims) for name, dims in self.selected_dims().items()}
 
     def export_selection(self, path: str | os.PathLike[str]) -> None:
@@ -147,7 +147,7 @@ class NASLayer(base.Layer):
         """Writes a TensorBoard histogram and the kept columns of every segment.
 
         Args:
-          step: The global step; None takes that of `tf.summary`.
+          step: The global step; None uses the step of `tf.summary`.
         """
         search_report.write(
             self.name, self.selected_sizes(), self.probabilities(), step
@@ -158,7 +158,7 @@ class NASLayer(base.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that all these layers have."""
+        """Returns the arguments that these layers share."""
         return super().get_config() | {
             "segment_names": list(self.segment_names),
             "initializer": initializers.serialize(self.initializer),
@@ -170,7 +170,7 @@ class NASLayer(base.Layer):
 class ChoiceNASLayer(NASLayer):
     """A search in which each segment has logits `alpha/<name>`, one per choice.
 
-    The logits of all segments are handled as one matrix `[segments, most choices]`.
+    The logits of all segments form one matrix, `[segments, most choices]`.
 
     Args:
       segment_names: See `NASLayer`.
@@ -216,13 +216,13 @@ class ChoiceNASLayer(NASLayer):
         return self._matrix(self._gumbel([sum(self.choices)]))
 
     def _logits(self) -> tf.Tensor:
-        """Returns `alpha`, `[segments, most choices]`, `_NEVER` behind a row's end."""
+        """Returns `alpha`, `[segments, most choices]`, padded with `_NEVER`."""
         return self._matrix(
             tf.concat([tf.convert_to_tensor(a) for a in self.alphas], axis=0)
         )
 
     def _matrix(self, flat: tf.Tensor) -> tf.Tensor:
-        """Returns the values of all segments' choices with a row for each segment."""
+        """Arranges the values of all choices in one row per segment."""
         lengths = np.asarray(self.choices)
         places = np.arange(lengths.max())[np.newaxis, :]  # [1, most choices]
         starts = np.cumsum(lengths) - lengths
@@ -231,7 +231,7 @@ class ChoiceNASLayer(NASLayer):
             starts[:, np.newaxis] + places,
             lengths.sum(),
         )
-        # By `gather_nd`, whose gradient is dense.
+        # The gradient of `gather_nd` is dense.
         return tf.gather_nd(tf.concat([flat, [_NEVER]], axis=0), index[..., np.newaxis])
 
     def probabilities(self) -> dict[str, list[float]]:
@@ -250,7 +250,7 @@ class ChoiceNASLayer(NASLayer):
 
 
 def _check_names(names: Sequence[str], count: int) -> list[str]:
-    """Returns the names; `ValueError` unless all are given and different."""
+    """Returns the names; `ValueError` unless all are set and different."""
     if isinstance(names, str) or not all(isinstance(n, str) and n for n in names):
         raise ValueError(
             "`segment_names` must be a list of non-empty strings. "
@@ -258,7 +258,7 @@ def _check_names(names: Sequence[str], count: int) -> list[str]:
         )
     if not names or len(set(names)) != len(names) or len(names) != count:
         raise ValueError(
-            "`segment_names` must be different from each other and as many as "
+            "`segment_names` must be unique and have one entry per entry of "
             f"`segment_sizes`, at least one. Received: segment_names={list(names)}, "
             f"{count} segment_sizes."
         )

@@ -24,16 +24,16 @@ class NASGatingLayer(nas_base.NASLayer):
         z = [alpha >= 0]                                     # otherwise
         y_i = z_i * x_i
 
-    A gate is drawn once per call and serves the whole batch. Through a gate, `alpha`
-    gets the gradient of `z` times a factor:
+    A gate is drawn once per call for the whole batch. Through a gate, `alpha` gets the
+    gradient of `z` times a factor:
 
         none      s * (1 - s), s = p without use_logistic; divided by the temperature
                   with it
         softplus  softplus(alpha)
         clip      min(softplus(alpha), 1)
 
-    A closed gate gives zeros and still learns. Nothing pushes gates to close but a
-    `size_penalty` or a `regularizer`: set one of them.
+    A closed gate returns zeros and still learns. Only a `size_penalty` or a
+    `regularizer` makes gates close: set one of them.
 
     Source: straight-through gates, Bengio et al. (arXiv:1308.3432); the logistic draw,
     Maddison et al., "The Concrete Distribution", ICLR 2017 (arXiv:1611.00712).
@@ -54,7 +54,7 @@ class NASGatingLayer(nas_base.NASLayer):
     Output shape: that of the input.
 
     Raises:
-      ValueError: If an argument is out of range or the widths do not fit.
+      ValueError: If an argument is out of range or the widths do not match.
 
     Example:
       >>> layer = NASGatingLayer(["user", "item"], [8, 16], size_penalty=0.01)
@@ -112,7 +112,7 @@ class NASGatingLayer(nas_base.NASLayer):
         return tf.stop_gradient(z) + (alpha - tf.stop_gradient(alpha)) * factor
 
     def _gradient_factor(self, alpha: tf.Tensor, s: tf.Tensor) -> tf.Tensor:
-        """Returns what stands for the derivative of a gate by its logit."""
+        """Returns the surrogate derivative of a gate by its logit."""
         if self.ste_type == "none":
             scale = self.temperature if self.use_logistic else 1.0
             return tf.stop_gradient(s * (1.0 - s) / scale)
@@ -130,7 +130,7 @@ class NASGatingLayer(nas_base.NASLayer):
         return tf.reduce_sum(tf.sigmoid(self.alpha) * sizes)
 
     def probabilities(self) -> dict[str, list[float]]:
-        """Returns by segment the probability that it is kept, in a list of one."""
+        """Returns segment -> the probability that it is kept, in a list of one."""
         values = tf.sigmoid(self.alpha).numpy().tolist()
         return {n: [p] for n, p in zip(self.segment_names, values, strict=True)}
 
@@ -146,7 +146,7 @@ class NASGatingLayer(nas_base.NASLayer):
 def _draw_bernoulli(
     alpha: tf.Tensor, uniform: tf.Tensor, temperature: float
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns a gate that is open with the probability that is returned with it."""
+    """Returns a gate and the probability that it is open."""
     del temperature
     p = tf.sigmoid(alpha)
     return tf.cast(uniform <= p, alpha.dtype), p

@@ -1,9 +1,10 @@
-"""The models of neural collaborative filtering, from the layers of Keras.
+"""The models of neural collaborative filtering, built from Keras layers.
 
-A user and an item, each an id, make the probability of an interaction. The models are
-functional Keras models with the inputs `user_input` and `item_input`, int32 of shape
-`[batch, 1]`, and the output `prediction`, `[batch, 1]`. They are usually compiled with
-Adam and `binary_crossentropy`, and fed four sampled negatives with each positive.
+The models predict the probability of an interaction from a user id and an item id. They
+are functional Keras models with the inputs `user_input` and `item_input`, int32 of
+shape `[batch, 1]`, and the output `prediction`, `[batch, 1]`. They are usually compiled
+with Adam and `binary_crossentropy`, and trained with four sampled negatives per
+positive.
 
 Source: He et al., "Neural Collaborative Filtering", WWW 2017 (arXiv:1708.05031).
 
@@ -71,8 +72,8 @@ def mlp(
       num_items: Number of items, at least 1.
       layers: Width of the concatenated embeddings, an even number, and then of each
         layer.
-      reg_layers: L2 penalties, that of both embeddings and then of each layer's kernel;
-        None for none.
+      reg_layers: L2 penalties: one for both embeddings, then one for each layer's
+        kernel; None for none.
 
     Raises:
       ValueError: If an argument is out of range.
@@ -92,7 +93,7 @@ def neumf(
     reg_layers: Sequence[float] | None = None,
     reg_mf: float = 0.0,
 ) -> Any:
-    """Returns a neural matrix factorization: `gmf` and `mlp` under one output.
+    """Returns a neural matrix factorization: `gmf` and `mlp` with one output.
 
         y = sigmoid([mf_user * mf_item | tower of mlp] @ w + b)
 
@@ -123,7 +124,7 @@ def neumf(
 def load_pretrained(
     model: Any, gmf_model: Any, mlp_model: Any, alpha: float = 0.5
 ) -> Any:
-    """Starts a `neumf` model from a trained `gmf` and a trained `mlp` model.
+    """Initializes a `neumf` model from a trained `gmf` and a trained `mlp` model.
 
         kernel = [alpha * gmf kernel ; (1 - alpha) * mlp kernel]
         bias   = alpha * gmf bias + (1 - alpha) * mlp bias
@@ -226,7 +227,7 @@ def _tower(
 
 
 def _model(inputs: list[Any], x: Any, name: str) -> Any:
-    """Returns the model that ends in a probability."""
+    """Returns a model with a probability as its output."""
     outputs = tf_keras.layers.Dense(
         1,
         activation="sigmoid",

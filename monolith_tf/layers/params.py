@@ -1,4 +1,4 @@
-"""A layer's constructor arguments as an object that can be filled in step by step."""
+"""A layer's constructor arguments as an object with attributes to set."""
 
 import copy
 import difflib
@@ -12,12 +12,12 @@ _REQUIRED = object()
 class LayerParams:
     """The arguments of one layer class, one attribute each.
 
-    An attribute holds its argument's default until it is set. `name`, the layer's name,
-    is always among them.
+    An attribute holds its argument's default until it is set. The layer's `name` is
+    always included.
 
     Args:
       cls: A layer class.
-      aliases: Another name of an argument -> its name.
+      aliases: Alias of an argument -> its name.
 
     Example:
       >>> from monolith_tf import layers
@@ -44,7 +44,7 @@ class LayerParams:
         object.__setattr__(self, "_aliases", dict(aliases or {}))
 
     def __getattr__(self, name: str) -> Any:
-        # `copy` and `pickle` look for attributes before there are values.
+        # `copy` and `pickle` look up attributes before `_values` exists.
         values = self.__dict__.get("_values", {})
         name = self.__dict__.get("_aliases", {}).get(name, name)
         if name not in values:
@@ -69,7 +69,7 @@ class LayerParams:
         return twin
 
     def instantiate(self) -> Any:
-        """Makes the layer.
+        """Creates the layer.
 
         Raises:
           ValueError: If a required argument was not set.
@@ -90,7 +90,7 @@ class LayerParams:
 
 
 def params_of(cls: type) -> LayerParams:
-    """Returns the parameters of any layer class, those of Keras included.
+    """Returns the parameters of any layer class, including those of Keras.
 
     Args:
       cls: A layer class; for one of this package's own, `cls.params()` is the same.

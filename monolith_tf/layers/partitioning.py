@@ -1,4 +1,4 @@
-"""Cutting a kernel into blocks of rows."""
+"""Splits a kernel into blocks of rows."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ def serialize(partitioner: Any) -> Any:
 
 
 def split_rows(partitioner: Any, shape: list[int], dtype: tf.DType) -> list[int]:
-    """Returns the number of rows of each block; the first blocks are the larger ones.
+    """Returns the number of rows of each block, larger blocks first.
 
     Args:
       partitioner: Called as `partitioner(shape=..., dtype=...)`; returns the number of
@@ -64,12 +64,12 @@ def split_rows(partitioner: Any, shape: list[int], dtype: tf.DType) -> list[int]
       dtype: The kernel's type.
 
     Raises:
-      ValueError: If the partitioner cuts another axis than the first.
+      ValueError: If the partitioner splits an axis other than the first.
     """
     parts = list(partitioner(shape=tf.TensorShape(shape), dtype=dtype))
     if len(parts) != len(shape) or any(n != 1 for n in parts[1:]) or parts[0] < 1:
         raise ValueError(
-            "`partitioner` must cut axis 0 alone, as [parts, 1]. "
+            "`partitioner` must split only axis 0, as [parts, 1]. "
             f"Received: parts={parts} for shape={list(shape)}."
         )
     rows, larger = divmod(shape[0], min(int(parts[0]), shape[0]))

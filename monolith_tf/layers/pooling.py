@@ -41,7 +41,7 @@ class _Pooling(base.Layer):
         return tf.TensorShape(input_shape[0])
 
     def get_config(self) -> dict[str, Any]:
-        # Keras' own refuses to work unless a layer with arguments overrides it.
+        # Keras' method raises unless a layer with arguments overrides it.
         return super().get_config()
 
 
@@ -56,7 +56,7 @@ def _check_list(inputs: Any) -> None:
     shapes = [tensor.shape for tensor in inputs]
     if any(not shape.is_compatible_with(shapes[0]) for shape in shapes):
         raise ValueError(
-            "`inputs` must have one shape. "
+            "`inputs` must have the same shape. "
             f"Received: shapes {[str(shape) for shape in shapes]}."
         )
 
@@ -132,7 +132,7 @@ class MaxPooling(_Pooling):
 
 @custom_gradient
 def _maximum(*inputs: tf.Tensor) -> tuple[tf.Tensor, Callable[..., list[tf.Tensor]]]:
-    """Returns the maximum; its gradient goes to all that reach it, in equal parts."""
+    """Returns the maximum; all inputs that reach it share the gradient equally."""
     y = functools.reduce(tf.maximum, inputs)
 
     def grad(upstream: tf.Tensor) -> list[tf.Tensor]:

@@ -1,4 +1,4 @@
-"""Runs a cell that takes a score with every step over a sequence."""
+"""Runs a cell over a sequence, with an attention score for every step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,8 +24,8 @@ def static_rnn_with_attention(
       init_state: `[batch, units]`; None is zeros.
 
     Returns:
-      The states `[batch, time, units]`, and the last of them or, without a step,
-      `init_state`.
+      The states `[batch, time, units]`, and the last state, which is `init_state` if
+      there are no steps.
 
     Raises:
       ValueError: If `time` is unknown.
@@ -69,8 +69,8 @@ def dynamic_rnn_with_attention(
       init_state: `[batch, units]`; None is zeros.
 
     Returns:
-      The states `[batch, time, units]`, and the last of them or, without a step,
-      `init_state`.
+      The states `[batch, time, units]`, and the last state, which is `init_state` if
+      there are no steps.
 
     Example:
       >>> outputs, state = dynamic_rnn_with_attention(
@@ -104,14 +104,14 @@ def run_cell(
 
 
 def last_state(states: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-    """Returns the last of the states `[time, batch, units]`, or else `start`."""
+    """Returns the last of the states `[time, batch, units]`, or `start` if none."""
     return tf.concat([start[tf.newaxis], states], axis=0)[-1]
 
 
 def scan(
     step: Callable[[tf.Tensor, Any], tf.Tensor], steps: Any, start: tf.Tensor
 ) -> tf.Tensor:
-    """Returns the states that follow from a start, `[time, *start.shape]`.
+    """Returns the states after each step, `[time, *start.shape]`.
 
     Args:
       step: Function of a state and one step's nest that returns the next state.
@@ -120,7 +120,7 @@ def scan(
     """
     first = tf.nest.flatten(steps)[0]
     time = first.shape[0] if first.shape[0] is not None else tf.shape(first)[0]
-    # A loop over nothing cannot be compiled, and does not know the shape of a state.
+    # An empty loop cannot be compiled, and does not know the shape of a state.
     return modes.choose(
         time > 0,
         lambda: tf.scan(step, steps, initializer=start),
@@ -136,14 +136,14 @@ def swap_batch_and_time(tensor: tf.Tensor) -> tf.Tensor:
 
 
 def _start(cell: AGRUCell, inputs: tf.Tensor, state: tf.Tensor | None) -> tf.Tensor:
-    """Returns the first state: the one given, or zeros in the type of the weights."""
+    """Returns the first state: `state`, or zeros in the type of the weights."""
     if state is not None:
         return tf.convert_to_tensor(state)
     return tf.zeros([tf.shape(inputs)[0], cell.units], cell.variable_dtype)
 
 
 def _build(cell: AGRUCell, inputs: tf.Tensor) -> None:
-    """Builds the cell outside of a loop, whose body cannot make variables."""
+    """Builds the cell outside of a loop, whose body cannot create variables."""
     if not cell.built:
         state = tf.zeros([0, cell.units], inputs.dtype)
         cell([tf.zeros([0, inputs.shape[-1]], inputs.dtype), state])

@@ -37,15 +37,15 @@ class SeNet(base.Layer):
         start at zero.
       kernel_regularizer: Penalty on the tower's kernels.
       bias_regularizer: Penalty on the tower's biases.
-      on_gpu: True asks for the fused form, as `fused=True` does.
+      on_gpu: True selects the fused form, like `fused=True`.
       out_type: "concat", "stack" or None; see the output shape.
       keep_list: Returns a single tensor as a list of one.
-      fused: True takes the fused form, which XLA compiles unless the input is too small
-        to gain by that: once per batch size, of which there are few, as batches are
-        filled up. False takes the plain form; "auto" is True where XLA gains. Values
-        agree to rounding. The fused form has gradients of the first order only; an
-        export holds the plain one.
-      regularizer: Another name of `kernel_regularizer`.
+      fused: True uses the fused form, which XLA compiles unless the input is too small
+        to benefit: once per batch size, and batches are padded to few sizes. False uses
+        the plain form; "auto" is True where XLA is faster. Results agree up to
+        rounding. The fused form has only first-order gradients; exports use the plain
+        form.
+      regularizer: Alias of `kernel_regularizer`.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
     Input shape: `[batch, num_feature, dim]` or a list of `num_feature` features
@@ -82,13 +82,13 @@ class SeNet(base.Layer):
             base.require_positive("cmp_dim", cmp_dim)
         if kernel_regularizer is not None and regularizer is not None:
             raise ValueError(
-                "`regularizer` is another name of `kernel_regularizer`. Received both. "
-                "Leave one out."
+                "`regularizer` is an alias of `kernel_regularizer`. Received both. "
+                "Remove one."
             )
         if on_gpu and fused is False:
             raise ValueError(
-                "`on_gpu=True` asks for the fused form. Received: fused=False. "
-                "Leave one out."
+                "`on_gpu=True` selects the fused form. Received: fused=False. "
+                "Remove one."
             )
         self.num_feature = num_feature
         self.cmp_dim = cmp_dim
@@ -119,7 +119,7 @@ class SeNet(base.Layer):
         super().build(input_shape)
 
     def _check_shapes(self, input_shape: Any) -> None:
-        """Raises `ValueError` unless there are `num_feature` features that fit."""
+        """Raises `ValueError` unless there are `num_feature` matching features."""
         one = input_shapes.is_shape(input_shape)
         parts = input_shapes.as_list(input_shape)
         if any(part.rank != (3 if one else 2) for part in parts):
@@ -136,8 +136,8 @@ class SeNet(base.Layer):
         widths = [base.static_width("inputs", part) for part in parts]
         if self.out_type == merge.MergeType.STACK and len(set(widths)) > 1:
             raise ValueError(
-                "`out_type='stack'` needs features of one width. "
-                f"Received: widths={widths}. Take 'concat' or None."
+                "`out_type='stack'` needs features of the same width. "
+                f"Received: widths={widths}. Use 'concat' or None."
             )
 
     def call(self, inputs: Any) -> Any:

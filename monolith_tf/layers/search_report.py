@@ -1,4 +1,4 @@
-"""How a layer that searches for widths reports what it has found so far."""
+"""Reports of layers that search for widths."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -29,10 +29,10 @@ def write(
     """Writes a TensorBoard histogram and the kept columns of every feature.
 
     Args:
-      layer: The layer's name, with which the tags begin.
+      layer: The layer's name, the prefix of the tags.
       sizes: As in `line`.
       probabilities: Feature -> probabilities of its choices.
-      step: The global step; None takes that of `tf.summary`.
+      step: The global step; None uses the step of `tf.summary`.
     """
     for name, values in probabilities.items():
         tag = f"{layer}/{name}"

@@ -1,4 +1,4 @@
-"""What layers that read a query and a sequence share: checks and a masked softmax."""
+"""Shape checks and a masked softmax for layers that read a query and a sequence."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ def check_shapes(input_shape: Any, query: str, sequence: str) -> list[tf.TensorS
     """Returns the shapes of a query and a sequence.
 
     Args:
-      input_shape: What Keras gives to `build`.
+      input_shape: What Keras passes to `build`.
       query: The query's argument name, for errors.
       sequence: The sequence's.
 
@@ -31,11 +31,11 @@ def check_shapes(input_shape: Any, query: str, sequence: str) -> list[tf.TensorS
 
 
 def masked_softmax(scores: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
-    """Returns the softmax over the last axis of the entries that are valid.
+    """Returns the softmax of the valid entries over the last axis.
 
     Args:
       scores: `[batch, time]`, float32.
-      mask: `[batch, time]`, bool; None where all are valid.
+      mask: `[batch, time]`, bool; None if all are valid.
 
     Returns:
       `[batch, time]`, 0 where not valid; all 0 in a row without a valid entry.

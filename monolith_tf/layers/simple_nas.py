@@ -16,12 +16,12 @@ class SimpleNasLayer(threshold_nas.ThresholdNASLayer):
         kept_d = [p_{d+1} >= pivot]                          # entry 0: no column
         y_d = kept_d * x_d
 
-    Entries that tie with the pivot stay; so do all where the threshold is not reached,
-    up to 1e-6. Gumbel noise `G` is drawn once per call for the whole batch. A kept
-    column passes the gradient of its `p` on to `alpha`, the others pass none and come
-    back by the noise alone. Nothing pushes to few columns but a `size_penalty` or a
-    `regularizer`: set one of them; the penalty here is on the effective number of
-    entries, `exp(-sum p * log(p))`.
+    Entries that tie with the pivot are kept; if the threshold is not reached, up to
+    1e-6, all are. Gumbel noise `G` is drawn once per call for the whole batch. A kept
+    column passes the gradient of its `p` to `alpha`; the others pass none and return
+    only through the noise. Only a `size_penalty` or a `regularizer` favors few columns:
+    set one of them. The penalty here is on `exp(-sum p * log(p))`, the effective number
+    of entries.
 
     Source: Jang et al., "Categorical Reparameterization with Gumbel-Softmax", ICLR 2017
     (arXiv:1611.01144), for the noise.
@@ -33,7 +33,7 @@ class SimpleNasLayer(threshold_nas.ThresholdNASLayer):
         at most 1.
       temperature: Divides the logits, above 0.
       use_gumbel: Adds Gumbel noise to the logits in training.
-      initializer: Initializer of `alpha`; None is "zeros", with which all is kept.
+      initializer: Initializer of `alpha`; None is "zeros", which keeps all.
       regularizer: Penalty on `alpha`.
       size_penalty: Factor of the loss that sums the effective numbers of entries.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
@@ -42,7 +42,7 @@ class SimpleNasLayer(threshold_nas.ThresholdNASLayer):
     Output shape: that of the input.
 
     Raises:
-      ValueError: If an argument is out of range or the widths do not fit.
+      ValueError: If an argument is out of range or the widths do not match.
 
     Example:
       >>> layer = SimpleNasLayer(["user", "item"], [8, 16], size_penalty=0.01)
@@ -63,7 +63,7 @@ class SimpleNasLayer(threshold_nas.ThresholdNASLayer):
 
 
 def _reaching(p: tf.Tensor, threshold: float) -> tf.Tensor:
-    """Returns which entries are as large as those whose sum reaches a threshold.
+    """Returns which entries are as large as those whose sum reaches the threshold.
 
     Args:
       p: Probabilities, `[rows, entries]`.

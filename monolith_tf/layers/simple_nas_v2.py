@@ -18,8 +18,7 @@ class SimpleNasV2Layer(threshold_nas.ThresholdNASLayer):
 
     Gumbel noise `G` is drawn once per call for the whole batch. `alpha` gets the
     gradient of the tails `p_{d+1} + ... + p_D`, the probabilities that column `d` is
-    kept. Nothing pushes to few columns but a `size_penalty` or a `regularizer`: set one
-    of them.
+    kept. Only a `size_penalty` or a `regularizer` favors few columns: set one of them.
 
     Source: Jang et al., "Categorical Reparameterization with Gumbel-Softmax", ICLR 2017
     (arXiv:1611.01144), for the noise; Joglekar et al., "Neural Input Search for Large
@@ -41,7 +40,7 @@ class SimpleNasV2Layer(threshold_nas.ThresholdNASLayer):
     Output shape: that of the input.
 
     Raises:
-      ValueError: If an argument is out of range or the widths do not fit.
+      ValueError: If an argument is out of range or the widths do not match.
 
     Example:
       >>> layer = SimpleNasV2Layer(["user", "item"], [9, 19], threshold=0.9)
@@ -68,5 +67,5 @@ class SimpleNasV2Layer(threshold_nas.ThresholdNASLayer):
 
 
 def _tails(p: tf.Tensor) -> tf.Tensor:
-    """Returns the sums of each entry of a row and all behind it."""
+    """Returns the sums of each entry of a row and all entries after it."""
     return tf.cumsum(p, axis=1, reverse=True)

@@ -17,7 +17,7 @@ _TYPES = ("trans", "aver")
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
 class SNR(base.Layer):
-    """Connects every input sub-network to every output one by a gate of its own.
+    """Connects every input sub-network to every output one by a separate gate.
 
         y_j = sum_i z_ij * (x_i @ M_ij)               # M_ij is learned, or the identity
         s   = sigmoid((log(u) - log(1 - u) + log_alpha) / beta)    # training, u uniform
@@ -25,9 +25,9 @@ class SNR(base.Layer):
         z   = clip(s * (zeta - gamma) + gamma, 0, 1)
         loss = l0_weight * sum sigmoid(log_alpha - beta * log(-gamma / zeta))
 
-    A gate is drawn once per call and serves the whole batch; outside of training
-    nothing is drawn. The loss, added in every call, is the expected number of open
-    gates, so that a greater weight closes more of them.
+    A gate is drawn once per call for the whole batch, and only in training. The loss,
+    added in every call, is the expected number of open gates, so a greater weight
+    closes more of them.
 
     Source: Ma et al., "SNR: Sub-Network Routing for Flexible Parameter Sharing in
     Multi-Task Learning", AAAI 2019; the gates: Louizos et al., "Learning Sparse Neural
@@ -110,12 +110,12 @@ class SNR(base.Layer):
         dim = base.static_width("inputs", shapes[0])
         if any(shape.rank != 2 or shape[1] != dim for shape in shapes):
             raise ValueError(
-                "`inputs` must be tensors [batch, dim] of one width. "
+                "`inputs` must be tensors [batch, dim] of the same width. "
                 f"Received: shapes={[*map(str, shapes)]}."
             )
         if self.snr_type == "aver" and dim != self.out_subnet_dim:
             raise ValueError(
-                "`out_subnet_dim` must be the width of the inputs where `snr_type` is "
+                "`out_subnet_dim` must be the width of the inputs if `snr_type` is "
                 f"'aver'. Received: out_subnet_dim={self.out_subnet_dim}, width={dim}."
             )
         self.num_in_subnet = len(shapes)
@@ -134,7 +134,7 @@ class SNR(base.Layer):
         super().build(input_shape)
 
     def _start_of_weight(self, routes: int, dim: int) -> tf.Tensor:
-        """Returns a start for each route, in the scale of its own shape."""
+        """Returns an initial value for each route, scaled to the route's shape."""
         shape, dtype = [dim, self.out_subnet_dim], tf.as_dtype(self.variable_dtype)
         starts = [
             initializers.clone(self.initializer, r)(shape, dtype=dtype)
@@ -194,7 +194,7 @@ class SNR(base.Layer):
     def active_routes(self) -> tf.Tensor:
         """Returns which gates are open outside of training, `[inputs, outputs]`, bool.
 
-        A route that is not can be left out of a served model.
+        Closed routes can be left out of a served model.
         """
         shape = [self.num_in_subnet, self.num_out_subnet]
         return tf.reshape(self.gates() > 0.0, shape)

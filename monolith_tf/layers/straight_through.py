@@ -1,4 +1,4 @@
-"""Values that are not differentiable, with the gradient of something that is."""
+"""Non-differentiable values with the gradient of a surrogate."""
 
 import tensorflow as tf
 
@@ -7,7 +7,7 @@ def straight_through(value: tf.Tensor, surrogate: tf.Tensor) -> tf.Tensor:
     """Returns exactly `value`, whose gradient is that of `surrogate`.
 
     Args:
-      value: What the result is.
+      value: The value of the result.
       surrogate: Finite, of the shape of `value`.
     """
     # The difference is exactly zero.

@@ -1,4 +1,4 @@
-"""What the two searches share that keep the most probable columns of each feature."""
+"""Base class of the two searches for the most probable columns of each feature."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +9,11 @@ import tensorflow as tf
 from monolith_tf.layers import modes
 from monolith_tf.layers import nas_base
 
-_SLACK = 1e-6  # how far rounding may keep a sum of probabilities below the threshold
+_SLACK = 1e-6  # how far rounding may move a sum of probabilities below the threshold
 
 
 class ThresholdNASLayer(nas_base.ChoiceNASLayer):
-    """A search over `width + 1` entries per feature, the first for no column at all.
+    """A search over `width + 1` entries per feature, the first for no columns.
 
     Args:
       segment_names: Name of each feature, all different.
@@ -70,11 +70,11 @@ class ThresholdNASLayer(nas_base.ChoiceNASLayer):
         )
 
     def _gates(self, logits: tf.Tensor, noisy: bool) -> tf.Tensor:
-        """Returns what is kept of every entry, `[features, most entries]`."""
+        """Returns the kept share of every entry, `[features, most entries]`."""
         raise NotImplementedError(f"`{type(self).__name__}` defines no `_gates`.")
 
     def _columns(self, entries: tf.Tensor) -> tf.Tensor:
-        """Returns the entries that stand for columns, `[sum of widths]`."""
+        """Returns the entries that are columns, `[sum of widths]`."""
         index = [
             (row, d + 1) for row, width in enumerate(self.widths) for d in range(width)
         ]
@@ -93,14 +93,14 @@ class ThresholdNASLayer(nas_base.ChoiceNASLayer):
 
 
 def first_at(p: tf.Tensor, threshold: float) -> tf.Tensor:
-    """Returns the place in each row at which the sum reaches a threshold.
+    """Returns the index in each row at which the sum reaches a threshold.
 
     Args:
       p: Probabilities, `[rows, entries]`.
       threshold: See `SimpleNasV2Layer`.
 
     Returns:
-      `[rows]`, int64; the last place where the threshold is not reached.
+      `[rows]`, int64; the last index if the threshold is not reached.
     """
     reached = tf.cumsum(p, axis=1) >= threshold - _SLACK
     first = tf.argmax(tf.cast(reached, tf.int32), axis=1)

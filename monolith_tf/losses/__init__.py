@@ -1,9 +1,9 @@
 """Losses: functions from labels and logits to one float32 number.
 
-They compute in float32 whatever they are given, stay finite at extreme logits, and
-are 0 for an empty batch. `log_loss`, `mse` and the losses over lists are weighted
-means. `sigmoid_loss`, `softmax_loss`, `batch_softmax_loss` and `inbatch_auc_loss` sum
-unless asked otherwise.
+They compute in float32 for any input type, stay finite at extreme logits, and are 0 for
+an empty batch. `log_loss`, `mse` and the losses over lists are weighted means.
+`sigmoid_loss`, `softmax_loss`, `batch_softmax_loss` and `inbatch_auc_loss` are sums by
+default.
 """
 
 from monolith_tf import _lazy

@@ -1,4 +1,4 @@
-"""Losses of one task's output, with what its predictions are."""
+"""Losses and predictions of one task's output."""
 
 import math
 
@@ -20,10 +20,10 @@ def sigmoid_loss(
     logit_clip_threshold: float | None = None,
     reduction: Reduction = "sum",
 ) -> Tensor:
-    """Sigmoid cross entropy that allows for how the training data was sampled.
+    """Sigmoid cross entropy, corrected for the sampling of the training data.
 
-    `logits` are those of the true distribution. The loss is taken at the logits of
-    the sampled data, so that the model learns the former from the latter:
+    `logits` are those of the true distribution. The loss uses the logits of the sampled
+    data, so the model learns the true logits from sampled data:
 
         z = log(sigmoid(logits)) if sample_bias else logits
         z = z - log(sample_rate)
@@ -31,7 +31,7 @@ def sigmoid_loss(
         loss = sum over mask of w * (softplus(z) - labels * z)
 
     Source: negative sampling, He et al., "Practical Lessons from Predicting Clicks on
-    Ads at Facebook", ADKDD 2014, section 6; positives that were first sent as
+    Ads at Facebook", ADKDD 2014, section 6; positives that were first logged as
     negatives, Ktena et al., "Addressing Delayed Feedback for Continuous Training with
     Neural Networks in CTR Prediction", RecSys 2019, section 3 (arXiv:1907.06558).
 
@@ -39,18 +39,18 @@ def sigmoid_loss(
       labels: `[batch]` or `[batch, 1]`, from 0 to 1.
       logits: Like `labels`.
       weights: Like `labels`, optional.
-      sample_rate: Share of the negatives that was kept, above 0: one number, or one
-        per example, where a positive has that of the negatives like it.
+      sample_rate: Share of the negatives that was kept, above 0: one number, or one per
+        example, where a positive has the rate of negatives like it.
       sample_bias: Whether every positive is also in the data once as a negative.
       mask: Boolean, like `labels`: which examples count. The others may hold anything,
         NaN included; they get no gradient.
-      logit_clip_threshold: Keeps the probability at which the loss is taken between
-        this and 1 minus this, from 0 to 0.5, both excluded. Clipped examples get no
-        gradient.
+      logit_clip_threshold: Clips the probability in the loss to between this and 1
+        minus this; above 0 and below 0.5. Clipped examples get no gradient.
       reduction: "sum", or "mean" for the sum divided by that of the weights.
 
     Returns:
-      A scalar; NaN if a label is outside [0, 1] that counts and whose weight is not 0.
+      A scalar; NaN if an example that counts has a label outside [0, 1] and a weight
+      other than 0.
 
     Raises:
       ValueError: If a shape or an argument is not as above.
@@ -95,8 +95,8 @@ def sigmoid_head(
       mask: See there.
       logit_clip_threshold: See there; never applied to the probabilities.
       predict_before_correction: Whether the probabilities are those of the true
-        distribution, `sigmoid(logits)`, rather than of the sampled data, whose mean
-        is that of the labels in it. Serving always wants the former.
+        distribution, `sigmoid(logits)`, rather than those of the sampled data, whose
+        mean is the mean of its labels. Always use the former in serving.
       reduction: See there.
 
     Returns:
@@ -213,7 +213,7 @@ def _sigmoid(
         counts = _checked_mask(mask, weights)
         weights = tf.where(counts, weights, 0.0)
         labels = tf.where(counts, labels, 0.0)
-        # Before the correction: a NaN there would spoil the gradient behind it.
+        # Before the correction: a NaN would make its gradient NaN.
         z = _corrected(tf.where(counts, logits, 0.0), sample_rate, sample_bias)
         z = tf.where(counts, z, 0.0)
     if logit_clip_threshold is not None:
@@ -233,7 +233,7 @@ def _corrected(
 ) -> Tensor:
     """Moves true logits to the distribution of the sampled data."""
     if sample_bias:
-        # Odds o become o / (1 + o): each positive brings a negative along.
+        # Odds o become o / (1 + o): each positive adds a negative.
         logits = tf.math.log_sigmoid(logits)
     if sample_rate is None:
         return logits

@@ -23,20 +23,20 @@ def batch_softmax_loss(
         s_ij = queries_i . items_j / temperature + log(max(item_intervals_j, 1))
         loss = sum_i w_i * (logsumexp_j(s_ij) - s_ii)
 
-    An item drawn every `item_intervals_j` steps is in a batch with a probability of 1
-    over that, and would be pushed away as a negative too often if it is popular; the
-    logarithm undoes this. `ItemInterval` learns the intervals.
+    The probability that an item drawn every `item_intervals_j` steps is in a batch is
+    `1 / item_intervals_j`, so a popular item is a negative too often; the logarithm
+    corrects this. `ItemInterval` learns the intervals.
 
     Source: Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
     Recommendations", RecSys 2019, equations 3 to 6.
 
     Args:
       queries: `[batch, dim]`.
-      items: `[batch, dim]`; row i is what query i chose, the other rows its negatives.
+      items: `[batch, dim]`; query i chose row i, and the other rows are its negatives.
       item_intervals: `[batch]` or `[batch, 1]`, mean steps between two batches with
         the item; below 1 counts as 1. No correction without them.
       weights: `[batch]` or `[batch, 1]`, optional, such as a reward of the choice.
-      item_ids: `[batch]`, optional: rows with the id of row i are no negatives of i.
+      item_ids: `[batch]`, optional: rows with the id of row i are not its negatives.
       normalize: Whether to scale queries and items to length 1 first.
       temperature: Above 0; smaller is sharper. With `normalize`, 0.05 is usual.
       reduction: "sum", or "mean" for the sum divided by that of the weights.
@@ -94,7 +94,7 @@ def inbatch_auc_loss(
                w_i * w_j * softplus(logits_j - logits_i)
 
     a smooth bound on the pairs that the batch ranks wrongly, which is what 1 - AUC
-    counts. It is not negative and is to be minimised; takes `[batch, batch]` memory.
+    counts. It is not negative, and to be minimized. It takes `[batch, batch]` memory.
 
     Source: Gao and Zhou, "On the Consistency of AUC Pairwise Optimization", IJCAI
     2015 (arXiv:1208.0645).
@@ -105,9 +105,9 @@ def inbatch_auc_loss(
       weights: Like `labels`, optional.
       mask: Boolean, like `labels`: which examples count. The others may hold anything,
         NaN included; they get no gradient.
-      neg_weight: Factor on the gradient that negatives get, above 0 and at most 1;
-        the loss does not depend on it. Below 1, positives are pulled up more than
-        negatives are pushed down.
+      neg_weight: Factor of the gradient of negatives, above 0 and at most 1; the loss
+        does not depend on it. Below 1, positives are pulled up more than negatives are
+        pushed down.
       reduction: "sum", or "mean" for the sum divided by that of the pairs' weights.
 
     Returns:

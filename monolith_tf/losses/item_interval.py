@@ -1,4 +1,4 @@
-"""How often items come up in a stream of batches, learnt as the stream goes by."""
+"""Estimates how often items occur in a stream of batches."""
 
 import tensorflow as tf
 
@@ -13,13 +13,13 @@ class ItemInterval(tf.Module):
             interval = (1 - decay) * interval + decay * (t - last_seen)
             last_seen = t
 
-    in arrays addressed by a hash of the item id, of fixed size and without any
+    in arrays of fixed size that are indexed by a hash of the item id, without a
     vocabulary. An item first seen at step t (from 0) starts with an interval of t + 1.
-    Where ids collide an interval comes out too short; with several hashes the longest
-    is taken. `batch_softmax_loss` uses the intervals.
+    If ids collide, the interval is too short; with several hashes, the longest is used.
+    `batch_softmax_loss` uses the intervals.
 
-    The two variables are not trained. Held as an attribute of a layer or model they
-    are in its checkpoints.
+    The two variables are not trained. As an attribute of a layer or model, this object
+    is part of its checkpoints.
 
     Source: Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
     Recommendations", RecSys 2019, algorithm 2 and section 4.
@@ -72,15 +72,15 @@ class ItemInterval(tf.Module):
         )
 
     def __call__(self, item_ids: Tensor, step: Tensor) -> Tensor:
-        """Takes in a batch, and returns the intervals of its items.
+        """Updates the intervals with a batch and returns those of its items.
 
         Args:
           item_ids: Integers `[batch]`; repeated ids count once.
-          step: The global step, from 0. An item that was already seen at this step or
-            a later one is left as it is.
+          step: The global step, from 0. An item already seen at this step or a later
+            one does not change.
 
         Returns:
-          Float32 `[batch]`, this step included.
+          Float32 `[batch]`, including this step.
         """
         slots = self._slots(item_ids)  # [batch, hashes]
         step = tf.cast(step, tf.int64)
@@ -89,7 +89,7 @@ class ItemInterval(tf.Module):
         known = tf.gather(self._intervals, slots)
         moved = known + self.decay * (elapsed - known)
         intervals = tf.where(last_seen < 0, elapsed, moved)
-        # Two workers may hold the item at one step, or a late one at an earlier step.
+        # Two workers may have the item at one step, or a slow one at an earlier step.
         intervals = tf.where(step > last_seen, intervals, known)
         newest = tf.maximum(step, last_seen)
         self._intervals.scatter_update(tf.IndexedSlices(intervals, slots))

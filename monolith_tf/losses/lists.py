@@ -1,4 +1,4 @@
-"""Lists of examples to be ranked, in either of two shapes, and means over them."""
+"""Lists of examples to rank, in either of two shapes, and means over lists."""
 
 from typing import NamedTuple
 
@@ -9,22 +9,22 @@ from monolith_tf.types import Tensor
 
 
 class Lists(NamedTuple):
-    """Examples and who is in a list with whom.
+    """Examples, and which of them share a list.
 
-    `[rows, size]` holds a list per row, or, where lists are given by `groups`, all of
-    them in one row. What is left out has label, logit and weight 0, and `same` False.
+    `[rows, size]` has one list per row or, with `groups`, all lists in one row.
+    Left-out examples have label, logit and weight 0, and `same` False.
     """
 
     labels: Tensor  # [rows, size]
     logits: Tensor  # [rows, size]
     weights: Tensor  # [rows, size]
-    same: Tensor  # [rows, size, size], bool; with itself too
+    same: Tensor  # [rows, size, size], bool; also with itself
 
 
 def as_lists(
     labels: Tensor, logits: Tensor, weights: Tensor | None, groups: Tensor | None
 ) -> Lists:
-    """Checks the arguments that all losses over lists share, and arranges them.
+    """Checks and arranges the arguments that all losses over lists share.
 
     Args:
       labels: `[batch]`, `[batch, 1]` or `[lists, size]`, `size` above 1; negative
@@ -36,7 +36,7 @@ def as_lists(
     logits = tf.cast(tf.convert_to_tensor(logits), tf.float32)
     labels = tf.cast(tf.convert_to_tensor(labels), tf.float32)
     weights = tf.ones_like(logits) if weights is None else tf.cast(weights, tf.float32)
-    # A column holds a batch, as everywhere, and not lists of one.
+    # A column is a batch, as everywhere, and not lists of one.
     is_column = logits.shape.rank == 2 and logits.shape[1] == 1
     flat = groups is not None or logits.shape.rank == 1 or is_column
     if flat:
@@ -51,7 +51,7 @@ def as_lists(
     reduction.check_same_shape("labels", labels, "logits", logits)
     reduction.check_same_shape("weights", weights, "logits", logits)
     if not flat and logits.shape[1] is None:
-        # Only a run shows whether it is a column.
+        # Whether it is a column is known only at run time.
         num_rows, size = tf.unstack(tf.shape(logits))
         shape = tf.where(tf.equal(size, 1), [1, num_rows], [num_rows, size])
         labels, logits, weights = (
@@ -84,7 +84,7 @@ def list_sums(lists: Lists, values: Tensor) -> Tensor:
 def mean_over_lists(lists: Lists, terms: Tensor, counted: Tensor) -> Tensor:
     """Returns the weighted mean over lists of the sum of a list's `terms`.
 
-    A list weighs the mean of its examples' weights.
+    The weight of a list is the mean of its examples' weights.
 
     Args:
       lists: The lists.
@@ -102,9 +102,9 @@ def mean_over_lists(lists: Lists, terms: Tensor, counted: Tensor) -> Tensor:
 
 
 def positions(lists: Lists, values: Tensor) -> Tensor:
-    """Returns ranks within the list by falling `values`, from 1; `[rows, size]`.
+    """Returns ranks within the list by decreasing `values`, from 1; `[rows, size]`.
 
-    Of equal values the one that comes first ranks first.
+    Equal values rank in their order.
     """
     mine, theirs = values[:, :, tf.newaxis], values[:, tf.newaxis, :]
     index = tf.range(tf.shape(values)[1])
@@ -114,7 +114,7 @@ def positions(lists: Lists, values: Tensor) -> Tensor:
 
 
 def gains(lists: Lists) -> Tensor:
-    """Returns `2^label - 1` divided by its list's best possible DCG; 0 where none."""
+    """Returns `2^label - 1` divided by its list's best possible DCG; 0 if that is 0."""
     raw = tf.math.expm1(lists.labels * 0.6931471805599453)
     best = list_sums(lists, raw * discounts(positions(lists, lists.labels)))
     return tf.math.divide_no_nan(raw, best)

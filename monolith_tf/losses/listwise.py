@@ -16,8 +16,8 @@ def list_softmax_loss(
 
         list loss = -sum_i labels_i / sum_j labels_j * log_softmax(logits)_i
 
-    over the lists with a positive label. A list weighs the mean of its examples'
-    weights.
+    over the lists with a positive label. The weight of a list is the mean of its
+    examples' weights.
 
     Source: Bruch et al., "An Analysis of the Softmax Cross Entropy Loss for
     Learning-to-Rank with Binary Relevance", ICTIR 2019; after Cao et al., "Learning
@@ -54,9 +54,9 @@ def list_mle_loss(
 
         list loss = sum_i (logsumexp of logits_j with labels_j <= labels_i) - logits_i
 
-    Equal labels are taken to be chosen side by side (Breslow's rule), so the loss does
-    not depend on the order of the rows. Mean over the lists whose labels are not all
-    equal. A list weighs the mean of its examples' weights.
+    Ties are handled by Breslow's rule, so the loss does not depend on the order of the
+    rows. Mean over the lists whose labels are not all equal. The weight of a list is
+    the mean of its examples' weights.
 
     Source: Xia et al., "Listwise Approach to Learning to Rank: Theory and Algorithm",
     ICML 2008; ties, Breslow, "Covariance Analysis of Censored Survival Data",
@@ -72,7 +72,7 @@ def list_mle_loss(
       A scalar; 0 if no list counts.
 
     Raises:
-      ValueError: If the shapes are not as `list_softmax_loss` has them.
+      ValueError: If the shapes are not as in `list_softmax_loss`.
     """
     lists = lists_lib.as_lists(labels, logits, weights, groups)
     mine, theirs = lists.labels[:, :, tf.newaxis], lists.labels[:, tf.newaxis, :]
@@ -95,8 +95,8 @@ def approx_ndcg_loss(
         rank_i = 1 + sum_{j != i} sigmoid((logits_j - logits_i) / temperature)
         list loss = 1 - sum_i (2^labels_i - 1) / log2(1 + rank_i) / best DCG
 
-    over the lists with a positive label. A list weighs the mean of its examples'
-    weights.
+    over the lists with a positive label. The weight of a list is the mean of its
+    examples' weights.
 
     Source: Qin et al., "A General Approximation Framework for Direct Optimization of
     Information Retrieval Measures", Information Retrieval 13, 2010; Bruch et al.,
@@ -114,8 +114,8 @@ def approx_ndcg_loss(
       A scalar from 0 to 1; 0 if no list counts.
 
     Raises:
-      ValueError: If `temperature <= 0`, or if the shapes are not as
-        `list_softmax_loss` has them.
+      ValueError: If `temperature <= 0`, or if the shapes are not as in
+        `list_softmax_loss`.
     """
     if temperature <= 0:
         raise ValueError(

@@ -20,9 +20,9 @@ def pairwise_logistic_loss(
 ) -> Tensor:
     """Weighted mean over pairs of `log(1 + exp(-(logits_i - logits_j)))`.
 
-    A pair is two examples i, j of one list with `labels_i > labels_j`; it weighs the
-    weight of i. With `lambda_weight` its loss is also multiplied by how much of the
-    list's NDCG would change if the two swapped ranks:
+    A pair is two examples i, j of one list with `labels_i > labels_j`; its weight is
+    that of i. With `lambda_weight`, its loss is also multiplied by the change of the
+    list's NDCG if the two swapped ranks:
 
         |gain_i - gain_j| * |1 / log2(1 + rank_i) - 1 / log2(1 + rank_j)|
 
@@ -68,7 +68,7 @@ def pairwise_hinge_loss(
 ) -> Tensor:
     """Weighted mean over pairs of `max(0, 1 - (logits_i - logits_j))`.
 
-    `pairwise_logistic_loss` says what pairs are and what the arguments mean.
+    See `pairwise_logistic_loss` for the pairs and the arguments.
 
     Source: Herbrich et al., "Large Margin Rank Boundaries for Ordinal Regression",
     Advances in Large Margin Classifiers, 2000.
@@ -106,9 +106,8 @@ def pairwise_soft_zero_one_loss(
 ) -> Tensor:
     """Weighted mean over pairs of `sigmoid(-(logits_i - logits_j))`.
 
-    A smooth count of wrongly ordered pairs, from 0 to 1; unlike the other two it does
-    not chase outliers. `pairwise_logistic_loss` says what pairs are and what the
-    arguments mean.
+    A smooth count of wrongly ordered pairs, from 0 to 1; unlike the other two, it is
+    robust to outliers. See `pairwise_logistic_loss` for the pairs and the arguments.
 
     Source: Pasumarthi et al., "TF-Ranking", KDD 2019 (arXiv:1812.00073).
 
@@ -150,7 +149,7 @@ def _pairwise(
         )
     lists = lists_lib.as_lists(labels, logits, weights, groups)
     pairs = lists.same & (_differences(lists.labels) > 0.0)  # [rows, i, j]
-    # Where there is no pair the margin is 0, so that no gradient comes from there.
+    # Without a pair, the margin is 0 and gets no gradient.
     losses = loss_fn(tf.where(pairs, _differences(lists.logits), 0.0))
     if lambda_weight == "ndcg":
         losses *= tf.stop_gradient(_swap_effects(lists))
@@ -163,6 +162,6 @@ def _differences(values: Tensor) -> Tensor:
 
 
 def _swap_effects(lists: lists_lib.Lists) -> Tensor:
-    """Returns how much a list's NDCG changes if i and j swap ranks; [rows, i, j]."""
+    """Returns the change of a list's NDCG if i and j swap ranks; [rows, i, j]."""
     discounts = lists_lib.discounts(lists_lib.positions(lists, lists.logits))
     return tf.abs(_differences(lists_lib.gains(lists)) * _differences(discounts))

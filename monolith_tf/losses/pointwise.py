@@ -11,7 +11,7 @@ def log_loss(labels: Tensor, logits: Tensor, weights: Tensor | None = None) -> T
 
         loss = sum(w * (softplus(logits) - labels * logits)) / sum(w)
 
-    Where labels are missing, `sigmoid_loss` with a `mask` leaves examples out.
+    To leave out examples without labels, use `sigmoid_loss` with a `mask`.
 
     Args:
       labels: `[batch]` or `[batch, 1]`, from 0 to 1.
@@ -19,8 +19,8 @@ def log_loss(labels: Tensor, logits: Tensor, weights: Tensor | None = None) -> T
       weights: Like `labels`, optional.
 
     Returns:
-      A scalar; 0 if the weights sum to 0, NaN if a label is outside [0, 1] whose weight
-      is not 0.
+      A scalar; 0 if the weights sum to 0, NaN if an example has a label outside [0, 1]
+      and a weight other than 0.
 
     Raises:
       ValueError: If the shapes are not as above.

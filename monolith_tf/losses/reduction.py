@@ -1,4 +1,4 @@
-"""From columns as users pass them to one number."""
+"""Checks the columns that users pass, and reduces them to one number."""
 
 import math
 from typing import Literal
@@ -36,7 +36,7 @@ def check_same_shape(name: str, tensor: Tensor, other: str, expected: Tensor) ->
 def weights_like(
     losses: Tensor, weights: Tensor | None, other: str = "labels"
 ) -> Tensor:
-    """Returns `weights` as `[batch]`, checked; ones if there are none."""
+    """Checks `weights` and returns them as `[batch]`; ones if there are none."""
     if weights is None:
         return tf.ones_like(losses)
     weights = column("weights", weights)
@@ -47,7 +47,7 @@ def weights_like(
 def sigmoid_cross_entropy(labels: Tensor, logits: Tensor, weights: Tensor) -> Tensor:
     """Returns the loss of each example `[batch]`.
 
-    NaN where a label that counts is outside [0, 1], so that no step is taken on it.
+    NaN for a label that counts and is outside [0, 1], so that training does not use it.
     """
     outside = tf.logical_or(labels < 0.0, labels > 1.0)
     wrong = tf.logical_and(outside, tf.not_equal(weights, 0.0))
@@ -56,7 +56,7 @@ def sigmoid_cross_entropy(labels: Tensor, logits: Tensor, weights: Tensor) -> Te
 
 
 def reduce(losses: Tensor, weights: Tensor, reduction: Reduction) -> Tensor:
-    """Returns the weighted sum, or that over the sum of `weights` (0 where that is)."""
+    """Returns the weighted sum or mean; the mean is 0 if the `weights` sum to 0."""
     if reduction not in ("sum", "mean"):
         raise ValueError(
             f"`reduction` must be 'sum' or 'mean'. Received: reduction={reduction!r}."

@@ -1,9 +1,9 @@
 """Evaluation metrics: exact, mergeable NumPy accumulators, and Keras forms of some.
 
-Everything but `metrics.keras` is free of TensorFlow.
+Only `metrics.keras` imports TensorFlow.
 
     auc = metrics.create("auc")
-    auc.update(predictions, labels, weights)   # as often as there are batches
+    auc.update(predictions, labels, weights)   # once per batch
     auc.merge(another_workers_auc)
     auc.result()
 """

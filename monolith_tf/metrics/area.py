@@ -13,8 +13,8 @@ from monolith_tf.metrics.base import check_binary
 class AUC(RowMetric):
     """Exact area under the ROC curve.
 
-    The probability that a random positive is scored above a random negative, ties
-    counting one half, both drawn in proportion to their weights:
+    The probability that a random positive scores above a random negative, both drawn in
+    proportion to their weights; ties count one half:
 
         result = sum_ij w_i w_j ([p_i > p_j] + [p_i = p_j] / 2) / sum_ij w_i w_j
                  over positives i and negatives j
@@ -98,7 +98,7 @@ class GAUC(RowMetric):
 
 
 def _unweighted(positives: Array, negatives: Array) -> float:
-    """Counts pairs in integers, so the one rounding is that of the division."""
+    """Counts pairs in integers, so only the division rounds."""
     if not positives.size or not negatives.size:
         return float("nan")
     positives = np.sort(positives)

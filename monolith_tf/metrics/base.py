@@ -1,4 +1,4 @@
-"""What every metric is: rows or sums gathered batch by batch, then one number."""
+"""Base classes of metrics, which collect rows or sums per batch, then one number."""
 
 import abc
 from typing import Any
@@ -23,18 +23,18 @@ class Batch(NamedTuple):
 
 
 class Metric(abc.ABC):
-    """A number over a set of examples, gathered in any number of `update` calls.
+    """A number over a set of examples, collected in any number of `update` calls.
 
-    The result does not depend on how the examples were cut into batches, nor on which
-    of several merged metrics saw which of them (beyond the rounding of float64 sums).
-    It is NaN where the metric is undefined, as each class says, never an error or a
-    warning: an evaluation of many slices has empty ones.
+    The result does not depend on how the examples were split into batches or into
+    metrics that were merged, except for the rounding of float64 sums. If the metric is
+    undefined, as each class describes, the result is NaN without an error or a warning:
+    an evaluation of many slices has empty ones.
 
-    Metrics hold NumPy arrays only, so they can be pickled from process to process.
+    Metrics hold only NumPy arrays, so processes can exchange them by pickle.
 
     Attributes:
       higher_is_better: True or False; None if neither end is best.
-      needs_keys: Whether `update` must be given `keys`.
+      needs_keys: Whether `update` requires `keys`.
     """
 
     higher_is_better: ClassVar[bool | None] = None
@@ -49,12 +49,12 @@ class Metric(abc.ABC):
           predictions: `[batch]` or `[batch, 1]`; kept as float32.
           labels: Like `predictions`.
           weights: Optional example weights, not negative; 1 by default.
-          keys: What an example belongs to, for metrics per user or per query:
-            integers or strings. Other metrics do not look at it.
+          keys: The user or query of each example, integers or strings, for metrics per
+            user or query. Other metrics ignore it.
 
         Raises:
-          ValueError: If the columns differ in length or hold values the metric does
-            not know.
+          ValueError: If the columns differ in length or have values the metric does not
+            support.
         """
         columns = _vector("predictions", predictions, np.float32)
         batch = Batch(
@@ -73,11 +73,11 @@ class Metric(abc.ABC):
         self._add(batch)
 
     def merge(self, other: Self) -> None:
-        """Adds all that `other` has seen; `other` stays as it is.
+        """Adds all that `other` has seen; `other` does not change.
 
         Raises:
-          TypeError: If `other` is another kind of metric.
-          ValueError: If `other` was made with other arguments.
+          TypeError: If `other` is of another class.
+          ValueError: If `other` was created with other arguments.
         """
         if type(other) is not type(self):
             raise TypeError(
@@ -108,7 +108,7 @@ class Metric(abc.ABC):
         """Adds the state of a metric of the same class and settings."""
 
     def _settings(self) -> dict[str, Any]:
-        """Constructor arguments on which two metrics must agree to be merged."""
+        """Returns the constructor arguments that merged metrics must have in common."""
         return {}
 
     def _checked_keys(self, keys: Any, size: int) -> Array | None:
@@ -165,11 +165,11 @@ class SumMetric(Metric):
 
     @abc.abstractmethod
     def _terms(self, predictions: Array, labels: Array, weights: Array) -> list[Any]:
-        """Returns what a batch (float64) adds to each of the sums."""
+        """Returns the terms that a batch (float64) adds to the sums."""
 
     @abc.abstractmethod
     def _value(self, sums: Array) -> Any:
-        """Returns the metric; dividing by zero is allowed and gives NaN."""
+        """Returns the metric; division by zero is allowed and returns NaN."""
 
 
 class RowMetric(Metric):

@@ -18,18 +18,18 @@ LOW, HIGH = -30.0, 18.0
 class HistogramAUC(Metric):
     """Area under the ROC curve from bins of equal width on the logit scale.
 
-    Two histograms (16 MiB by default) whatever the number of examples, merged by
-    addition. Pairs that share a bin count as ties, so the value differs from the
-    exact one by at most
+    Two histograms (16 MiB by default) for any number of examples, merged by addition.
+    Pairs that share a bin count as ties, so the value differs from the exact one by at
+    most
 
         error_bound() = sum_b pos_b neg_b / (2 sum(pos) sum(neg))
 
-    and in practice by far less, since about half of those pairs are in order. Use it
-    where the examples are too many to keep; `AUC` is exact. Predictions are
-    probabilities, labels 0 or 1. NaN as for `AUC`.
+    and in practice by far less, since about half of those pairs are in order. Use it if
+    there are too many examples to keep; `AUC` is exact. Predictions are probabilities,
+    labels 0 or 1. NaN as for `AUC`.
 
     Args:
-      num_bins: Bins between the logits -30 and 18; what lies outside goes to the ends.
+      num_bins: Bins between the logits -30 and 18; other logits go to the end bins.
 
     Raises:
       ValueError: If `num_bins < 2`.
@@ -60,7 +60,7 @@ class HistogramAUC(Metric):
         return float(positives @ below / total)
 
     def error_bound(self) -> float:
-        """Returns how far `result` can be from the exact AUC; NaN where that is."""
+        """Returns the largest possible error of `result`; NaN if `result` is NaN."""
         negatives, positives = self._counts
         total = positives.sum() * negatives.sum()
         if self._seen_nan or not total > 0:

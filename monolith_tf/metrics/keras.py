@@ -2,8 +2,8 @@
 
     model.compile("adam", "binary_crossentropy", metrics=[metrics.keras.AUC()])
 
-They agree with the classes of the same name in `monolith_tf.metrics`, which the
-trainer uses, and are NaN where those are.
+They return the same as the classes of these names in `monolith_tf.metrics`, which the
+trainer uses, including NaN.
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ class _BinaryMetric(tf_keras.metrics.Metric):
     def update_state(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
     ) -> None:
-        """Adds a batch; the three arguments broadcast as Keras' own metrics do."""
+        """Adds a batch; the arguments broadcast as in Keras' own metrics."""
         labels = tf.cast(y_true, tf.float64)
         predictions = tf.cast(y_pred, tf.float64)
         if sample_weight is None:
@@ -63,11 +63,11 @@ class _BinaryMetric(tf_keras.metrics.Metric):
 class AUC(_BinaryMetric):
     """Area under the ROC curve from a fine histogram on the logit scale.
 
-    As `monolith_tf.metrics.HistogramAUC`, with fewer bins, since Keras computes a
-    result after every batch. Predictions that are not probabilities give NaN.
+    Like `monolith_tf.metrics.HistogramAUC`, with fewer bins, since Keras computes a
+    result after every batch. Predictions that are not probabilities make it NaN.
 
     Args:
-      num_bins: Bins between the logits -30 and 18; what lies outside goes to the ends.
+      num_bins: Bins between the logits -30 and 18; other logits go to the end bins.
       from_logits: Whether predictions are logits, not probabilities.
       name: The metric's name.
       dtype: Of the result.

@@ -8,7 +8,7 @@ from monolith_tf.metrics.base import Array
 
 
 def leave_one_out_ranks(scores: Any, items: Any = None) -> Array:
-    """Ranks each user's held-out item among the candidates it is tested with.
+    """Ranks each user's held-out item among its candidates.
 
         rank = number of candidates that score at least as high as the held-out item
 
@@ -17,10 +17,10 @@ def leave_one_out_ranks(scores: Any, items: Any = None) -> Array:
         HR@k   = mean(rank < k)
         NDCG@k = mean(where(rank < k, ln 2 / ln(rank + 2), 0))
 
-    The protocol looks candidates up by item, so one that is drawn twice counts once
-    and one that is the held-out item itself does not count; `items` says which those
-    are. `HitRate` and `NDCG` with a label of 1 for the held-out row give the same
-    numbers where no candidate repeats. NaN scores rank last.
+    The protocol identifies candidates by item, so a candidate drawn twice counts once,
+    and the held-out item itself does not count; pass `items` for this. If no candidate
+    repeats, `HitRate` and `NDCG` with a label of 1 for the held-out row return the same
+    numbers. NaN scores rank last.
 
     Source: He et al., "Neural Collaborative Filtering", WWW 2017, section 4.1
     (arXiv:1708.05031).

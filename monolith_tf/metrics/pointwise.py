@@ -52,8 +52,8 @@ class NormalizedEntropy(SumMetric):
         q = sum(w * y) / sum(w)
         result = log_loss / -(q log q + (1 - q) log(1 - q))
 
-    Below 1 is better than knowing the base rate alone. NaN without examples and where
-    all labels are 0 or all are 1.
+    Below 1 is better than predicting the base rate. NaN without examples and if all
+    labels are 0 or all are 1.
 
     Source: He et al., "Practical Lessons from Predicting Clicks on Ads at Facebook",
     ADKDD 2014, section on evaluation metrics.
@@ -78,8 +78,8 @@ class NormalizedEntropy(SumMetric):
 class Calibration(SumMetric):
     """Predicted events per observed event: `sum(w * p) / sum(w * y)`.
 
-    1 is best: above 1 the model promises too much. NaN without examples and where
-    the labels sum to 0.
+    1 is best; above 1, the model over-predicts. NaN without examples and if the labels
+    sum to 0.
 
     Source: He et al., ADKDD 2014, section on evaluation metrics.
     """
@@ -120,7 +120,7 @@ class Accuracy(SumMetric):
     or if a prediction is NaN.
 
     Args:
-      threshold: Probability from which an example is called positive.
+      threshold: Probability from which an example counts as positive.
     """
 
     higher_is_better = True

@@ -14,23 +14,22 @@ from monolith_tf.metrics.base import RowMetric
 class _Lists(NamedTuple):
     """Rows sorted list by list, best prediction first."""
 
-    owner: Array  # [rows], the list of each row, rising from 0
+    owner: Array  # [rows], the list of each row, increasing from 0
     ranks: Array  # [rows], from 0
     labels: Array  # [rows]
     weights: Array  # [lists]
 
 
 class RankingMetric(RowMetric):
-    """The mean over lists of how well a list is ranked.
+    """The mean over lists of a measure of their ranking.
 
-    The rows that share a key, the user or the query, make a list, in whatever batches
-    they arrive. Labels are relevance grades, not negative; above 0 is relevant. Lists
-    without a relevant row say nothing and are left out. A list weighs the mean of its
-    rows' weights.
+    The rows that share a key, the user or the query, form a list, also across batches.
+    Labels are relevance grades, not negative; above 0 is relevant. Lists without a
+    relevant row are left out. The weight of a list is the mean of its rows' weights.
 
     Ties count against the model: of rows with the same prediction the less relevant
-    ranks first, so a model that scores all alike gets the worst value, not a lucky
-    one. NaN predictions rank last. NaN if no list has a relevant row.
+    ranks first, so a model with equal scores for all gets the worst value. NaN
+    predictions rank last. NaN if no list has a relevant row.
     """
 
     higher_is_better = True
@@ -55,11 +54,11 @@ class RankingMetric(RowMetric):
 
     @abc.abstractmethod
     def _list_values(self, lists: _Lists) -> Array:
-        """Returns each list's value; any finite one without relevant rows."""
+        """Returns each list's value; any finite one for lists without relevant rows."""
 
 
 class TopKMetric(RankingMetric):
-    """A ranking metric that looks at the first k rows of a list.
+    """A ranking metric over the first k rows of a list.
 
     Args:
       k: Rows that count, at least 1; None for all.
@@ -87,7 +86,7 @@ class NDCG(TopKMetric):
         dcg = sum over ranks r < k, from 0, of (2^label_r - 1) / log2(r + 2)
         list value = dcg / (dcg of the best possible order)
 
-    `RankingMetric` says how ties, weights and lists without relevant rows are treated.
+    See `RankingMetric` for ties, weights and lists without relevant rows.
 
     Source: Järvelin and Kekäläinen, "Cumulated Gain-Based Evaluation of IR
     Techniques", TOIS 20(4), 2002; gains of Burges et al., "Learning to Rank Using
@@ -108,9 +107,8 @@ class NDCG(TopKMetric):
 class HitRate(TopKMetric):
     """Share of lists with at least one relevant row among the first k.
 
-    With one relevant row per list, as in leave-one-out evaluation, it equals
-    `Recall`. `RankingMetric` says how ties, weights and lists without relevant rows
-    are treated.
+    With one relevant row per list, as in leave-one-out evaluation, it equals `Recall`.
+    See `RankingMetric` for ties, weights and lists without relevant rows.
     """
 
     def _list_values(self, lists: _Lists) -> Array:
@@ -121,7 +119,7 @@ class HitRate(TopKMetric):
 class Recall(TopKMetric):
     """Share of a list's relevant rows that are among its first k.
 
-    `RankingMetric` says how ties, weights and lists without relevant rows are treated.
+    See `RankingMetric` for ties, weights and lists without relevant rows.
     """
 
     def _list_values(self, lists: _Lists) -> Array:
@@ -133,7 +131,7 @@ class Recall(TopKMetric):
 class MRR(RankingMetric):
     """Mean of 1 / (rank of the first relevant row, from 1).
 
-    `RankingMetric` says how ties, weights and lists without relevant rows are treated.
+    See `RankingMetric` for ties, weights and lists without relevant rows.
 
     Source: Voorhees, "The TREC-8 Question Answering Track Report", TREC 1999.
     """

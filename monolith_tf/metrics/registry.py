@@ -33,7 +33,7 @@ _AT_K: dict[str, type[ranking.TopKMetric]] = {
 }
 
 NAMES = tuple(sorted([*_PLAIN, *(f"{name}@10" for name in _AT_K)]))
-"""All metric names; the 10 of `hr@10` and its like may be any whole number from 1."""
+"""All metric names; the 10 in `hr@10` and similar may be any integer from 1."""
 
 
 class _Entry(NamedTuple):
@@ -45,9 +45,9 @@ def create(name: str) -> Metric:
     """Returns a new metric.
 
     Args:
-      name: One of `NAMES`, or for instance `ndcg@5`; or a class of your own, as
-        `module:Name`, which is looked for in the current directory too. It is made
-        without arguments and must have the methods `update` and `result` of `Metric`.
+      name: One of `NAMES`, or for example `ndcg@5`; or your own class, as
+        `module:Name`, also from the current directory. It is created without arguments
+        and must have the methods `update` and `result` of `Metric`.
 
     Raises:
       ValueError: If there is no such metric.
@@ -62,9 +62,9 @@ def create(name: str) -> Metric:
 
 
 def is_higher_better(name: str) -> bool:
-    """Returns whether a rise of the metric is an improvement.
+    """Returns whether a higher value of the metric is better.
 
-    A class of your own says so by its attribute `higher_is_better`.
+    Your own class sets its attribute `higher_is_better`.
 
     Raises:
       ValueError: If there is no such metric, or if neither end is best, as for
@@ -73,13 +73,13 @@ def is_higher_better(name: str) -> bool:
     higher: bool | None = getattr(_entry(name).kind, "higher_is_better", None)
     if higher is None and ":" in name:
         raise ValueError(
-            "A metric that is best when highest or lowest is expected here. "
-            f"Received: name={name!r}, which does not say. Set `higher_is_better` of "
-            "the class to True or False."
+            "The metric must be best when highest or lowest. "
+            f"Received: name={name!r}, which does not define this. Set "
+            "`higher_is_better` of the class to True or False."
         )
     if higher is None:
         raise ValueError(
-            "A metric that is best when highest or lowest is expected here. "
+            "The metric must be best when highest or lowest. "
             f"Received: name={name!r}, which is best at 1. "
             "`normalized_entropy` rewards calibration and is best when lowest."
         )
@@ -87,9 +87,9 @@ def is_higher_better(name: str) -> bool:
 
 
 def needs_keys(name: str) -> bool:
-    """Returns whether the metric's `update` must be given `keys`.
+    """Returns whether the metric's `update` requires `keys`.
 
-    A class of your own says so by its attribute `needs_keys`; without it, it does not.
+    Your own class sets its attribute `needs_keys`; without it, this is False.
 
     Raises:
       ValueError: If there is no such metric.
@@ -110,8 +110,8 @@ def _entry(name: str) -> _Entry:
     close = difflib.get_close_matches(name, NAMES, n=1)
     hint = f" Did you mean `{close[0]}`?" if close else ""
     raise ValueError(
-        f"A metric is one of {', '.join(NAMES)}; any whole number from 1 can stand "
-        f"for 10. An own one is named by `module:Name`. Received: name={name!r}.{hint}"
+        f"A metric must be one of {', '.join(NAMES)}, where 10 may be any integer from "
+        f"1, or your own, as `module:Name`. Received: name={name!r}.{hint}"
     )
 
 
@@ -132,16 +132,16 @@ def _own(name: str) -> type[Any]:
     abstract = sorted(getattr(found, "__abstractmethods__", ()))
     if lacking or abstract:
         raise ValueError(
-            f"`metrics`: the class {name!r} lacks the method "
+            f"`metrics`: the class {name!r} has no method "
             f"`{(lacking or abstract)[0]}`. A metric has "
             "`update(predictions, labels, weights=None, keys=None)` and `result()`, as "
-            "`monolith_tf.metrics.Metric` describes them."
+            "in `monolith_tf.metrics.Metric`."
         )
     try:
         inspect.signature(found).bind()
     except TypeError as error:
         raise ValueError(
-            f"`metrics`: the class {name!r} is made without arguments, and its "
-            f"`__init__` wants some: {error}. Give them defaults."
+            f"`metrics`: the class {name!r} must be created without arguments, but its "
+            f"`__init__` requires some: {error}. Give them defaults."
         ) from None
     return found

@@ -1,4 +1,4 @@
-"""Models: the base class, those that are named in configs, and assembled ones."""
+"""Models: the base class, registered models, and models assembled from a config."""
 
 from monolith_tf import _lazy
 

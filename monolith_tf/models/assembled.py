@@ -19,14 +19,14 @@ class Assembled(base.Model):
 
         block = layer(join(inputs)),  logits = sum of the head's inputs, each of width 1
 
-    A head's input that is wider gets a dense layer to width 1 of its own.
+    A wider input of a head gets its own dense layer to width 1.
     """
 
     def __init__(self, spec: spec_lib.ModelSpec) -> None:
         """Makes the layers.
 
         Raises:
-          ValueError: If there is no such layer, or its arguments do not fit it.
+          ValueError: If a layer does not exist or rejects its arguments.
         """
         super().__init__(name="assembled")
         self._spec = spec
@@ -49,7 +49,7 @@ class Assembled(base.Model):
     def candidates_fn(
         self, inputs: base.Inputs, user_features: Collection[str]
     ) -> base.EstimatorSpec:
-        """Runs blocks that read nothing but the user's features once."""
+        """Runs blocks that read only the user's features once."""
         return self._build(inputs, base.Mode.PREDICT, user_features)
 
     def _build(
@@ -59,6 +59,8 @@ class Assembled(base.Model):
         once = set(user_features)  # Features and blocks that have one row.
         for block in self._spec.blocks:
             read = [n for entry in block.inputs for n in self._names(entry, inputs)]
+            # A block that reads only user features runs on their one row. Every other
+            # block gets them repeated, one row per item.
             is_users = bool(once) and once.issuperset(read)
             widened = set() if is_users else once
             found = [
@@ -126,7 +128,7 @@ class Assembled(base.Model):
         blocks: dict[str, Any],
         widened: Collection[str],
     ) -> list[Tensor]:
-        """Returns what an entry of `inputs` stands for, one tensor or several.
+        """Returns the tensors that an entry of `inputs` names.
 
         Features and blocks in `widened` have one row, which is repeated.
         """

@@ -12,7 +12,7 @@ from monolith_tf.types import Tensor
 
 
 class AutoInt(base.Model):
-    """Layers of self-attention over features; with a deep tower it is AutoInt+.
+    """Layers of self-attention over features; with a deep tower, AutoInt+.
 
         a     = softmax(query @ key^T / sqrt(head width)) @ value    # head by head
         x     = relu(layer_norm(a + residual))         # all four are linear maps of x
@@ -59,7 +59,7 @@ class _Attention(tf_keras.layers.Layer):
         super().__init__()
         self._num_heads = num_heads
         self._scale = (dim // num_heads) ** -0.5
-        # Query, key, value and residual: one product for all of them.
+        # One matrix product for query, key, value and residual.
         self._maps = tf_keras.layers.Dense(4 * dim, use_bias=False)
         self._dropout = layers.Dropout(dropout)
         self._norm = layers.LayerNorm()

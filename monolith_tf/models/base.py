@@ -1,4 +1,4 @@
-"""What a model is: its inputs, its modes, and what its `model_fn` returns."""
+"""The base class of models, their inputs and modes, and what `model_fn` returns."""
 
 import dataclasses
 import enum
@@ -13,13 +13,13 @@ from monolith_tf.models.named_tensors import NamedTensors
 from monolith_tf.types import Tensor
 
 _IF_EMPTY = {
-    "labels": "There are no labels in `Mode.PREDICT`: make losses in other modes only.",
+    "labels": "`Mode.PREDICT` has no labels: compute losses in the other modes only.",
     "masks": "Only features with the combiner `first_n` have a mask.",
 }
 
 
 class Mode(enum.Enum):
-    """What a `model_fn` is called for."""
+    """The purpose of a call of `model_fn`."""
 
     TRAIN = "train"
     EVALUATE = "evaluate"
@@ -28,20 +28,21 @@ class Mode(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """One batch as a `model_fn` sees it.
+    """One batch, as passed to `model_fn`.
 
     Attributes:
       embeddings: Feature -> pooled embedding, `[batch, dim]`; `[batch, max_length,
         dim]` for the combiner `first_n`; ragged for the combiner `none`. The slices of
-        a row with several stand side by side in their order.
-      slices: Feature -> slice name -> the same, slice by slice.
+        a row are concatenated in order.
+      slices: Feature -> slice name -> the embedding of that slice.
       masks: Feature -> `[batch, max_length]` bool, for `first_n` features.
       dense: Dense feature -> `[batch, width]` float32.
       labels: Label -> `[batch]` float32; empty in `Mode.PREDICT`.
-      weights: Weight of each example, `[batch]`, or None where the config names none.
+      weights: Weight of each example, `[batch]`, or None if the config names no
+        weights.
       keys: Feature -> feature ids, for losses and metrics that group by them.
 
-    A name that a mapping lacks raises a `KeyError` that lists those it has.
+    An unknown name in a mapping raises a `KeyError` that lists the known names.
     """
 
     embeddings: Mapping[str, Tensor]
@@ -53,7 +54,7 @@ class Inputs:
     keys: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Lets a name that is missing say which ones there are."""
+        """Wraps each mapping, so that an unknown name raises a helpful error."""
         for name in ("embeddings", "masks", "dense", "labels", "keys"):
             if_empty = _IF_EMPTY.get(name, "It is empty.")
             named = NamedTensors(
@@ -68,10 +69,10 @@ class Inputs:
         object.__setattr__(self, "slices", named)
 
     def concat(self) -> Tensor:
-        """Returns all embeddings and dense features side by side, `[batch, width]`.
+        """Concatenates all embeddings and dense features, `[batch, width]`.
 
-        Features stand in the config's order, embeddings first. A `first_n` embedding is
-        flattened.
+        Features are in the order of the config, embeddings first. A `first_n` embedding
+        is flattened.
 
         Raises:
           ValueError: If there is no feature, or one is ragged (combiner `none`).
@@ -91,18 +92,18 @@ class Inputs:
         return tf.concat(parts, axis=-1)
 
     def rows_of_items(self, user_features: Collection[str]) -> Tensor:
-        """Returns the rows of features other than the user's, an integer scalar."""
+        """Returns the number of rows of the items' features, an integer scalar."""
         values = {**self.embeddings, **self.dense}
         value = next(v for name, v in values.items() if name not in user_features)
         is_ragged = isinstance(value, tf.RaggedTensor)
         return value.nrows() if is_ragged else tf.shape(value)[0]
 
     def repeated(self, user_features: Collection[str]) -> "Inputs":
-        """Returns inputs in which all features have as many rows as the items.
+        """Returns inputs with the user's features repeated for each item.
 
         Args:
-          user_features: Features that have one row, which is repeated; the others have
-            one for each item.
+          user_features: Features with one row, which is repeated; the others have one
+            row per item.
         """
         first = tf.zeros([self.rows_of_items(user_features)], tf.int32)
 
@@ -132,12 +133,12 @@ class EstimatorSpec:
       mode: The mode it was called with.
       predictions: Head -> predictions, `[batch]`; one tensor for a single head, which
         is then named after the single label (`prediction` where there are no labels).
-      loss: Scalar to minimise; needed in `TRAIN`, reported in `EVALUATE`. What layers
-        add by `add_loss` or a regulariser is added to it by the trainer.
+      loss: Scalar to minimize; needed in `TRAIN`, reported in `EVALUATE`. The trainer
+        adds the losses of layers, from `add_loss` and regularizers.
       optimizer: Optimizer of the dense variables; None takes `trainer.optimizer` from
-        the config. It must be the same object at every call.
+        the config. It must be the same object in every call.
       auxiliary_losses: Name -> scalar; added to `loss` and logged by name.
-      extra_outputs: Name -> tensor with a batch axis, exported beside the predictions.
+      extra_outputs: Name -> tensor with a batch axis, exported with the predictions.
       head_labels: Head -> label, for heads that are not named after their label.
     """
 
@@ -153,8 +154,8 @@ class EstimatorSpec:
 class Model(tf_keras.Model):
     """Base class of models: layers made in `__init__`, assembled in `model_fn`.
 
-    `call` runs `model_fn`, so Keras hands `training` to every layer, and whatever a
-    layer adds as a loss is collected, without a word in `model_fn`.
+    `call` runs `model_fn`, so Keras passes `training` to every layer and collects the
+    losses that layers add. `model_fn` needs no code for either.
 
     Example:
       >>> class Wide(Model):
@@ -181,12 +182,12 @@ class Model(tf_keras.Model):
     def model_fn(self, inputs: Inputs, mode: Mode) -> EstimatorSpec:
         """Builds predictions and loss from a batch.
 
-        Called whenever a step function is traced; variables belong to layers that were
-        made in `__init__`.
+        Called each time a step function is traced, so create layers and their variables
+        in `__init__`.
 
         Args:
           inputs: The batch.
-          mode: What for.
+          mode: The purpose of the call.
 
         Raises:
           NotImplementedError: If a subclass does not define it.
@@ -198,12 +199,12 @@ class Model(tf_keras.Model):
     ) -> EstimatorSpec:
         """Builds predictions of many items for one user.
 
-        Repeats the user's inputs for each item. A model with a part that reads nothing
-        but the user's features may define this to run that part once.
+        Repeats the user's inputs for each item. A model with a part that reads only the
+        user's features may override this to run that part once.
 
         Args:
-          inputs: The features of the user, of one row, and those of the items.
-          user_features: Which are the user's.
+          inputs: The user's features, with one row, and the items' features.
+          user_features: Names of the user's features.
         """
         return self.model_fn(inputs.repeated(user_features), Mode.PREDICT)
 
@@ -214,7 +215,7 @@ class Model(tf_keras.Model):
         mode: Mode = Mode.PREDICT,
         user_features: Collection[str] = (),
     ) -> EstimatorSpec:
-        del training  # Keras hands it to the layers by its call context.
+        del training  # Keras passes it to the layers in its call context.
         if user_features:
             return self.candidates_fn(Inputs(**inputs), user_features)
         return self.model_fn(Inputs(**inputs), mode)
@@ -226,15 +227,15 @@ class Model(tf_keras.Model):
 
         Args:
           inputs: The batch.
-          mode: What for.
-          user_features: Features of one row, the user's, where the others have a row
-            for each of many items; in mode PREDICT only.
+          mode: The purpose of the call.
+          user_features: The user's features, with one row, where the others have one
+            row per item; only in mode PREDICT.
 
         Returns:
-          The spec of `model_fn`, its predictions a mapping and checked.
+          The checked spec of `model_fn`, with predictions as a mapping.
 
         Raises:
-          TypeError: If `model_fn` returns no `EstimatorSpec`.
+          TypeError: If `model_fn` does not return an `EstimatorSpec`.
           ValueError: If the spec lacks what the mode needs, or names unknown labels.
         """
         fields = {
@@ -250,7 +251,7 @@ class Model(tf_keras.Model):
         return _checked(type(self).__name__, spec, inputs, mode)
 
     def total_loss(self, spec: EstimatorSpec) -> Tensor:
-        """Returns a scalar: the spec's losses and those its layers added, summed."""
+        """Returns the sum of the spec's losses and the layers' losses, a scalar."""
         total = tf.cast(spec.loss, tf.float32)
         for loss in [*spec.auxiliary_losses.values(), *self.losses]:
             total += tf.cast(loss, tf.float32)

@@ -11,7 +11,7 @@ from monolith_tf.models.params import DCNParams
 
 
 class DCN(base.Model):
-    """Cross stack beside a deep tower over one concatenated input, one logit.
+    """A cross stack and a deep tower over one concatenated input, and one logit.
 
         x_{l+1} = x0 * (W x_l + b) + x_l
         logit   = w^T [x_L | deep(x0)]

@@ -1,4 +1,4 @@
-"""Bilinear products of plain and of gated features, below one deep tower."""
+"""Bilinear products of plain and gated features, followed by a deep tower."""
 
 import tensorflow as tf
 import tf_keras
@@ -12,7 +12,7 @@ from monolith_tf.types import Tensor
 
 
 class FiBiNET(base.Model):
-    """Bilinear products of all pairs of features, of plain ones and of gated ones.
+    """Bilinear products of all pairs of plain features and of gated features.
 
         g     = squeeze_and_excite(x)
         p_ij  = (x_i @ W) * x_j,  q_ij = (g_i @ V) * g_j      # i < j
@@ -51,7 +51,7 @@ class FiBiNET(base.Model):
 
 
 class _Gated(tf_keras.layers.Layer):
-    """Squeeze and excitation for as many features as there are."""
+    """Squeeze and excitation over any number of features."""
 
     def __init__(self, reduction: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Two towers with views of their own of the features, and their bilinear fusion."""
+"""Two towers over differently gated features, and their bilinear fusion."""
 
 import tensorflow as tf
 import tf_keras
@@ -18,7 +18,7 @@ class FinalMLP(base.Model):
         logit = w_1 @ o_1 + w_2 @ o_2 + sum over heads h of o_1[h] @ W_h @ o_2[h] + bias
 
     Source: Mao et al., "FinalMLP: An Enhanced Two-Stream MLP Model for CTR Prediction",
-    AAAI 2023 (arXiv:2304.00902), where contexts have embeddings of their own.
+    AAAI 2023 (arXiv:2304.00902), where contexts have separate embeddings.
     """
 
     Params = FinalMLPParams
@@ -67,7 +67,7 @@ class FinalMLP(base.Model):
 
 
 class _View(tf_keras.layers.Layer):
-    """How much of each number of the input a context lets through, from 0 to 2."""
+    """Scales each input number by a gate from 0 to 2, computed from a context."""
 
     def __init__(self, units: int) -> None:
         super().__init__()

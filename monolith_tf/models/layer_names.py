@@ -1,18 +1,18 @@
-"""Names of a model's layers, whatever else this process has made."""
+"""Layer names that do not depend on what else this process has created."""
 
 import contextlib
 from collections.abc import Iterator
 
-from tf_keras.src import backend  # Only this has the counts.
+from tf_keras.src import backend  # The only access to the counts.
 
 
 @contextlib.contextmanager
 def from_zero() -> Iterator[None]:
-    """Lets Keras number the layers made inside as a new process would.
+    """Makes Keras number the layers created inside as in a new process.
 
-    TensorFlow adds up the terms of a sum in the order of the names of their
-    operations. With `dense_9` and `dense_10` that is another order than with `dense`
-    and `dense_1`, and so another rounding.
+    TensorFlow adds the terms of a sum in the order of their operations' names.
+    `dense_9` and `dense_10` sort differently from `dense` and `dense_1`, which changes
+    the rounding.
     """
     counts = backend.get_default_graph_uid_map()
     before = dict(counts)

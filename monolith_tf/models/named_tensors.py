@@ -1,4 +1,4 @@
-"""Mappings whose error names what they have."""
+"""Mappings whose `KeyError` lists the known names."""
 
 import difflib
 from collections.abc import Mapping
@@ -6,19 +6,19 @@ from typing import Any
 
 
 class UnknownNameError(KeyError):
-    """A name that a mapping lacks, with those that it has."""
+    """An unknown name; the message lists the known names."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class NamedTensors(dict[str, Any]):
-    """A dict whose error for a missing key says what it has.
+    """A dict whose error for a missing key lists its keys.
 
     Args:
       values: Name -> value.
-      what: What errors call it.
-      if_empty: What they say where it has nothing.
+      what: Its name in errors.
+      if_empty: What errors say if it is empty.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Raw columns to a model's spec: encoder, embedding store and model in one."""
+"""Encoder, embedding store and model: from raw columns to a model's spec."""
 
 import dataclasses
 from collections.abc import Collection
@@ -21,7 +21,7 @@ class Network(tf.Module):
     """The forward path that training, evaluation, prediction and export share.
 
     Attributes:
-      encoder: Columns to feature ids and dense features.
+      encoder: Turns columns into feature ids and dense features.
       store: The embedding store, or a frozen copy.
       model: The model.
     """
@@ -35,13 +35,13 @@ class Network(tf.Module):
         labels: Sequence[LabelSpec] = (),
         weight: str | None = None,
     ) -> None:
-        """Puts the parts together.
+        """Creates the network.
 
         Args:
-          encoder: Columns to feature ids and dense features.
+          encoder: Turns columns into feature ids and dense features.
           store: The embedding store, or a frozen copy.
           model: The model.
-          labels: The labels, where the columns hold any.
+          labels: The labels; empty if the columns hold none.
           weight: Column of the examples' weights, or None.
         """
         super().__init__(name="network")
@@ -88,7 +88,7 @@ class Network(tf.Module):
     def _found(
         self, encoder: encode.FeatureEncoder, columns: Mapping[str, Tensor]
     ) -> Any:
-        """What a frozen store has for columns, with no more hashing than it needs."""
+        """Looks columns up in a frozen store, hashing only where it needs hashes."""
         return self.store.find_values(encoder.values(columns, self.store.integers))
 
     def run(
@@ -119,13 +119,12 @@ class Network(tf.Module):
     def candidates(
         self, columns: Mapping[str, Tensor], user_features: Collection[str]
     ) -> base.EstimatorSpec:
-        """Predicts many items for one user, who is encoded and looked up once.
+        """Predicts many items for one user, encoding and looking up the user once.
 
         Args:
-          columns: Raw columns; those that `user_features` read have one row, the others
-            one for each item.
-          user_features: The features of the user; no column is read by one of them and
-            by another feature too.
+          columns: Raw columns; those of `user_features` have one row, the others one
+            row per item.
+          user_features: The user's features; they share no column with other features.
         """
         order = [feature.name for feature in self.encoder.features]
         sides = []
@@ -147,7 +146,7 @@ class Network(tf.Module):
     def __call__(
         self, columns: Mapping[str, Tensor], mode: base.Mode
     ) -> base.EstimatorSpec:
-        """Runs the whole forward path without touching the store's content."""
+        """Runs the whole forward path: `lookup`, then `run`."""
         batch, pulled = self.lookup(columns, mode)
         return self.run(columns, batch, pulled, mode)
 

@@ -1,4 +1,4 @@
-"""What the registered models take, as data."""
+"""Parameters of the registered models, as data."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ from typing import ClassVar
 from typing import TypeAlias
 
 Label: TypeAlias = Annotated[str, "label"]
-"""The name of a label of the config."""
+"""The name of a label in the config."""
 Feature: TypeAlias = Annotated[str, "feature"]
-"""The name of a feature of the config."""
+"""The name of a feature in the config."""
 IdFeature: TypeAlias = Annotated[str, "id feature"]
 """The name of a feature with ids."""
 Slice: TypeAlias = Annotated[str, "slice"]
@@ -22,7 +22,7 @@ class Params:
     """Parameters of a registered model: a config's `model.params`.
 
     Attributes:
-      extra_outputs: What the model's exports give beside the predictions.
+      extra_outputs: What the model's exports return besides the predictions.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -72,10 +72,10 @@ class AutoIntParams(OneHead):
 
     Attributes:
       label: The label it predicts.
-      num_layers: Layers of attention.
-      attention_dim: Width of a feature after each of them.
-      num_heads: Heads of a layer; divides `attention_dim`.
-      hidden_units: Widths of the deep tower; none leaves it out.
+      num_layers: Number of attention layers.
+      attention_dim: Width of a feature after each layer.
+      num_heads: Attention heads per layer; must divide `attention_dim`.
+      hidden_units: Widths of the deep tower; empty for no tower.
       dropout: Share of a tower's units, and of the attention, dropped in training.
     """
 
@@ -100,10 +100,10 @@ class DCNParams(OneHead):
 
     Attributes:
       label: The label it predicts.
-      num_cross_layers: Layers of the cross stack.
+      num_cross_layers: Number of cross layers.
       hidden_units: Widths of the deep tower.
       dropout: Share of a hidden layer's units dropped in training.
-      batch_norm: Whether hidden layers are batch normalised.
+      batch_norm: Whether hidden layers use batch normalization.
     """
 
     num_cross_layers: int = 3
@@ -114,13 +114,13 @@ class DCNParams(OneHead):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FiBiNETParams(OneHead):
-    """Parameters of `FiBiNET`, whose features have rows of two slices.
+    """Parameters of `FiBiNET`, whose feature rows have two slices.
 
     Attributes:
       label: The label it predicts.
       vector: Slice that is gated and multiplied.
       linear: Slice of width 1 that is added to the logit.
-      reduction: Features for each unit of the gates' hidden layer, at least 1.
+      reduction: Features per unit of the gates' hidden layer, at least 1.
       hidden_units: Widths of the deep tower.
       dropout: Share of a layer's units dropped in training.
     """
@@ -145,12 +145,12 @@ class FinalMLPParams(OneHead):
 
     Attributes:
       label: The label it predicts.
-      contexts: For each of the two towers the feature whose embedding decides how much
-        the tower sees of all features.
-      gate_units: Width of the hidden layer behind that decision.
-      hidden_units: For each tower the widths of its layers, at least one.
-      num_heads: Parts of the towers' outputs that are fused apart; divides the last
-        width of both.
+      contexts: For each of the two towers, the feature whose embedding gates the
+        tower's inputs.
+      gate_units: Width of the gates' hidden layer.
+      hidden_units: For each tower, the widths of its layers, at least one.
+      num_heads: Parts of the towers' outputs that are fused separately; must divide the
+        last width of both.
       dropout: Share of a layer's units dropped in training.
     """
 
@@ -181,11 +181,11 @@ class MMoEParams(Params):
 
     Attributes:
       tasks: Labels, one task each.
-      num_experts: Experts that the tasks share.
+      num_experts: Number of shared experts.
       expert_units: Widths of an expert's layers.
       tower_units: Widths of a task's tower above its mixture.
       dropout: Share of a mixture's units dropped in training.
-      task_weights: Factor of each task's loss; empty weighs all alike.
+      task_weights: Factor of each task's loss; empty weights all equally.
     """
 
     tasks: tuple[Label, ...]
@@ -220,16 +220,16 @@ class TwoTowerParams(OneHead):
     """Parameters of `TwoTower`.
 
     Attributes:
-      label: How much a row counts: 0 for a user that did not take to the item.
-      user_features: What the user's tower reads.
-      item_features: What the item's tower reads.
-      item: The id feature by which rows of a batch are known to have the same item.
-      item_interval: An id feature of the item too, with a table of its own of `dim` 1
-        and the optimizer `batch_softmax`: the mean steps between two batches with the
-        item, by which the loss is corrected. None does not correct it.
-      user_units: Widths of the user's tower; the last is that of the embedding.
-      item_units: Widths of the item's tower, with the same last one.
-      temperature: What scores are divided by in the loss, above 0.
+      label: The weight of a row as a positive; 0 if the user did not choose the item.
+      user_features: Inputs of the user tower.
+      item_features: Inputs of the item tower.
+      item: The id feature that identifies the item of each row.
+      item_interval: Another id feature of the item, with its own table of `dim` 1 and
+        the optimizer `batch_softmax`. It learns the mean steps between two batches with
+        the item, which correct the loss. None for no correction.
+      user_units: Widths of the user tower; the last is the width of the embedding.
+      item_units: Widths of the item tower, with the same last width.
+      temperature: Divisor of the scores in the loss, above 0.
       normalize: Whether embeddings are scaled to length 1.
       dropout: Share of a hidden layer's units dropped in training.
     """

@@ -1,4 +1,4 @@
-"""From a model's spec to the model."""
+"""Creates models from their specs."""
 
 import dataclasses
 import types
@@ -17,8 +17,8 @@ def create(spec: spec_lib.ModelSpec) -> base.Model:
     """Returns the model that `spec` names or assembles.
 
     Raises:
-      ValueError: If there is no such model, or its parameters do not fit; the message
-        names the key below `model`.
+      ValueError: If the model does not exist or rejects its parameters; the message
+        names the key under `model`.
     """
     if spec.blocks:
         from monolith_tf.models import assembled
@@ -29,7 +29,7 @@ def create(spec: spec_lib.ModelSpec) -> base.Model:
             known = ", ".join(sorted(spec_lib.BUILT_IN))
             raise ValueError(
                 f"`model.name`: there is no model {spec.name!r}. Known: {known}. "
-                "An own model is named by `class: package.module:Class`."
+                "For your own model, set `class: package.module:Class`."
             )
         class_ = imports.load_name(spec_lib.BUILT_IN[spec.name], "model.name")
     else:
@@ -39,7 +39,7 @@ def create(spec: spec_lib.ModelSpec) -> base.Model:
             f"`model.class` must be a subclass of `monolith_tf.Model`. "
             f"Received: {spec.class_}."
         )
-    # Subclasses take their parameters; the base class takes what Keras takes.
+    # Subclasses take their `Params`; the base class takes Keras' arguments.
     make: Callable[[Any], base.Model] = class_
     return make(_params(class_, spec.params))
 

@@ -29,7 +29,7 @@ BUILT_IN: Mapping[str, str] = {
 _LOG_LOSS = ("autoint", "dcn", "fibinet", "final_mlp", "mmoe")
 
 BUILT_IN_GROUPS = ("all", "embeddings", "dense")
-"""Groups that need no definition: all features, those with embeddings, dense ones."""
+"""Predefined groups: all features, features with embeddings, dense features."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Reference:
 
     Attributes:
       name: A feature, a group or a block.
-      index: Which tensor of a block that returns a list; None for the whole.
-      part: `mask`, or a slice of the feature's row; None for the whole.
+      index: Index into the list that a block returns; None for all of it.
+      part: `mask`, or a slice of the feature's row; None for the whole row.
     """
 
     name: str
@@ -69,20 +69,20 @@ def parse_reference(text: str) -> Reference:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BlockSpec:
-    """One layer of an assembled model, or just several inputs joined.
+    """One layer of an assembled model, or several joined inputs.
 
     Attributes:
-      name: What later blocks and heads call the output; unique among blocks, groups
+      name: Name of the output in later blocks and heads; unique among blocks, groups
         and features.
-      layer: A layer of `monolith_tf.layers`; None passes the joined inputs on.
+      layer: A layer of `monolith_tf.layers`; None returns the joined inputs.
       args: The layer's arguments.
-      inputs: Features, groups of features, or earlier blocks. `block[0]`, in quotes
-        inside brackets, or `block.0` is one tensor of a block that returns a list;
-        `feature.slice` one slice of a feature's row; `feature.mask` the mask of a
-        `first_n` feature; `group.slice` and `group.mask` those of all its features.
-      join: How the inputs reach the layer: `concat`, side by side, `[batch, width]`;
-        `stack`, inputs of one width on a new axis, `[batch, inputs, dim]`; `list`, as
-        one list; `none`, each as an argument of its own, in order.
+      inputs: Features, groups of features, or earlier blocks. `block.0`, or `block[0]`
+        (in quotes inside a YAML list), is one tensor of a block that returns a list;
+        `feature.slice` is one slice of a feature's row; `feature.mask` is the mask of a
+        `first_n` feature; `group.slice` and `group.mask` are those of all its features.
+      join: How the layer receives the inputs. `concat` concatenates them,
+        `[batch, width]`; `stack` stacks inputs of equal width, `[batch, inputs, dim]`;
+        `list` passes one list; `none` passes each as a separate argument, in order.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -97,7 +97,7 @@ class BlockSpec:
         _check_inputs(self.inputs)
         if self.layer is None and (self.args or self.join == "none"):
             raise ValueError(
-                "`layer` must be given with `args` or `join: none`. "
+                "`layer` must be set with `args` or `join: none`. "
                 f"Received: layer=None, args={dict(self.args)}, join={self.join!r}."
             )
 
@@ -110,14 +110,14 @@ class HeadSpec:
 
     Attributes:
       label: The label it predicts.
-      inputs: The blocks it stands on, named as in `BlockSpec.inputs`; their logits are
+      inputs: The inputs of the head, named as in `BlockSpec.inputs`; their logits are
         added.
       loss: `log_loss` predicts sigmoid(logits), `mse` predicts the logits.
       weight: Factor of its loss in the total, at least 0.
-      sample_rate: Label that holds the rate, above 0, at which rows whose `label` is 0
-        were kept: the loss is of logits that `LogitCorrection` moved to the rows that
-        are left, predictions are for all there were. None corrects nothing.
-      name: Name of its predictions; None takes the label's.
+      sample_rate: Label with the rate, above 0, at which rows whose `label` is 0 were
+        kept. The loss uses logits corrected by `LogitCorrection` to the sampled rows;
+        predictions are for the data before sampling. None for no correction.
+      name: Name of its predictions; None uses the label's name.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -151,16 +151,16 @@ class ModelSpec(FromName):
 
     Attributes:
       name: A registered model.
-      class_: An own subclass of `monolith_tf.Model`, as `package.module:Class`; the key
-        in a config is `class`.
+      class_: Your own subclass of `monolith_tf.Model`, as `package.module:Class`; the
+        key in a config is `class`.
       params: Parameters of the registered model or the class.
-      blocks: Layers of a model that is assembled from the config, in order.
+      blocks: Layers of a model assembled from the config, in order.
       heads: Its tasks, at least one.
-      groups: Name -> features, to be used as one entry of `inputs`. The groups `all`,
-        `embeddings` and `dense` need no definition.
+      groups: Name -> features, usable as one entry of `inputs`. The groups `all`,
+        `embeddings` and `dense` are predefined.
     """
 
-    # `class` is a word of Python's.
+    # `class` is a Python keyword.
     __pydantic_config__: ClassVar[dict[str, Any]] = {
         "extra": "forbid",
         "alias_generator": lambda name: name.removesuffix("_"),
@@ -186,7 +186,7 @@ class ModelSpec(FromName):
         if len(given) != 1:
             received = " and ".join(f"`{key}`" for key in given) or "none of them"
             raise ValueError(
-                "Exactly one of `name`, `class` and `blocks` must be given. "
+                "Exactly one of `name`, `class` and `blocks` must be set. "
                 f"Received: {received}."
             )
         if self.class_ is not None and not _CLASS_PATH.fullmatch(self.class_):
@@ -205,9 +205,9 @@ class ModelSpec(FromName):
 
 
 def log_loss_labels(model: ModelSpec) -> frozenset[str]:
-    """Returns the labels whose loss is a log loss, which takes them from 0 to 1.
+    """Returns the labels with a log loss, which must be from 0 to 1.
 
-    Those of a model of the job's own are not known.
+    The labels of your own `class` are not known.
     """
     labels = [head.label for head in model.heads if head.loss == "log_loss"]
     if model.name in _LOG_LOSS:
@@ -232,7 +232,7 @@ def _check_inputs(inputs: tuple[str, ...]) -> None:
 def _check_assembled(model: ModelSpec) -> None:
     if model.params:
         raise ValueError(
-            "`params` belongs to a model given by `name` or `class`; a block takes "
+            "`params` belongs to a model set by `name` or `class`; a block takes "
             f"`args`. Received: params={dict(model.params)} with `blocks`."
         )
     if not model.heads:
@@ -241,7 +241,7 @@ def _check_assembled(model: ModelSpec) -> None:
     for name in [*model.groups, *(block.name for block in model.blocks)]:
         if name in seen:
             raise ValueError(
-                "`blocks` and `groups` must have names of their own, other than "
+                "`blocks` and `groups` must have unique names, other than "
                 f"{', '.join(BUILT_IN_GROUPS)}. Received twice: {name!r}."
             )
         seen.add(name)
@@ -249,6 +249,6 @@ def _check_assembled(model: ModelSpec) -> None:
     for head in heads:
         if heads.count(head) > 1:
             raise ValueError(
-                f"`heads` must have different names. Received twice: {head!r}. Give "
+                f"`heads` must have unique names. Received twice: {head!r}. Give "
                 "one a `name`."
             )

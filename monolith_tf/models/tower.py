@@ -1,4 +1,4 @@
-"""The hidden layers that models have in common."""
+"""The hidden layers that models share."""
 
 from collections.abc import Sequence
 
@@ -13,21 +13,21 @@ _EPSILON = 1e-5
 
 
 class Tower(tf_keras.layers.Layer):
-    """Dense layers with batch normalization, relu and dropout, the last one too.
+    """Dense layers, each followed by batch normalization, relu and dropout.
 
         x = dropout(relu(batch_norm(x @ w)))    # for every width
         x = dropout(relu(x @ w + b))            # without batch normalization
 
-    Batch normalization follows its batch quickly and adds little to the variances:
-    embeddings start small. It would take biases out again: their gradients would be
-    rounding errors, which Adam makes steps of. Below small inputs, such as products of
-    new embeddings, the moving means would lag behind by more than the signal, and
-    evaluation would differ from training.
+    Embeddings start small, so batch normalization uses a low momentum and a small
+    epsilon. Dense layers before it have no bias: normalization cancels a bias, so its
+    gradients would be rounding errors, which Adam scales up to steps. With small
+    inputs, such as products of new embeddings, the moving means would lag behind these
+    steps by more than the signal, and evaluation would differ from training.
 
     Args:
       units: Width of every layer, first to last.
       dropout: Share of every layer's output that training drops.
-      batch_norm: Whether layers are normalized over the batch.
+      batch_norm: Whether layers use batch normalization.
 
     Input shape: `[batch, width]`.
     Output shape: `[batch, units[-1]]`.

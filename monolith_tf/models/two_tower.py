@@ -1,4 +1,4 @@
-"""Two towers, the user's and the item's, trained to find items for users."""
+"""A user tower and an item tower, trained to retrieve items for users."""
 
 import dataclasses
 
@@ -12,14 +12,15 @@ from monolith_tf.types import Tensor
 
 
 class TwoTower(base.Model):
-    """Embeds users and items so that a user's items have the greatest products.
+    """Embeds users and items so that a user's items have the largest dot products.
 
         u, v = user_tower(user features), item_tower(item features)
         s_ij = u_i @ v_j / temperature + log(max(interval_j, 1))
         loss = sum_i label_i * (logsumexp_j(s_ij) - s_ii) / sum_i label_i
 
-    over the rows j of the batch, but for those that have the item of row i. Predictions
-    are u_i @ v_i; exports give u and v too, as `user_embedding` and `item_embedding`.
+    over the rows j of the batch, except other rows with the item of row i. Predictions
+    are u_i @ v_i; exports also return u and v, as `user_embedding` and
+    `item_embedding`.
 
     Source: Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
     Recommendations", RecSys 2019.
@@ -67,14 +68,14 @@ class TwoTower(base.Model):
             reduction="mean",
         )
         if intervals is not None:
-            # The store updates rows that have a gradient, whatever it is.
+            # The store updates every row with a gradient, even a zero one.
             loss += 0.0 * tf.reduce_sum(intervals)
         return dataclasses.replace(spec, loss=loss)
 
     def _embed(
         self, tower: layers.MLP, features: tuple[str, ...], inputs: base.Inputs
     ) -> Tensor:
-        # What `concat` gives of these features, in their order.
+        # `concat` of these features only, in this order.
         both = {**inputs.embeddings, **inputs.dense}
         x = base.Inputs(embeddings={name: both[name] for name in features}).concat()
         embeddings = tower(x)

@@ -93,11 +93,11 @@ def test_a_function_of_its_own_is_looked_for_by_check(folder):
         ("data.reader=my_reader:A", "`data.reader`: module `my_reader` has no `A`."),
         ("metrics=[my_metric:A]", "`metrics`: module `my_metric` has no `A`."),
         ("metrics=[my_metric:function]", "'my_metric:function' is not a class."),
-        ("metrics=[my_metric:Deaf]", "'my_metric:Deaf' lacks the method `update`."),
+        ("metrics=[my_metric:Deaf]", "'my_metric:Deaf' has no method `update`."),
         ("metrics=[my_metric:Wanting]", "missing a required argument: 'k'"),
         (
             "metrics[1]=my_metric:Silent trainer.keep_best=my_metric:Silent",
-            "not say. Set `hi",
+            "not define this. Set `hi",
         ),
     ],
 )

@@ -134,7 +134,9 @@ def test_errors(old, new, message):
 
 def test_unknown_metric():
     (line,) = errors_of(changed("[auc, gauc]", "[aucc, gauc]"))
-    assert line.startswith(f"{SOURCE}:21: `metrics[0]`: A metric is one of accuracy, ")
+    assert line.startswith(
+        f"{SOURCE}:21: `metrics[0]`: A metric must be one of accuracy, "
+    )
     assert line.endswith("Received: name='aucc'. Did you mean `auc`?")
 
 

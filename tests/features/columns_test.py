@@ -1,4 +1,4 @@
-"""Tests of which columns are read, and as what."""
+"""Tests of which columns are read, and of their types."""
 
 import pytest
 
@@ -98,8 +98,8 @@ def test_without_a_schema_features_say_what_they_need():
         (feature("price"), "needs integers or strings. .*`price` of floats. Add a"),
         (feature("country", "dense"), "needs numbers. .*`country` of strings"),
         (feature("country", transform=BUCKETS), "needs numbers. .*`country` of str"),
-        (feature("user", default="x"), "must be like its column, int64. .*'x'"),
-        (feature("country", default=3), "must be like its column, string. .*3"),
+        (feature("user", default="x"), "must have its column's type, int64. .*'x'"),
+        (feature("country", default=3), "must have its column's type, string. .*3"),
         (LabelSpec(name="country"), "`country` of strings. Set `equals` to the string"),
         (
             LabelSpec(name="user", equals="x"),

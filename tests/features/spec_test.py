@@ -16,7 +16,7 @@ def validated(kind, value):
 
 
 def error_of(kind, value):
-    """The path and the message of the one error that a config value has."""
+    """Returns the path and the message of a config value's only error."""
     with pytest.raises(pydantic.ValidationError) as raised:
         validated(kind, value)
     ((error),) = raised.value.errors()
@@ -79,8 +79,8 @@ def test_short_forms_are_in_the_json_schema():
         ({"name": "clip"}, "`clip` needs `min`, `max` or both"),
         ({"name": "clip", "min": 2, "max": 1}, "`min` not above `max`"),
         ({"name": "bucketize"}, "`boundaries` must hold at least one number"),
-        ({"name": "bucketize", "boundaries": (1, 1)}, r"rising\. .*\(1, 1\)"),
-        ({"name": "zscore", "mean": 1}, "`mean` and `std` must be given together"),
+        ({"name": "bucketize", "boundaries": (1, 1)}, r"increasing order\. .*\(1, 1\)"),
+        ({"name": "zscore", "mean": 1}, "`mean` and `std` must be set together"),
         ({"name": "zscore", "mean": 1, "std": 0}, "`std` above 0"),
     ],
 )
@@ -98,10 +98,10 @@ BUCKETS = TransformSpec(name="bucketize", boundaries=(1,))
         ({"name": ""}, "`name` must not be empty"),
         ({"max_length": -1}, "`max_length` must be at least 0"),
         ({"kind": "dense", "dim": 0}, "`dim` at least 1"),
-        ({"kind": "dense", "table": "t"}, "kind dense cannot have this.*table='t'"),
-        ({"kind": "dense", "combiner": "sum"}, "combiner='sum'. Leave it out"),
+        ({"kind": "dense", "table": "t"}, "not allowed with kind dense.*table='t'"),
+        ({"kind": "dense", "combiner": "sum"}, "combiner='sum'. Remove it"),
         ({"kind": "dense", "dtype": "string"}, "dtype='string'"),
-        ({"kind": "id", "dim": 2}, "kind id cannot have this. Received: dim=2"),
+        ({"kind": "id", "dim": 2}, "not allowed with kind id. Received: dim=2"),
         ({"kind": "id", "combiner": "sum"}, "combiner='sum'"),
         ({"kind": "id", "max_length": 3}, "max_length=3"),
         ({"kind": "id_list", "combiner": "first_n"}, "`first_n` needs `max_length`"),

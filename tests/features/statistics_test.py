@@ -34,7 +34,7 @@ def feature(*transform, **arguments):
 
 def test_mean_and_deviation_over_all_batches():
     rng = np.random.default_rng(1)
-    # Far from 0, where sums of squares lose what matters.
+    # Far from 0, where sums of squares lose precision.
     values = (1e4 + rng.normal(size=1000)).astype(np.float32)
     found = statistics.compute([feature("zscore")], Batches({"x": values}))["x"]
     assert found["count"] == 1000
@@ -90,7 +90,7 @@ def test_data_is_read_only_where_needed():
 
 @pytest.mark.parametrize(
     ("values", "text"),
-    [([1.0, np.inf], "`x` cannot be standardised: .* is not finite"), ([], "missing")],
+    [([1.0, np.inf], "`x` cannot be standardized: .* is not finite"), ([], "missing")],
 )
 def test_values_that_have_no_mean(values, text):
     values = np.array(values, np.float32)

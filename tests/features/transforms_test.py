@@ -29,7 +29,7 @@ def test_clip():
     [(((0, 2.5),), 4), (((None, 1),), 3), (((-1, None), (None, 1e5)), 2), ((), 0)],
 )
 def test_clipped_values_are_counted(limits, changed):
-    """NaN and what lies on a limit are not changed."""
+    """NaN and values at a limit are not changed."""
     values = np.append(VALUES, [[np.nan, 1.0]], axis=0).astype(np.float32)
     steps = [TransformSpec(name="clip", min=low, max=high) for low, high in limits]
     assert transforms.count_clipped(values, steps, {}).numpy() == changed

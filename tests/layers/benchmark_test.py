@@ -1,4 +1,4 @@
-"""Tests of the layers' benchmark: that it leaves none out, and compares the same."""
+"""Tests of the layers' benchmark: it covers all layers and compares equal work."""
 
 import inspect
 import pathlib

@@ -104,7 +104,7 @@ class CINTest(testing.TestCase):
 
     @parameterized.parameters((None, None), ([2], [2]))
     def test_rejects_both_spellings_or_none(self, uints, units):
-        with self.assertRaisesRegex(ValueError, "must be given, and not both"):
+        with self.assertRaisesRegex(ValueError, "Exactly one of .* must be set"):
             layers.CIN(uints, hidden_units=units)
 
     @parameterized.parameters("hidden_uints", "hidden_units")

@@ -133,7 +133,7 @@ class DINTest(testing.TestCase):
             layers.DIN([])
 
     def test_rejects_different_widths(self):
-        with self.assertRaisesRegex(ValueError, r"one width\. Received: .*\(2, 4\)"):
+        with self.assertRaisesRegex(ValueError, r"same width\. Received: .*\(2, 4\)"):
             layers.DIN([1])([tf.ones([2, 4]), tf.ones([2, 3, 5])])
 
     def test_rejects_other_inputs_than_a_query_and_a_sequence(self):

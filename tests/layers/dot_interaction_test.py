@@ -67,7 +67,7 @@ class DotInteractionTest(testing.TestCase):
         (
             "shapes",
             [np.ones([2, 3], "float32"), np.ones([2, 4], "float32")],
-            r"one shape.*\['\(2, 3\)', '\(2, 4\)'\]",
+            r"same shape.*\['\(2, 3\)', '\(2, 4\)'\]",
         ),
     )
     def test_rejects_input(self, inputs, message):

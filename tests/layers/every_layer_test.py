@@ -1,4 +1,4 @@
-"""What Keras expects of every layer, whatever it computes."""
+"""Tests of what Keras expects of every layer."""
 
 import inspect
 

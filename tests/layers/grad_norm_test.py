@@ -143,5 +143,5 @@ class GradNormTest(testing.TestCase):
 
     def test_rejects_eager_mode_without_a_tape(self):
         one = tf.constant(1.0)
-        with self.assertRaisesRegex(RuntimeError, r"`tape` must be given.*tape=None\."):
+        with self.assertRaisesRegex(RuntimeError, r"`tape` is required.*tape=None\."):
             layers.GradNorm(["a"])([one], one)

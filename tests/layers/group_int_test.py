@@ -172,7 +172,7 @@ class GroupIntTest(testing.TestCase):
 
     def test_rejects_different_widths(self):
         with self.assertRaisesRegex(
-            ValueError, r"one width\. Received: widths=\[3, 4\]"
+            ValueError, r"same width\. Received: widths=\[3, 4\]"
         ):
             layers.GroupInt()([[np.ones([2, 3])], [np.ones([2, 4])]])
 

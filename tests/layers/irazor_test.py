@@ -112,7 +112,9 @@ class iRazorTest(testing.TestCase):
         ([1, 3],), ([0, 2, 2],), ([0, 3, 2],), ([0],), ([0, 1.5],)
     )
     def test_rejects_a_space_that_does_not_rise_from_zero(self, space):
-        with self.assertRaisesRegex(ValueError, "`nas_space` must be .* rise from 0"):
+        with self.assertRaisesRegex(
+            ValueError, "`nas_space` must be .* increasing from 0"
+        ):
             layers.iRazor(space)
 
     @parameterized.parameters(0.0, float("nan"))

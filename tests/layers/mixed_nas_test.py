@@ -226,9 +226,9 @@ class MixedNASLayerTest(testing.TestCase):
 
     @parameterized.parameters(
         ({"segment_sizes": [[0, 1], [0]]}, r"at least two sizes.*Received: \[0\] in"),
-        ({"segment_sizes": [[0, 2], [0, 2, 2]]}, r"rising list.*: \[0, 2, 2\] in"),
+        ({"segment_sizes": [[0, 2], [0, 2, 2]]}, r"increasing list.*: \[0, 2, 2\] in"),
         ({"segment_sizes": [[0, 2], [-1, 2]]}, r"none below 0.*: \[-1, 2\] in"),
-        ({"segment_names": ["a"]}, r"as many as .*=\['a'\], 2 seg"),
+        ({"segment_names": ["a"]}, r"one entry per .*=\['a'\], 2 seg"),
         ({"temperature": -1.0}, r"above 0\. Received: temperature=-1\.0\."),
         ({"embedding_share_mode": "right"}, r"one of left, .*mode='right'\."),
         ({"weight_grad_mode": "soft"}, r"one of discrete, .*mode='soft'\."),

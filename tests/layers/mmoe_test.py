@@ -151,7 +151,7 @@ class MMoETest(testing.TestCase):
         ("tasks", {"num_tasks": 0}, r"num_tasks=0\."),
         ("gate", {"gate_type": "hard"}, r"softmax, topk, noise_topk.*'hard'"),
         ("topk", {"topk": 3}, r"topk=3, num_experts=2\."),
-        ("experts", {"num_experts": None}, r"does not follow .*num_experts=None\."),
+        ("experts", {"num_experts": None}, r"cannot be inferred .*num_experts=None\."),
         ("no_experts", {"num_experts": 0}, r"num_experts=0\."),
         (
             "widths",

@@ -185,8 +185,8 @@ class NASGatingLayerTest(testing.TestCase):
 
     @parameterized.parameters(
         ({"segment_names": []}, r"at least one\. Received: segment_names=\[\], 3 "),
-        ({"segment_names": ["a", "b"]}, r"as many as .*=\['a', 'b'\], 3 seg"),
-        ({"segment_names": ["a", "b", "a"]}, r"different from .*'a'\]"),
+        ({"segment_names": ["a", "b"]}, r"one entry per .*=\['a', 'b'\], 3 seg"),
+        ({"segment_names": ["a", "b", "a"]}, r"must be unique .*'a'\]"),
         ({"segment_names": ["a", "", "c"]}, r"non-empty strings\. Received: .*''"),
         ({"segment_names": "abc"}, r"list of non-empty strings\. Received: .*'abc'"),
         ({"segment_names": ["a", 1, "c"]}, r"non-empty strings\. Received: .*1"),

@@ -42,7 +42,7 @@ def _sigmoid(x):
 
 
 def _shift(rng, *models):
-    """Gives weights that are zero or small values that matter."""
+    """Replaces zero and small weights by values that matter."""
     for model in models:
         for weight in model.weights:
             weight.assign(rng.normal(size=weight.shape))

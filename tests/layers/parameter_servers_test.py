@@ -119,7 +119,7 @@ def _coordinator():
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         spec, rpc_layer="grpc"
     )
-    # Cuts even the smallest variable in two, which a job would not.
+    # Splits even the smallest variable in two, unlike a job.
     strategy = tf.distribute.ParameterServerStrategy(
         resolver, variable_partitioner=_PARTITIONERS.FixedShardsPartitioner(2)
     )

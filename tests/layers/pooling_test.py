@@ -62,7 +62,7 @@ class PoolingTest(testing.TestCase):
             ValueError, r"at least one tensor\. Received: inputs=\[\]\."
         ):
             layers.AvgPooling()([])
-        with self.assertRaisesRegex(ValueError, r"one shape.*'\(2, 3\)', '\(2, 1\)'"):
+        with self.assertRaisesRegex(ValueError, r"same shape.*'\(2, 3\)', '\(2, 1\)'"):
             layers.SumPooling()([x, x[:, :1]])
         with self.assertRaisesRegex(TypeError, r"floating point.*dtype=int32\."):
             layers.SumPooling()([tf.ones([2], tf.int32)])

@@ -1,4 +1,4 @@
-"""What Keras saves of layers with a compiled form runs where XLA is off."""
+"""Saved layers that have a compiled form run without XLA."""
 
 import pytest
 import tensorflow as tf
@@ -44,7 +44,7 @@ def test_no_function_must_be_compiled(save, tmp_path):
     model = _model()
     save(model, str(tmp_path / "saved"))
     assert _compiled_functions(tmp_path / "saved") == []
-    # What was trained is compiled as before.
+    # The trained layer itself is still compiled.
     outputs = model(tf.ones([2, 3, 4]))
     loaded = tf.saved_model.load(str(tmp_path / "saved"))
     serve = getattr(loaded, "serve", None) or loaded

@@ -114,11 +114,13 @@ class SeNetTest(testing.TestCase):
             layers.SeNet(num_feature, cmp_dim)
 
     def test_rejects_two_kernel_regularizers(self):
-        with self.assertRaisesRegex(ValueError, "`regularizer` is another name of"):
+        with self.assertRaisesRegex(ValueError, "`regularizer` is an alias of"):
             layers.SeNet(2, 2, kernel_regularizer="l1", regularizer="l2")
 
     def test_rejects_on_gpu_with_the_plain_form(self):
-        with self.assertRaisesRegex(ValueError, r"`on_gpu=True` asks .*fused=False\."):
+        with self.assertRaisesRegex(
+            ValueError, r"`on_gpu=True` selects .*fused=False\."
+        ):
             layers.SeNet(2, 2, on_gpu=True, fused=False)
 
     def test_rejects_an_unknown_form(self):
@@ -141,7 +143,9 @@ class SeNetTest(testing.TestCase):
                 layers.SeNet(2, 2)(inputs)
 
     def test_rejects_unequal_widths_that_are_to_be_stacked(self):
-        with self.assertRaisesRegex(ValueError, r"one width\. Received: widths=\[3, 4"):
+        with self.assertRaisesRegex(
+            ValueError, r"same width\. Received: widths=\[3, 4"
+        ):
             layers.SeNet(2, 2, out_type="stack")([np.ones([2, 3]), np.ones([2, 4])])
 
     def test_rejects_an_unknown_width(self):

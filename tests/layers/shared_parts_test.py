@@ -1,4 +1,4 @@
-"""The helpers that layers share."""
+"""Tests of the helpers that layers share."""
 
 import numpy as np
 import tensorflow as tf
@@ -182,7 +182,7 @@ class LayersPackageTest(testing.TestCase):
             self.assertIsNotNone(getattr(layers, name))
 
     def test_a_saved_layer_is_found_by_its_module(self):
-        # As in a process that has imported tf_keras alone.
+        # As in a process that has imported only tf_keras.
         config = tf_keras.utils.serialize_keras_object(layers.MLP([3, 2]))
         registered = tf_keras.utils.get_custom_objects()
         with tf_keras.utils.custom_object_scope({}):

@@ -168,7 +168,7 @@ class SNRTest(testing.TestCase):
 
     def test_rejects_inputs_of_different_widths(self):
         with self.assertRaisesRegex(
-            ValueError, r"of one width.*'\(2, 3\)', '\(2, 4\)'"
+            ValueError, r"of the same width.*'\(2, 3\)', '\(2, 4\)'"
         ):
             layers.SNR(2, 3)([tf.ones([2, 3]), tf.ones([2, 4])])
 

@@ -116,7 +116,7 @@ class ThresholdNASLayersTest(testing.TestCase):
             ({"threshold": 1.5}, r"at most 1\. Received: threshold=1\.5\."),
             ({"temperature": 0.0}, r"above 0\. Received: temperature=0\.0\."),
             ({"segment_sizes": [0]}, r"`segment_sizes` must be .*=0\."),
-            ({"segment_names": ["a", "b"]}, r"as many as .*=\['a', 'b'\], 1 seg"),
+            ({"segment_names": ["a", "b"]}, r"one entry per .*=\['a', 'b'\], 1 seg"),
         ],
     )
     def test_rejects(self, cls, wrong):

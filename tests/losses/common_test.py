@@ -1,4 +1,4 @@
-"""What all losses have in common."""
+"""Tests of what all losses have in common."""
 
 import functools
 

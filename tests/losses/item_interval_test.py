@@ -1,4 +1,4 @@
-"""Learnt item intervals."""
+"""Tests of learned item intervals."""
 
 import numpy as np
 import tensorflow as tf
@@ -31,7 +31,7 @@ class ItemIntervalTest(testing.TestCase):
         self.assertAllEqual(frequency.lookup([4, 5]), [6.0, 10.0])
 
     def test_more_hashes_undo_collisions(self):
-        # Items come round every 20 steps. Two in one bucket share its intervals out.
+        # Items occur every 20 steps. Two in one bucket divide its interval.
         for num_hashes, right in ((1, False), (6, True)):
             frequency = losses.ItemInterval(
                 num_buckets=40, decay=1.0, num_hashes=num_hashes

@@ -1,4 +1,4 @@
-"""What all metrics have in common."""
+"""Tests of what all metrics have in common."""
 
 import pickle
 import subprocess
@@ -51,7 +51,7 @@ class MetricTest(testing.TestCase):
         for rows in batches:
             _updated(in_batches, rows)
             part = _updated(_create(name), rows)
-            part.result()  # does not disturb what comes later
+            part.result()  # does not affect later updates
             merged.merge(pickle.loads(pickle.dumps(part)))  # from another process
         expected = whole.result()
         for metric in (in_batches, merged):

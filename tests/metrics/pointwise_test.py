@@ -18,7 +18,7 @@ class PointwiseTest(testing.TestCase):
         self.labels = (self.rng.random(500) < 0.3).astype(np.float64)
         self.predictions = self.rng.random(500).astype(np.float32)
         self.weights = self.rng.exponential(size=500).astype(np.float32)
-        # scikit-learn would compute in float32 what it is given in float32.
+        # scikit-learn computes in float32 for float32 inputs.
         self.p = self.predictions.astype(np.float64)
         self.w = self.weights.astype(np.float64)
         self.columns = (self.predictions, self.labels, self.weights)

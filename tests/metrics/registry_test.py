@@ -1,4 +1,4 @@
-"""Metrics by name."""
+"""Tests of metrics by name."""
 
 import numpy as np
 from absl.testing import parameterized
@@ -71,7 +71,7 @@ class RegistryTest(testing.TestCase):
         for function in (metrics.create, metrics.needs_keys):
             with self.assertRaisesRegex(
                 ValueError,
-                rf"is one of accuracy, auc, .*Received: name='{name}'\."
+                rf"must be one of accuracy, auc, .*Received: name='{name}'\."
                 + (f" Did you mean `{hint}`" if hint else ""),
             ):
                 function(name)

@@ -17,7 +17,7 @@ class _AddsLoss(tf_keras.layers.Layer):
 
 
 class _Noisy(base.Model):
-    """Says nothing of `training` or `losses`."""
+    """Does not mention `training` or `losses`."""
 
     def __init__(self):
         super().__init__()
@@ -66,7 +66,7 @@ class ModelTest(testing.TestCase):
 
     def test_dropout_acts_in_training_only(self):
         model = _Noisy()
-        model.norm.trainable = False  # Normalises by moving statistics: keeps the ones.
+        model.norm.trainable = False  # Normalizes by moving statistics: keeps the ones.
         inputs = _inputs(labels={"y": tf.ones([64])})
         kept = model.run(inputs, base.Mode.EVALUATE).predictions["y"].numpy()
         dropped = model.run(inputs, base.Mode.TRAIN).predictions["y"].numpy()
@@ -201,7 +201,7 @@ class InputsTest(testing.TestCase):
         for call in (Wrong().run, run):
             with self.assertRaisesRegex(KeyError, "no `clik`. Did you mean `click`?"):
                 call(inputs, base.Mode.TRAIN)
-            with self.assertRaisesRegex(KeyError, "no labels in `Mode.PREDICT`"):
+            with self.assertRaisesRegex(KeyError, "`Mode.PREDICT` has no labels"):
                 call(dataclasses.replace(inputs, labels={}), base.Mode.PREDICT)
 
     def test_concat_keeps_order_and_flattens_sequences(self):

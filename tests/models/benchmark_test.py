@@ -1,4 +1,4 @@
-"""Tests of the benchmark `zoo`: that our side trains what the case says."""
+"""Tests of the benchmark `zoo`: our side trains the model of the case."""
 
 import dataclasses
 import json

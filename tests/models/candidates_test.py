@@ -1,4 +1,4 @@
-"""One user, many items: the same numbers as with the user repeated."""
+"""One user and many items: the same predictions as with the user repeated."""
 
 import numpy as np
 import tensorflow as tf

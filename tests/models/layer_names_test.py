@@ -1,4 +1,4 @@
-"""A model's layers have the names that they would have in a new process."""
+"""A model's layers have the same names as in a new process."""
 
 import numpy as np
 import tf_keras

@@ -1,4 +1,4 @@
-"""What registered models take, and that they give what their parameters say."""
+"""Tests of registered models' parameters and of the outputs they declare."""
 
 import dataclasses
 import importlib
@@ -13,7 +13,7 @@ from monolith_tf.models import params
 from monolith_tf.models import registry
 from monolith_tf.models import spec
 
-# The least that each takes, for the features and labels below.
+# The required parameters of each, for the features and labels below.
 LEAST = {
     "autoint": {"label": "click"},
     "dcn": {"label": "buy"},

@@ -1,4 +1,4 @@
-"""A head whose rows with label 0 were sampled."""
+"""Tests of a head whose rows with label 0 were sampled."""
 
 import numpy as np
 
@@ -22,8 +22,8 @@ class SampleRateTest(testing.TestCase):
             labels={"click": labels.astype("float32"), "rate": rates.astype("float32")},
         )
         spec = model.run(inputs, base.Mode.TRAIN)
-        # Of the rows there were, odds are exp(logit); of those that are left, 1 / rate
-        # times that.
+        # The odds are exp(logit) over all rows, and 1 / rate times that over sampled
+        # rows.
         odds = np.exp(logits) / rates
         shown = np.where(labels == 1, odds / (1 + odds), 1 / (1 + odds))
         self.assertAllClose(spec.loss, -np.mean(np.log(shown)))

@@ -40,12 +40,12 @@ def test_the_three_kinds_of_models():
 _ERRORS = {
     "none": (
         {},
-        "Exactly one of `name`, `class` and `blocks` must be given. "
+        "Exactly one of `name`, `class` and `blocks` must be set. "
         "Received: none of them.",
     ),
     "two": (
         {"name": "dcn", "class_": "a:B"},
-        "Exactly one of `name`, `class` and `blocks` must be given. "
+        "Exactly one of `name`, `class` and `blocks` must be set. "
         "Received: `name` and `class`.",
     ),
     "class": (
@@ -68,23 +68,22 @@ _ERRORS = {
     ),
     "params_of_blocks": (
         {"blocks": (BLOCK,), "heads": (HEAD,), "params": {"a": 1}},
-        "`params` belongs to a model given by `name` or `class`; a block takes `args`. "
+        "`params` belongs to a model set by `name` or `class`; a block takes `args`. "
         "Received: params={'a': 1} with `blocks`.",
     ),
     "blocks_of_one_name": (
         {"blocks": (BLOCK, BLOCK), "heads": (HEAD,)},
-        "`blocks` and `groups` must have names of their own, other than all, "
+        "`blocks` and `groups` must have unique names, other than all, "
         "embeddings, dense. Received twice: 'tower'.",
     ),
     "a_group_named_all": (
         {"blocks": (BLOCK,), "heads": (HEAD,), "groups": {"all": ("a",)}},
-        "`blocks` and `groups` must have names of their own, other than all, "
+        "`blocks` and `groups` must have unique names, other than all, "
         "embeddings, dense. Received twice: 'all'.",
     ),
     "heads_of_one_name": (
         {"blocks": (BLOCK,), "heads": (HEAD, HEAD)},
-        "`heads` must have different names. Received twice: 'click'. Give one a "
-        "`name`.",
+        "`heads` must have unique names. Received twice: 'click'. Give one a `name`.",
     ),
 }
 
@@ -101,9 +100,9 @@ def test_errors_of_blocks_and_heads():
         spec.BlockSpec(name="a", inputs=())
     with pytest.raises(TypeError, match=r"Received: inputs='all'\. Put it in a tuple"):
         spec.BlockSpec(name="a", inputs="all")
-    with pytest.raises(ValueError, match=r"^`layer` must be given with `args` or "):
+    with pytest.raises(ValueError, match=r"^`layer` must be set with `args` or "):
         spec.BlockSpec(name="a", inputs=("all",), args={"units": 3})
-    with pytest.raises(ValueError, match=r"^`layer` must be given with `args` or "):
+    with pytest.raises(ValueError, match=r"^`layer` must be set with `args` or "):
         spec.BlockSpec(name="a", inputs=("all",), join="none")
     with pytest.raises(ValueError, match=r"not be negative\. Received: weight=-1\.0"):
         spec.HeadSpec(label="click", inputs=("a",), weight=-1.0)

@@ -1,4 +1,4 @@
-"""What `Tower` computes."""
+"""Tests of `Tower`."""
 
 import numpy as np
 import tensorflow as tf

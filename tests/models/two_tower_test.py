@@ -1,4 +1,4 @@
-"""Two towers: the loss by its definition, and the intervals it is corrected by."""
+"""Two towers: the loss against its definition, and the learned item intervals."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""Every config passes its check and takes steps on made-up data."""
+"""Every config passes its check and trains a few steps on synthetic data."""
 
 import pathlib
 
@@ -36,7 +36,7 @@ def test_a_config_is_without_mistakes(path):
 
 @pytest.mark.parametrize("path", _CONFIGS, ids=lambda path: path.stem)
 def test_a_config_trains_and_evaluates(path, tmp_path):
-    # The data of census configs is in the project, and made-up rows would not fit it.
+    # The data of census configs is in the project; synthetic rows would not match it.
     data = () if path.stem.startswith("census") else _SYNTHETIC
     job = estimator.Estimator(path, *_SHORT, *data, f"model_dir={tmp_path / 'model'}")
     metrics = job.train()

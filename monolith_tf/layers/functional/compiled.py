@@ -1,4 +1,4 @@
-"""Functions that XLA compiles, with gradients of their own, for any batch size."""
+"""XLA-compiled functions with custom gradients, for any batch size."""
 
 import functools
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from monolith_tf.gradients import custom_gradient
 
 _STEPS = 8
 _ONE_ORDER = (
-    "The fused form has gradients of the first order only. Use `fused=False` for "
+    "The fused form has only first-order gradients. Use `fused=False` for "
     "gradients of gradients."
 )
 
@@ -23,18 +23,18 @@ Tensors = list[tf.Tensor]
 class Definition(Protocol):
     """A function of tensors with a batch axis and of weights, and its gradients.
 
-    Values of one definition are hashable, and equal where they compute the same. Both
-    methods are traced by TensorFlow; half precision reaches them as float32.
+    Definitions are hashable, and equal if they compute the same. TensorFlow traces both
+    methods; they receive half precision as float32.
     """
 
     def __hash__(self) -> int: ...
 
     @property
     def block_rows(self) -> int:
-        """The batch sizes above this power of two are its multiples."""
+        """A power of two; larger batch sizes are multiples of it."""
 
     def forward(self, batched: Tensors, weights: Tensors) -> tuple[Tensors, Tensors]:
-        """Returns the outputs, with a batch axis, and what `backward` needs of them."""
+        """Returns the outputs, with a batch axis, and what to save for `backward`."""
 
     def backward(
         self, batched: Tensors, weights: Tensors, saved: Tensors, upstream: Tensors
@@ -48,18 +48,18 @@ def call(
     weights: Sequence[Any],
     min_rows: int = 0,
 ) -> Tensors:
-    """Computes a definition on the given tensors.
+    """Computes a definition.
 
-    The batch is filled up with zeros to one of few sizes, so that batches of many sizes
-    need few compilations; see `padded_size`. Gradients exist to the first order; to ask
-    for the second raises `LookupError`.
+    The batch is padded with zeros to one of few sizes, so that batches of many sizes
+    need few compilations; see `padded_size`. Only first-order gradients exist; a
+    second-order gradient raises `LookupError`.
 
     Args:
       definition: What to compute.
       batched: Tensors of one type whose first axis is the batch.
       weights: Tensors.
       min_rows: Smaller batches are not compiled: TensorFlow runs the operations of the
-        definition one by one, which costs less than to start a compiled function.
+        definition one by one, which costs less than starting a compiled function.
 
     Returns:
       The outputs, of the type of `batched`.
@@ -78,10 +78,10 @@ def call(
 
 
 def padded_size(size: Any, block: int) -> Any:
-    """Returns the batch size to which a batch is filled up.
+    """Returns the size to which a batch is padded.
 
-    Up to `block` these are the powers of two, above it multiples of `block`, at most 8
-    between one power of two and the next.
+    Sizes up to `block` are powers of two; larger sizes are multiples of `block`, at
+    most 8 between one power of two and the next.
 
     Args:
       size: The batch size, an integer or an int32 scalar.
@@ -109,10 +109,10 @@ def _function(
     weights: tuple[tf.TensorSpec, ...],
     min_rows: int,
 ) -> Any:
-    """Returns `_call` for tensors with these specs as a function that is traced once.
+    """Returns `_call` as a function that is traced once for tensors with these specs.
 
-    Inside of a function, a tape does not follow the compiled one and keep all that it
-    computes, but sees what the custom gradient leaves.
+    Inside this function, a tape does not record the compiled one, which would keep all
+    its intermediate values. It records only the custom gradient.
     """
     return tf.function(
         functools.partial(_call, definition, min_rows),
@@ -124,7 +124,7 @@ def _function(
 def _call(
     definition: Definition, min_rows: int, batched: Tensors, weights: Tensors
 ) -> Tensors:
-    """Computes the outputs, and gradients where a tape asks for them."""
+    """Computes the outputs, and gradients if a tape needs them."""
     forward, backward = (
         functools.partial(_by_size, definition, function, min_rows)
         for function in (_forward, _backward)
@@ -133,7 +133,7 @@ def _call(
     @custom_gradient
     def run(*tensors: tf.Tensor) -> tuple[Tensors, Any]:
         outputs, saved = forward(batched, weights)
-        # A tape that might be asked for the second order looks no further.
+        # A tape for second-order gradients stops here.
         saved = [tf.stop_gradient(tensor) for tensor in saved]
 
         def grad(*upstream: tf.Tensor) -> list[tf.Tensor]:
@@ -156,9 +156,9 @@ def _by_size(
     by_row: Any,
     others: Any,
 ) -> tuple[Any, Any]:
-    """Applies a function of tensors with a batch axis and others, in the batch's way.
+    """Applies a function to tensors with a batch axis and to others.
 
-    That is with XLA, or without on fewer than `min_rows`.
+    It uses XLA, except for batches of fewer than `min_rows`.
     """
     first = tf.nest.flatten(by_row)[0]
     size = tf.shape(first)[0] if first.shape[0] is None else int(first.shape[0])
@@ -179,12 +179,12 @@ def _padded(
     by_row: Any,
     others: Any,
 ) -> tuple[Any, Any]:
-    """Applies the compiled function to a batch that is filled up with zeros."""
+    """Applies the compiled function to a batch that is padded with zeros."""
     rows = padded_size(size, definition.block_rows)
     compiled = _compiled(definition, function)
     if isinstance(size, int) and size == rows:
         return compiled(by_row, others)
-    # Neither copies where the batch has that size.
+    # Neither op below copies if the batch already has that size.
     filled = tf.nest.map_structure(
         lambda x: tf.pad(x, [[0, rows - size], *[[0, 0]] * (x.shape.rank - 1)]), by_row
     )
@@ -196,7 +196,7 @@ def _padded(
 
 @connected.cached
 def _compiled(definition: Definition, function: Callable[..., Any]) -> Any:
-    """Returns one of the functions below, of one definition, compiled by XLA."""
+    """Returns one of the functions below, for one definition, compiled by XLA."""
     return tf.function(
         functools.partial(function, definition), autograph=False, jit_compile=True
     )
@@ -226,5 +226,5 @@ def _backward(
 
 
 def _wide(tensors: Tensors) -> Tensors:
-    """Returns half precision as float32."""
+    """Casts half precision to float32."""
     return [tf.cast(t, tf.float32) if t.dtype.size < 4 else t for t in tensors]

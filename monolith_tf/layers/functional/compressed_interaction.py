@@ -9,8 +9,9 @@ import tensorflow as tf
 from monolith_tf.layers.functional import forms
 from monolith_tf.layers.functional import fused_cin
 
-# Two layers are products of the size of the fields. XLA is slow at small ones: with 16
-# fields it won, with 10 it lost. Measured by `scripts/bench fused --size crossovers`.
+# With two layers, the matrix products are as small as the number of fields, where XLA
+# is slow: it was faster with 16 fields, and slower with 10. Measured by
+# `scripts/bench fused --size crossovers`.
 _MIN_FIELDS = 16
 
 
@@ -27,8 +28,8 @@ def cin(
         x_l = activation_l(layer(x_{l-1}, x0, kernel_l, bias_l))    # see `cin_layer`
         y = [sum(x_1, axis=2) | sum(x_2, axis=2) | ...]
 
-    The last layer has no activation: only its sums are needed, and they follow from the
-    products `x @ x0^T`, which are `dim` times fewer.
+    The last layer has no activation: only its sums are needed, and they are linear in
+    the products `x @ x0^T`, which are `dim` times fewer.
 
     Args:
       x0: `[batch, fields, dim]`, the last two known.
@@ -37,10 +38,9 @@ def cin(
       biases: One of shape `[maps_l]` for each layer.
       activations: One for each layer but the last, called on `[batch, dim, maps_l]`;
         None is linear.
-      fused: True compiles the network with XLA and never holds the products of more
-        than a block of the batch; False does neither; "auto" is True for networks
-        large enough to gain by it. The fused form has gradients of the first order
-        only.
+      fused: True compiles the network with XLA and holds the products of one block of
+        the batch at a time; False does neither; "auto" is True for networks large
+        enough to benefit. The fused form has only first-order gradients.
 
     Returns:
       `[batch, sum of maps]`.
@@ -74,8 +74,8 @@ def cin_layer(
       kernel: `[maps * fields, units]`.
       bias: `[units]`.
       activation: Called on `[batch, dim, units]`; None is linear.
-      fused: As for `cin`. Where `x` is `x0` itself, the fused form computes every
-        product once.
+      fused: As for `cin`. If `x` is `x0` itself, the fused form computes every product
+        once.
 
     Returns:
       `[batch, units, dim]`.
@@ -97,7 +97,7 @@ def cin_pooled_linear(
     *,
     fused: bool | str = "auto",
 ) -> tf.Tensor:
-    """Returns the sum over `dim` of a linear `cin_layer` without its maps.
+    """Returns the sum over `dim` of a linear `cin_layer`, without computing its maps.
 
         y = reshape(x @ x0^T) @ kernel + dim * bias
 
@@ -121,7 +121,7 @@ def cin_pooled_linear(
 
 
 def _fused_wins(x0: tf.Tensor, units: Sequence[int]) -> bool:
-    """Says whether the fused network is no slower; one layer alone never gains."""
+    """Returns whether the fused network is no slower; a single layer never benefits."""
     batch, fields, dim = x0.shape
     if len(units) == 1 or (len(units) == 2 and fields < _MIN_FIELDS):
         return False

@@ -1,4 +1,4 @@
-"""The choice between the forms in which one result can be computed."""
+"""Selects the plain or the fused form of a computation."""
 
 import contextlib
 import math
@@ -12,17 +12,17 @@ import tensorflow as tf
 
 from monolith_tf import saving
 
-# Bytes of the plain form's largest tensor from which on XLA's was measured to be no
-# slower, by operation and device. What is not here was not seen to win: a GPU has not
-# been measured, and in half precision TensorFlow's own products of matrices are faster
+# The size in bytes of the plain form's largest tensor from which XLA was measured to be
+# no slower, by operation and device. Cases without an entry were not seen to win: GPUs
+# were not measured, and in half precision TensorFlow's own matrix products are faster
 # on a CPU than XLA's. Measured by `scripts/bench fused --size crossovers` (CIN) and
 # `--size grid --only senet`, see docs/fused.md.
 _CROSSOVERS = {
     ("cin_two_layers", "CPU"): 4 * 2**20,
-    ("cin", "CPU"): 32 * 2**20,  # as fast from there on, in a fraction of the memory
+    ("cin", "CPU"): 32 * 2**20,  # equally fast from there, in a fraction of the memory
     ("senet", "CPU"): 4 * 2**20,
 }
-_USUAL_BATCH = 1024  # where the batch size is unknown
+_USUAL_BATCH = 1024  # used if the batch size is unknown
 
 _state = threading.local()
 
@@ -38,12 +38,12 @@ def check(fused: bool | str) -> bool | str:
 
 @contextlib.contextmanager
 def exporting() -> Iterator[None]:
-    """Selects plain forms for what this thread traces, whatever is asked for.
+    """Selects plain forms for what this thread traces, regardless of `fused`.
 
-    A function that must be compiled cannot run where XLA is off, as in a model server.
-    Exports of this package are traced in here. What Keras saves takes plain forms too.
-    A `tf.function` of your own that has been called before it is saved keeps the forms
-    that it was traced with: trace it in here.
+    A compiled function cannot run without XLA, for example in a model server. Exports
+    of this package are traced in this scope, and Keras saves plain forms too. If you
+    call your own `tf.function` before saving it, it keeps the forms that it was traced
+    with: trace it in this scope.
     """
     before = is_exporting()
     _state.exporting = True
@@ -54,7 +54,7 @@ def exporting() -> Iterator[None]:
 
 
 def is_exporting() -> bool:
-    """Says whether this thread is inside `exporting`."""
+    """Returns whether this thread is inside `exporting`."""
     return getattr(_state, "exporting", False)
 
 
@@ -71,7 +71,7 @@ def select(
       fused: "auto", True or False.
       plain: The plain form, of ordinary TensorFlow operations.
       compiled: The fused form.
-      wins: Says for "auto" whether the fused form is the faster one here.
+      wins: Returns for "auto" whether the fused form is faster here.
     """
     check(fused)
     if fused is False or is_exporting() or saving.is_saving():
@@ -80,10 +80,10 @@ def select(
 
 
 def wins(operation: str, shape: Sequence[int | None], dtype: tf.DType) -> bool:
-    """Says whether the fused form of an operation is no slower than the plain one.
+    """Returns whether the fused form of an operation is no slower than the plain one.
 
     Args:
-      operation: A name of the table above.
+      operation: A name in the table above.
       shape: Shape of the plain form's largest tensor, batch first.
       dtype: Its type.
     """
@@ -96,6 +96,6 @@ def wins(operation: str, shape: Sequence[int | None], dtype: tf.DType) -> bool:
 
 
 def crossover(operation: str) -> int | None:
-    """Returns the bytes from which on XLA was measured to be no slower, if it was."""
+    """Returns the bytes from which XLA was measured to be no slower, or None."""
     device = "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
     return _CROSSOVERS.get((operation, device))

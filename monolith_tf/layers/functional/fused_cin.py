@@ -12,11 +12,11 @@ from monolith_tf.layers.functional import compiled
 from monolith_tf.layers.functional import pair_products
 from monolith_tf.layers.functional.compiled import Tensors
 
-# Products of one block. Smaller blocks save no time and larger ones gain none, but a
-# batch is filled up to whole blocks.
+# The size of one block's products. Neither smaller nor larger blocks are faster, and a
+# batch is padded to whole blocks.
 _BLOCK_BYTES = 16 * 2**20
 _MAX_ROWS = 256
-# These depend on more than the number they are applied to, or have weights.
+# These depend on more than one number, or have weights.
 _NOT_ELEMENTWISE = (None, "prelu", "softmax")
 
 Activation = Callable[[tf.Tensor], tf.Tensor] | None
@@ -28,7 +28,7 @@ def cin(
     biases: Sequence[tf.Tensor],
     activations: Sequence[Activation],
 ) -> tf.Tensor:
-    """Computes `functional.cin`; as one function where all activations are known."""
+    """Computes `functional.cin`, as one function if all activations are elementwise."""
     keys = [_key(activation) for activation in activations[: len(kernels) - 1]]
     if all(keys):
         units = tuple(int(bias.shape[0]) for bias in biases)
@@ -76,14 +76,14 @@ def _key(activation: Activation) -> str:
 
 
 def _block_rows(products: int) -> int:
-    """Returns how many rows of the batch, with so many products each, make a block."""
+    """Returns the number of batch rows in a block, with `products` per row."""
     rows = _BLOCK_BYTES // (4 * products)
     return 1 << (min(max(rows, 1), _MAX_ROWS).bit_length() - 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Network:
-    """All layers; between them maps stay in blocks, `[blocks, maps, rows * dim]`."""
+    """All layers. Between them, maps stay in blocks, `[blocks, maps, rows * dim]`."""
 
     fields: int
     dim: int
@@ -118,6 +118,8 @@ class _Network:
         rows = tf.minimum(tf.shape(x0)[0], self.block_rows)
         first = _to_blocks(x0, rows)
         functions = self._functions()
+        # Only the inputs of the activations are saved: their gradients need these
+        # anyway, and the maps are cheap to compute again.
         maps = [f(y) for f, y in zip(functions, saved, strict=True)]
         of_pooled = tf.split(upstream[0], self.units, axis=1)
         x = _from_blocks(maps[-1], rows, self.dim) if maps else x0
@@ -143,7 +145,7 @@ class _Network:
         return weights[: len(self.units)], weights[len(self.units) :]
 
     def _functions(self) -> list[Callable[[tf.Tensor], tf.Tensor]]:
-        # Not through `__call__`, which would cast to the type of the policy.
+        # Not `__call__`, which would cast to the type of the policy.
         return [activations_lib.get(key).call for key in self.activations]
 
     def _sum(self, x: tf.Tensor, layer: int, rows: tf.Tensor) -> tf.Tensor:

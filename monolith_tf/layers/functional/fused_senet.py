@@ -1,4 +1,4 @@
-"""Squeeze and excitation with gradients of its own; compiled for large inputs."""
+"""Squeeze and excitation with custom gradients, compiled for large inputs."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ _BLOCK_ROWS = 64
 
 
 def senet(x: Any, w1: tf.Tensor, b1: tf.Tensor, w2: tf.Tensor, b2: tf.Tensor) -> Any:
-    """Computes `functional.senet`; too small an input is not compiled."""
+    """Computes `functional.senet`; small inputs are not compiled."""
     is_list = isinstance(x, (list, tuple))
     batched = list(x) if is_list else [x]
     row_bytes = sum(math.prod(x.shape[1:]) * x.dtype.size for x in batched)

@@ -1,7 +1,7 @@
 """Sums over products of pairs of rows, a block of columns at a time.
 
-Arrays are `[blocks, rows, columns]`. All products of one block exist at once, those of
-two blocks never, neither forward nor backward.
+Arrays are `[blocks, rows, columns]`. All products of one block are in memory at once,
+but never those of two blocks, forward or backward.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ def contract(kernel: tf.Tensor, x: tf.Tensor, y: tf.Tensor | None = None) -> tf.
     Args:
       kernel: `[maps * fields, units]`.
       x: `[blocks, maps, columns]`.
-      y: `[blocks, fields, columns]`; None is `x`, of which every pair of rows is then
+      y: `[blocks, fields, columns]`; None means `x`, and then every pair of rows is
         multiplied once.
 
     Returns:
@@ -33,7 +33,7 @@ def contract(kernel: tf.Tensor, x: tf.Tensor, y: tf.Tensor | None = None) -> tf.
 def contract_gradients(
     kernel: tf.Tensor, upstream: tf.Tensor, x: tf.Tensor, y: tf.Tensor | None = None
 ) -> tuple[tf.Tensor, ...]:
-    """Returns the gradients of `contract` by `x`, by `y` if it is given, and `kernel`.
+    """Returns the gradients of `contract` by `x`, by `y` if set, and by `kernel`.
 
     Args:
       kernel: As in `contract`.
@@ -64,7 +64,7 @@ def _symmetric_gradients(
     def one(g: tf.Tensor, a: tf.Tensor) -> tuple[tf.Tensor, ...]:
         v = tf.reshape(folded @ g, [len(shifts), fields, -1])
         twice = tf.concat([a, a], axis=0)
-        # Two sums, one after the other: in one the compiler repeats most of the work.
+        # Two separate sums: in a single one, the compiler repeats most of the work.
         da = sum(v[shift] * twice[shift : shift + fields] for shift in shifts)
         to_right = v * a[tf.newaxis]
         da += sum(_rotate(to_right[shift], shift) for shift in shifts)
@@ -81,7 +81,8 @@ def _products(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 
 
 # Pairs of rows are (i, i + shift modulo fields) with shift = 0 ... fields // 2: every
-# pair once, but those of the last shift twice where the number of fields is even.
+# pair once, except that those of the last shift come twice if the number of fields is
+# even.
 
 
 def _pairs(a: tf.Tensor) -> tf.Tensor:
@@ -97,7 +98,7 @@ def _indices(fields: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pair_of(fields: int) -> np.ndarray:
-    """Returns for every `i * fields + j` the place of its pair."""
+    """Returns for every `i * fields + j` the index of its pair."""
     left, right = _indices(fields)
     places = np.zeros([fields, fields], np.int64)
     places[left, right] = places[right, left] = np.arange(left.size)
@@ -140,7 +141,7 @@ def _sum_last(
     like: tf.Tensor,
     *arrays: tf.Tensor,
 ) -> tuple[tf.Tensor, ...]:
-    """Applies a function to every block; stacks its results, but adds up the last.
+    """Applies a function to every block; stacks its results, but sums the last one.
 
     The last result has the shape of `like`.
     """

@@ -29,9 +29,9 @@ def senet(
       b1: `[units]`.
       w2: `[units, features]`.
       b2: `[features]`.
-      fused: True takes the fused form, with gradients of its own, of the first order
-        only, and compiled by XLA unless `x` is too small to gain by that; False takes
-        the plain one; "auto" is True where XLA gains.
+      fused: True uses the fused form, with only first-order gradients, and compiled by
+        XLA unless `x` is too small to benefit; False uses the plain form; "auto" is
+        True where XLA is faster.
 
     Returns:
       A tensor, or a new list, of the shapes of `x`.

@@ -1,4 +1,4 @@
-"""Tests of the benchmarks of fused layers: that their sides compute the same."""
+"""Tests of the benchmarks of fused layers: their sides compute the same."""
 
 import pathlib
 

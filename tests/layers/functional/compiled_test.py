@@ -129,7 +129,8 @@ class CompiledTest(testing.TestCase):
 
         for function in (second, tf.function(second, autograph=False)):
             with self.assertRaisesRegex(
-                LookupError, r"first order only\. Use `fused=False` for gradients of"
+                LookupError,
+                r"only first-order gradients\. Use `fused=False` for gradients of",
             ):
                 function(x)
 
