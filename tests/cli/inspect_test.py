@@ -90,7 +90,7 @@ def test_verify_says_what_was_written(tmp_path, capsys):
     (path / "manifest.json").write_text(sealed.seal(manifest))
     status, out, _ = call(capsys, path, "--verify")
     assert status == errors.DONE
-    assert "All 1 files are what was written." in out
+    assert "All 1 files match their checksums." in out
 
 
 def test_what_a_search_has_found(tmp_path, capsys):

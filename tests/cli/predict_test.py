@@ -15,7 +15,7 @@ from monolith_tf.export import metadata
 
 
 class Model(tf.Module):
-    """Two outputs from three raw features, as an export takes them."""
+    """Computes two outputs from three raw features, with an export's signature."""
 
     @tf.function
     def _named(self, age, user, history, history_length):
