@@ -251,7 +251,7 @@ def test_what_is_read_otherwise_on_request(job, predict, call, tmp_path):
     arguments = ["--output", tmp_path / "y.csv", "--input"]
     status, _, err = call(export, *arguments, path)
     assert status == 2
-    assert "--input: the names of the files do not say of which one format" in err
+    assert "--input: the names of the files do not show one format" in err
     status, _, err = call(
         export, *arguments, folder / "rows-*.csv.gz", "data.on_bad_row=error"
     )
