@@ -174,5 +174,5 @@ def test_a_job_says_that_exact_is_kept(job, capsys, monkeypatch):
     lines = []
     monkeypatch.setattr(logging, "info", lambda line, *args: lines.append(line % args))
     estimator.Estimator(config_lib.load_config(path, without)).evaluate("test")
-    line = "Table `exact` keeps `large_integers: exact` of its checkpoint, which the "
-    assert f"{line}config does not say: all 64 bits of integers count." in lines
+    line = "Table `exact` keeps `large_integers: exact` from its checkpoint, since the "
+    assert f"{line}config does not set it: all 64 bits of integers count." in lines

@@ -73,7 +73,7 @@ def test_verify_names_what_is_damaged(tmp_path, capsys):
     (path / "dense.data").write_bytes(b"short")
     status, out, error = call(capsys, path, "--verify")
     assert status != errors.DONE
-    assert "dense.data is damaged: it should have 2048 bytes and has 5" in out + error
+    assert "dense.data is damaged: it should have 2048 bytes, but has 5" in out + error
     (path / "dense.data").unlink()
     status, out, error = call(capsys, path, "--verify")
     assert status != errors.DONE

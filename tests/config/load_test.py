@@ -448,8 +448,8 @@ _OVERRIDE_ERRORS = {
     ),
     "refused": (
         "trainer.optimizer.l1=3",
-        "`trainer.optimizer.l1`: `l1` means nothing to the optimizer adam. Received: "
-        "l1=3.0. It takes `learning_rate`, `beta_1`, `beta_2`, `epsilon`.",
+        "`trainer.optimizer.l1`: `l1` is not an argument of the optimizer adam. "
+        "Received: l1=3.0. It takes `learning_rate`, `beta_1`, `beta_2`, `epsilon`.",
     ),
     "index_too_great": (
         "tables[7].dim=3",

@@ -1,6 +1,6 @@
-"""Tests of what becomes of bad files, rows and cells: errors, or left out and counted.
+"""Tests of bad files, rows and cells: they raise errors, or are skipped and counted.
 
-Always: rows in the files = rows trained on + rows left out and counted.
+Always: rows in the files = rows trained on + rows skipped and counted.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ def good_rows(count, seed=0):
 
 
 def write(path, rows):
-    """Writes rows in the format that the file's name ends in."""
+    """Writes rows in the format of the file's extension."""
     {".csv": write_csv, ".parquet": write_parquet, ".tfrecord": write_tfrecord}[
         path.suffix
     ](path, rows)
@@ -115,7 +115,7 @@ class Job:
         return estimator.Estimator(self.path, *overrides)
 
     def fails(self, pattern, *args, **kwargs):
-        """Trains, which ends with this error."""
+        """Trains, and expects this error."""
         with pytest.raises(ValueError, match=pattern):
             self.estimator(*args, **kwargs).train()
 
@@ -479,7 +479,7 @@ def test_clipped_values_are_counted(job):
     rows = good_rows(120)
     for place, price in ((3, 1000.0), (50, -7.0), (51, 1e9)):
         rows[place]["price"] = price
-    rows[4]["price"] = 25.0  # On the limit.
+    rows[4]["price"] = 25.0  # At the limit.
     job.write("parquet", rows)
     counts, trained = job.trains(
         "parquet", "features[2].transform=[{name: clip, min: 0, max: 25}]"
