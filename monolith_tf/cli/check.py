@@ -1,8 +1,8 @@
-"""Checks a config and says what the job will take; does not load TensorFlow.
+"""Checks a config and estimates what the job needs; does not load TensorFlow.
 
-Prints the resolved config, the features, the embedding tables with their placement, and
-an estimate of their memory. With --model it also builds the model and its parameters.
-With --schema it prints the JSON schema of config files, for editors.
+Prints the resolved config, the features, and the embedding tables with their placement
+and estimated memory. With --model it also builds the model and its parameters. With
+--schema it prints the JSON schema of config files, for editors.
 """
 
 import argparse
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the sub-command takes."""
+    """Adds the arguments of the sub-command."""
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="a YAML file")
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="replaces a value of CONFIG"
     )
     parser.add_argument(
-        "--model", action="store_true", help="build the model too, with TensorFlow"
+        "--model", action="store_true", help="also build the model, with TensorFlow"
     )
     parser.add_argument(
         "--schema", action="store_true", help="print the JSON schema of configs"
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def show_features(config: "schema.ExperimentConfig") -> None:
-    """Prints the features and what the model receives of each."""
+    """Prints the features and how the model receives each."""
     from monolith_tf.config import data_checks
     from monolith_tf.config import schema
     from monolith_tf.features import columns as columns_lib

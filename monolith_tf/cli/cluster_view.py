@@ -20,7 +20,7 @@ _EVERY_SECS = 1.0
 
 
 class ClusterLines(progress.Lines):
-    """Plain lines: what happens to tasks, and what they record."""
+    """Plain lines: task events, and the metrics that tasks record."""
 
     def __init__(
         self,
@@ -35,20 +35,20 @@ class ClusterLines(progress.Lines):
         self._next = 0.0
 
     def watch(self, states: Mapping[str, "TaskState"], pids: Mapping[str, int]) -> None:
-        """Shows the present state, at most once a second."""
+        """Shows the current state, at most once a second."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _EVERY_SECS
             self.show(states, pids)
 
     def show(self, states: Mapping[str, "TaskState"], pids: Mapping[str, int]) -> None:
-        """Shows the present state."""
+        """Shows the current state."""
         del states
         self._look(pids)
         for record in self._records():
             self.write(self._line(record))
 
     def _look(self, pids: Mapping[str, int]) -> None:
-        """Gets the time to go from the chief's step."""
+        """Starts an estimate of the remaining time at the chief's step."""
         chief = self._status.chief(pids)
         if chief is not None and chief.get("state") == "running":
             total, step = chief.get("total_steps"), chief.get("step", 0)
@@ -57,7 +57,7 @@ class ClusterLines(progress.Lines):
                 self.begin(step, total)
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        """Yields what the tasks have recorded since the last look."""
+        """Yields the metrics recorded since the last call."""
         for metrics in self._metrics:
             yield from metrics.read()
 
@@ -73,7 +73,7 @@ class ClusterLines(progress.Lines):
 
 
 class ClusterTable(ClusterLines):
-    """A table that stays at the bottom of the terminal; lines scroll by above it."""
+    """A table at the bottom of the terminal; lines scroll above it."""
 
     def __init__(
         self,

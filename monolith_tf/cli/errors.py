@@ -1,4 +1,4 @@
-"""Exit codes, and the error that stands for wrong use."""
+"""Exit codes, and the error for wrong use."""
 
 DONE = 0
 FAILED = 1
@@ -7,4 +7,4 @@ INTERRUPTED = 130
 
 
 class UsageError(Exception):
-    """The command cannot be run as it was typed."""
+    """The command cannot run as it was typed."""

@@ -9,7 +9,7 @@ from monolith_tf.cli import train
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the sub-command takes."""
+    """Adds the arguments of the sub-command."""
     parser.add_argument("config", metavar="CONFIG", help="a YAML file")
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="replaces a value of CONFIG"
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a checkpoint's folder (default: the best one, or else the newest)",
     )
     parser.add_argument(
-        "--output", metavar="FILE", help="write the metrics there too, as JSON"
+        "--output", metavar="FILE", help="also write the metrics to FILE, as JSON"
     )
 
 

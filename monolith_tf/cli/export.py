@@ -8,7 +8,7 @@ from monolith_tf.cli import tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the sub-command takes."""
+    """Adds the arguments of the sub-command."""
     parser.add_argument("config", metavar="CONFIG", help="a YAML file")
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="replaces a value of CONFIG"
@@ -16,14 +16,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         metavar="DIR",
-        help="where versions live (default: the config's export.directory, or else "
+        help="the folder of versions (default: the config's export.directory, or else "
         "MODEL_DIR/export)",
     )
     parser.add_argument(
         "--checkpoint",
         metavar="PATH",
         help="a checkpoint's folder (default: the one that the config's "
-        "export.checkpoint says)",
+        "export.checkpoint selects)",
     )
 
 

@@ -1,4 +1,4 @@
-"""The export that a user means, and how the files of its job are read."""
+"""Finds the export that a user names, and how to read the files of its job."""
 
 import dataclasses
 import pathlib
@@ -19,7 +19,7 @@ from monolith_tf.export import metadata
 from monolith_tf.export.errors import ExportError
 from monolith_tf.features.columns import ColumnType
 
-# Cells that `predict` of 0.1.0 took for a missing number.
+# Cells that `predict` of 0.1.0 read as a missing number.
 _NULLS_OF_0_1_0 = (
     *("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND"),
     *("1.#QNAN", "N/A", "NA", "NULL", "NaN", "n/a", "nan", "null"),
@@ -33,8 +33,9 @@ class Exported:
     Attributes:
       path: The SavedModel's folder.
       reading: A `DataSpec` without files.
-      columns: The raw features that it takes; None where it does not say.
-      is_old: Whether neither it nor a config says how to read: it is of 0.1.0.
+      columns: The raw features that it takes; None if it does not list them.
+      is_old: Whether it is an export of 0.1.0, without a config, which does not say
+        how files are read.
     """
 
     path: pathlib.Path
@@ -43,10 +44,10 @@ class Exported:
     is_old: bool
 
     def columns_of(self, format_: str) -> Mapping[str, ColumnType] | None:
-        """Returns the raw features as they are read from files of a format."""
+        """Returns the raw features to read from files of a format."""
         if self.columns is None or not self.is_old or format_ != "csv":
             return self.columns
-        # An empty cell of strings was the empty string, whatever the default.
+        # 0.1.0 read an empty cell of strings as "", whatever the default.
         return {
             name: dataclasses.replace(type_, default=None)
             if type_.dtype == "string" and not type_.is_list
@@ -59,13 +60,13 @@ def find(model: str, overrides: Sequence[str] = ()) -> Exported:
     """Finds an export.
 
     Args:
-      model: A SavedModel's folder, one of versions, of which the highest number is
-        taken, a job's folder, or its config.
-      overrides: `data.key=value`, what to read otherwise than the job does; of a config
-        any of its values.
+      model: The folder of a SavedModel, of versions (the highest is taken) or of a job,
+        or a job's config.
+      overrides: `data.key=value`, to read files in another way than the job; for a
+        config, any of its values.
 
     Raises:
-      ConfigError: If the config, or an override, cannot be used.
+      ConfigError: If the config or an override is wrong.
       UsageError: If there is no export.
     """
     path = pathlib.Path(model)
@@ -122,13 +123,13 @@ def _columns(content: Mapping[str, Any]) -> dict[str, ColumnType] | None:
 def _overridden(
     path: pathlib.Path, reading: Mapping[str, Any], overrides: Sequence[str]
 ) -> DataSpec:
-    """Returns how files are read, by an export and what replaces some of it."""
+    """Returns how an export says to read files, with overrides applied."""
     known = data_spec.reading_part(DataSpec())
     for key in reading:
         if key not in known:
             raise ExportError(
-                f"{path} wants files to be read by `{key}`, which this version of "
-                "monolith_tf does not know. Use the version that wrote it."
+                f"{path} was exported with the data setting `{key}`, which this "
+                "version of monolith_tf does not know. Use the version that wrote it."
             )
     given = document.Document(str(path), {"data": dict(reading)}, {})
     overrides_lib.apply(given, overrides)
@@ -136,7 +137,7 @@ def _overridden(
     wrong = [*given.data, *(f"data.{key}" for key in values or {} if key not in known)]
     if wrong:
         raise errors.UsageError(
-            f"`{wrong[0]}` says nothing of how files are read. What does: "
+            f"`{wrong[0]}` does not change how files are read. These do: "
             f"{', '.join(f'data.{key}' for key in known)}."
         )
     try:

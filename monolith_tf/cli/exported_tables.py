@@ -1,4 +1,4 @@
-"""The embedding tables of a SavedModel: ids and bytes, by what it says and holds."""
+"""The embedding tables of a SavedModel: ids and bytes, from metadata and variables."""
 
 import math
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ _BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 def show(described: Mapping[str, Any], reader: Any) -> None:
     """Prints the tables of an export.
 
-    Exports of some time ago do not say how many ids a table has. Then they are counted;
-    those of small integers, of which several tables share a list of places, together.
+    The metadata of older exports has no number of ids per table; the ids are counted
+    instead. Tables of small integers that share a list of places are counted together.
 
     Args:
-      described: Table -> what the export's metadata says of it.
-      reader: Of the export's variables.
+      described: Table -> its entry in the export's metadata.
+      reader: A checkpoint reader of the export's variables.
     """
     groups: dict[int, list[str]] = {}
     for name, table in described.items():
@@ -44,11 +44,11 @@ def show(described: Mapping[str, Any], reader: Any) -> None:
         headers = ["table", "slot", "made of", "slices", "stored as", "ids"]
         tables.show("Embedding tables", [*headers, "left out", "size"], lines)
     if any(table.get("dropped_rows") for table in described.values()):
-        print("Left out are ids whose rows are all zeros, as an unknown id reads.\n")
+        print("Ids are left out if their row is all zeros, as that of unknown ids.\n")
 
 
 def show_indices(reader: Any) -> None:
-    """Prints how many keys the hash tables have of a model that is no export."""
+    """Prints how many keys each hash table has, for a model that is not an export."""
     dtypes = reader.get_variable_to_dtype_map()
     lines: list[list[object]] = [
         [name.removesuffix(f"/{_KEYS}"), len(np.unique(reader.get_tensor(name)))]
@@ -60,7 +60,7 @@ def show_indices(reader: Any) -> None:
 
 
 def _line(together: list[tuple[str, Mapping[str, Any]]], count: int) -> list[object]:
-    """Returns the line of a table, or of several that are counted together."""
+    """Returns the line of one table, or of several counted together."""
     names = [name for name, _ in together]
     found = [table for _, table in together]
     made_of = {
@@ -94,7 +94,7 @@ def _counted(
         return {(name,): 0 for name in names}
     keys = np.unique(reader.get_tensor(index + _KEYS))
     if described[names[0]].get("large_integers") == "exact":
-        return {names: len(keys)}  # Integers as they stand, of one table.
+        return {names: len(keys)}  # The integers themselves, of one table.
     counts = np.bincount((keys >> ids_lib.HASH_BITS) & (ids_lib.NUM_SLOTS - 1))
     return {
         (name,): int(counts[table["slot"]]) if table["slot"] < len(counts) else 0

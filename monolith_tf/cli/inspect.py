@@ -1,7 +1,7 @@
 """Describes a checkpoint or a SavedModel: tables, ids, bytes, signatures.
 
-PATH is a SavedModel, a folder of its versions, a checkpoint, or a model_dir, of which
-the newest checkpoint is described.
+PATH is a SavedModel, a folder of its versions, a checkpoint, or a model_dir, whose
+newest checkpoint is described.
 """
 
 import argparse
@@ -26,18 +26,18 @@ _OPTIMIZERS = "optimizers/"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the sub-command takes."""
+    """Adds the arguments of the sub-command."""
     parser.add_argument("path", metavar="PATH", help="what to describe")
     parser.add_argument(
         "--write-config",
         type=pathlib.Path,
         metavar="FILE",
-        help="write the config of a checkpoint with the widths that its search found",
+        help="write the checkpoint's config with the widths that its search found",
     )
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="compare every file of a checkpoint with its checksum",
+        help="compare every file of the checkpoint with its checksum",
     )
 
 
@@ -92,7 +92,7 @@ def find_checkpoint(path: pathlib.Path) -> pathlib.Path | None:
 
 
 def job_state(model_dir: str) -> dict[str, Any] | None:
-    """Returns what the newest checkpoint holds of its job; None without one to read."""
+    """Returns the job's state in the newest checkpoint; None if none can be read."""
     checkpoint = find_checkpoint(pathlib.Path(model_dir))
     if checkpoint is None:
         return None
@@ -100,11 +100,11 @@ def job_state(model_dir: str) -> dict[str, Any] | None:
         manifest, _ = sealed.unseal(checkpoint / _MANIFEST)
         return {"slots": manifest["state"]["slots"], **manifest["state"]}
     except (KeyError, OSError, TypeError, ValueError):
-        return None  # The job says what is wrong with it.
+        return None  # The job reports what is wrong with it.
 
 
 def _verify(path: pathlib.Path, arguments: argparse.Namespace) -> None:
-    """Raises an error if a file of a checkpoint is not what was written."""
+    """Raises an error if a file of a checkpoint differs from what was written."""
     from monolith_tf.cli import quiet
 
     quiet.import_tensorflow(verbose=arguments.verbose)
@@ -112,9 +112,9 @@ def _verify(path: pathlib.Path, arguments: argparse.Namespace) -> None:
 
     found = checkpoint_lib.open_checkpoint(path)
     sys.stdout.write(
-        f"All {len(found.manifest['files'])} files are what was written.\n"
+        f"All {len(found.manifest['files'])} files match their checksums.\n"
         if "checksums" in found.manifest
-        else "Only the rows have checksums: they are what was written.\n"
+        else "Only the rows have checksums, and they match.\n"
     )
 
 
@@ -151,7 +151,7 @@ def _held_tables(embedding: Any, state: Any) -> list[list[object]]:
 
     Args:
       embedding: The manifest.
-      state: What the checkpoint holds of the job.
+      state: The job's state in the checkpoint.
     """
     id_types = state.get("id_types", {})
     groups = {group["name"]: group for group in embedding["groups"]}
@@ -180,7 +180,7 @@ def _searched(search: Any) -> list[list[object]]:
 
 
 def write_config(checkpoint: pathlib.Path, path: pathlib.Path) -> None:
-    """Writes the config of what a checkpoint's search for widths has found."""
+    """Writes a checkpoint's config with the widths that its search found."""
     from monolith_tf import config as config_lib
     from monolith_tf.experiment import found_sizes
     from monolith_tf.training import checkpoint as checkpoint_lib
@@ -196,7 +196,7 @@ def write_config(checkpoint: pathlib.Path, path: pathlib.Path) -> None:
 
 
 def show_saved_model(path: pathlib.Path) -> None:
-    """Prints what a SavedModel takes, answers and holds."""
+    """Prints the signatures, tables and tensors of a SavedModel."""
     import tensorflow as tf
     from google.protobuf import message  # type: ignore[import-untyped]
     from tensorflow.core.protobuf import saved_model_pb2

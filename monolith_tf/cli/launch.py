@@ -1,9 +1,9 @@
 """Runs a job on a cluster: on this machine, or as manifests for Kubernetes.
 
-On this machine it starts a chief, parameter servers, workers, and an evaluator where
-one is asked for, and starts again what dies. Every task writes a log at
-<model_dir>/logs/<task>.log. Ctrl-C writes a checkpoint and ends all tasks; the same
-command goes on. With --target kubernetes it prints what `kubectl apply -f -` takes.
+On this machine it starts a chief, parameter servers, workers and, with --evaluator, an
+evaluator, and restarts tasks that die. Every task logs to <model_dir>/logs/<task>.log.
+Ctrl-C writes a checkpoint and ends all tasks; the same command resumes the job. With
+--target kubernetes it prints manifests for `kubectl apply -f -`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ _TASKS = option_types.whole(1, 10_000)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the sub-command takes."""
+    """Adds the arguments of the sub-command."""
     parser.add_argument("config", metavar="CONFIG", help="a YAML file")
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="replaces a value of CONFIG"
@@ -31,25 +31,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ps",
         type=_TASKS,
         metavar="N",
-        help="parameter servers, in place of cluster.ps",
+        help="number of parameter servers; replaces cluster.ps",
     )
     parser.add_argument(
         "--workers",
         type=_TASKS,
         metavar="N",
-        help="workers, in place of cluster.workers",
+        help="number of workers; replaces cluster.workers",
     )
     parser.add_argument(
         "--evaluator",
         action="store_true",
-        help="adds a task that scores every checkpoint, as cluster.evaluator does",
+        help="add a task that scores every checkpoint, as cluster.evaluator does",
     )
     parser.add_argument(
         "--max-restarts",
         type=option_types.whole(0),
         default=3,
         metavar="N",
-        help="how often in a row a task is started again (default: 3)",
+        help="restarts in a row allowed for a task (default: 3)",
     )
     parser.add_argument(
         "--target",
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where to run (default: local, this machine)",
     )
     parser.add_argument(
-        "--image", metavar="IMAGE", help="kubernetes: the image that has monolith_tf"
+        "--image", metavar="IMAGE", help="kubernetes: an image with monolith_tf"
     )
     parser.add_argument(
         "--flavor",
@@ -157,6 +157,6 @@ def _cluster_overrides(arguments: argparse.Namespace) -> list[str]:
 def _cluster(config: "schema.ExperimentConfig") -> "ClusterSpec":
     if config.cluster is None:
         raise errors.UsageError(
-            "CONFIG has no `cluster`. Say how large one you want: --ps 1 --workers 2."
+            "CONFIG has no `cluster`. Give its size, such as --ps 1 --workers 2."
         )
     return config.cluster

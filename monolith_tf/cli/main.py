@@ -1,4 +1,4 @@
-"""The command line: sub-commands, exit codes, and errors in one line."""
+"""The command line: sub-commands, exit codes and one-line errors."""
 
 import argparse
 import os
@@ -59,20 +59,20 @@ _EPILOG = """\
 CONFIG is a YAML file; `key.path=value` replaces one of its values:
   monolith-tf train configs/census_mmoe.yaml trainer.max_steps=200 tables[0].dim=8
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted; in a cluster also 75, a
-parameter server was lost, and 76, there was no chief for too long.
+Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted; in a cluster also 75 if a
+parameter server was lost, and 76 if there was no chief for too long.
 """
 
 
 def run() -> None:
-    """Runs the command; what the console script `monolith-tf` calls."""
+    """Runs the command; the entry point of the console script `monolith-tf`."""
     app.run(_run_to_the_end, flags_parser=parse)
 
 
 def _run_to_the_end(arguments: argparse.Namespace) -> int:
     code = main(arguments)
     if arguments.command == "train" and os.environ.get(task.VARIABLE):
-        # TensorFlow's threads may wait for a lost task for ever, and Python for them.
+        # TensorFlow's threads may wait for a lost task forever, and Python for them.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -109,13 +109,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         )
         module.add_arguments(sub_parser)
         sub_parser.add_argument(
-            "--verbose", action="store_true", help="show TensorFlow's own messages too"
+            "--verbose", action="store_true", help="also show TensorFlow's messages"
         )
         sub_parser.add_argument(
             "--debug", action="store_true", help="show the traceback of an error"
         )
     arguments, extra = parser.parse_known_args(argv[1:])
-    # Overrides may stand before and after options; argparse takes one run of them.
+    # Overrides may come before and after options; argparse accepts one run of them.
     overrides = getattr(arguments, "overrides", None)
     wrong = [x for x in extra if overrides is None or x.startswith("-") or "=" not in x]
     if wrong:
@@ -144,7 +144,7 @@ def main(arguments: argparse.Namespace) -> int:
         _complain(str(error) or "Interrupted.")
         return errors.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; the interpreter must not flush into it.
+        # The reader of our output is gone; the interpreter must not flush into it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return errors.FAILED
     except Exception as error:
@@ -164,7 +164,7 @@ def _check_paths(arguments: argparse.Namespace) -> None:
 
 
 def _failed(error: Exception, *, debug: bool) -> int:
-    """Says what went wrong and returns the exit code for it."""
+    """Prints what went wrong and returns the exit code for it."""
     if isinstance(error, errors.UsageError):
         _complain(f"error: {error}")
         return errors.WRONG_USE

@@ -1,4 +1,4 @@
-"""What options of the command take, checked as soon as they are read."""
+"""Types of command-line options, checked as soon as they are parsed."""
 
 import argparse
 import contextlib
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from monolith_tf.distribute import task
 
 MOST_SECS = 1e9
-"""More than thirty years, which everything that waits can still count."""
+"""More than thirty years; every timer still accepts it."""
 _MOST = 2**31 - 1
 
 
@@ -28,7 +28,7 @@ def whole(least: int, most: int = _MOST) -> Callable[[str], int]:
 
 
 port = whole(0, 65535)
-"""The type of a port to listen at; 0 takes a free one."""
+"""The type of a port to listen on; 0 picks a free one."""
 
 
 def seconds(text: str) -> float:
@@ -42,7 +42,7 @@ def seconds_or_none(text: str) -> float:
 
 
 def address(text: str) -> str:
-    """Reads the address of a server."""
+    """Reads the address of a server, HOST:PORT."""
     if not task.is_address(text):
         raise argparse.ArgumentTypeError(
             "must be HOST:PORT, such as localhost:8500, with a port from 1 to 65535. "
@@ -65,7 +65,7 @@ def host(text: str) -> str:
 
 def _seconds(text: str, *, is_right: Callable[[float], bool], least: str) -> float:
     value = _number(text, float)
-    if not (is_right(value) and value <= MOST_SECS):  # Nothing holds for NaN.
+    if not (is_right(value) and value <= MOST_SECS):  # Also false for NaN.
         raise argparse.ArgumentTypeError(
             f"must be a number of seconds, {least} and at most {MOST_SECS:.0f}. "
             f"Received: {text}"

@@ -1,8 +1,8 @@
 """Where an error comes from: its own message, and the user's line that led to it.
 
-What a model raises reaches the command wrapped several times: by autograph ("in user
-code:"), by Keras ("Exception encountered when calling layer"), and, at run time, by the
-trace of the operation ("Graph execution error:").
+An error raised in a model reaches the command wrapped several times: by AutoGraph ("in
+user code:"), by Keras ("Exception encountered when calling layer"), and, at run time,
+by the trace of the operation ("Graph execution error:").
 """
 
 import linecache
@@ -44,12 +44,12 @@ _NOT_USERS = re.compile(
 
 
 class Frame(NamedTuple):
-    """A line of a program that was running.
+    """A line of a running program.
 
     Attributes:
       file: Path of its file.
       line: Number of the line, from 1.
-      function: What it belongs to.
+      function: The function that contains it.
     """
 
     file: str
@@ -71,9 +71,9 @@ class Origin(NamedTuple):
 
     Attributes:
       error: The error that was raised first.
-      message: What it says.
-      place: The line of the user's program that led to it, or else the layer or the
-        operation that raised it; empty where none is known.
+      message: Its text.
+      place: The line of the user's program that led to it, or else the layer or
+        operation that raised it; empty if none is known.
     """
 
     error: BaseException
@@ -83,7 +83,7 @@ class Origin(NamedTuple):
 
 def find(error: BaseException) -> Origin:
     """Returns where an error comes from."""
-    chain = list(_unwrapped(error))[::-1]  # The first one that was raised leads.
+    chain = list(_unwrapped(error))[::-1]  # In the order they were raised.
     inner, operation = chain[0], ""
     message, frames = _text(inner), list[Frame]()
     if type(inner).__module__.startswith("tensorflow.") or _WRAPPED.match(message):
@@ -101,7 +101,7 @@ def find(error: BaseException) -> Origin:
 
 
 def _unwrapped(error: BaseException) -> Iterator[BaseException]:
-    """Yields an error and, while that only wraps another, the other one."""
+    """Yields an error and, while it only wraps another, the wrapped one."""
     yield error
     inner = error.__cause__ or error.__context__
     if inner is not None and _WRAPPED.match(_text(error)):
@@ -109,7 +109,7 @@ def _unwrapped(error: BaseException) -> Iterator[BaseException]:
 
 
 def _text(error: BaseException) -> str:
-    # Those of TensorFlow's runtime add their class to it in `str`.
+    # `str` of a TensorFlow runtime error also adds its class.
     message = getattr(error, "message", None)
     return message if isinstance(message, str) else str(error)
 
@@ -119,7 +119,7 @@ def _frames(error: BaseException) -> list[Frame]:
     frames = []
     if isinstance(error, SyntaxError) and error.filename is not None:
         frames.append(Frame(error.filename, error.lineno or 1, "<module>"))
-    # Autograph runs made-up files, and knows which lines they were made of.
+    # AutoGraph runs generated files, and maps their lines to the source.
     metadata = getattr(error, "ag_error_metadata", None)
     for frame in () if metadata is None else metadata.translated_stack:
         frames.append(Frame(frame.filename, frame.lineno, frame.function_name))
@@ -146,14 +146,14 @@ def _of_users(frames: list[Frame]) -> Iterator[Frame]:
 
 
 def _parse(text: str) -> tuple[str, list[Frame], str]:
-    """Splits the message of an error that was raised at run time.
+    """Splits the message of an error raised at run time.
 
     Returns:
-      The message alone, the frames it lists with the innermost first, and the name of
-      the operation, or "".
+      The message alone, the frames that it lists (innermost first), and the name of the
+      operation, or "".
     """
     text = _ARGUMENTS.split(text)[0]
-    # What Python functions raise in a graph comes with a traceback behind it.
+    # An error of a Python function in a graph ends with a traceback.
     text, _, python = text.partition(_PYTHON)
     message: list[str] = []
     frames: list[Frame] = []

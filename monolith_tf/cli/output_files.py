@@ -1,4 +1,4 @@
-"""Files of predictions."""
+"""Writes files of predictions."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from monolith_tf.cli import errors
 
 
 class Output:
-    """A file that appears when it is complete."""
+    """A file that appears under its name once it is complete."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self._path = path
@@ -25,7 +25,7 @@ class Output:
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        """Begins the file, in a folder that is made where missing."""
+        """Begins the file; makes its folder if needed."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         return self
 
@@ -99,10 +99,10 @@ _OUTPUTS: Mapping[str, type[Output]] = {
 
 
 def plain(table: pa.Table) -> pa.Table:
-    """Returns columns in types that all kinds of files can hold: text as strings.
+    """Returns columns in types that every file format can hold: text as strings.
 
     Raises:
-      ValueError: If a column holds bytes that are no text.
+      ValueError: If a column holds bytes that are not UTF-8.
     """
     for place, field in enumerate(table.schema):
         column = table.column(place)
@@ -120,10 +120,10 @@ def plain(table: pa.Table) -> pa.Table:
 
 
 def open_output(path: pathlib.Path) -> Output:
-    """Returns the writer of a file by the ending of its name.
+    """Returns the writer of a file, by the extension of its name.
 
     Raises:
-      UsageError: If the ending is not known.
+      UsageError: If the extension is not known.
     """
     if path.suffix not in _OUTPUTS:
         raise errors.UsageError(

@@ -1,4 +1,4 @@
-"""What embedding tables take, by the config alone."""
+"""Estimates the memory of embedding tables from the config alone."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from monolith_tf.embedding import optimizer_spec
     from monolith_tf.embedding import spec as embedding
 
-# Update rule -> floats of state per row: so many per weight, and so many more.
+# Update rule -> floats of state: per weight, and more per row.
 _STATE = {
     "sgd": (0, 0),
     "moving_average": (0, 0),
@@ -32,22 +32,22 @@ _STATE = {
     "lion": (1, 0),
     "batch_softmax": (0, 1),
 }
-# The id kept beside its row, and an entry of the hash table that finds the row: 16
-# bytes of key and value, and the room that the table keeps free.
+# The id beside its row (8 bytes), and the entry of the hash table that finds the row:
+# 16 bytes of key and value, and the table's free space.
 _INDEX_BYTES = 8 + 43
 
 
 @dataclasses.dataclass(frozen=True)
 class TablePlacement:
-    """Where a table lives and what it takes.
+    """Where a table is and how much memory it needs.
 
     Attributes:
       table: Its name.
-      slot: Its slot, or None where one is assigned when the job first runs.
+      slot: Its slot, or None if the job assigns one when it first runs.
       dim: Weights of a row.
-      features: Those that read it.
+      features: The features that read it.
       row_bytes: Memory of a row: weights, optimizer state, bookkeeping, index.
-      max_bytes: Memory at the most, or None where the table has no limit.
+      max_bytes: Its largest memory, or None if the table has no limit.
       device: Where its rows are.
     """
 
@@ -93,10 +93,10 @@ def state_dim(optimizer: "optimizer_spec.RowOptimizerSpec", dim: int) -> int:
 
 
 def show(config: "schema.ExperimentConfig") -> None:
-    """Prints features, tables, and what they take."""
+    """Prints the tables, their features and their memory."""
     from monolith_tf.config import data_checks
 
-    # A job goes on with what its checkpoint says of large integers.
+    # A resumed job handles large integers as its checkpoint says.
     kinds = data_checks.id_kinds(config, inspect.job_state(config.model_dir))
     rows = []
     unlimited = False

@@ -1,9 +1,8 @@
 """Predicts from a SavedModel, with TensorFlow alone.
 
-FILES hold raw features, in columns named as the model's inputs. They are read as the
-job's own: the SavedModel, or the job's config, says how. Further columns are not read,
-labels need not be there. The predictions have one row for each row that is read, in
-order.
+FILES hold raw features, in columns named like the model's inputs. They are read like
+the job's own files, as the SavedModel or the job's config says. Other columns are not
+read, and labels are not needed. The output has one row per input row, in order.
 """
 
 import argparse
@@ -20,25 +19,25 @@ _SHOWN_ROWS = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the sub-command takes."""
+    """Adds the arguments of the sub-command."""
     parser.add_argument(
         "saved_model",
         metavar="SAVED_MODEL",
-        help="a SavedModel, or a folder of versions, of which the newest is taken; or "
-        "a job's folder or config, for its newest export",
+        help="a SavedModel, or a folder of versions (the newest is used); or a job's "
+        "folder or config, for its newest export",
     )
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="data.KEY=VALUE",
-        help="how FILES are read where not as the job's own, such as data.delimiter=;",
+        help="reads FILES in another way than the job's, such as data.delimiter=;",
     )
     parser.add_argument(
         "--input",
         required=True,
         metavar="FILES",
-        help="rows: a file or a glob pattern; Parquet, CSV or TFRecord by the name's "
-        "ending, the last two also .gz or .zst",
+        help="rows: a file or a glob pattern; Parquet, CSV or TFRecord by the file "
+        "extension, the last two also .gz or .zst",
     )
     parser.add_argument(
         "--output",
@@ -51,15 +50,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="COLUMN",
-        help="a column of FILES to write before the predictions, as key_COLUMN where "
-        "one of them has its name; may be repeated",
+        help="a column of FILES to write before the predictions, as key_COLUMN if one "
+        "of them has its name; may be repeated",
     )
     parser.add_argument(
         "--batch-size",
         type=option_types.whole(1),
         default=4096,
         metavar="N",
-        help="rows per request at most (default: 4096)",
+        help="most rows per request (default: 4096)",
     )
 
 
@@ -100,14 +99,14 @@ def run(arguments: argparse.Namespace) -> int:
     sys.stdout.write(f"{num_rows:,} predictions written to {arguments.output}.\n")
     if source.num_bad_rows:
         sys.stdout.write(
-            f"{source.num_bad_rows:,} rows of the input skipped, since "
-            "`data.on_bad_row` is skip; the log says which was the first.\n"
+            f"{source.num_bad_rows:,} rows of the input were skipped, since "
+            "`data.on_bad_row` is skip; the log names the first.\n"
         )
     return errors.DONE
 
 
 def _beside(keys: pa.Table, predictions: pa.Table) -> pa.Table:
-    """Returns keys and predictions; a key that is named as one gets another name."""
+    """Returns keys and predictions; a key with the name of a prediction is renamed."""
     for name in keys.column_names:
         written = name
         while written in predictions.column_names:

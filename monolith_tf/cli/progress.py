@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, plain lines elsewhere."""
+"""The progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 import logging as std_logging
 import re
@@ -29,7 +29,7 @@ class Estimate:
         self._begin = clock()
 
     def remaining_secs(self, step: int) -> float | None:
-        """Returns seconds to go at `step`, or None where that is not known."""
+        """Returns the remaining seconds at `step`, or None if not known."""
         taken = step - self._first_step
         if self._total_steps is None or taken <= 0:
             return None
@@ -38,7 +38,7 @@ class Estimate:
 
 
 def duration(secs: float | None) -> str:
-    """Returns a time span such as `1:02:03`; `-:--:--` where it is not known."""
+    """Returns a time span such as `1:02:03`; `-:--:--` if not known."""
     if secs is None:
         return "-:--:--"
     whole = round(secs)
@@ -46,7 +46,7 @@ def duration(secs: float | None) -> str:
 
 
 def named(name: str, value: float, digits: int) -> str:
-    """Returns a number with its name; whole numbers have no digits after the point."""
+    """Returns a number with its name; integers have no decimals."""
     is_whole = isinstance(value, int)
     return f"{name}: {value}" if is_whole else f"{name}: {value:.{digits}f}"
 
@@ -79,12 +79,12 @@ class Lines:
         self._total_steps: int | None = None
 
     def begin(self, step: int, total_steps: int | None) -> None:
-        """Says where a run begins and ends."""
+        """Receives the first and last step of a run."""
         self._estimate = Estimate(step, total_steps)
         self._total_steps = total_steps
 
     def advance(self, step: int) -> None:
-        """Says that a step was reached."""
+        """Receives the step that the run has reached."""
 
     def report(self, step: int, values: Mapping[str, float]) -> None:
         """Shows the numbers of a log interval."""
@@ -92,16 +92,16 @@ class Lines:
         self.write(train_line(step, self._total_steps, values, remaining))
 
     def write(self, line: str) -> None:
-        """Shows a line of something else."""
+        """Shows another line."""
         self._stream.write(line + "\n")
         self._stream.flush()
 
     def end(self) -> None:
-        """Says that the run is over."""
+        """Ends the view when the run is over."""
 
 
 class Bar:
-    """A progress bar with the time to go; other lines scroll by above it."""
+    """A progress bar with the remaining time; other lines scroll above it."""
 
     def __init__(self, stream: TextIO) -> None:
         from rich import console
@@ -164,8 +164,8 @@ def create(stream: TextIO | None = None) -> Lines | Bar:
 class LogHandler(std_logging.Handler):
     """Sends log lines through a view, so that they do not break its bar.
 
-    The trainer's own `train | ...` lines are left out: the view shows what they say.
-    So is what TensorFlow says, unless it is a warning.
+    The trainer's `train | ...` lines are left out, since the view shows their values.
+    So are TensorFlow's messages, unless they are warnings.
     """
 
     def __init__(self, view: Lines | Bar, *, verbose: bool = False) -> None:
@@ -188,7 +188,7 @@ class LogHandler(std_logging.Handler):
 
 
 def attach_log(view: Lines | Bar, *, verbose: bool = False) -> None:
-    """Makes a view the only place where absl's log goes."""
+    """Sends absl's log to a view and nowhere else."""
     logger = logging.get_absl_logger()
     logger.handlers = [LogHandler(view, verbose=verbose)]
     logger.propagate = False

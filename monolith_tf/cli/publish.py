@@ -1,8 +1,8 @@
-"""Sends the embedding rows that training changed to running model servers.
+"""Sends embedding rows that training changed to running model servers.
 
-MODEL_DIR is the job whose model they serve, exported with `export.spare_rows`. Each
-server gets what the newest checkpoint changes on it, by its signature
-`update_embeddings`.
+MODEL_DIR is the folder of the job whose model they serve, exported with
+`export.spare_rows`. Each server receives the rows that differ in the newest checkpoint,
+through its signature `update_embeddings`.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from monolith_tf.cli import tls
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the sub-command takes."""
+    """Adds the arguments of the sub-command."""
     parser.add_argument("model_dir", metavar="MODEL_DIR", help="a job's folder")
     parser.add_argument(
         "--to",
@@ -26,13 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="HOST:PORT",
-        help="a server's gRPC address; once for each replica",
+        help="a server's gRPC address; repeat it for each replica",
     )
     parser.add_argument(
         "--name",
         default="default",
         metavar="NAME",
-        help="what the servers call the model (default: default)",
+        help="the model's name on the servers (default: default)",
     )
     parser.add_argument(
         "--patience-secs",
@@ -45,17 +45,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--every",
         type=option_types.seconds,
         metavar="SECS",
-        help="do it again and again, with a pause of so many seconds",
+        help="publish repeatedly, with a pause of SECS",
     )
     tls.add_arguments(
         parser,
         ca="certificates of the CA that signed the servers'; connects by TLS",
-        cert="a certificate to show to the servers, where they ask for one",
+        cert="a client certificate, for servers that ask for one",
     )
     parser.add_argument(
         "--tls-server-name",
         metavar="NAME",
-        help="what the servers' certificates are made for (default: the host)",
+        help="the name in the servers' certificates (default: the host)",
     )
 
 
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     tls.check(arguments)
     if arguments.tls_ca is None and (arguments.tls_cert or arguments.tls_server_name):
-        raise errors.UsageError("Give --tls-ca too, which says to connect by TLS.")
+        raise errors.UsageError("Give --tls-ca too, to connect by TLS.")
     serving_extra.check()
     quiet.import_tensorflow(verbose=arguments.verbose)
     from monolith_tf.serving import publishing
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show(outcomes: Mapping[str, Any]) -> int:
-    """Says what became of each server; returns the exit code."""
+    """Prints the outcome for each server; returns the exit code."""
     failed = {a: found for a, found in outcomes.items() if isinstance(found, Exception)}
     rows = [
         [a, str(found.version), *found[1:]]

@@ -1,4 +1,4 @@
-"""Imports TensorFlow without its start-up chatter."""
+"""Imports TensorFlow without its start-up messages."""
 
 import contextlib
 import os
@@ -12,14 +12,14 @@ def import_tensorflow(*, verbose: bool) -> None:
     """Imports TensorFlow and lets it look for devices.
 
     Args:
-      verbose: Whether it may say what it likes. Otherwise what it prints meanwhile is
-        dropped, unless it fails, and later only errors are shown.
+      verbose: Whether to show all its messages. Otherwise its output during the import
+        is dropped, unless the import fails, and later only errors are shown.
     """
     if verbose:
         import tensorflow as tf
 
         return
-    # Read when the library is loaded; messages before that go to file descriptor 2.
+    # TensorFlow reads it when it loads; earlier messages go to file descriptor 2.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with _held_back_stderr():
         import tensorflow as tf
@@ -30,7 +30,7 @@ def import_tensorflow(*, verbose: bool) -> None:
 
 @contextlib.contextmanager
 def _held_back_stderr() -> Iterator[None]:
-    """Keeps what is written to file descriptor 2, and shows it only after an error."""
+    """Holds back output to file descriptor 2, and shows it only after an error."""
     sys.stderr.flush()
     try:
         stderr = os.dup(2)

@@ -14,7 +14,7 @@ def find(path: pathlib.Path) -> pathlib.Path:
     """Returns a SavedModel's folder.
 
     Args:
-      path: The folder, or one of versions, of which the highest number is taken.
+      path: The folder, or a folder of versions, of which the highest is taken.
 
     Raises:
       UsageError: If there is no SavedModel.
@@ -26,7 +26,7 @@ def find(path: pathlib.Path) -> pathlib.Path:
         newest = max(found)
         for number, folder in versions_lib.folders(path).items():
             if number > newest:
-                logging.warning("%s is passed over: it has no %s.", folder, FILE)
+                logging.warning("%s is skipped: it has no %s.", folder, FILE)
         return found[newest]
     if not path.exists():
         raise errors.UsageError(f"{path} does not exist.")
@@ -37,7 +37,7 @@ def find(path: pathlib.Path) -> pathlib.Path:
 
 
 def is_there(path: pathlib.Path) -> bool:
-    """Returns whether `find` finds one."""
+    """Returns whether `find` finds a SavedModel."""
     return versions_lib.is_model(path) or bool(_folders(path))
 
 

@@ -1,4 +1,4 @@
-"""A SavedModel that answers rows."""
+"""A SavedModel that predicts from rows."""
 
 import pathlib
 from collections.abc import Mapping
@@ -34,13 +34,13 @@ class Servable:
 
         Args:
           path: Its folder.
-          columns: The raw features that it takes; None goes by its inputs, which do
-            not say what means a missing value.
+          columns: The raw features that it takes; None derives them from its inputs,
+            which do not say how a missing value is read.
 
         Raises:
           ValueError: If it does not take raw features by name.
         """
-        # The functions die with the object that they were loaded with.
+        # The functions live only as long as the loaded object.
         self._loaded = tf.saved_model.load(str(path))
         key = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
         if key not in self._loaded.signatures:
@@ -54,7 +54,7 @@ class Servable:
         """Returns one row of predictions for each row of raw features.
 
         Args:
-          rows: The columns that the model takes, clean as `data.arrow` has them.
+          rows: The columns that the model takes, cleaned by `data.arrow`.
         """
         feeds: dict[str, Any] = {}
         for name in self.columns:
@@ -71,8 +71,8 @@ class Servable:
                 continue
             if spec.dtype not in _DTYPES:
                 raise ValueError(
-                    f"{path}: the input `{name}` is of the type {spec.dtype.name}, "
-                    "which is not a raw feature's. Was it made by `monolith-tf export`?"
+                    f"{path}: the input `{name}` has the type {spec.dtype.name}, which "
+                    "no raw feature has. Was it written by `monolith-tf export`?"
                 )
             is_list = name + _LENGTH_SUFFIX in self._inputs
             columns[name] = ColumnType(dtype=_DTYPES[spec.dtype], is_list=is_list)
@@ -102,7 +102,7 @@ def _to_numpy(array: pa.Array) -> np.ndarray:
 
 
 def _tensor(values: np.ndarray) -> tf.Tensor:
-    """Returns values as a tensor; of strings, an empty array does not say the type."""
+    """Returns values as a tensor; an empty array of strings needs its type given."""
     return tf.constant(values, tf.string if values.dtype == object else None)
 
 

@@ -18,44 +18,44 @@ _LOOK_SECS = 0.1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the sub-command takes."""
+    """Adds the arguments of the sub-command."""
     parser.add_argument("export_dir", metavar="EXPORT_DIR", help="a folder of versions")
     parser.add_argument(
         "--port",
         type=option_types.port,
         default=8500,
         metavar="P",
-        help="for gRPC (default: 8500)",
+        help="the port for gRPC (default: 8500)",
     )
     parser.add_argument(
         "--rest-port",
         type=option_types.port,
         metavar="Q",
-        help="for HTTP (default: none)",
+        help="the port for HTTP (default: none)",
     )
     parser.add_argument(
         "--host",
         type=option_types.host,
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="where to listen (default: 127.0.0.1, for this machine alone)",
+        help="where to listen (default: 127.0.0.1, only this machine)",
     )
     parser.add_argument(
         "--name",
         default="default",
         metavar="NAME",
-        help="what requests call the model (default: default)",
+        help="the model's name in requests (default: default)",
     )
     parser.add_argument(
         "--poll-secs",
         type=option_types.seconds,
         default=1.0,
         metavar="SECS",
-        help="between looks for a new version (default: 1)",
+        help="time between checks for a new version (default: 1)",
     )
     tls.add_arguments(
         parser,
-        ca="certificates of the CA of clients; serves only those that have one by it",
+        ca="certificates of the clients' CA; only clients that it signed are served",
         cert="the server's certificate; listens by TLS",
     )
 
@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _wait_for_signal() -> None:
     """Returns after Ctrl-C or SIGTERM."""
-    # A handler must not take a lock that this thread may hold, as an event's.
+    # A handler must not take a lock that this thread may hold, such as an event's.
     asked: list[int] = []
     former = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     try:

@@ -1,4 +1,4 @@
-"""Says what to install for the sub-commands that speak with model servers."""
+"""Checks for the packages of the sub-commands that use model servers."""
 
 import importlib.util
 
@@ -6,10 +6,10 @@ from monolith_tf.cli import errors
 
 
 def check() -> None:
-    """Checks that the packages of the extra `serving` are there.
+    """Checks that the packages of the extra `serving` are installed.
 
     Raises:
-      UsageError: If one is not.
+      UsageError: If one is missing; the message gives the `pip` command.
     """
     lacking = [
         name

@@ -13,13 +13,13 @@ def show(
     rows: Sequence[Sequence[object]],
     stream: TextIO | None = None,
 ) -> None:
-    """Prints a table; cells that look like numbers stand to the right.
+    """Prints a table; columns of numbers are right-aligned.
 
     Args:
       title: Printed above it.
       headers: Names of the columns.
-      rows: Cells, as many per row as there are headers.
-      stream: Where to; standard output when not given.
+      rows: Cells, one per header in each row.
+      stream: Where to print; standard output by default.
     """
     stream = stream or sys.stdout
     cells = [[cell(value) for value in row] for row in rows]
@@ -58,7 +58,7 @@ def plain(
 
 
 def cell(value: object) -> str:
-    """Returns a value as a cell shows it."""
+    """Returns the text of a cell."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -73,7 +73,7 @@ def cell(value: object) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """Returns a number of bytes in a unit that suits it, such as `1.5 MiB`."""
+    """Returns a number of bytes in a suitable unit, such as `1.5 MiB`."""
     unit = 0
     while num_bytes >= 1024 and unit < len(_UNITS) - 1:
         num_bytes /= 1024

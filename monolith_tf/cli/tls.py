@@ -10,9 +10,9 @@ def add_arguments(parser: argparse.ArgumentParser, *, ca: str, cert: str) -> Non
     """Adds `--tls-ca`, `--tls-cert` and `--tls-key`.
 
     Args:
-      parser: Of the sub-command.
-      ca: What the CA is for.
-      cert: What the certificate is for.
+      parser: The parser of the sub-command.
+      ca: The help text of `--tls-ca`.
+      cert: The help text of `--tls-cert`.
     """
     parser.add_argument("--tls-ca", metavar="FILE", help=ca)
     parser.add_argument("--tls-cert", metavar="FILE", help=cert)
@@ -25,18 +25,18 @@ def check(arguments: argparse.Namespace) -> None:
     """Checks that a certificate has its key.
 
     Raises:
-      UsageError: If one is given without the other.
+      UsageError: If only one of them is given.
     """
     if (arguments.tls_cert is None) != (arguments.tls_key is None):
         raise errors.UsageError("--tls-cert and --tls-key must be given together.")
 
 
 def read(arguments: argparse.Namespace, **options: Any) -> Any:
-    """Returns the `serving.tls.Tls` of the arguments; None where there is none.
+    """Returns a `serving.tls.Tls` made of the arguments; None if they ask for no TLS.
 
     Args:
-      arguments: Of the sub-command.
-      **options: More of `Tls`.
+      arguments: The arguments of the sub-command.
+      **options: Other arguments of `Tls`.
     """
     if arguments.tls_ca is None and arguments.tls_cert is None:
         return None

@@ -1,8 +1,8 @@
-"""Trains the model that a config describes, or goes on where it was stopped.
+"""Trains the model that a config describes, or resumes a job that was stopped.
 
 Checkpoints, metrics.jsonl, TensorBoard summaries and the resolved config go to the
-config's model_dir. Ctrl-C writes a checkpoint and stops; the same command goes on.
-Where TF_CONFIG is set, the process is the task of a cluster that it names.
+config's model_dir. Ctrl-C writes a checkpoint and stops; the same command resumes. If
+TF_CONFIG is set, the process runs the cluster task that it names.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from monolith_tf.distribute import task as task_lib
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the sub-command takes."""
+    """Adds the arguments of the sub-command."""
     parser.add_argument("config", metavar="CONFIG", help="a YAML file")
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="replaces a value of CONFIG"
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def show_metrics(title: str, metrics: Mapping[str, float]) -> None:
-    """Prints metrics: a line per head, and below them those that have none."""
+    """Prints metrics: one line per head, then those without a head."""
     heads: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
         head, _, metric = name.rpartition("/")

@@ -19,7 +19,7 @@ class TrainingView(estimator.Watcher):
     def job(self, tables: list[Any], run: run_lib.Run) -> None:
         """See base class."""
         if any(table.rows for table in tables):
-            show_tables("Embedding tables to go on with", tables)
+            show_tables("Restored embedding tables", tables)
         self._view.begin(run.progress.step, run.total_steps)
 
     def steps(self, run: run_lib.Run) -> None:
@@ -32,7 +32,7 @@ class TrainingView(estimator.Watcher):
 
     def end(self, run: run_lib.Run) -> None:
         """See base class."""
-        # Parameter servers are gone when the result is shown.
+        # The parameter servers have ended when the result is shown.
         self._tables = run.step.network.store.describe()
 
     def show_result(self) -> None:
@@ -42,7 +42,7 @@ class TrainingView(estimator.Watcher):
 
 
 def show_tables(title: str, tables: list[Any]) -> None:
-    """Prints ids and memory of tables, as the store describes them."""
+    """Prints the ids and memory of tables, from the store's description."""
     rows = [
         [table.name, table.slot, table.dim, table.rows, tables_lib.size(table.bytes)]
         for table in tables

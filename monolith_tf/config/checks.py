@@ -1,4 +1,4 @@
-"""Checks across specs: whether what one names is there in another."""
+"""Checks across specs: whether the names in one spec exist in another."""
 
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ from monolith_tf.training import spec as training
 Complaints: TypeAlias = Iterator[tuple[errors.Path, str]]
 
 DataCheck: TypeAlias = Literal["required", "present", "ignored"]
-"""Which data files are looked into: all that are named, those that are there, none."""
+"""Which data files are checked: all that are named, those that exist, or none."""
 
 
 def check_config(
     config: schema.ExperimentConfig, *, data: DataCheck = "present"
 ) -> None:
-    """Checks a config that was made in Python as a config file is checked.
+    """Checks a config that was made in Python, as `load_config` checks a file.
 
     Args:
       config: The config.
@@ -38,15 +38,15 @@ def check_config(
 def check(
     config: schema.ExperimentConfig, given: document.Document, *, data: DataCheck
 ) -> None:
-    """Checks what no spec can check alone.
+    """Checks what one spec cannot check alone.
 
     Args:
       config: The config.
-      given: Where each of its values was given.
+      given: The place of each value.
       data: As in `load_config`.
 
     Raises:
-      ConfigError: If something does not fit.
+      ConfigError: If specs do not fit together, or do not fit the data.
     """
     problems = [
         given.problem(given.clip(path, keys=False), message)
@@ -98,12 +98,12 @@ def _tables(config: schema.ExperimentConfig) -> Complaints:
         else:
             yield (
                 ("features", index),
-                f"feature `{feature.name}` names no table, and there is none of its "
-                "name. Set its `table`, or `default_table` for all such features.",
+                f"feature `{feature.name}` names no table, and no table has its name. "
+                "Set its `table`, or `default_table` for all such features.",
             )
     used = schema.features_of_tables(config)
     for index, table in enumerate(config.tables):
-        # Where a feature names a missing table, it may well have meant this one.
+        # If a feature names a missing table, it may mean this one.
         if table.name not in used and not missing:
             yield (
                 ("tables", index),
@@ -129,7 +129,7 @@ def _tables(config: schema.ExperimentConfig) -> Complaints:
         if first != index:
             yield (
                 ("tables", index, "slot"),
-                f"slot {table.slot} belongs to `tables[{first}]` already.",
+                f"slot {table.slot} already belongs to `tables[{first}]`.",
             )
 
 
@@ -192,14 +192,14 @@ def _progressive(config: schema.ExperimentConfig) -> Complaints:
     if config.cluster is not None:
         yield (
             ("trainer", "mode"),
-            "progressive training runs in one process. Leave `cluster` out.",
+            "progressive training runs in one process. Remove `cluster`.",
         )
 
 
 def _watched(
     config: schema.ExperimentConfig, path: errors.Path, name: str, *, decided: bool
 ) -> Complaints:
-    """Checks a metric that decides something; `decided` if its direction is given."""
+    """Checks a metric that a setting watches; `decided` if its direction is given."""
     known = list(watchable_metrics(config))
     if name not in known:
         near = errors.did_you_mean(name, known)
@@ -212,11 +212,11 @@ def _watched(
 
 
 def watchable_metrics(config: schema.ExperimentConfig) -> Iterable[str]:
-    """Returns what a metric of the evaluations may be called.
+    """Returns the possible names of evaluation metrics.
 
-    These are `head/metric` for all heads and metrics, the metric alone where there is
-    one head, and `loss`. Heads of a class of your own are taken to be named after the
-    labels.
+    These are `head/metric` for all heads and metrics, the metric alone if there is one
+    head, and `loss`. The heads of your own model class are assumed to be named after
+    the labels.
     """
     heads = model_params.heads(config) or [label.name for label in config.labels]
     names = [f"{head}/{metric}" for head in heads for metric in config.metrics]

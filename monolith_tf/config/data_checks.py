@@ -24,15 +24,15 @@ _SPLITS: tuple[Split, ...] = ("train", "eval", "test")
 
 
 def check(config: schema.ExperimentConfig, *, must_exist: bool) -> Complaints:
-    """Yields path and message of what does not fit the data.
+    """Yields path and message of each value that does not fit the data.
 
     Args:
       config: The config.
-      must_exist: Whether a split without files, and a function that is not there, is a
-        complaint.
+      must_exist: Whether to also report a split without files and a function that does
+        not exist.
     """
     if config.data.input_fn is not None:
-        # It is run by training only; what it gives is checked then.
+        # Only training runs it, and checks its batches then.
         if must_exist:
             try:
                 imports.load_name(config.data.input_fn, "data.input_fn")
@@ -73,9 +73,9 @@ def _unlike(
     *,
     reads_all: bool,
 ) -> Complaints:
-    """Columns of a split that are not of the type of the job's first split.
+    """Yields columns of a split whose type differs from the job's first split.
 
-    Types are taken from that one, so they cannot be read as that.
+    The job takes its types from the first split, so such columns cannot be read.
     """
     for name, type_ in wanted.items():
         here = found[name].dtype
@@ -84,12 +84,12 @@ def _unlike(
             yield (
                 ("data", split),
                 f"column `{name}` looks like {here} here and like {type_.dtype} in "
-                f"`data.{first}`. Set `dtype` of what reads it, or mend the file.",
+                f"`data.{first}`. Set `dtype` where it is read, or fix the file.",
             )
         elif not arrow.mean_alike(found[name].kind, type_.kind):
             yield (
                 ("data", split),
-                f"column `{name}` is of type {found[name].written}, and of type "
+                f"column `{name}` has type {found[name].written}, but type "
                 f"{type_.written}. Give it one type in all files.",
             )
 
@@ -97,11 +97,11 @@ def _unlike(
 def column_types(
     config: schema.ExperimentConfig,
 ) -> dict[str, columns.ColumnType] | None:
-    """Returns the raw columns that features read, as the job takes them from the data.
+    """Returns the raw columns that features read, with the types that the job uses.
 
     Returns:
-      Column -> type, or None where only the job itself can tell: the files are not
-      there, or a function gives the data.
+      Column -> type, or None if only the job itself can find them: the files do not
+      exist, or a function provides the data.
     """
     split = next((s for s in _SPLITS if config.data.has(s)), "train")
     if config.data.input_fn is not None:
@@ -117,12 +117,12 @@ def id_kinds(
     config: schema.ExperimentConfig,
     state: Mapping[str, Any] | None = None,
 ) -> dict[str, str | None]:
-    """Returns table -> words for its ids; empty where `column_types` is None.
+    """Returns table -> description of its ids; empty if `column_types` is None.
 
     Args:
       config: The config.
-      state: What the checkpoint that the job goes on from holds of it, if there is one.
-        What that says of large integers stays.
+      state: The state in the checkpoint from which the job resumes, if any. Its setting
+        for large integers takes precedence.
     """
     found = column_types(config)
     if found is None:

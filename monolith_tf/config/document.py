@@ -1,4 +1,4 @@
-"""A config as plain values that remember their lines."""
+"""A config as plain values, with their lines."""
 
 import dataclasses
 import re
@@ -15,9 +15,9 @@ class Document:
     """A config as plain values.
 
     Attributes:
-      source: The file's name, as it was given.
+      source: The file's name, as the user gave it.
       data: Dictionaries, lists, strings, numbers, booleans and None.
-      marks: Path -> where it was given.
+      marks: Path -> where its value was given.
     """
 
     source: str
@@ -25,7 +25,7 @@ class Document:
     marks: dict[errors.Path, errors.Mark]
 
     def mark(self, path: errors.Path) -> errors.Mark:
-        """Returns where `path` was given, or else what encloses it."""
+        """Returns where `path`, or else the value around it, was given."""
         while path and path not in self.marks:
             path = path[:-1]
         return self.marks.get(path) or errors.Mark(self.source)
@@ -35,7 +35,7 @@ class Document:
         return errors.Problem(self.mark(path), path, message)
 
     def get(self, path: errors.Path) -> Any:
-        """Returns the value at `path`, or None where the path leads nowhere."""
+        """Returns the value at `path`, or None if there is none."""
         value = self.data
         for part in path:
             if isinstance(value, dict):
@@ -49,11 +49,11 @@ class Document:
         return value
 
     def clip(self, path: errors.Path, *, keys: bool = True) -> errors.Path:
-        """Returns `path` as the config spells it: short forms lack its inner parts.
+        """Returns `path` as the config spells it; short forms lack inner parts.
 
         Args:
           path: A path in the long form.
-          keys: Whether keys that the config lacks are cut off too, not just indices.
+          keys: Whether to also cut off keys that the config lacks, not just indices.
         """
         value = self.data
         result: errors.Path = ()
@@ -80,8 +80,8 @@ def parse(text: str, source: str) -> Document:
       source: The file's name, for messages.
 
     Raises:
-      ConfigError: If it is not YAML, or has what a config cannot have: a key given
-        twice, a tag of a foreign type.
+      ConfigError: If it is not YAML, gives a key twice, or has a tag of an unknown
+        type.
     """
     node = yaml_reader.compose(text, source)
     if node is None:
@@ -109,7 +109,7 @@ def substitute(config: Document, variables: dict[str, str]) -> None:
       variables: Name -> value.
 
     Raises:
-      ConfigError: If a string holds another name.
+      ConfigError: If a string has an unknown name.
     """
     problems = []
 

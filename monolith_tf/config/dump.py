@@ -1,4 +1,4 @@
-"""Configs to YAML: what is written to `<model_dir>/config.yaml`."""
+"""Configs to YAML, as written to `<model_dir>/config.yaml`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from monolith_tf.config import yaml_reader
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes each string that some YAML reader would take for something else."""
+    """Quotes each string that a YAML reader may not read as a string."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         """Indents lists below their key."""
@@ -20,27 +20,27 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Spells equal values out instead of naming the first one."""
+        """Writes equal values in full, without aliases."""
         del data
         return True
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    # Only this style escapes what YAML takes for the end of a line.
+    # Only this style escapes characters that YAML reads as line breaks.
     style = None if text.isprintable() else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
 
 
 _Dumper.add_representer(str, _represent_text)
-# On top of YAML 1.1's own, which the base class has.
+# In addition to those of YAML 1.1 in the base class.
 yaml_reader.add_resolvers(_Dumper)
 
 
 def dump_config(config: schema.ExperimentConfig) -> str:
-    """Returns a config as YAML, defaults included.
+    """Returns a config as YAML, including defaults.
 
-    What is None or empty by default, and is so here, is left out. Reading the text
-    gives an equal config.
+    Values that are None or empty, and are so by default, are left out. Reading the text
+    returns an equal config.
     """
     return yaml.dump(
         to_plain(config),
@@ -53,7 +53,7 @@ def dump_config(config: schema.ExperimentConfig) -> str:
 
 
 def to_plain(value: Any) -> Any:
-    """Returns a spec as dictionaries, lists and scalars, as YAML has them."""
+    """Returns a spec as dictionaries, lists and scalars, for YAML."""
     if dataclasses.is_dataclass(value):
         keys = shapes.fields_of(type(value)) or {}
         plain = {}

@@ -1,4 +1,4 @@
-"""What is wrong with a config, and where."""
+"""Errors in a config and their places."""
 
 import dataclasses
 import difflib
@@ -11,7 +11,7 @@ Path: TypeAlias = tuple[str | int, ...]
 """Keys and list indices that lead to a value."""
 
 COMMAND_LINE = "command line"
-"""The source of what an override gave."""
+"""The source of values given by overrides."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Mark:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a config.
+    """One error in a config.
 
     Attributes:
-      mark: Where.
-      path: The key path; empty for the config as a whole.
+      mark: Where it is.
+      path: The key path; empty for the whole config.
       message: What is wrong, and what to type instead.
     """
 
@@ -50,10 +50,10 @@ class Problem:
 
 
 class ConfigError(ValueError):
-    """A config that cannot be used.
+    """A config with errors.
 
     Attributes:
-      problems: All that is wrong with it, in the order of the file.
+      problems: All errors, in file order.
     """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
@@ -65,7 +65,7 @@ class ConfigError(ValueError):
 
 
 def path_text(path: Path) -> str:
-    """Returns a path as it is typed in an override, such as `tables[1].dim`."""
+    """Returns a path as in an override, such as `tables[1].dim`."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -76,7 +76,7 @@ def path_text(path: Path) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns ` Did you mean ...?`, or else the known names, to end a message with."""
+    """Returns ` Did you mean ...?`, or else the known names, to end a message."""
     known = list(known)
     plain = {re.sub(r"[^a-z0-9]", "", other.lower()): other for other in known}
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
@@ -88,4 +88,4 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if not known:
         return ""
     listed = ", ".join(f"`{other}`" for other in known[:30])
-    return f" Known are {listed}{', ...' if len(known) > 30 else ''}."
+    return f" Known: {listed}{', ...' if len(known) > 30 else ''}."

@@ -1,4 +1,4 @@
-"""Checks of what exports name: outputs of the model, and features."""
+"""Checks of the names in `export`: outputs of the model, and features."""
 
 from collections.abc import Iterator
 from typing import TypeAlias
@@ -13,7 +13,7 @@ Complaints: TypeAlias = Iterator[tuple[errors.Path, str]]
 
 
 def check(config: schema.ExperimentConfig) -> Complaints:
-    """Yields path and message of what does not fit in `export`."""
+    """Yields path and message of each wrong value in `export`."""
     heads, outputs = model_params.heads(config), model_params.outputs(config)
     for key, kind, known in (
         ("output_signatures", "output", outputs),

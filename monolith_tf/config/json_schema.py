@@ -1,4 +1,4 @@
-"""The JSON schema of configs, by which editors complete and check them."""
+"""The JSON schema of configs, with which editors complete and check them."""
 
 import re
 from typing import Any
@@ -23,7 +23,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _accept_bare_names(node: Any) -> None:
-    """Where a spec goes by its name, lets the name alone stand for it."""
+    """Accepts a bare name in place of a spec that is chosen by name."""
     if isinstance(node, list):
         for item in node:
             _accept_bare_names(item)
@@ -36,7 +36,7 @@ def _accept_bare_names(node: Any) -> None:
 
 
 def _describe(spec: dict[str, Any]) -> None:
-    """Moves what a spec's docstring says of each value to that value."""
+    """Moves the description of each attribute from the docstring to the attribute."""
     text, _, attributes = spec.get("description", "").partition("\nAttributes:\n")
     spec["description"] = text.strip()
     for name, said in re.findall(r"^  (\w+): ((?:.|\n(?!  \w))*)", attributes, re.M):

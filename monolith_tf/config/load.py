@@ -21,16 +21,16 @@ def load_config(
     """Reads and checks a config file.
 
     Args:
-      path: A YAML file. `${config_dir}` in its values stands for its folder.
-      overrides: What replaces values of the file, such as `trainer.max_steps=200`, the
-        value in YAML.
-      data: Which data files to look into for the columns that the config names:
-        "required", all of them, and one that is missing is an error; "present", those
-        that are there; "ignored", none.
+      path: A YAML file. `${config_dir}` in its values is replaced by its folder.
+      overrides: Values that replace those of the file, in YAML, such as
+        `trainer.max_steps=200`.
+      data: Which data files to check for the columns that the config names: "required",
+        all of them, and a missing one is an error; "present", those that exist;
+        "ignored", none.
 
     Raises:
-      ConfigError: If the file cannot be read, or the config cannot be used; it names
-        the file, the line and the key of everything that is wrong.
+      ConfigError: If the file cannot be read, or the config has errors; it gives the
+        file, line and key of each error.
     """
     source = os.fspath(path)
     try:
@@ -59,17 +59,17 @@ def parse_config(
     config_dir: str = ".",
     data: checks.DataCheck = "present",
 ) -> schema.ExperimentConfig:
-    """Reads and checks a config; arguments as `load_config`.
+    """Reads and checks the text of a config; see `load_config`.
 
     Args:
       text: YAML.
-      source: What messages call it.
-      overrides: What replaces values of the text.
-      config_dir: What `${config_dir}` stands for.
-      data: Which data files to look into.
+      source: The name of the config in messages.
+      overrides: Values that replace those of the text.
+      config_dir: The value of `${config_dir}`.
+      data: Which data files to check.
 
     Raises:
-      ConfigError: If the config cannot be used.
+      ConfigError: If the config has errors.
     """
     config = document.parse(text, source)
     overrides_lib.apply(config, overrides)
@@ -81,7 +81,7 @@ def parse_config(
 
 
 def _name_default_table(config: document.Document) -> None:
-    """Lets `default_table` do without the name that every other table has."""
+    """Gives `default_table` a name, since it may lack one and other tables may not."""
     table = config.get(("default_table",))
     if isinstance(table, dict):
         table.setdefault("name", "default_table")

@@ -1,4 +1,4 @@
-"""Checks of the model: a registered one's parameters, an assembled one's blocks."""
+"""Checks of the model: parameters of a registered model, blocks of an assembled one."""
 
 from collections.abc import Iterator
 from typing import TypeAlias
@@ -13,13 +13,13 @@ Complaints: TypeAlias = Iterator[tuple[errors.Path, str]]
 
 
 def check(config: schema.ExperimentConfig) -> Complaints:
-    """Yields path and message of what does not fit in `model`."""
+    """Yields path and message of each wrong value in `model`."""
     name = config.model.name
     if name is not None and name not in models.BUILT_IN:
         near = errors.did_you_mean(name, models.BUILT_IN)
         yield (
             ("model", "name"),
-            f"there is no model `{name}`.{near} An own model is named by `class`.",
+            f"there is no model `{name}`.{near} Set `class` for your own model.",
         )
     labels = [label.name for label in config.labels]
     for index, head in enumerate(config.model.heads):
@@ -52,9 +52,9 @@ def _blocks(config: schema.ExperimentConfig) -> Complaints:
     for index, block in enumerate(model.blocks):
         path: errors.Path = ("model", "blocks", index)
         if block.name in features:
-            message = f"the feature `{block.name}` has this name already."
+            message = f"the feature `{block.name}` already has this name."
             yield (*path, "name"), message
-        # Whether tf_keras has a layer is known only when TensorFlow is loaded.
+        # Layers of tf_keras are known only once TensorFlow is loaded.
         meant = own.get((block.layer or "").lower(), block.layer)
         if meant != block.layer:
             message = f"there is no layer `{block.layer}`. Did you mean `{meant}`?"
@@ -80,7 +80,7 @@ def _inputs(
         name, number, part = reference.name, reference.index, reference.part
         if name not in known:
             if name in blocks:
-                yield here, f"the block `{name}` stands further down. Move it up."
+                yield here, f"the block `{name}` is defined below. Move it up."
             else:
                 near = errors.did_you_mean(name, sorted(known | blocks))
                 yield here, f"there is no feature, group or block `{name}`.{near}"

@@ -1,4 +1,4 @@
-"""Checks of a registered model's parameters, and what they say of its outputs."""
+"""Checks a registered model's parameters, and derives its outputs from them."""
 
 import types
 import typing
@@ -19,7 +19,7 @@ _PATH: errors.Path = ("model", "params")
 
 
 def check(config: schema.ExperimentConfig) -> Complaints:
-    """Yields path and message of what does not fit in a registered model's `params`."""
+    """Yields path and message of each wrong value in a registered model's `params`."""
     try:
         params = _read(config)
     except errors.ConfigError as error:
@@ -34,7 +34,7 @@ def check(config: schema.ExperimentConfig) -> Complaints:
 
 
 def heads(config: schema.ExperimentConfig) -> Sequence[str]:
-    """Returns the heads of the model; none where only its class knows them."""
+    """Returns the heads of the model; empty if only its class knows them."""
     if config.model.heads:
         return [head.name or head.label for head in config.model.heads]
     params = _right(config)
@@ -42,14 +42,14 @@ def heads(config: schema.ExperimentConfig) -> Sequence[str]:
 
 
 def outputs(config: schema.ExperimentConfig) -> Sequence[str]:
-    """Returns the outputs of the model's exports; none where only its class knows."""
+    """Returns the outputs of the model's exports; empty if only its class knows."""
     params = _right(config)
     extra = () if params is None else params.extra_outputs
     return [*heads(config), *extra]
 
 
 def _read(config: schema.ExperimentConfig) -> params_lib.Params | None:
-    """Returns the parameters of a registered model, None for any other."""
+    """Returns the parameters of a registered model; None for any other model."""
     class_ = params_lib.OF_MODEL.get(config.model.name or "")
     if class_ is None:
         return None
@@ -61,7 +61,7 @@ def _read(config: schema.ExperimentConfig) -> params_lib.Params | None:
 def _right(config: schema.ExperimentConfig) -> params_lib.Params | None:
     try:
         return _read(config)
-    except errors.ConfigError:  # `check` complains of it.
+    except errors.ConfigError:  # `check` reports it.
         return None
 
 
@@ -74,7 +74,7 @@ def _plain(value: Any) -> Any:
 def _names(
     kind: Any, value: Any, path: errors.Path, config: schema.ExperimentConfig
 ) -> Complaints:
-    """Checks the names in a value of a type whose annotations say what they name."""
+    """Checks the names in a value, whose type's annotations say what they refer to."""
     if isinstance(value, tuple):
         kinds = typing.get_args(kind)
         for index, item in enumerate(value):
@@ -94,7 +94,7 @@ def _is_union(kind: Any) -> bool:
 
 
 def _missing(what: str, name: str, config: schema.ExperimentConfig) -> str:
-    """Returns what is wrong with a name, or ""."""
+    """Returns the error message for a name, or ""."""
     if what == "slice":
         used = schema.features_of_tables(config)
         for table in schema.resolved_tables(config):

@@ -12,15 +12,15 @@ _PART = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
 
 
 def apply(config: document.Document, overrides: Sequence[str]) -> None:
-    """Puts values into a config, in order.
+    """Sets values in a config, in order.
 
     Args:
       config: The config, changed in place.
-      overrides: Each `key.path=value`, the value in YAML; a list entry is named by its
-        place, `tables[0].dim=8`.
+      overrides: Each `key.path=value`, the value in YAML; list entries are indexed, as
+        in `tables[0].dim=8`.
 
     Raises:
-      ConfigError: If an override has another form, or its path leads through something
+      ConfigError: If an override has another form, or its path leads through a value
         that is neither a mapping nor a list.
     """
     problems: list[errors.Problem] = []
@@ -37,7 +37,7 @@ def parse_path(text: str) -> errors.Path:
     """Splits `a.b[0].c`.
 
     Raises:
-      ValueError: If `text` is no path.
+      ValueError: If `text` is not a path.
     """
     parts: list[str | int] = []
     position = 0
@@ -68,7 +68,7 @@ def _apply_one(config: document.Document, override: str) -> None:
         )
     value = _parse_value(path, value_text)
     if not isinstance(config.data, dict):
-        return  # The file itself is wrong, which validation says.
+        return  # The file itself is wrong; validation reports it.
     parent: Any = config.data
     for depth, part in enumerate(path):
         here = path[: depth + 1]
@@ -92,18 +92,18 @@ def _check_index(parent: Any, index: int, here: errors.Path) -> None:
     if not isinstance(parent, list):
         raise _error(here, f"`{owner}` is not a list in the config.")
     if index >= len(parent):
-        count = "is empty" if not parent else f"has {len(parent)} entries, from 0 on"
+        count = "is empty" if not parent else f"has {len(parent)} entries, from 0"
         raise _error(here, f"there is no such entry: `{owner}` {count}.")
 
 
 def _as_mapping(value: Any, here: errors.Path) -> dict[str, Any]:
-    """Spells out what may be given by its bare name, as `optimizer: adam`."""
+    """Returns the mapping for a bare name, such as in `optimizer: adam`."""
     if value is None:
         return {}
     if isinstance(value, str):
         return {"name": value}
     kind = "a list" if isinstance(value, list) else f"`{value}`"
-    raise _error(here, f"the config gives {kind} here, which has no keys to override.")
+    raise _error(here, f"the config has {kind} here, which has no keys to override.")
 
 
 def _parse_value(path: errors.Path, text: str) -> Any:

@@ -17,22 +17,22 @@ from monolith_tf.training.spec import TrainerSpec
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
-    """Everything that one job is made of.
+    """All settings of one job.
 
     Attributes:
       model_dir: Folder for checkpoints, metrics, summaries and the resolved config.
       seed: Seed of initial values, shuffling and dropout, not negative.
       data: Files, their format, and how rows become batches.
-      features: What the model sees, in this order.
+      features: The inputs of the model, in this order.
       labels: What is predicted; may be empty for a model that needs none.
       tables: The embedding tables that features name.
-      default_table: What the own table of a feature is like that names no table; it
-        needs no `name` and cannot have a `slot`. Without it such a feature is an error,
-        unless `tables` has one of its name.
+      default_table: Template for the tables of features that name none; it needs no
+        `name` and cannot have a `slot`. Without it, such a feature is an error unless
+        `tables` has a table of its name.
       model: The model.
       trainer: Steps, intervals, optimizer, early stopping.
-      metrics: Names of `monolith_tf.metrics`, computed for each head in evaluations; a
-        class of your own as `module:Name`.
+      metrics: Names of `monolith_tf.metrics`, computed for each head in evaluations;
+        your own class as `module:Name`.
       group_by: Feature whose ids group the rows of metrics such as `gauc`.
       cluster: Parameter servers and workers; None runs in one process.
       export: Where and when SavedModels are written.
@@ -69,8 +69,8 @@ class ExperimentConfig:
 def resolved_tables(config: ExperimentConfig) -> tuple[TableSpec, ...]:
     """Returns all embedding tables of a job.
 
-    These are `tables`, and for each feature with ids that names no table the feature's
-    own: `default_table` under the feature's name.
+    These are `tables`, and a copy of `default_table` under the feature's name for each
+    feature with ids that names no table.
     """
     tables = {table.name: table for table in config.tables}
     if config.default_table is not None:
@@ -116,7 +116,7 @@ def features_of_tables(config: ExperimentConfig) -> Mapping[str, tuple[str, ...]
 
 
 def members(config: ExperimentConfig, name: str) -> tuple[str, ...]:
-    """Returns the features that a name stands for; itself where it is no group."""
+    """Returns the features of a group; the name itself if it is not a group."""
     groups = {
         "all": tuple(f.name for f in config.features),
         "embeddings": tuple(f.name for f in config.features if f.kind != "dense"),

@@ -13,12 +13,12 @@ from monolith_tf.config import errors
 
 
 class Choice(NamedTuple):
-    """One member of a union that a walk went through.
+    """The member of a union that a walk went through.
 
     Attributes:
       path: Where the union is.
       members: The union's members, without None.
-      member: The one taken; None where the validator did not say which.
+      member: The member taken; None if the validator did not say which.
     """
 
     path: errors.Path
@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
     Attributes:
       path: The key path in the config, without the names of union members.
-      kind: The type expected there; None where it is not known.
+      kind: The type expected there; None if not known.
       owner: The dataclass that holds the last key, or None.
       choices: The unions on the way.
     """
@@ -78,7 +78,7 @@ def walk(kind: Any, location: Sequence[str | int], path: errors.Path = ()) -> Pl
 
 
 def strip(kind: Any) -> Any:
-    """Returns a type without `Annotated` and `None`; of a union, its members."""
+    """Returns a type without `Annotated` and `None`; for a union, its members."""
     while _origin(kind) is typing.Annotated:
         kind = typing.get_args(kind)[0]
     if _origin(kind) not in (typing.Union, types.UnionType):
@@ -92,7 +92,7 @@ def strip(kind: Any) -> Any:
 
 
 def fields_of(kind: Any) -> dict[str, Any] | None:
-    """Returns key -> type of a spec's fields, or None where `kind` is no spec."""
+    """Returns key -> type of a spec's fields, or None if `kind` is not a spec."""
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         return None
     rename = getattr(kind, "__pydantic_config__", {}).get("alias_generator", str)
@@ -101,7 +101,7 @@ def fields_of(kind: Any) -> dict[str, Any] | None:
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Returns whether a value looks as if `kind` was meant, right or wrong."""
+    """Returns whether a value, right or wrong, looks like it was meant as `kind`."""
     kind = strip(kind)
     if isinstance(kind, tuple):
         return any(fits(value, member) for member in kind)
@@ -109,7 +109,7 @@ def fits(value: Any, kind: Any) -> bool:
     if fields is not None:
         name = strip(fields["name"]) if "name" in fields else None
         names = typing.get_args(name) if _origin(name) is Literal else None
-        if isinstance(value, str):  # The bare name of a spec that goes by names.
+        if isinstance(value, str):  # The bare name of a spec chosen by name.
             return names is not None and value in names
         if not isinstance(value, dict):
             return False
@@ -122,7 +122,7 @@ def fits(value: Any, kind: Any) -> bool:
 
 
 def describe(kind: Any) -> str:
-    """Returns what a type wants, to follow `must be`."""
+    """Returns a description of a type, to follow `must be`."""
     kind = strip(kind)
     if isinstance(kind, tuple):
         words = list(dict.fromkeys(describe(member) for member in kind))
@@ -150,7 +150,7 @@ def choices(kind: Any) -> list[Any]:
 
 
 def show(value: Any) -> str:
-    """Returns a value as a message shows it."""
+    """Returns a value's text for a message."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -173,7 +173,7 @@ def _is_mapping(kind: Any) -> bool:
 
 
 def _tags(member: Any) -> set[Any]:
-    """What the validator may call a member of a union in an error's location."""
+    """Returns the names of a union member that may be in the validator's locations."""
     member = strip(member)
     tags = {getattr(member, "__name__", None)}
     fields = fields_of(member)

@@ -1,4 +1,4 @@
-"""Plain values to specs, and the validator's complaints to messages with lines."""
+"""Plain values to specs, and the validator's errors to messages with lines."""
 
 import functools
 import math
@@ -16,7 +16,7 @@ from monolith_tf.config import shapes
 
 @functools.cache
 def adapter(kind: type = schema.ExperimentConfig) -> pydantic.TypeAdapter[Any]:
-    """Returns the validator of configs, or that of another dataclass."""
+    """Returns the validator of configs, or of another dataclass."""
     return pydantic.TypeAdapter(kind)
 
 
@@ -27,13 +27,13 @@ def validate(config: document.Document) -> schema.ExperimentConfig:
       config: Plain values.
 
     Raises:
-      ConfigError: If the values do not fit the specs, or a spec refuses them.
+      ConfigError: If the values do not fit the specs, or a spec rejects them.
     """
     return validate_as(schema.ExperimentConfig, config)
 
 
 def validate_as(kind: type, config: document.Document, path: errors.Path = ()) -> Any:
-    """Returns what a part of a config describes.
+    """Returns the spec that a part of a config describes.
 
     Args:
       kind: A dataclass.
@@ -41,7 +41,7 @@ def validate_as(kind: type, config: document.Document, path: errors.Path = ()) -
       path: Where the part is.
 
     Raises:
-      ConfigError: If the values do not fit `kind`, or it refuses them.
+      ConfigError: If the values do not fit `kind`, or it rejects them.
     """
     try:
         spec = adapter(kind).validate_python(config.get(path))
@@ -64,7 +64,7 @@ def _problems(
     undecided: dict[errors.Path, shapes.Choice] = {}
     for detail in error.errors(include_url=False):
         place = shapes.walk(kind, detail["loc"], path)
-        # A union complains once per member; only the member that was meant counts.
+        # A union reports an error per member; only the member that was meant counts.
         wrong = [choice for choice in place.choices if not _is_meant(choice, config)]
         if not wrong:
             found.append(_problem(detail, place, config))
@@ -80,7 +80,7 @@ def _is_meant(choice: shapes.Choice, config: document.Document) -> bool:
 
 
 def _meant(choice: shapes.Choice, config: document.Document) -> Any:
-    """Returns the member of a union that a value looks like, or None."""
+    """Returns the union member that a value looks like, or None."""
     value = config.get(choice.path)
     fitting = [member for member in choice.members if shapes.fits(value, member)]
     if len(fitting) > 1 and not isinstance(value, dict):
@@ -150,7 +150,7 @@ def _wrong_choice(
 def _refused(
     path: errors.Path, message: str, config: document.Document
 ) -> errors.Problem:
-    """What a spec says of its values, at the line of the key that it says first."""
+    """Returns a spec's own error, at the line of the first key in its message."""
     name = re.match(r"`(\w+)`", message)
     given = config.get(path)
     if name and isinstance(given, dict) and name[1] in given:
@@ -161,12 +161,12 @@ def _refused(
 def _bent(
     config: document.Document, plain: Any, path: errors.Path
 ) -> Iterator[errors.Problem]:
-    """Yields what the validator let pass and should not have.
+    """Yields wrong values that the validator let pass.
 
     Args:
       config: The config.
       plain: The validated value at `path`, as plain values.
-      path: Where.
+      path: Where the value is.
     """
     given = config.get(path)
     if isinstance(given, dict) and isinstance(plain, dict):

@@ -1,4 +1,4 @@
-"""YAML nodes to plain values, and the lines they stand on."""
+"""YAML nodes to plain values, and their lines."""
 
 import re
 from typing import Any
@@ -12,10 +12,10 @@ _MAX_DEPTH = 50
 
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.2 scalars, where YAML 1.1 surprises.
+    """Reads YAML 1.2 scalars, since those of YAML 1.1 surprise.
 
     `1e-3` is a number, only `true` and `false` are booleans, and `no`, `0123` and
-    `2024-01-01` are what they look like.
+    `2024-01-01` are strings.
     """
 
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012 (filled below, as PyYAML wants)
@@ -41,7 +41,7 @@ _LEADING_ZERO = r"(?![-+]?0[0-9])"
 
 
 def add_resolvers(kind: type) -> None:
-    """Teaches a PyYAML loader or dumper which plain scalars are not strings."""
+    """Sets which plain scalars a PyYAML loader or dumper does not read as strings."""
     for tag, pattern, first in _RESOLVERS:
         if tag == "float":
             pattern = _LEADING_ZERO + f"(?:{pattern})"
@@ -55,7 +55,7 @@ add_resolvers(Loader)
 
 
 def compose(text: str, source: str) -> yaml.Node | None:
-    """Returns the root of a YAML document; None where it is empty.
+    """Returns the root of a YAML document; None if it is empty.
 
     Raises:
       ConfigError: If `text` is not YAML.
@@ -66,9 +66,9 @@ def compose(text: str, source: str) -> yaml.Node | None:
         at = error.problem_mark or error.context_mark
         what = error.problem or error.context or "cannot be read"
         if r"'\t'" in what:
-            what = "a tab stands where only spaces may; indent with spaces"
+            what = "a tab is used as indentation; indent with spaces"
         elif "but found another document" in what:
-            what = "a config is one YAML document; remove the `---` between two"
+            what = "a config is one YAML document; remove the `---` between documents"
         elif what.endswith("but got '['"):
             what = "put names with brackets, such as `tower[0]`, in quotes"
         elif error.context and error.problem:
@@ -106,7 +106,7 @@ class Builder:
                 else f"is nested more than {_MAX_DEPTH} deep"
             )
             problem = errors.Problem(
-                self._mark(node), (), f"The config {limit}, aliases spelled out."
+                self._mark(node), (), f"The config {limit}, counting aliases in full."
             )
             raise errors.ConfigError([problem])
         if isinstance(node, yaml.MappingNode) and node.tag.endswith(":map"):
@@ -146,7 +146,7 @@ class Builder:
             result[key] = self.build(value_node, (*path, key))
         for source in merged:
             if not isinstance(source, yaml.MappingNode):
-                self._complain(source, path, "`<<` takes a mapping, or a list of them.")
+                self._complain(source, path, "`<<` needs a mapping or a list of them.")
                 continue
             extra = Builder(self.source)
             extra._count = self._count
@@ -180,7 +180,7 @@ class Builder:
             if kind == "float":
                 return float(text.replace(".inf", "inf").replace(".nan", "nan"))
         except (KeyError, ValueError):
-            self._complain(node, path, f"`{text[:40]}` is not of the type `{kind}`.")
+            self._complain(node, path, f"`{text[:40]}` is not of type `{kind}`.")
             return None
         self._complain(node, path, f"the tag `{node.tag}` is not known. Remove it.")
         return None

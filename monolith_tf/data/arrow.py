@@ -1,7 +1,7 @@
-"""Arrow columns brought to the few types that batches are made of.
+"""Converts Arrow columns to the few types of which batches are made.
 
-A clean column is one of: int64, float32, strings as `dictionary<int32, binary>`, or a
-`list` of one of these, or a `fixed_size_list` of numbers; without nulls and NaN.
+A clean column is int64, float32, strings as `dictionary<int32, binary>`, a `list` of
+one of these, or a `fixed_size_list` of numbers; without nulls and NaN.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _NUMBERS = {"int64": pa.int64(), "float32": pa.float32()}
 _WORDS: Mapping[DType, str] = {"int64": "int", "float32": "float", "string": "string"}
 
 Problem = tuple[np.ndarray, Callable[[int], str]]
-"""Which rows are bad, bool [rows], and why one of them is, by its place."""
+"""Which rows are bad, bool [rows], and a function from a row's place to the reason."""
 
 
 def column_types(schema: pa.Schema, file: str) -> dict[str, ColumnType]:
@@ -46,13 +46,13 @@ def column_types(schema: pa.Schema, file: str) -> dict[str, ColumnType]:
 
 
 def dtype_of(type_: pa.DataType) -> DType | None:
-    """Returns what values of an Arrow type are read as; None if they cannot be."""
+    """Returns the type as which an Arrow type is read; None if it cannot be read."""
     if pa.types.is_dictionary(type_):
         return dtype_of(type_.value_type)
     if pa.types.is_integer(type_) or pa.types.is_boolean(type_):
         return "int64"
     if pa.types.is_temporal(type_) and not pa.types.is_interval(type_):
-        return "int64"  # counted in the unit of the file
+        return "int64"  # in the unit of the file
     if pa.types.is_floating(type_) or pa.types.is_decimal(type_):
         return "float32"
     if _is_string(type_) or _is_null(type_):
@@ -61,13 +61,13 @@ def dtype_of(type_: pa.DataType) -> DType | None:
 
 
 def _kind(type_: pa.DataType) -> str:
-    """Returns what the numbers of an Arrow type mean, as `ColumnType.kind` has it."""
+    """Returns what the numbers of an Arrow type mean; see `ColumnType.kind`."""
     if pa.types.is_dictionary(type_):
         return _kind(type_.value_type)
     if pa.types.is_boolean(type_):
         return "bool"
     if pa.types.is_timestamp(type_):
-        return f"timestamp[{type_.unit}]"  # In any time zone it counts from one moment.
+        return f"timestamp[{type_.unit}]"  # The same epoch in every time zone.
     if pa.types.is_temporal(type_):
         return str(type_)
     is_number = pa.types.is_integer(type_) or pa.types.is_floating(type_)
@@ -75,7 +75,7 @@ def _kind(type_: pa.DataType) -> str:
 
 
 def mean_alike(found: str, wanted: str) -> bool:
-    """Returns whether a file's numbers are what is wanted, by `ColumnType.kind`."""
+    """Returns whether a file's numbers mean what is wanted; see `ColumnType.kind`."""
     if wanted == "amount" and found in ("bool", "number"):
         return True
     return found == wanted or "" in (found, wanted)
@@ -90,14 +90,14 @@ def _is_uint64(type_: pa.DataType) -> bool:
 def clean(
     table: pa.Table, columns: Mapping[str, ColumnType]
 ) -> tuple[pa.Table, list[Problem]]:
-    """Brings columns to their clean types.
+    """Converts columns to their clean types.
 
     Args:
       table: At least these columns, each in a type of `column_types`.
       columns: The wanted columns.
 
     Returns:
-      The clean table, where a bad row holds a stand-in, and what is bad.
+      The clean table, with placeholders in bad rows, and the problems of bad rows.
 
     Raises:
       ValueError: If a column's type cannot be read as the wanted one.
@@ -137,7 +137,7 @@ def clean(
 def defaulted(
     table: pa.Table, columns: Mapping[str, ColumnType]
 ) -> dict[str, np.ndarray]:
-    """Returns by column the rows in which `clean` puts a default, bool [rows].
+    """Returns column -> the rows in which `clean` puts a default, bool [rows].
 
     Args:
       table: As given to `clean`.
@@ -172,29 +172,29 @@ def check_type(name: str, found: pa.DataType, wanted: ColumnType) -> None:
         if mean_alike(_kind(found.value_type if is_list else found), wanted.kind):
             return
         raise ValueError(
-            f"column `{name}` is of type {found}, and of type {wanted.written}: one "
-            "value would be two numbers, or two values one. Give it one type in all "
+            f"column `{name}` has type {found}, but type {wanted.written}: one value "
+            "would become two numbers, or two values one. Give it one type in all "
             "files."
         )
     expected = f"lists of {wanted.dtype}" if wanted.is_list else wanted.dtype
     raise ValueError(
-        f"column `{name}` is of type {found} and cannot be read as {expected}. "
+        f"column `{name}` has type {found} and cannot be read as {expected}. "
         f"{_way_out(dtype, is_list, wanted)}"
     )
 
 
 def _way_out(dtype: DType | None, is_list: bool, wanted: ColumnType) -> str:
-    """Returns what to do about a column of another type than the wanted one."""
-    way_out = "Files of a job need one type for a column: convert it here"
+    """Returns what to do about a column of an unwanted type."""
+    way_out = "A column needs one type in all files of a job: convert it here"
     if dtype is None:
         return f"{way_out}."
     if is_list != wanted.is_list:
         other = "a list" if is_list else "one value"
-        return f"{way_out}, or change `kind` of what reads it if each row has {other}."
+        return f"{way_out}, or change `kind` of the feature if each row has {other}."
     if (dtype, wanted.dtype) == ("float32", "int64"):
         return f"{way_out}, or set `dtype: float` of the dense feature that reads it."
     word = _WORDS[dtype]
-    return f"{way_out}, or in the others and set `dtype: {word}` of what reads it."
+    return f"{way_out}, or in the others, and set `dtype: {word}` of the feature."
 
 
 def fits(found: DType | None, wanted: DType) -> bool:
@@ -203,7 +203,7 @@ def fits(found: DType | None, wanted: DType) -> bool:
 
 
 def strings(array: pa.Array) -> pa.DictionaryArray:
-    """Returns a string-like array as `STRINGS`, nulls kept."""
+    """Returns a string-like array as `STRINGS`; nulls stay."""
     if pa.types.is_dictionary(array.type):
         if array.dictionary.null_count:
             array = array.cast(array.type.value_type).dictionary_encode()
@@ -217,7 +217,7 @@ def strings(array: pa.Array) -> pa.DictionaryArray:
 def _values(
     array: pa.Array, dtype: DType, default: int | float | str | None
 ) -> tuple[pa.Array, np.ndarray | None]:
-    """Returns clean values, and which were missing without a default, if any."""
+    """Returns clean values, and which are missing without a default, if any."""
     if dtype == "string":
         array = strings(array.cast(pa.binary()) if _is_null(array.type) else array)
     else:
@@ -235,7 +235,7 @@ def _values(
 
 
 def _improbable(name: str, array: pa.Array, bad: np.ndarray | None) -> list[Problem]:
-    """Returns what is bad about clean labels that must be from 0 to 1, if any is."""
+    """Returns the problem of clean labels that must be from 0 to 1, if any."""
     values = _mask(array)
     outside = ~((values >= 0) & (values <= 1))
     if bad is not None:
@@ -246,15 +246,15 @@ def _improbable(name: str, array: pa.Array, bad: np.ndarray | None) -> list[Prob
     def reason(place: int) -> str:
         return (
             f"column `{name}`: the label {values[place]:g} is not between 0 and 1, as "
-            "a log loss takes it; set `equals` of the label to what makes it 1, or "
-            "another loss"
+            "a log loss needs; set `equals` of the label to the value that means 1, or "
+            "use another loss"
         )
 
     return [(outside, reason)]
 
 
 def _unweighable(name: str, array: pa.Array) -> list[Problem]:
-    """Returns what is bad about clean weights, if any is negative or infinite."""
+    """Returns the problem of clean weights, if any is negative or infinite."""
     values = _mask(array)
     wrong = ~((values >= 0) & (values < np.inf))
     if not wrong.any():
@@ -262,17 +262,17 @@ def _unweighable(name: str, array: pa.Array) -> list[Problem]:
 
     def reason(place: int) -> str:
         return (
-            f"column `{name}`: the weight {values[place]:g} is not a finite number "
-            "from 0 on"
+            f"column `{name}`: the weight {values[place]:g} is not a finite number of "
+            "at least 0"
         )
 
     return [(wrong, reason)]
 
 
 def _not_text(name: str, array: pa.Array) -> list[Problem]:
-    """Returns what is bad about strings that are not UTF-8, or lists of them.
+    """Returns the problem of strings, or lists of strings, that are not UTF-8, if any.
 
-    Arrow's type binary says that bytes are meant, and takes any.
+    Columns of Arrow's type binary may hold any bytes.
     """
     is_list = _is_list(array.type)
     values = _elements(array) if is_list else array
@@ -294,7 +294,7 @@ def _not_text(name: str, array: pa.Array) -> list[Problem]:
         except UnicodeDecodeError:
             reasons[code] = (
                 f"column `{name}`: {word!r} is not UTF-8 text, as the column's type "
-                "string has it; the type binary takes any bytes"
+                "string needs; the type binary takes any bytes"
             )
     codes = values.indices.fill_null(-1).to_numpy()
     places = np.flatnonzero(np.isin(codes, list(reasons)))
@@ -314,7 +314,7 @@ def _always(reason: str) -> Callable[[int], str]:
 
 
 def _numbers(array: pa.Array, dtype: DType) -> pa.Array:
-    """Casts numbers; uint64 keeps its bits, since ids are often made that way."""
+    """Casts numbers; uint64 keeps its bits, since ids are often uint64 hashes."""
     type_ = array.type
     if pa.types.is_dictionary(type_):
         array = array.cast(type_.value_type)
@@ -330,7 +330,7 @@ def _numbers(array: pa.Array, dtype: DType) -> pa.Array:
 
 
 def _fill_strings(array: pa.DictionaryArray, default: object) -> pa.DictionaryArray:
-    """Replaces nulls by a string that is added to the dictionary."""
+    """Replaces nulls by a string, which it adds to the dictionary."""
     value = pa.array([str(default).encode()], pa.binary())
     codes = array.indices.fill_null(len(array.dictionary))
     return pa.DictionaryArray.from_arrays(
@@ -352,7 +352,7 @@ def _ragged(array: pa.Array, type_: ColumnType) -> tuple[pa.Array, np.ndarray | 
 
 
 def _fixed(array: pa.Array, type_: ColumnType) -> tuple[pa.Array, np.ndarray | None]:
-    """Returns lists of one length; a missing list is made of defaults."""
+    """Returns lists of one length; a missing list becomes one of defaults."""
     length = type_.length or 0
     lengths = _lengths(array)
     absent = _mask(array.is_null())
@@ -372,7 +372,7 @@ def _fixed(array: pa.Array, type_: ColumnType) -> tuple[pa.Array, np.ndarray | N
 
 
 def _lengths(array: pa.Array) -> np.ndarray:
-    """Returns the elements in each list, 0 where it is missing, int64 [rows]."""
+    """Returns the number of elements of each list, 0 if missing, int64 [rows]."""
     if _is_null(array.type):
         return np.zeros(len(array), np.int64)
     lengths = pc.list_value_length(array).fill_null(0)

@@ -26,21 +26,21 @@ from monolith_tf.features.columns import ColumnType
 from monolith_tf.features.columns import DType
 
 _BLOCK_BYTES = 1 << 20
-_GUESS_BLOCKS = 16  # Looked through at most for an element of every list column.
+_GUESS_BLOCKS = 16  # Most blocks searched for a value of every column.
 _NUMBERS = {"int64": pa.int64(), "float32": pa.float32()}
 _NOUNS = {"int64": "an integer", "float32": "a number"}
 _CONVERT = f"If the file is in another encoding, convert it: {text.convert('LATIN1')}."
 _NOT_AS_WRITTEN = "is an integer with leading zeros or in hexadecimal"
 _OF_64_BITS = " of 64 bits"
-_BLANK = "Blank lines are left out at the end of a file only."
-_CLOSE = "Close the quote, or write two where one is part of the text."
+_BLANK = "Blank lines are ignored only at the end of a file."
+_CLOSE = "Close the quote, or double it if it is part of the text."
 
 
 class CsvReader(Reader):
     """Reads CSV as bytes and converts block by block.
 
-    Converting here and not in the parser is faster, and it leaves the other rows of a
-    block readable when a cell does not convert.
+    Converting here is faster than in the parser, and keeps the other rows of a block
+    readable when a cell does not convert.
     """
 
     guesses_types = True
@@ -49,13 +49,13 @@ class CsvReader(Reader):
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
         self._lines_of: dict[str, csv_lines.Lines] = {}
-        self._single: dict[str, bool] = {}  # Whether a file has one column only.
-        self._texts: set[str] = set()  # Files whose beginning was looked at.
+        self._single: dict[str, bool] = {}  # Whether a file has only one column.
+        self._texts: set[str] = set()  # Files whose encoding was checked.
 
     def schema(self, file: str) -> dict[str, ColumnType]:
-        """See `Reader.schema`; types are guessed from the first rows.
+        """See `Reader.schema`; guesses types from the first rows.
 
-        A column of text may hold lists, so the type of their elements is guessed too.
+        A text column may hold lists, so this also guesses the type of their elements.
         """
         options = pyarrow.csv.ConvertOptions(
             null_values=["", *self.spec.null_values], strings_can_be_null=True
@@ -71,9 +71,10 @@ class CsvReader(Reader):
     def _look_closer(
         self, file: str, types: Mapping[str, ColumnType]
     ) -> dict[str, ColumnType]:
-        """Returns a closer look at columns than the parser takes.
+        """Returns more exact types than the parser's.
 
-        Cells may be empty for long: what has none yet is looked for further on.
+        A column may begin with many empty cells, so this reads on until every column
+        has shown a value, for at most `_GUESS_BLOCKS` blocks.
         """
         found: dict[str, ColumnType] = {}
         options = pyarrow.csv.ConvertOptions(
@@ -93,7 +94,7 @@ class CsvReader(Reader):
             if len(found) == len(types):
                 break
         if not found and (spoilt := self._spoilt(file)):
-            raise ValueError(f"{file}: no row shows what the columns hold{spoilt}")
+            raise ValueError(f"{file}: no row shows the types of the columns{spoilt}")
         return found
 
     def _guess(
@@ -107,7 +108,7 @@ class CsvReader(Reader):
         texts = self._with_nulls(_trim(cells))
         dtype, of_elements = csv_guess.guess(texts), csv_guess.guess(elements)
         as_number = csv_guess.guess_number(texts)
-        is_new = type_.dtype not in (dtype, "float32")  # Of floats there are no ids.
+        is_new = type_.dtype not in (dtype, "float32")  # Floats are never ids.
         example, first = "", -1
         if dtype != "int64":
             expected = {
@@ -128,7 +129,7 @@ class CsvReader(Reader):
         )
 
     def has_rows(self, file: str) -> bool:
-        """See `Reader.has_rows`; a row of a wrong width is one."""
+        """See `Reader.has_rows`; a row with a wrong number of cells counts."""
         malformed: list[Any] = []
         try:
             blocks = self._open(file, pyarrow.csv.ConvertOptions(), malformed)
@@ -136,7 +137,7 @@ class CsvReader(Reader):
                 malformed
             )
         except (OSError, pa.ArrowException):
-            return True  # Reading it will say what is wrong.
+            return True  # Reading it reports what is wrong.
 
     def read(self, piece: Piece, columns: Mapping[str, ColumnType]) -> Iterator[Block]:
         """See `Reader.read`."""
@@ -173,15 +174,15 @@ class CsvReader(Reader):
         malformed: list[Any],
         lines: csv_lines.Lines = csv_lines.NOTHING_AMISS,
     ) -> "_Numbers":
-        """Returns what numbers the rows of a file."""
+        """Returns an object that numbers the rows of a file."""
         first = 1 if self.spec.column_names else 2
-        if self._single.get(file):  # The parser gives its blank lines as rows.
+        if self._single.get(file):  # The parser returns its blank lines as rows.
             first += self._num_before_header(file)
             lines = dataclasses.replace(lines, blank=np.empty(0, np.int64))
         return _Numbers(malformed, first, lines)
 
     def _lines(self, file: str) -> csv_lines.Lines:
-        """Returns what the lines of a file are."""
+        """Returns the blank and broken lines of a file."""
         if file not in self._lines_of:
             try:
                 lines = csv_lines.scan(
@@ -190,29 +191,26 @@ class CsvReader(Reader):
                     has_header=not self.spec.column_names,
                 )
             except (OSError, pa.ArrowException):
-                return csv_lines.NOTHING_AMISS  # Reading it will say what is wrong.
+                return csv_lines.NOTHING_AMISS  # Reading it reports what is wrong.
             self._lines_of[file] = lines
             if lines.num_last_blank and not self._single.get(file):
-                what = "%s: passed over %d blank lines at its end."
+                what = "%s: skipped %d blank lines at its end."
                 logging.info(what, file, lines.num_last_blank)
             if min(lines.spoilt, default=0) < 0:
-                raise ValueError(
-                    f"{file}: the line of the columns' names: {lines.spoilt[-1]}. "
-                    f"{_CLOSE}"
-                )
+                raise ValueError(f"{file}: in the header: {lines.spoilt[-1]}. {_CLOSE}")
             if self.spec.on_bad_row == "skip":
                 for row, reason in lines.spoilt.items():
-                    logging.warning("%s: row %d is left out: %s.", file, row, reason)
+                    logging.warning("%s: row %d is skipped: %s.", file, row, reason)
         return self._lines_of[file]
 
     def _spoilt(self, file: str) -> str:
-        """Returns what to add to an error of the parser about a file."""
+        """Returns text to add to an error of the parser about a file."""
         for row, reason in self._lines(file).spoilt.items():
             return f". Row {row} (counting from 0): {reason}. {_CLOSE}"
         return ""
 
     def _num_before_header(self, file: str) -> int:
-        """Returns how many blank lines are above the names of a file's columns."""
+        """Returns the number of blank lines above a file's header."""
         if self.spec.column_names:
             return 0
         with pa.input_stream(file, compression="detect") as stream:
@@ -221,7 +219,7 @@ class CsvReader(Reader):
         return next((num for num, line in enumerate(lines) if line), 0)
 
     def _check_text(self, file: str) -> None:
-        """Raises ValueError if a file is in an encoding that is not UTF-8's kind."""
+        """Raises ValueError if a file is in UTF-16 or UTF-32."""
         if file not in self._texts:
             with pa.input_stream(file, compression="detect") as stream:
                 text.check(file, stream.read(text.SAMPLE_BYTES))
@@ -236,8 +234,7 @@ class CsvReader(Reader):
     ) -> Any:
         """Opens a file; rows with a wrong number of cells go to `malformed`.
 
-        A blank line is a row where there is one column, and no row where there are
-        more.
+        A blank line is a row if there is one column, and not a row if there are more.
         """
         if file not in self._single:
             every = pyarrow.csv.ConvertOptions()
@@ -300,7 +297,7 @@ class CsvReader(Reader):
         columns: Mapping[str, ColumnType],
         spoilt: Mapping[int, str],
     ) -> Block:
-        """Makes a block of a batch of cells, without the rows that are spoilt."""
+        """Makes a block of a batch of cells, without rows broken by a quote."""
         if batch is None:
             empty = {name: pa.array([], pa.null()) for name in columns}
             return Block(pa.table(empty), rows, tuple(bad))
@@ -327,7 +324,7 @@ class CsvReader(Reader):
     def _cells(
         self, cells: pa.Array, type_: ColumnType
     ) -> tuple[pa.Array, dict[int, str]]:
-        """Returns converted cells, and by their place why some do not convert."""
+        """Returns converted cells, and place -> why the cell does not convert."""
         if not type_.is_list:
             if type_.dtype != "string":
                 return _parse(self._with_nulls(_trim(cells)), type_)
@@ -357,7 +354,7 @@ class CsvReader(Reader):
         return lists, lists.flatten()
 
     def _with_nulls(self, cells: pa.Array) -> pa.Array:
-        """Makes null what stands for a missing value."""
+        """Replaces cells that mean a missing value by null."""
         missing = pc.equal(pc.binary_length(cells), 0)
         if self.spec.null_values:
             names = pa.array(self.spec.null_values, pa.string()).cast(cells.type)
@@ -366,13 +363,13 @@ class CsvReader(Reader):
 
 
 class _Numbers:
-    """Numbers rows from 0, counting also those that the parser leaves out.
+    """Numbers rows from 0, including those that the parser leaves out.
 
     Args:
-      malformed: Rows left out so far; the parser adds to it before it gives the rows
-        that come after them.
+      malformed: Rows left out so far; the parser appends a row before it returns any
+        row after it.
       first: The parser's number of the first row after the header.
-      lines: What the lines of the file are.
+      lines: The blank and broken lines of the file.
     """
 
     def __init__(
@@ -382,7 +379,7 @@ class _Numbers:
         self._first = first
         self._seen = 0
         self._lines = lines
-        # What the parser has seen of rows when each blank line comes.
+        # How many rows the parser has seen before each blank line.
         self._blank_after = lines.blank - np.arange(len(lines.blank))
         self._num_blank = 0
         self._num_parsed = 0
@@ -391,8 +388,8 @@ class _Numbers:
         """Returns the numbers of the next `num` rows, and the bad ones among them.
 
         Args:
-          num: Rows that the parser gave.
-          rest: Whether to return the bad rows after them too.
+          num: Rows that the parser returned.
+          rest: Whether to also return the bad rows after them.
         """
         parts = [np.empty(0, np.int64)]
         bad: list[BadRow] = []
@@ -419,30 +416,30 @@ class _Numbers:
 
     @property
     def next_row(self) -> int:
-        """The number of the row after those given."""
+        """The number of the row after those returned so far."""
         return int(self._numbers(np.array([self._num_parsed]))[0])
 
     def _numbers(self, parsed: np.ndarray) -> np.ndarray:
-        """Returns the numbers of rows by their place among what the parser sees."""
+        """Returns the numbers of rows, from their places among the parser's rows."""
         return parsed + np.searchsorted(self._blank_after, parsed, side="right")
 
     def _bad(self, number: int, row: Any) -> BadRow:
-        """Returns a row that was left out by the parser."""
+        """Returns a row that the parser left out."""
         if number in self._lines.spoilt:
             return BadRow(number, self._lines.spoilt[number], _CLOSE)
         return BadRow(
             number,
-            f"{row.actual_columns} cells where {row.expected_columns} are expected",
+            f"{row.actual_columns} cells instead of {row.expected_columns}",
         )
 
 
 def _trim(cells: pa.Array) -> pa.Array:
-    """Returns cells as text without the spaces around it."""
+    """Returns cells as text without surrounding spaces."""
     return pc.ascii_trim_whitespace(cells.cast(pa.string(), safe=False))
 
 
 def _parse(cells: pa.Array, type_: ColumnType) -> tuple[pa.Array, dict[int, str]]:
-    """Returns cells as numbers, and by their place why some are none."""
+    """Returns cells as numbers, and place -> why the cell is not one."""
     numbers, wrong = _parse_as(cells, type_.dtype)
     if type_.dtype == "int64" and type_.is_guess:
         codes = csv_guess.codes(cells).fill_null(False)
@@ -453,7 +450,7 @@ def _parse(cells: pa.Array, type_: ColumnType) -> tuple[pa.Array, dict[int, str]
 
 
 def _parse_as(cells: pa.Array, dtype: DType) -> tuple[pa.Array, dict[int, str]]:
-    """As `_parse`, however integers are written."""
+    """As `_parse`, but accepts any way to write integers."""
     try:
         return cells.cast(_NUMBERS[dtype]), {}
     except pa.ArrowInvalid:
@@ -472,7 +469,7 @@ def _parse_as(cells: pa.Array, dtype: DType) -> tuple[pa.Array, dict[int, str]]:
 
 
 def _by_place(encoded: pa.DictionaryArray, wrong: Mapping[int, str]) -> dict[int, str]:
-    """Returns by place what is wrong by code."""
+    """Returns place -> problem, from dictionary code -> problem."""
     if not wrong:
         return {}
     codes = encoded.indices.fill_null(-1).to_numpy()
@@ -481,20 +478,20 @@ def _by_place(encoded: pa.DictionaryArray, wrong: Mapping[int, str]) -> dict[int
 
 
 def _way_out(type_: ColumnType, reason: str) -> str:
-    """Returns what may help where a cell does not convert."""
+    """Returns what may help if a cell does not convert."""
     if type_.dtype == "string":
         return _CONVERT
     if reason.endswith(_NOT_AS_WRITTEN):
         return (
-            "Set `dtype: string` of what reads the column, where 007 is not 7, or "
+            "Set `dtype: string` of the feature that reads it if 007 is not 7, or "
             "`dtype: int` for integers."
         )
     if reason.endswith(_OF_64_BITS):
-        return "Set `dtype: string` of what reads the column: a row for each string."
+        return "Set `dtype: string` of the feature: each string gets its own row."
     comma = "Write numbers with a decimal point. " if "," in reason else ""
     return (
         f"{comma}If it means a missing value, add it to `data.null_values`; if "
-        "the column is of another type, set `dtype` of what reads it."
+        "the column has another type, set `dtype` of the feature that reads it."
     )
 
 

@@ -1,4 +1,4 @@
-"""What cells of a CSV column are read as, from a sample of them."""
+"""Guesses the type of a CSV column from a sample of its cells."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,13 +13,13 @@ _NUMBER = (
 
 
 def guess(cells: pa.Array) -> DType:
-    """Returns what most cells are: the others are bad, and no reason to read as text.
+    """Returns the type of most cells; the others are bad, not a reason to read as text.
 
-    Integers of which one has a leading zero or is hexadecimal are codes, and text: 007
-    is not 7. Those beyond 64 bits are integers, and bad.
+    If one integer has a leading zero or is hexadecimal, all are codes and read as text:
+    007 is not 7. Integers beyond 64 bits are integers, but bad.
 
     Args:
-      cells: Strings without spaces around them, or null where a value is missing.
+      cells: Strings without surrounding spaces, or null for a missing value.
     """
     dtype = _most(cells)
     has_code = dtype == "int64" and _count(pc.match_substring_regex(cells, _CODE))
@@ -27,7 +27,7 @@ def guess(cells: pa.Array) -> DType:
 
 
 def guess_number(cells: pa.Array) -> DType:
-    """Returns what most cells are where numbers are wanted: integers if all fit.
+    """Returns the type of most cells if numbers are wanted: int64 if all fit.
 
     Args:
       cells: As for `guess`.
@@ -43,9 +43,9 @@ def guess_number(cells: pa.Array) -> DType:
 
 
 def codes(cells: pa.Array) -> pa.Array:
-    """Returns which cells may be integers with a leading zero or hexadecimal ones.
+    """Returns which cells may be integers with a leading zero or in hexadecimal.
 
-    It is fast, and takes other cells that begin with 0 for codes too.
+    To be fast, it returns other cells that begin with 0 too.
 
     Args:
       cells: As for `guess`.
@@ -63,17 +63,17 @@ def _most(cells: pa.Array) -> DType:
 
 
 def are_integers(cells: pa.Array) -> pa.Array:
-    """Returns which cells are integers, null where a value is missing."""
+    """Returns which cells are integers; null for a missing value."""
     return pc.match_substring_regex(cells, _INTEGER)
 
 
 def are_numbers(cells: pa.Array) -> pa.Array:
-    """Returns which cells are numbers, null where a value is missing."""
+    """Returns which cells are numbers; null for a missing value."""
     return pc.or_(are_integers(cells), pc.match_substring_regex(cells, _NUMBER))
 
 
 def of_arrow(type_: pa.DataType) -> DType:
-    """Returns what a column is read as, from what the parser takes it for."""
+    """Returns the type as which a column is read, from the parser's type."""
     if pa.types.is_integer(type_) or pa.types.is_boolean(type_):
         return "int64"
     return "float32" if pa.types.is_floating(type_) else "string"

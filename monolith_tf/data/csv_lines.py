@@ -1,7 +1,7 @@
-"""Which lines of a CSV file the parser would lose without a word.
+"""Finds lines of a CSV file that the parser would drop silently.
 
-It passes over blank lines, and a quote that is not closed makes one cell of all lines
-up to the next quote, or to the end of the file.
+The parser skips blank lines, and reads all lines from an unclosed quote up to the next
+quote, or to the end of the file, as one cell.
 """
 
 import dataclasses
@@ -21,14 +21,14 @@ _REST_OF_CELL = re.compile(rb'[^"]*+(?:""[^"]*+)*+"')
 
 @dataclasses.dataclass(frozen=True)
 class Lines:
-    """What is to be known of the lines of a file. Rows count from 0, blank ones too.
+    """The blank and broken lines of a file. Rows count from 0, including blank ones.
 
     Attributes:
       has_quotes: Whether any cell may be quoted.
       blank: Rows that are blank lines, int64 [rows], rising; without those at the end.
-      num_last_blank: Blank lines at the end of the file.
-      spoilt: Row -> what is wrong with a quote that opens there and is not closed, or
-        only lines below, in the middle of a cell.
+      num_last_blank: Number of blank lines at the end of the file.
+      spoilt: Row -> the problem of a quote that opens in it and is never closed, or is
+        closed lines below in the middle of a cell.
     """
 
     has_quotes: bool
@@ -38,16 +38,16 @@ class Lines:
 
 
 NOTHING_AMISS = Lines(True, np.empty(0, np.int64), 0, {})
-"""For a file of which nothing is known."""
+"""For a file that was not scanned."""
 
 
 def scan(open_: Callable[[], BinaryIO], delimiter: str, has_header: bool) -> Lines:
-    """Reads a file and returns what its lines are.
+    """Reads a file and returns its blank and broken lines.
 
     Args:
       open_: Opens the file, decompressed.
-      delimiter: What is between cells.
-      has_header: Whether the first line that is not blank is no row.
+      delimiter: The character between cells.
+      has_header: Whether the first line that is not blank is a header.
     """
     with open_() as stream:
         has_quotes, is_simple = _first_look(_chunks(stream), delimiter)
@@ -61,7 +61,7 @@ def scan(open_: Callable[[], BinaryIO], delimiter: str, has_header: bool) -> Lin
 
 
 def _chunks(stream: BinaryIO) -> Iterator[bytes]:
-    """Yields a file in parts that cut no two quotes apart, nor the ends of a line."""
+    """Yields a file in chunks that split neither doubled quotes nor CR LF."""
     chunk = stream.read(_CHUNK_BYTES).removeprefix(_BYTE_ORDER_MARK)
     while chunk:
         while chunk.endswith((b'"', b"\r")) and (more := stream.read(1)):
@@ -71,9 +71,9 @@ def _chunks(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _first_look(chunks: Iterator[bytes], delimiter: str) -> tuple[bool, bool]:
-    """Returns whether a file has quotes, and whether it surely has nothing amiss.
+    """Returns whether a file has quotes, and whether it is certainly without problems.
 
-    It is much faster than to number the lines.
+    This is much faster than numbering the lines.
     """
     before = _ends(delimiter)
     fine = re.compile(
@@ -82,7 +82,7 @@ def _first_look(chunks: Iterator[bytes], delimiter: str) -> tuple[bool, bool]:
         rb'|"[^"\r\n]*+(?:""[^"\r\n]*+)*+")*+'
     )
     has_quotes = False
-    begin, rest = b"\n", b""  # The byte before; a cell that was not closed yet.
+    begin, rest = b"\n", b""  # The byte before; a cell that is not closed yet.
     for chunk in chunks:
         if _may_have_blank(begin[-1:] + rest[-1:] + chunk):
             return True, False
@@ -100,7 +100,7 @@ def _first_look(chunks: Iterator[bytes], delimiter: str) -> tuple[bool, bool]:
 
 
 def _may_have_blank(chunk: bytes) -> bool:
-    """Returns whether two lines end next to each other, if only within a cell."""
+    """Returns whether there are two adjacent line ends, perhaps within a cell."""
     codes = np.frombuffer(chunk, np.uint8)
     ends = codes == ord("\n")
     if chunk.find(b"\r") >= 0:
@@ -111,21 +111,21 @@ def _may_have_blank(chunk: bytes) -> bool:
 
 
 def _ends(delimiter: str) -> bytes:
-    """Returns what ends a cell, escaped for a set of a regular expression."""
+    """Returns the bytes that end a cell, escaped for a regular expression's set."""
     return re.escape(delimiter.encode()) + rb"\r\n"
 
 
 class _Scanner:
-    """Goes over a file chunk by chunk.
+    """Scans a file chunk by chunk.
 
     Args:
-      delimiter: What is between cells.
+      delimiter: The character between cells.
     """
 
     def __init__(self, delimiter: str) -> None:
         before = _ends(delimiter)  # A quote after it opens a cell.
         self._ends_cell = frozenset(delimiter.encode() + b"\r\n")
-        # Up to a quoted cell that has lines in it, or goes on in the next chunk.
+        # Up to a quoted cell that spans lines, or continues in the next chunk.
         self._outside = re.compile(
             rb'(?:[^"]++|(?<![' + before + rb'])"'
             rb'|"[^"\r\n]*+(?:""[^"\r\n]*+)*+")*+'
@@ -133,12 +133,12 @@ class _Scanner:
         self._last = b"\n"  # The last byte of the chunk before.
         self._line = 0
         self._opened: int | None = None  # The line of the quote that is open.
-        self._inside = 0  # The ends of lines in its cell.
+        self._inside = 0  # The number of line ends in its cell.
         self._blank: list[int] = []
         self._spoilt: dict[int, str] = {}
 
     def take(self, chunk: bytes) -> None:
-        """Goes over the next chunk."""
+        """Scans the next chunk."""
         chunk = self._last + chunk
         place = 1
         while place < len(chunk):
@@ -149,11 +149,11 @@ class _Scanner:
         self._last = chunk[-1:]
 
     def lines(self, has_quotes: bool, has_header: bool) -> Lines:
-        """Returns what was found, after the last chunk."""
+        """Returns the findings, after the last chunk."""
         if self._opened is not None:
             below = self._inside - (self._last in b"\r\n")
             self._spoilt[self._opened] = (
-                "the quote that opens a cell is never closed, and the cell takes in "
+                "the quote that opens a cell is never closed, and the cell includes "
                 f"all {below} lines below"
             )
         is_cut = self._opened is not None or self._last not in b"\r\n"
@@ -174,7 +174,7 @@ class _Scanner:
         )
 
     def _take_outside(self, chunk: bytes, place: int) -> int:
-        """Goes on to a cell of several lines, or to the end of the chunk."""
+        """Scans up to a cell of several lines, or to the end of the chunk."""
         end = len(chunk)
         if chunk.find(b'"', place) >= 0:
             found = self._outside.match(chunk, place)
@@ -189,7 +189,7 @@ class _Scanner:
         return end + 1
 
     def _take_inside(self, chunk: bytes, place: int) -> int:
-        """Goes on to the quote that closes the cell, or to the end of the chunk."""
+        """Scans up to the quote that closes the cell, or to the end of the chunk."""
         found = _REST_OF_CELL.match(chunk, place)
         end = len(chunk) if found is None else found.end()
         self._inside += _num_ends(chunk, place, end)
@@ -198,7 +198,7 @@ class _Scanner:
         is_last = end == len(chunk) or chunk[end] in self._ends_cell
         if self._inside and not is_last:
             self._spoilt[self._opened or 0] = (
-                f"the quote that opens a cell takes in {self._inside} lines below, and "
+                f"the quote that opens a cell includes {self._inside} lines below, and "
                 "the next quote does not end the cell"
             )
         self._opened = None

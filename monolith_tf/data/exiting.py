@@ -1,8 +1,8 @@
-"""Keeps readers out of the interpreter's way when it exits.
+"""Stops readers before the interpreter exits.
 
-TensorFlow calls the generator behind a dataset from a thread of its own, a window ahead
-of its use. Python ends such a thread without a word once it exits, and TensorFlow then
-waits for it for ever. So reading is told to stop before that, and waited for.
+TensorFlow calls the generator behind a dataset from its own thread, a window ahead of
+its use. Python silently ends such a thread when it exits, and TensorFlow then waits for
+it forever. So reading is stopped before that, and its end awaited.
 """
 
 import atexit
@@ -13,7 +13,7 @@ import types
 
 _WAIT_SECS = 10.0
 _POLL_SECS = 0.01
-# What TensorFlow runs Python functions in.
+# The file in which TensorFlow runs Python functions.
 _CALLER = "script_ops.py"
 
 _exiting = threading.Event()
@@ -27,11 +27,11 @@ def check() -> None:
 
 @atexit.register
 def _stop_and_wait() -> None:
-    """Waits until TensorFlow is in no Python function any more, for a while."""
+    """Waits a while until TensorFlow runs no more Python functions."""
     _exiting.set()
     end = time.monotonic() + _WAIT_SECS
     quiet = 0
-    # Twice, since a call that ends may be followed by one that cleans up after it.
+    # Twice, since a clean-up call may follow a call that ends.
     while quiet < 2 and time.monotonic() < end:
         own = threading.get_ident()
         frames = sys._current_frames()

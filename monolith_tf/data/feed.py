@@ -1,9 +1,10 @@
-"""Batches that a worker reads by itself, for functions that another process traced.
+"""Batches that a worker reads itself, for functions that the chief traced.
 
-A chief decides which batches a worker trains on; reading them takes Python, and Python
-functions are known to the process that made them only. So the worker makes one, the
-feeder, before anything else, and tells its token; a function traced by the chief calls
-whatever has that token where it runs. A second function says what was met in the data.
+The chief decides which batches a worker trains on. Reading needs Python, and a Python
+function exists only in the process that made it. So each worker makes a function, the
+feeder, before anything else, and publishes its token. A function traced by the chief
+calls the function with that token in the process where it runs. A second function
+returns what the worker counted in the data.
 """
 
 import dataclasses
@@ -30,15 +31,15 @@ _NOT_COMPARED = -1
 
 @dataclasses.dataclass(frozen=True)
 class Feed:
-    """What a chief knows of its workers' feeders.
+    """The chief's description of its workers' feeders.
 
     Attributes:
-      tokens: What TensorFlow calls the feeder's two functions in every worker.
-      columns: The columns it gives.
+      tokens: TensorFlow's names of the feeder's two functions in every worker.
+      columns: The columns that it returns.
       batch_size: Rows per batch.
-      filled: Split -> which of its rows got a default, as far as `hear` was called.
-      files: Split -> `Source.files_digest` of the chief's files, which those of the
-        workers must have too; without one they are not compared.
+      filled: Split -> which of its rows got a default, as far as `hear` received it.
+      files: Split -> `Source.files_digest` of the chief's files, which the workers'
+        files must equal; without an entry they are not compared.
     """
 
     tokens: tuple[str, str]
@@ -50,9 +51,9 @@ class Feed:
     def dataset(
         self, split: Split, epoch: Tensor, begin: Tensor, end: Tensor
     ) -> tf.data.Dataset:
-        """Returns batches `begin` to `end` of an epoch, as `Source.dataset` has them.
+        """Returns batches `begin` to `end` of an epoch, like `Source.dataset`.
 
-        To be called inside a function that runs on a worker.
+        Call it inside a function that runs on a worker.
 
         Args:
           split: Which split; only the train split is shuffled.
@@ -79,9 +80,9 @@ class Feed:
         return pipeline.batches(flat, self.columns, self.batch_size, string_codes=True)
 
     def news(self, split: Split) -> Tensor:
-        """Returns what a worker met in a split and has not said before, for `hear`.
+        """Returns a worker's new counts of a split, for `hear`.
 
-        To be called inside a function that runs on a worker, after it has read.
+        Call it inside a function that runs on a worker, after it has read.
         """
         number = tf.constant(_SPLITS.index(split), tf.int64)
         (news,) = tf.raw_ops.PyFunc(
@@ -90,7 +91,7 @@ class Feed:
         return tf.ensure_shape(news, [None, 2 + len(_with_default(self.columns))])
 
     def hear(self, split: Split, news: np.ndarray) -> None:
-        """Counts what `news` returned; each block once, whoever read it."""
+        """Counts what `news` returned; each block once, even if read several times."""
         names = _with_default(self.columns)
         filled = self.filled.setdefault(split, {})
         for piece, place, *numbers in np.asarray(news).tolist():
@@ -101,11 +102,11 @@ class Feeder:
     """Reads, in a worker, the batches that functions of the chief ask for.
 
     Attributes:
-      tokens: What TensorFlow calls its functions in this process: the one that gives
-        rows, and the one that says what was met in them.
-      examples: Rows given out so far.
-      failure: The first error of reading, or empty; it reaches the chief as a text
-        among TensorFlow's own.
+      tokens: TensorFlow's names of its functions in this process: the one that returns
+        rows, and the one that returns what was counted in them.
+      examples: Rows returned so far.
+      failure: The first error of reading, or empty; the chief receives it as part of
+        TensorFlow's message.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class Feeder:
 
         Args:
           open_split: Opens a split of the data.
-          columns: The columns to give.
+          columns: The columns to return.
           batch_size: Rows per batch.
         """
         self._open_split = open_split
@@ -169,23 +170,23 @@ class Feeder:
         return np.array(lines, np.int64).reshape(len(lines), 2 + len(names))
 
     def _cursor(self, split: int, files: int) -> "_Cursor":
-        """Returns the cursor of a split, of the files that the chief has."""
+        """Returns the cursor of a split, with the same files as the chief's."""
         cursor = self._cursors.get(split)
         if cursor is None or files not in (_NOT_COMPARED, cursor.files):
-            # The first call, or the chief began again with other files.
+            # The first call, or the chief started again with other files.
             source = self._open_split(_SPLITS[split])
             cursor = self._cursors[split] = _Cursor(source, self._batch_size)
         if files not in (_NOT_COMPARED, cursor.files):
             raise ValueError(
-                f"The files of `data.{_SPLITS[split]}` are here others, or of other "
-                "content, than where the chief began to read them. All tasks must read "
-                "the same files, and these must stay as they are until the job ends."
+                f"The files of `data.{_SPLITS[split]}` differ here from those that the "
+                "chief began to read, in name or content. All tasks must read the same "
+                "files, and these must not change until the job ends."
             )
         return cursor
 
 
 class _Cursor:
-    """Keeps its place in one split: neighbouring calls share a window.
+    """Keeps its position in one split, so that adjacent calls share a window.
 
     Attributes:
       files: `Source.files_digest` of its files.
@@ -213,7 +214,7 @@ class _Cursor:
           begin: First batch.
           end: The batch after the last one.
           index: Which of the windows with any of these batches, from 0; one past the
-            last of them gives no rows.
+            last returns no rows.
         """
         number = begin // self._window_batches + index
         first = number * self._window_batches
@@ -234,15 +235,15 @@ class _Cursor:
             found = next(self._rest, None)
             if found is None:
                 raise ValueError(
-                    f"The data has no window {number} here, where the chief counted "
-                    "more rows. All tasks must read the same files."
+                    f"The data has no window {number} here, but the chief counted more "
+                    "rows. All tasks must read the same files."
                 )
             self._window, self._place = found[0], (epoch, number)
         return self._loaded()
 
     def _loaded(self) -> Window:
         if self._window is None:
-            raise ValueError("`index` must be 0 at first.")
+            raise ValueError("`index` must be 0 in the first call.")
         return self._window
 
 

@@ -1,4 +1,4 @@
-"""What files are recognised by when a job comes back to them, or reads on in them."""
+"""Marks by which a job recognizes its files when it resumes, or while it reads."""
 
 import hashlib
 import os
@@ -8,43 +8,43 @@ from typing import Any
 from typing import TypeAlias
 
 Marks: TypeAlias = Sequence[Mapping[str, Any]]
-"""Of each file, in order: its `path`, `size` in bytes and `digest`, as JSON has it."""
+"""Each file's `path`, `size` in bytes and `digest`, in order, as in JSON."""
 
 _EDGE_BYTES = 1 << 16
 
 
 def are_same(saved: Marks, here: Marks) -> bool:
-    """Returns whether files are those saved, perhaps in another folder.
+    """Returns whether files are the saved ones, perhaps in another folder.
 
-    Names below the folder that all of them share count, sizes, and what the files begin
-    and end with; times do not.
+    Compares names below the folder that all files share, sizes, and the first and last
+    bytes of the files, but not times.
     """
     return _recognised(saved) == _recognised(here)
 
 
 def are_appended(saved: Marks, here: Marks) -> bool:
-    """Returns whether files are those saved, followed by others."""
+    """Returns whether files are the saved ones, followed by others."""
     return len(saved) < len(here) and are_same(saved, here[: len(saved)])
 
 
 class Watch:
-    """Finds that files change between the beginning of a job's reading and its end.
+    """Detects that files change while a job reads them.
 
-    A look is one call of `os.stat`. Where that shows another file, size or time, the
-    marks decide, so that a file may be touched, or copied over itself.
+    A check is one call of `os.stat`. If that shows another file, size or time, the
+    marks decide, so a file may be touched, or copied over itself.
     """
 
     def __init__(self, files: Sequence[str]) -> None:
-        """Begins the watch; names that are of no file are not watched."""
+        """Begins the watch; names that are not files are not watched."""
         self._stats = {file: _stat(file) for file in files}
         self._marks = {file: _mark(file) for file in files}
 
     def marks(self) -> list[dict[str, Any]]:
-        """Returns what files were at first; a name of no file has a `path` alone."""
+        """Returns the files' first marks; a name without a file has only a `path`."""
         return list(self._marks.values())
 
     def check(self, file: str) -> None:
-        """Raises ValueError if a file is not as it was at the beginning."""
+        """Raises ValueError if a file has changed since the beginning."""
         before, now = self._stats[file], _stat(file)
         if before in (None, now):
             return
@@ -57,14 +57,14 @@ class Watch:
         elif before is not None and now[0] != before[0]:
             what = f"it had {before[0]:,} bytes, and has {now[0]:,} now"
         raise ValueError(
-            f"{file}: changed while the job reads it: {what}. Files must stay as they "
-            "are until the job ends: give new data new names. To go on with the files "
-            "as they are now, run the job again: it begins with their first row."
+            f"{file}: changed while the job reads it: {what}. Files must not change "
+            "until the job ends: give new data new names. To use the files as they are "
+            "now, run the job again: it begins with their first row."
         )
 
 
 def _stat(file: str) -> tuple[int, int, int] | None:
-    """Returns what a change of a file changes; its bytes come first."""
+    """Returns size, time and inode, one of which differs if a file has changed."""
     if not os.path.isfile(file):
         return None
     stat = os.stat(file)

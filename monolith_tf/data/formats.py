@@ -1,4 +1,4 @@
-"""From the config's words to a reader, and what its files hold."""
+"""Makes the reader that a config names, and reads the columns of its files."""
 
 from collections.abc import Mapping
 
@@ -32,7 +32,7 @@ def make_reader(spec: DataSpec, split: Split) -> Reader:
 
     Raises:
       ValueError: If the format is `auto` and the config names no files, or their names
-        do not tell it; or if there is no such reader.
+        do not show it; or if there is no such reader.
     """
     if spec.reader is not None:
         return _load(spec.reader)(spec)
@@ -44,7 +44,7 @@ def make_reader(spec: DataSpec, split: Split) -> Reader:
         if len(endings) != 1 or None in endings:
             raise ValueError(
                 f"`data.format` is auto, and the names of the {split} files do not "
-                f"tell the format. Received: {', '.join(patterns)}. Set "
+                f"show the format. Received: {', '.join(patterns)}. Set "
                 "`data.format` to parquet, csv or tfrecord."
             )
         (name,) = endings
@@ -54,8 +54,8 @@ def make_reader(spec: DataSpec, split: Split) -> Reader:
 def read_schema(spec: DataSpec, split: Split = "train") -> dict[str, ColumnType]:
     """Returns the type of every column of the split's first file that has rows.
 
-    TensorFlow is not needed for it. CSV and TFRecord files only tell by their first
-    rows, and synthetic data has whatever columns are asked for: its schema is empty.
+    It does not need TensorFlow. For CSV and TFRecord files, types are guessed from the
+    first rows. Synthetic data has any column, so its schema is empty.
     """
     reader = make_reader(spec, split)
     file = _first_file(reader, spec, split)
@@ -70,8 +70,8 @@ def read_schema(spec: DataSpec, split: Split = "train") -> dict[str, ColumnType]
     label = spec.negatives.label
     if label in schema:
         raise ValueError(
-            f"`data.negatives` makes the column `{label}`, which {file} has already. "
-            "Give rows of label 1 only, without it, or another name."
+            f"`data.negatives` makes the column `{label}`, which {file} already has. "
+            "Use files with only rows of label 1 and without it, or another name."
         )
     return schema | {label: ColumnType(dtype="int64")}
 
@@ -79,14 +79,14 @@ def read_schema(spec: DataSpec, split: Split = "train") -> dict[str, ColumnType]
 def check_columns(
     spec: DataSpec, columns: Mapping[str, ColumnType], split: Split = "train"
 ) -> None:
-    """Raises ValueError if the split's first file with rows cannot give the columns."""
+    """Raises ValueError if the split's first file with rows lacks the columns."""
     reader = make_reader(spec, split)
     file = _first_file(reader, spec, split)
     check_file(reader, file, spec.in_files(split, columns))
 
 
 def format_of(pattern: str) -> Format | None:
-    """Returns the format that a file's name or pattern ends in."""
+    """Returns the format of a file name or pattern by its extension, or None."""
     name = pattern.lower()
     for ending in (".gz", ".zst"):
         name = name.removesuffix(ending)
@@ -94,7 +94,7 @@ def format_of(pattern: str) -> Format | None:
 
 
 def check_file(reader: Reader, file: str, columns: Mapping[str, ColumnType]) -> None:
-    """Raises ValueError if a file lacks a column or has it in another type."""
+    """Raises ValueError if a file lacks a column or has it with another type."""
     schema = reader.schema(file)
     if not schema:
         return
@@ -109,12 +109,12 @@ def check_file(reader: Reader, file: str, columns: Mapping[str, ColumnType]) -> 
             continue
         raise ValueError(
             f"{file}: column `{name}` holds {_describe(found)} and cannot be read as "
-            f"{_describe(wanted)}. Change `dtype`, `kind` or `dim` of what uses it."
+            f"{_describe(wanted)}. Change `dtype`, `kind` or `dim` where it is used."
         )
 
 
 def _first_file(reader: Reader, spec: DataSpec, split: Split) -> str:
-    """Returns the file that says what a split's files hold."""
+    """Returns the file whose columns represent those of a split's files."""
     in_files = spec.file_split(split)
     return first_with_rows(reader, in_files, reader.files(in_files))
 

@@ -1,4 +1,4 @@
-"""A user's own `tf.data.Dataset` in place of files and a reader."""
+"""A user's `tf.data.Dataset` in place of files and a reader."""
 
 import functools
 from collections.abc import Callable
@@ -17,15 +17,15 @@ from monolith_tf.types import Tensor
 
 
 class InputFn:
-    """One split of the data as a user's function gives it; the face of a `Source`.
+    """One split of the data, from a user's function; has the interface of `Source`.
 
-    The function is called with the split's name and returns one epoch: a dataset whose
-    elements are batches, dicts of raw columns, `[batch]` or ragged. It must give the
-    same batches at every call, or a resumed job will not see what it would have seen.
-    The position is found again by skipping, which reads what is skipped.
+    The function receives the split's name and returns one epoch: a dataset whose
+    elements are batches, dicts of raw columns, `[batch]` or ragged. It must return the
+    same batches at every call, or a resumed job does not continue where it stopped. To
+    resume, the job skips batches, which reads them.
 
     Attributes:
-      failure: The error that ended a dataset's iteration, where it is one of ours.
+      failure: The error that ended a dataset's iteration, if raised here.
     """
 
     def __init__(
@@ -40,9 +40,9 @@ class InputFn:
         Args:
           make: The function.
           split: Which split.
-          probabilities: Columns of labels that must be from 0 to 1; what is outside is
-            an error, since a row cannot be left out.
-          weight: Column of weights; what is negative or not finite is an error too.
+          probabilities: Columns of labels that must be from 0 to 1; others are an
+            error, since a row cannot be skipped.
+          weight: Column of weights; a negative or infinite weight or NaN is an error.
         """
         self._make = make
         self._split = split
@@ -76,11 +76,11 @@ class InputFn:
         return None
 
     def identity(self) -> dict[str, Any]:
-        """Returns nothing: only the function knows what its batches are of."""
+        """Returns nothing: only the function knows its data."""
         return {}
 
     def batches_per_epoch(self) -> int | None:
-        """Returns the batches of one epoch, or None where the dataset cannot tell."""
+        """Returns the batches of one epoch, or None if the dataset does not know."""
         return self._batches
 
     def dataset(
@@ -93,11 +93,11 @@ class InputFn:
         shuffle: bool | None = None,
         string_codes: bool = False,
     ) -> tf.data.Dataset:
-        """Returns the batches from a position on; arguments as `Source.dataset`.
+        """Returns the batches from a position on; arguments as for `Source.dataset`.
 
-        The keyword arguments have no effect: these are the function's own. Where
-        the batches of an epoch are not known, `batch_start` may count those of earlier
-        epochs too.
+        The keyword arguments have no effect, since the function decides these. If the
+        batches of an epoch are not known, `batch_start` may include those of earlier
+        epochs.
         """
         del epoch_start, batch_size, shuffle, string_codes
         made = self._make(self._split).repeat(num_epochs).skip(batch_start)
@@ -108,15 +108,15 @@ class InputFn:
 
     @property
     def filled(self) -> Filled:
-        """Nothing, as in `counts`."""
+        """Always empty; see `counts`."""
         return {}
 
     def counts(self) -> dict[str, int]:
-        """Returns nothing: no row is left out or mended here."""
+        """Returns nothing: no row is skipped or filled here."""
         return {}
 
     def _checked(self, batch: Tensor, columns: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Returns a batch whose labels are from 0 to 1, and weights at least 0."""
+        """Returns a batch; raises if a label is not in [0, 1], or a weight is bad."""
         columns = dict(columns)
         checks = [(name, self._check_label) for name in self._probabilities]
         if self._weight is not None:
@@ -139,8 +139,8 @@ class InputFn:
             self.failure = ValueError(
                 f"`data.input_fn`, split `{self._split}`, batch {batch}, row {row}: "
                 f"column `{name}`: the weight {values.reshape(-1)[row]:g} is not a "
-                "finite number from 0 on. Give such a row another weight, or leave it "
-                "out."
+                "finite number of at least 0. Give such a row another weight, or leave "
+                "it out."
             )
             raise self.failure
         return values
@@ -154,8 +154,8 @@ class InputFn:
             self.failure = ValueError(
                 f"`data.input_fn`, split `{self._split}`, batch {batch}, row {row}: "
                 f"column `{name}`: the label {values.reshape(-1)[row]:g} is not "
-                "between 0 and 1, as a log loss takes it. Set `equals` of the label to "
-                "what makes it 1, or another loss."
+                "between 0 and 1, as a log loss needs. Set `equals` of the label to "
+                "the value that means 1, or use another loss."
             )
             raise self.failure
         return values

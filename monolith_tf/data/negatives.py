@@ -1,4 +1,4 @@
-"""Rows of items drawn at random, beside the rows of the files."""
+"""Rows with items drawn at random, added to the rows of the files."""
 
 import functools
 from collections.abc import Iterator
@@ -31,10 +31,10 @@ def split_rows(
     columns: Mapping[str, ColumnType],
     seed: int,
 ) -> "SplitRows | SampledRows":
-    """Returns the rows of a split, with drawn ones where the config says so.
+    """Returns the rows of a split, with drawn rows if the config says so.
 
     Raises:
-      ValueError: If `columns` lacks one that rows are drawn by.
+      ValueError: If `columns` lacks a column of `data.negatives`.
     """
     rows = SplitRows(spec, reader, split, spec.in_files(split, columns), seed)
     count = spec.num_negatives(split)
@@ -43,7 +43,7 @@ def split_rows(
     missing = [name for name in spec.pair_columns() if name not in columns]
     if missing:
         raise ValueError(
-            "`columns` must have those of `data.negatives`. Received: "
+            "`columns` must include those of `data.negatives`. Received: "
             f"{', '.join(columns)}, without `{missing[0]}`."
         )
     known = [
@@ -60,12 +60,12 @@ def split_rows(
 
 
 class SampledRows:
-    """The rows of a split, each followed by those drawn for it; see `SplitRows`.
+    """The rows of a split, each followed by the rows drawn for it; see `SplitRows`.
 
     Attributes:
       files: The files of the split, in order.
       pieces: The pieces of all files, each with the place of its file in `files`.
-      columns: The columns that are read, and the one that is made.
+      columns: The columns that are read, and the label column that is made.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class SampledRows:
 
         Args:
           rows: The rows to draw for.
-          known: Users and items of splits whose pairs are never drawn; those of the
-            first one are the items to draw from.
-          spec: Which columns.
-          count: Rows drawn for each.
-          columns: The columns to give.
+          known: Users and items of splits whose pairs are never drawn; items are drawn
+            from the first of these.
+          spec: Which columns to use.
+          count: Rows drawn for each row.
+          columns: The columns to return.
           seed: Seed of the draws.
         """
         self.columns = dict(columns)
@@ -104,7 +104,7 @@ class SampledRows:
 
     @property
     def filled(self) -> Filled:
-        """See `SplitRows.filled`; of the files' rows."""
+        """See `SplitRows.filled`; only for the files' rows."""
         return self._rows.filled
 
     @property
@@ -113,7 +113,7 @@ class SampledRows:
         return self._rows.marks
 
     def counts(self) -> dict[str, int]:
-        """See `SplitRows.counts`; of the files' rows."""
+        """See `SplitRows.counts`; only for the files' rows."""
         return self._rows.counts()
 
     def count(self, index: int) -> int:
@@ -126,11 +126,11 @@ class SampledRows:
         return None if known is None else known * (1 + self._count)
 
     def read(self, index: int, epoch: int = 0) -> Iterator[tuple[pa.Table, np.ndarray]]:
-        """Yields rows and those drawn for them; a drawn one has the row's number.
+        """Yields rows and the rows drawn for them, which have the same numbers.
 
         Args:
           index: Which piece.
-          epoch: Which draw.
+          epoch: The epoch, which decides the draws.
 
         Raises:
           ValueError: At a bad row, or if a user has interacted with every item.
@@ -148,7 +148,7 @@ class SampledRows:
             yield self._joined(table, drawn), np.repeat(rows, 1 + self._count)
 
     def _joined(self, table: pa.Table, drawn: pa.Table) -> pa.Table:
-        """Puts after each row those drawn for it, and the labels beside them."""
+        """Puts the drawn rows after each row, and adds the labels."""
         num_rows, count = len(table), self._count
         both = pa.concat_tables([table, drawn]).unify_dictionaries().combine_chunks()
         given = np.arange(num_rows)[:, np.newaxis]  # [rows, 1]
@@ -177,10 +177,10 @@ def _table(split: SplitRows) -> pa.Table:
 
 
 class _Known:
-    """Which items there are, and which user has interacted with which.
+    """All items, and which user has interacted with which.
 
     Attributes:
-      items: The items, each with what belongs to it.
+      items: The items, each with its other columns.
     """
 
     def __init__(self, tables: Sequence[pa.Table], spec: NegativesSpec) -> None:
@@ -201,7 +201,7 @@ class _Known:
         if known.max() == len(self._items):
             user = self._users[int(known.argmax())].as_py()
             raise ValueError(
-                "`data.negatives`: there is nothing to draw for the user "
+                "`data.negatives`: there is no item to draw for the user "
                 f"{user!r}, who has interacted with all {len(self._items)} items."
             )
 
@@ -227,14 +227,14 @@ class _Known:
 
 
 def _plain(column: pa.ChunkedArray) -> pa.Array:
-    """Returns a column as one array of the values themselves."""
+    """Returns a column as one array, without dictionary codes."""
     array = column.combine_chunks()
     is_coded = pa.types.is_dictionary(array.type)
     return array.cast(array.type.value_type) if is_coded else array
 
 
 def _codes(values: pa.Array, known: pa.Array) -> np.ndarray:
-    """Returns the place of each value among the known ones, -1 where it is not."""
+    """Returns the place of each value among the known ones, -1 for unknown ones."""
     return (
         pc.index_in(values, value_set=known).fill_null(-1).to_numpy().astype(np.int64)
     )

@@ -1,7 +1,7 @@
 """Reading order and held-out rows as pure functions of integers.
 
-Both come from splitmix64's mixing function and not from a generator, so that they are
-the same on every machine and with every version of NumPy.
+Both use splitmix64's mixing function and not a generator, so they are the same on every
+machine and with every version of NumPy.
 """
 
 import numpy as np
@@ -22,12 +22,12 @@ def permutation(num: int, *key: int) -> np.ndarray:
 
 
 def held_out(rows: np.ndarray, fraction: float, *key: int) -> np.ndarray:
-    """Returns which rows are among a share drawn by `key`, bool [rows].
+    """Returns which rows belong to a share drawn by `key`, bool [rows].
 
     Args:
       rows: Row numbers, not negative.
       fraction: The share, in [0, 1).
-      *key: What the draw depends on beside the row number.
+      *key: What the draw depends on, besides the row number.
     """
     limit = np.uint64(int(fraction * 2.0**64))
     return _mix(rows.astype(np.uint64) + _state(key)) < limit
@@ -38,8 +38,8 @@ def below(num: int, places: np.ndarray, *key: int) -> np.ndarray:
 
     Args:
       num: How many numbers there are, at least 1.
-      places: What is drawn for, not negative.
-      *key: What the draw depends on beside the place.
+      places: The places to draw for, not negative.
+      *key: What the draw depends on, besides the place.
     """
     hashed = _mix(places.astype(np.uint64) + _state(key))
     return (hashed % np.uint64(num)).astype(np.int64)

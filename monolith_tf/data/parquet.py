@@ -77,7 +77,7 @@ class ParquetReader(Reader):
     def may_have_bad_rows(
         self, piece: Piece, columns: Mapping[str, ColumnType]
     ) -> bool:
-        """See `Reader.may_have_bad_rows`; told by the null counts of the metadata."""
+        """See `Reader.may_have_bad_rows`; uses the statistics in the metadata."""
         metadata = self._metadata(piece.file)
         group = metadata.row_group(piece.index)
         for index in range(group.num_columns):
@@ -89,7 +89,7 @@ class ParquetReader(Reader):
                     return True
                 kind = metadata.schema.column(index).logical_type.type
                 if ours and kind in ("STRING", "JSON"):
-                    return True  # Bytes that are no text are not counted.
+                    return True  # Statistics do not count invalid UTF-8.
         return False
 
 
@@ -104,7 +104,7 @@ def _may_be_bad(type_: ColumnType, statistics: pq.Statistics | None) -> bool:
     if type_.default is not None:
         return False
     if type_.dtype == "float32":
-        return True  # NaN, which is not counted
+        return True  # statistics do not count NaN
     return statistics is None or not statistics.has_null_count or statistics.null_count
 
 

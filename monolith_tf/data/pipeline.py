@@ -1,7 +1,7 @@
 """Windows of rows to `tf.data` batches.
 
-Python hands over one window at a time, as flat arrays; slicing it into batches is done
-by TensorFlow operations, so the cost in Python per batch is next to none.
+Python passes one window at a time, as flat arrays, and TensorFlow operations slice it
+into batches, so the Python cost per batch is almost zero.
 """
 
 import dataclasses
@@ -36,14 +36,14 @@ def dataset(
     """Returns batches of raw columns.
 
     Args:
-      windows: Starts the windows, each with the number of its batches to leave out.
+      windows: Returns the windows, each with the number of its batches to skip.
       columns: The columns of the windows.
       batch_size: Rows per batch; a window's last batch may have fewer.
       string_codes: Whether strings come as `StringCodes`, hashed once per window.
 
     Returns:
-      A dataset of dicts: `[batch]` tensors, `[batch, length]` tensors of lists of one
-      length, ragged tensors of other lists.
+      A dataset of dicts: `[batch]` tensors, `[batch, length]` tensors for lists of one
+      length, ragged tensors for other lists.
     """
     used = [windows]
 
@@ -54,8 +54,9 @@ def dataset(
     made = tf.data.Dataset.from_generator(
         generate, output_signature=tuple(signature(columns))
     )
-    # TensorFlow keeps `generate` for good, and must not keep what the windows are of.
-    if tf.executing_eagerly():  # A graph uses it without the dataset.
+    # TensorFlow keeps `generate` forever. Clearing `used` when the dataset dies lets
+    # the source and its files go.
+    if tf.executing_eagerly():  # A graph uses `generate` without the dataset.
         weakref.finalize(made, used.clear).atexit = False
     return batches(made, columns, batch_size, string_codes)
 
@@ -69,8 +70,8 @@ def batches(
     """Cuts windows into batches.
 
     Args:
-      flat: Windows as `flatten` gives them.
-      columns: As `dataset` takes it, and so all other arguments.
+      flat: Windows as returned by `flatten`.
+      columns: As for `dataset`, like all other arguments.
       batch_size: Rows per batch.
       string_codes: Whether strings come as `StringCodes`.
     """
@@ -94,7 +95,7 @@ def batches(
 
 
 def signature(columns: Mapping[str, ColumnType]) -> list[tf.TensorSpec]:
-    """Returns the specs of what `flatten` gives."""
+    """Returns the specs of the arrays that `flatten` returns."""
     specs = [tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int64)]
     for type_ in columns.values():
         specs += _signature(type_)
@@ -119,7 +120,7 @@ def flatten(window: Window, first: int, columns: Mapping[str, ColumnType]) -> Fl
 
     Args:
       window: The window.
-      first: Batches to leave out at its begin.
+      first: Batches to skip at its start.
       columns: Its columns.
     """
     flat: list[Any] = [np.int64(len(window.rows)), np.int64(first)]
@@ -154,7 +155,7 @@ class _Strings:
 
 
 def _assemble(type_: ColumnType, arrays: Iterator[Tensor], string_codes: bool) -> Any:
-    """Takes a window's column from its flat arrays."""
+    """Makes a window's column from its flat arrays."""
     column = next(arrays)
     dictionary = next(arrays) if type_.dtype == "string" else None
     if type_.is_list and type_.length is None:

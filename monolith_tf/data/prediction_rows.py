@@ -1,4 +1,4 @@
-"""Rows of files that a model is to answer, read as those of training are."""
+"""Rows of files to predict for, read like training rows."""
 
 import dataclasses
 import glob
@@ -20,16 +20,14 @@ from monolith_tf.features.columns import check_exists
 def spec_for(reading: DataSpec, pattern: str) -> DataSpec:
     """Returns a description of the files that a pattern matches, as the split `test`.
 
-    The format goes by the ending of their names, and where that says nothing by
-    `reading.format`.
+    The format follows from the files' extension, or else from `reading.format`.
 
     Args:
       reading: How files are read.
-      pattern: A file or a glob pattern; what it means to a reader of the job's own is
-        that reader's affair.
+      pattern: A file or a glob pattern; the job's own reader, if any, interprets it.
 
     Raises:
-      ValueError: If no file matches, or nothing says what the format is.
+      ValueError: If no file matches, or the format is not known.
     """
     if os.path.isfile(pattern):
         pattern = glob.escape(pattern)
@@ -46,9 +44,9 @@ def spec_for(reading: DataSpec, pattern: str) -> DataSpec:
         format_ = endings.pop() or format_
     if format_ == "auto":
         raise ValueError(
-            "the names of the files do not say of which one format they are; they end "
-            "in .parquet, .csv, .tfrecord or .tfrecords, and .gz or .zst after that. "
-            f"Received: {', '.join(files[:5])}. Give `data.format=csv`, or another."
+            "the names of the files do not show one format. They must end in .parquet, "
+            ".csv, .tfrecord or .tfrecords, and perhaps .gz or .zst after that. "
+            f"Received: {', '.join(files[:5])}. Or set `data.format`, such as to csv."
         )
     escaped = tuple(glob.escape(file) for file in files)
     return dataclasses.replace(reading, format=format_, test=escaped)
@@ -58,7 +56,7 @@ class PredictionRows:
     """The rows of the split `test`, with key columns that the model does not see.
 
     Attributes:
-      files: The files, in the order in which they are read.
+      files: The files, in reading order.
     """
 
     def __init__(
@@ -70,12 +68,12 @@ class PredictionRows:
         """Opens the files.
 
         Args:
-          spec: As `spec_for` returns it.
-          columns: The columns that the model takes; no others need be there.
-          keys: Columns to give beside them.
+          spec: As returned by `spec_for`.
+          columns: The columns that the model takes; others are not needed.
+          keys: Columns to return in addition.
 
         Raises:
-          ValueError: If a column is missing, or its type does not do.
+          ValueError: If a column is missing, or its type does not fit.
         """
         reader = formats.make_reader(spec, "test")
         self.files = reader.files("test")
@@ -85,17 +83,17 @@ class PredictionRows:
 
     @property
     def num_bad_rows(self) -> int:
-        """Rows left out so far, where the spec says to skip those that are bad."""
+        """Bad rows skipped so far, if the spec says to skip them."""
         return self._rows.num_bad_rows
 
     def batches(self, size: int) -> Iterator[tuple[pa.Table, pa.Table]]:
         """Yields the model's columns and the keys of at most `size` rows, in order.
 
-        The columns are as `data.arrow` describes clean ones; the keys are as the files
-        have them, those of CSV files that the model does not take as text.
+        The columns are clean, as `data.arrow` describes. The keys are as in the files;
+        keys of CSV files that the model does not take are text.
 
         Raises:
-          ValueError: If a row cannot be read, unless such rows are to be skipped.
+          ValueError: If a row cannot be read, unless bad rows are skipped.
         """
         for index in range(len(self._rows.pieces)):
             for table, _, keys in self._rows.read_with_keys(index):
@@ -117,7 +115,7 @@ def _key_types(
             check_exists(key, schema, f"the key `{key}` ({file})")
         if key in columns:
             types[key] = columns[key]
-        elif reader.holds_text:  # As it stands: 007 is not 7.
+        elif reader.holds_text:  # Unchanged: 007 is not 7.
             types[key] = ColumnType(dtype="string")
         else:
             types[key] = schema.get(key, ColumnType(dtype="int64"))

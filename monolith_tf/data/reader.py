@@ -1,4 +1,4 @@
-"""What a reader of one file format gives: pieces of files, and their rows in blocks."""
+"""The interface of readers: pieces of files, and their rows in blocks."""
 
 import abc
 import collections
@@ -20,13 +20,13 @@ from monolith_tf.features.columns import ColumnType
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """A part of a file that can be read without what is before it.
+    """A part of a file that can be read without the parts before it.
 
     Attributes:
       file: Path of the file.
       index: Place among the pieces of the file.
       first_row: Number of its first row in the file, from 0.
-      num_rows: Its rows; None where only reading it tells.
+      num_rows: Number of its rows; None if it must be read to count them.
     """
 
     file: str
@@ -42,7 +42,7 @@ class BadRow:
     Attributes:
       row: Its number in the file, from 0.
       reason: What is wrong, for an error message.
-      way_out: What may help, a sentence; empty where only the row can be mended.
+      way_out: A sentence that says what may help; empty if only the row can be fixed.
     """
 
     row: int
@@ -55,7 +55,7 @@ class Block:
     """Some rows of a piece.
 
     Attributes:
-      table: The columns asked for, in Arrow types that hold them.
+      table: The requested columns, in Arrow types that can hold them.
       rows: Number of each of the table's rows in the file, from 0, rising.
       bad: Rows that are not in the table because they could not be read.
     """
@@ -66,15 +66,15 @@ class Block:
 
 
 class Reader(abc.ABC):
-    """Reads one kind of files.
+    """Reads files of one format.
 
-    Rows come in the order of the file, the same at every reading. A job's own reader
+    Rows come in the order of the file, the same at every reading. Your own reader
     derives from this class and is named in the config, `reader: my_module:MyReader`;
-    it is made with the `DataSpec` as its only argument.
+    it is constructed with the `DataSpec` as its only argument.
 
     Attributes:
       spec: The description of the data.
-      guesses_types: Whether `schema` knows the types from a sample of rows only.
+      guesses_types: Whether `schema` guesses the types from a sample of rows.
       holds_text: Whether all values are text, and can be read as strings.
     """
 
@@ -93,13 +93,13 @@ class Reader(abc.ABC):
         return expand(split, self.spec.patterns(split))
 
     def has_rows(self, file: str) -> bool:
-        """Returns whether a file has any row; True if in doubt."""
+        """Returns whether a file has any row; True if not known."""
         del file
         return True
 
     @abc.abstractmethod
     def schema(self, file: str) -> dict[str, ColumnType]:
-        """Returns the type of every column of a file; empty if it does not say."""
+        """Returns the type of every column of a file; empty if not known."""
 
     def pieces(self, file: str) -> list[Piece]:
         """Returns the pieces of a file, in the order of its rows."""
@@ -111,14 +111,14 @@ class Reader(abc.ABC):
 
         Args:
           piece: One of `pieces`.
-          columns: The columns to read, and the types they will be brought to.
+          columns: The columns to read, and the types to which they are converted later.
 
         Raises:
           ValueError: If the file cannot be read at all, or lacks a column.
         """
 
     def count(self, piece: Piece) -> int:
-        """Returns how many rows a piece has, without decoding them where possible."""
+        """Returns the number of rows of a piece, if possible without decoding them."""
         if piece.num_rows is not None:
             return piece.num_rows
         return sum(len(block.rows) + len(block.bad) for block in self.read(piece, {}))
@@ -126,7 +126,7 @@ class Reader(abc.ABC):
     def may_have_bad_rows(
         self, piece: Piece, columns: Mapping[str, ColumnType]
     ) -> bool:
-        """Returns whether any row of a piece might be bad; True if in doubt."""
+        """Returns whether any row of a piece may be bad; True if not known."""
         del piece, columns
         return True
 
@@ -166,11 +166,11 @@ def matching(pattern: str) -> list[str]:
 
 
 def first_with_rows(reader: Reader, split: Split, files: Sequence[str]) -> str:
-    """Returns the first file that has rows; the first of all where none has.
+    """Returns the first file that has rows, or the first file if none has.
 
     Raises:
-      ValueError: If none has, or a text file before it has none, unless bad rows are
-        skipped.
+      ValueError: If no file has rows, or a text file before it has none, unless bad
+        rows are skipped.
     """
     is_strict = reader.spec.on_bad_row == "error"
     for file in files:
@@ -184,15 +184,15 @@ def first_with_rows(reader: Reader, split: Split, files: Sequence[str]) -> str:
 
 
 def no_rows(file: str, split: Split) -> str:
-    """Returns what is wrong with a file that has no rows."""
+    """Returns the error message for a file without rows."""
     return (
         f"{file}: has no rows. Write it again, remove it from `data.{split}`, or set "
-        "`data.on_bad_row` to skip."
+        "`data.on_bad_row` to `skip`."
     )
 
 
 def check_unique(file: str, names: Sequence[str]) -> None:
-    """Raises ValueError if two columns of a file have one name."""
+    """Raises ValueError if two columns of a file have the same name."""
     twice = [name for name, num in collections.Counter(names).items() if num > 1]
     if twice:
         raise ValueError(
@@ -203,7 +203,7 @@ def check_unique(file: str, names: Sequence[str]) -> None:
 def check_has_columns(
     file: str, names: list[str], columns: Mapping[str, ColumnType]
 ) -> None:
-    """Raises ValueError if a file lacks a column that is to be read."""
+    """Raises ValueError if a file lacks a column to read."""
     missing = [column for column in columns if column not in names]
     if missing:
         raise ValueError(

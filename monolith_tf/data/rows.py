@@ -1,4 +1,4 @@
-"""The rows of one split, piece by piece, cleaned and counted."""
+"""Reads, cleans and counts the rows of one split, piece by piece."""
 
 import collections
 from collections.abc import Iterator
@@ -23,11 +23,11 @@ from monolith_tf.data.spec import Split
 from monolith_tf.features.columns import ColumnType
 
 Filled: TypeAlias = dict[tuple[int, int], dict[str, int]]
-"""Rows that got a default: a piece and where a block begins in it -> column -> rows."""
+"""Rows that got a default: (piece, start of a block in it) -> column -> count."""
 
 
 def count_filled(filled: Filled, columns: Mapping[str, ColumnType]) -> dict[str, int]:
-    """Returns `defaults/<column>` -> rows that got its default."""
+    """Returns `defaults/<column>` -> number of rows that got its default."""
     return {
         f"defaults/{name}": sum(block.get(name, 0) for block in filled.values())
         for name, type_ in columns.items()
@@ -36,14 +36,14 @@ def count_filled(filled: Filled, columns: Mapping[str, ColumnType]) -> dict[str,
 
 
 class SplitRows:
-    """Reads pieces and keeps the rows that are good and belong to the split.
+    """Reads pieces and keeps the good rows that belong to the split.
 
     Attributes:
       files: The files of the split, in order.
       pieces: The pieces of all files, each with the place of its file in `files`.
       columns: The columns that are read.
-      filled: Which rows read so far got a default. Whoever reads a block finds the same
-        in it, so that what several processes have read may be joined.
+      filled: Which rows read so far got a default. Every process finds the same in a
+        block, so entries of several processes can be merged.
     """
 
     def __init__(
@@ -81,19 +81,19 @@ class SplitRows:
 
     @property
     def num_bad_rows(self) -> int:
-        """Rows left out so far, each counted once."""
+        """Bad rows skipped so far, each counted once."""
         return sum(self._bad.values())
 
     @property
     def marks(self) -> file_marks.Marks:
-        """What the files were when they were opened."""
+        """The marks of the files when they were opened."""
         return self._watch.marks()
 
     def counts(self) -> dict[str, int]:
-        """Returns what was met so far, each row counted once.
+        """Returns the counts so far; a row counts once.
 
-        `bad_rows` left out, `empty_files` passed over, and for each column with a
-        default the rows that got it, `defaults/<column>`.
+        These are `bad_rows` and `empty_files`, which were skipped, and for each column
+        with a default the rows that got it, `defaults/<column>`.
         """
         return {
             "bad_rows": self.num_bad_rows,
@@ -102,7 +102,7 @@ class SplitRows:
         }
 
     def count(self, index: int) -> int:
-        """Returns the rows of a piece, reading it where nothing else tells."""
+        """Returns the number of rows of a piece; reads it only if needed."""
         known = self.known_count(index)
         if known is not None:
             return known
@@ -120,7 +120,7 @@ class SplitRows:
         return self._counts[index]
 
     def known_count(self, index: int) -> int | None:
-        """Returns the rows of a piece if no row has to be read for it."""
+        """Returns the number of rows of a piece, or None if it must be read first."""
         number, piece = self.pieces[index]
         if index not in self._counts and piece.num_rows is not None:
             if self._skips and self._reader.may_have_bad_rows(piece, self.columns):
@@ -134,11 +134,10 @@ class SplitRows:
 
         Args:
           index: Which piece.
-          epoch: Makes no difference here.
+          epoch: Not used.
 
         Raises:
-          ValueError: At a bad row, or a file without rows, unless these are to be
-            skipped.
+          ValueError: At a bad row, or a file without rows, unless these are skipped.
         """
         del epoch
         for table, rows, _ in self.read_with_keys(index):
@@ -147,9 +146,9 @@ class SplitRows:
     def read_with_keys(
         self, index: int
     ) -> Iterator[tuple[pa.Table, np.ndarray, pa.Table]]:
-        """Yields what `read` does, and the key columns, which stay as they were read.
+        """Yields what `read` does, and the key columns as read.
 
-        A key without a value is null, and makes no row bad.
+        A missing key is null, and does not make a row bad.
 
         Args:
           index: Which piece.
@@ -169,8 +168,8 @@ class SplitRows:
             if bad and not self._skips:
                 way_out = f"{bad[0].way_out} " if bad[0].way_out else ""
                 raise ValueError(
-                    f"{_place(piece.file, bad[0])} {way_out}Mend the row, declare a "
-                    "`default`, or set `data.on_bad_row` to skip."
+                    f"{_place(piece.file, bad[0])} {way_out}Fix the row, declare a "
+                    "`default`, or set `data.on_bad_row` to `skip`."
                 )
             first = first or (_place(piece.file, bad[0]) if bad else "")
             num_rows += len(rows)
@@ -180,31 +179,31 @@ class SplitRows:
         if not num_read and self._num_pieces[piece.file] == 1:
             self._pass_over(piece.file)
         if num_bad and index not in self._bad:
-            logging.warning("left out %d bad rows; the first: %s", num_bad, first)
+            logging.warning("Skipped %d bad rows; the first: %s", num_bad, first)
         self._counts[index] = num_rows
         self._bad[index] = num_bad
 
     def _blocks(self, piece: Piece) -> Iterator[Block]:
-        """Yields the blocks of a piece, all of the file that was there at first."""
+        """Yields the blocks of a piece; raises an error if the file changes."""
         self._watch.check(piece.file)
         try:
             for block in self._reader.read(piece, {**self._keys, **self.columns}):
                 self._watch.check(piece.file)
                 yield block
         except Exception:
-            self._watch.check(piece.file)  # Says why, if the file changed.
+            self._watch.check(piece.file)  # A changed file explains the error.
             raise
         self._watch.check(piece.file)
 
     def _pass_over(self, file: str) -> None:
-        """Counts a file without rows; raises ValueError where it may not be skipped.
+        """Counts a file without rows; raises ValueError if it may not be skipped.
 
-        Jobs that write a file for each of their tasks leave some without rows. A text
-        file without any is more likely to have been cut off.
+        Jobs that write one file per task may leave some without rows. A text file
+        without rows is more likely cut off.
         """
         if file not in self._empty:
             self._empty.add(file)
-            logging.warning("%s: has no rows; passed over.", file)
+            logging.warning("%s: has no rows; skipped.", file)
         is_all = len(self._empty) == len(self.files)
         if not self._skips and (self._reader.holds_text or is_all):
             raise ValueError(no_rows(file, self._in_files))
@@ -212,9 +211,9 @@ class SplitRows:
     def _clean(
         self, number: int, block: Block
     ) -> tuple[pa.Table, np.ndarray, pa.Table, list[BadRow], dict[str, int]]:
-        """Returns a block's good rows, their numbers and keys; then its bad rows.
+        """Returns a block's good rows, their numbers and keys, and its bad rows.
 
-        Last comes column -> good rows that got its default, where there are any.
+        The last value is column -> number of good rows that got its default, if any.
 
         Args:
           number: The place of the file.

@@ -1,4 +1,4 @@
-"""One split of the data as the trainer sees it: batches from any position."""
+"""One split of the data for the trainer: batches from any position."""
 
 import dataclasses
 import itertools
@@ -31,12 +31,12 @@ _MIN_WINDOW_ROWS = 16_384
 
 @dataclasses.dataclass(frozen=True)
 class RowRange:
-    """Rows of one file that a batch was made of.
+    """The rows of one file in a batch.
 
     Attributes:
       file: Path of the file.
-      first_row: The least row number, from 0.
-      last_row: The greatest; a shuffled batch has only some of those between.
+      first_row: The lowest row number, from 0.
+      last_row: The highest; a shuffled batch has only some of the rows between.
       num_rows: How many rows of the file are in the batch.
     """
 
@@ -49,13 +49,13 @@ class RowRange:
 class Source:
     """The batches of one split, in an order fixed by seed, epoch and position.
 
-    Made by `open_split`. Positions are (epoch, batch within the epoch); a dataset begun
-    at a position gives what any other would give from there on. The only state is the
-    position, so it is all that a checkpoint needs to hold.
+    Made by `open_split`. A position is (epoch, batch within the epoch). A dataset that
+    starts at a position returns the same batches as any other from there on. The
+    position is the only state, so a checkpoint holds only that.
 
     Attributes:
-      failure: The error that ended a dataset's iteration, None if there was none.
-        TensorFlow wraps it into one of its own, with its own text around it.
+      failure: The error that ended a dataset's iteration, or None. TensorFlow wraps it
+        in its own error, with more text around it.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Source:
 
     @property
     def bad_rows(self) -> int:
-        """Bad rows met and left out so far, each counted once."""
+        """Bad rows skipped so far, each counted once."""
         return self._rows.num_bad_rows
 
     @property
@@ -94,11 +94,11 @@ class Source:
         return self._rows.filled
 
     def counts(self) -> dict[str, int]:
-        """Returns what was met so far that is not as it should be, by name.
+        """Returns name -> count of problems found in the data so far.
 
-        `bad_rows` left out, `empty_files` passed over, and for each column with a
-        default the rows that got it, `defaults/<column>`. A row counts once, however
-        often it is read.
+        These are `bad_rows` and `empty_files`, which were skipped, and for each column
+        with a default the rows that got it, `defaults/<column>`. A row counts once,
+        even if it is read several times.
         """
         return self._rows.counts()
 
@@ -107,36 +107,36 @@ class Source:
         return self._reader.schema(self.first_file())
 
     def is_unsigned(self, file: str, column: str) -> bool:
-        """Returns whether a column of a file holds integers without a sign.
+        """Returns whether a column of a file holds unsigned integers.
 
-        Batches have those from 2^63 on as negative integers of the same bits.
+        In batches, those of at least 2^63 are negative integers with the same bits.
         """
         found = self._reader.schema(file).get(column)
         return found is not None and found.is_unsigned
 
     def first_file(self) -> str:
-        """Returns the first file that has rows; the first of all where none has.
+        """Returns the first file that has rows, or the first file if none has.
 
         Raises:
-          ValueError: If there is one without rows before it, unless bad rows are to be
-            skipped.
+          ValueError: If no file has rows, or a text file before it has none, unless bad
+            rows are skipped.
         """
         split = self._spec.file_split(self._split)
         return first_with_rows(self._reader, split, self._rows.files)
 
     def num_rows(self) -> int:
-        """Returns the good rows of the split.
+        """Returns the number of good rows of the split.
 
-        Parquet tells by its metadata where bad rows are an error or cannot be; anything
-        else is read through once.
+        Parquet files are counted by their metadata if bad rows are an error or cannot
+        occur; all other files are read once.
         """
         return sum(self._rows.count(index) for index in range(len(self._rows.pieces)))
 
     def identity(self) -> dict[str, Any]:
-        """Returns what a position is a position in, as JSON has it.
+        """Returns the data to which positions refer, as JSON.
 
-        `files` as `file_marks.Marks`, `rows` of an epoch, and in `order` what
-        else the order of rows depends on: nothing where it is that of the files.
+        `files` as `file_marks.Marks`, `rows` of an epoch, and in `order` what else the
+        order of rows depends on; it is empty if they are read in file order.
         """
         is_shuffled = bool(self._shuffle_buffer(None))
         window_rows = self.window_batches() * self._spec.batch_size
@@ -147,15 +147,15 @@ class Source:
         }
 
     def files_digest(self) -> int:
-        """Returns a number from 0 on, made of what the files were when opened.
+        """Returns a digest, at least 0, of the files when they were opened.
 
-        Their folders make no difference to it.
+        It does not depend on their folders.
         """
         found = [(mark.get("size"), mark.get("digest")) for mark in self._rows.marks]
         return zlib.crc32(repr(found).encode())
 
     def batches_per_epoch(self, batch_size: int | None = None) -> int:
-        """Returns the batches of one epoch, the last and smaller one included.
+        """Returns the number of batches of an epoch, including a smaller last one.
 
         Raises:
           ValueError: If the split has no rows.
@@ -180,11 +180,12 @@ class Source:
         Args:
           epoch_start: Epoch of the first batch, from 0.
           batch_start: Place of the first batch in that epoch, from 0.
-          num_epochs: Epochs to give, that of the first batch included; None never ends.
+          num_epochs: Epochs to return, including that of the first batch; None never
+            ends.
           batch_size: Rows per batch; None takes the config's.
           shuffle: Whether to shuffle, if the config has a shuffle buffer; None shuffles
-            the train split only.
-          string_codes: Whether strings come as `features.StringCodes`, which spares
+            only the train split.
+          string_codes: Whether strings come as `features.StringCodes`, which avoids
             copying and hashing them batch by batch.
 
         Returns:
@@ -224,7 +225,7 @@ class Source:
         batch_size: int | None = None,
         shuffle: bool | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns where each row of a batch comes from, reading its window again.
+        """Returns where each row of a batch comes from; reads its window again.
 
         Args:
           epoch: Epoch of the batch, from 0.
@@ -259,7 +260,7 @@ class Source:
         batch_size: int | None = None,
         shuffle: bool | None = None,
     ) -> list[RowRange]:
-        """Returns the files and the row ranges of a batch; arguments as `rows_of`."""
+        """Returns the files and row ranges of a batch; arguments as for `rows_of`."""
         files, rows = self.rows_of(epoch, batch, batch_size=batch_size, shuffle=shuffle)
         ranges = []
         for number in np.unique(files).tolist():
@@ -280,14 +281,14 @@ class Source:
         """Yields whole windows of rows, as Arrow tables, without TensorFlow.
 
         Args:
-          epoch_start: As `dataset` takes it, and so all other arguments.
+          epoch_start: As for `dataset`, like all other arguments.
           batch_start: Place of the first batch in the epoch.
-          num_epochs: Epochs to give.
+          num_epochs: Epochs to return.
           batch_size: Rows per batch.
           shuffle: Whether to shuffle.
 
         Yields:
-          A window, and how many of its batches come before the position asked for.
+          A window, and how many of its batches come before the requested position.
 
         Raises:
           ValueError: If a row cannot be read, or an epoch has no rows.
@@ -318,7 +319,7 @@ class Source:
     def window_batches(
         self, batch_size: int | None = None, shuffle: bool | None = None
     ) -> int:
-        """Returns the batches of a window; only an epoch's last one may have fewer."""
+        """Returns the batches per window; only an epoch's last one may have fewer."""
         rows = self._shuffle_buffer(shuffle) or _MIN_WINDOW_ROWS
         return -(-rows // (batch_size or self._spec.batch_size))
 
@@ -345,11 +346,11 @@ def open_split(
     Args:
       spec: The description of the data.
       split: Which split.
-      columns: The columns to read, as `features.required_columns` gives them.
+      columns: The columns to read, as returned by `features.required_columns`.
       seed: Seed of the shuffling and of the held-out rows.
 
     Raises:
-      ValueError: If a file or a column is missing, or if a column's type does not do.
+      ValueError: If a file or a column is missing, or a column's type does not fit.
     """
     reader = formats.make_reader(spec, split)
     source = Source(spec, reader, split, columns, seed)

@@ -1,4 +1,4 @@
-"""Where the rows come from, as data."""
+"""The description of the data: files, formats and splits."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,25 +18,24 @@ Columns = TypeVar("Columns")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NegativesSpec:
-    """Rows with items drawn at random, beside each row of the files.
+    """Rows with items drawn at random, added to each row of the files.
 
     A row of the files says that a user has interacted with an item: its label is 1. The
-    rows drawn for it repeat it with other items, and their label is 0. An item is drawn
-    uniformly from those of the train split until it is one that the user has not
-    interacted with, by the train split and the split drawn for. What is drawn depends
-    on seed, epoch and row alone: it is new in every epoch, and the same for every
-    evaluation.
+    rows drawn for it repeat it with other items, and their label is 0. Items are drawn
+    uniformly from those of the train split, until the user has not interacted with the
+    item in the train split or in the split that is read. Draws depend only on seed,
+    epoch and row: they are new in every epoch, and the same in every evaluation.
 
     The pairs of users and items are kept in memory, 8 bytes each.
 
     Attributes:
-      train: Rows drawn for each row of the train split. A split with 0 is taken as it
+      train: Rows drawn for each row of the train split. A split with 0 is read as it
         is, with a column `label` in its files.
       eval: Rows drawn for each row of the eval split.
       test: Rows drawn for each row of the test split.
       user: Column of the users.
-      item: Column of the items; more columns, after it, are what else of the row
-        belongs to the item, and change with it.
+      item: Column of the items; further columns also belong to the item, and are drawn
+        with it.
       label: The column that is made.
     """
 
@@ -60,7 +59,7 @@ class NegativesSpec:
         names = [self.user, *item, self.label]
         if not item or len(set(names)) < len(names):
             raise ValueError(
-                "`user`, `item` and `label` must be columns of their own. Received: "
+                "`user`, `item` and `label` must be different columns. Received: "
                 f"user={self.user!r}, item={item}, label={self.label!r}."
             )
 
@@ -69,43 +68,43 @@ class NegativesSpec:
 class DataSpec:
     """Files, their format, and how their rows become batches.
 
-    The order in which rows are read is a function of seed, epoch and position alone.
-    With a shuffle buffer, files and Parquet row groups are read in an order drawn per
-    epoch, and rows are shuffled within windows of `shuffle_buffer` rows.
+    The reading order depends only on seed, epoch and position. With a shuffle buffer,
+    files and Parquet row groups are read in an order drawn per epoch, and rows are
+    shuffled within windows of `shuffle_buffer` rows.
 
     Attributes:
-      format: Format of the files; `auto` goes by the ending of their names: `.parquet`,
-        `.csv`, `.tfrecord` or `.tfrecords`, the last three also with `.gz` or `.zst`.
-        CSV files are UTF-8; their columns are read as what most of the first cells are.
-        `synthetic` needs no files: it makes random rows that fit the config.
+      format: Format of the files; `auto` follows their extension: `.parquet`, `.csv`,
+        `.tfrecord` or `.tfrecords`, the last three also with `.gz` or `.zst`. CSV files
+        are UTF-8; a column gets the type of most of its first cells. `synthetic` needs
+        no files: it makes random rows that fit the config.
       train: File or glob patterns of the train split, `**` for any folders; files are
-        taken in the order of the patterns, and by name within one.
-      eval: The same for the split that is evaluated while training.
+        read in the order of the patterns, and by name within a pattern.
+      eval: The same for the split that is evaluated during training.
       test: The same for the split that is scored once, at the end.
       validation_fraction: Share of the train rows, in [0, 1), that is held out as the
-        eval split and never trained on; only where `eval` is empty. Which rows these
-        are depends on the seed, the order of the files and the rows' numbers in them.
+        eval split and never trained on; only if `eval` is empty. Which rows these are
+        depends on the seed, the order of the files and the rows' numbers in them.
       batch_size: Examples per batch; the last batch of an epoch may have fewer.
-      shuffle_buffer: Rows shuffled together, brought to a multiple of the batch size; 0
-        reads the train split in the order of the files. The other splits always are.
-      on_bad_row: A row that cannot be read, lacks a value that has no default, or has a
-        label outside [0, 1] under a log loss or a weight that is negative or infinite,
-        is an `error`, or is left out and counted (`skip`). So is a CSV file without
-        rows; one of another format is passed over and counted, unless all are so.
+      shuffle_buffer: Rows shuffled together, rounded up to a multiple of the batch
+        size; 0 reads the train split in file order. Other splits always are.
+      on_bad_row: What to do with a row that cannot be read, lacks a value that has no
+        default, has a label outside [0, 1] under a log loss, or has a negative or
+        infinite weight: raise an `error`, or `skip` and count it. The same holds for
+        a CSV file without rows; an empty file of another format is skipped and
+        counted, unless all are empty.
       negatives: Rows drawn for each row of the files; None draws none.
-      weight: Column of per-example weights, finite and at least 0; None weighs every
-        example 1.
-      delimiter: Between the cells of a CSV row, one character.
+      weight: Column of per-example weights, finite and at least 0; None gives every
+        example weight 1.
+      delimiter: The character between the cells of a CSV row.
       column_names: Names of the columns of CSV files that have no header row.
-      null_values: CSV cells that stand for a missing value, beside empty ones. A string
-        column without a default takes them, and empty cells, as they are.
-      list_delimiter: Between the elements of a CSV cell that holds a list.
+      null_values: CSV cells that mean a missing value, besides empty ones. A string
+        column without a default reads them, and empty cells, as strings.
+      list_delimiter: The character between the elements of a list in a CSV cell.
       num_rows: Rows of each split of the `synthetic` format.
-      reader: A reader of your own in place of `format`, as `module:Name`; see
-        `data.Reader`.
-      input_fn: A function of your own in place of files, as `module:name`. It is
-        called with a split's name and returns one epoch of it, a `tf.data.Dataset` of
-        dicts of batched raw columns, the same at every call; see `data.InputFn`.
+      reader: Your own reader in place of `format`, as `module:Name`; see `data.Reader`.
+      input_fn: Your own function in place of files, as `module:name`. It receives a
+        split's name and returns one epoch of it, a `tf.data.Dataset` of dicts of
+        batched raw columns, the same at every call; see `data.InputFn`.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -131,7 +130,7 @@ class DataSpec:
     def __post_init__(self) -> None:
         for split in ("train", "eval", "test"):
             object.__setattr__(self, split, _patterns(getattr(self, split)))
-            if self.reader is None:  # One of the job's own may know what to do.
+            if self.reader is None:  # A user's reader may accept other paths.
                 for pattern in self.patterns(split):
                     paths.check(split, pattern)
         for name in ("column_names", "null_values"):
@@ -140,7 +139,7 @@ class DataSpec:
         if self.eval and self.validation_fraction:
             raise ValueError(
                 "`validation_fraction` holds out train rows in place of `eval` files; "
-                f"give one of the two. Received: eval={self.eval}, "
+                f"set only one of them. Received: eval={self.eval}, "
                 f"validation_fraction={self.validation_fraction}."
             )
         for name in ("delimiter", "list_delimiter"):
@@ -153,7 +152,7 @@ class DataSpec:
             value = getattr(self, name)
             if value is not None and ":" not in value:
                 raise ValueError(
-                    f"`{name}` must be of the form `module:Name`. "
+                    f"`{name}` must have the form `module:Name`. "
                     f"Received: {name}={value!r}."
                 )
         if self.input_fn is not None and self.negatives is not None:
@@ -165,7 +164,7 @@ class DataSpec:
             self.reader or self.train or self.eval or self.test
         ):
             raise ValueError(
-                "`input_fn` takes the place of files and a reader; give one of them. "
+                "`input_fn` replaces files and a reader; set only one of them. "
                 f"Received: input_fn={self.input_fn!r}, reader={self.reader!r}, "
                 f"train={self.train}, eval={self.eval}, test={self.test}."
             )
@@ -203,20 +202,20 @@ class DataSpec:
         return {"train": given.train, "eval": given.eval, "test": given.test}[split]
 
     def pair_columns(self) -> tuple[str, ...]:
-        """Returns the columns that negatives are drawn by."""
+        """Returns the columns of users and items for `negatives`."""
         given = self.negatives
         return () if given is None else (given.user, *given.item)
 
     def in_files(
         self, split: Split, columns: Mapping[str, Columns]
     ) -> dict[str, Columns]:
-        """Returns the columns that a split's files hold, without one that is made."""
+        """Returns the columns in a split's files, without a label that is made."""
         if self.negatives is None or not self.num_negatives(split):
             return dict(columns)
         return {k: v for k, v in columns.items() if k != self.negatives.label}
 
 
-# What says which rows are taken, in which order, and what is made of them.
+# Settings of which rows are read, their order and their use.
 _NOT_OF_READING = frozenset(
     {
         "train",
@@ -234,17 +233,17 @@ _NOT_OF_READING = frozenset(
 
 
 def reading_part(spec: DataSpec) -> dict[str, Any]:
-    """Returns how files are read, whichever they are: arguments of `DataSpec`.
+    """Returns the arguments of `DataSpec` that say how any files are read.
 
-    They are the format, the dialect of CSV files, the reader, and what becomes of bad
-    rows; strings, or tuples of strings.
+    These are the format, the dialect of CSV files, the reader, and how bad rows are
+    handled; strings, or tuples of strings.
     """
     found = {
         field.name: getattr(spec, field.name)
         for field in dataclasses.fields(spec)
         if field.name not in _NOT_OF_READING
     }
-    if found["format"] == "synthetic":  # There are no files of it.
+    if found["format"] == "synthetic":  # It has no files.
         found["format"] = "auto"
     return found
 

@@ -1,4 +1,4 @@
-"""Made-up rows that fit the columns asked for, to try a config without data."""
+"""Random rows that fit the requested columns, to try a config without data."""
 
 import zlib
 from collections.abc import Iterator
@@ -19,19 +19,19 @@ _MAX_LENGTH = 10
 
 
 class SyntheticReader(Reader):
-    """Draws each column on its own, from a seed made of split, piece and column.
+    """Draws each column separately, with a seed made of split, piece and column.
 
-    All lists of a row have one length, as those of one history must.
+    All lists of a row have the same length, as the columns of one history must.
     """
 
     guesses_types = True
 
     def files(self, split: Split) -> list[str]:
-        """Returns the one name that stands for a split's rows."""
+        """Returns a single name for a split's rows."""
         return [f"synthetic:{split}"]
 
     def schema(self, file: str) -> dict[str, ColumnType]:
-        """Returns nothing: there is any column one asks for."""
+        """Returns nothing: any column can be requested."""
         return {}
 
     def pieces(self, file: str) -> list[Piece]:
@@ -80,7 +80,7 @@ def _column(
 
 
 def _values(rng: np.random.Generator, num: int, type_: ColumnType) -> pa.Array:
-    """Draws values: of the choices, small integers or their names, or normal."""
+    """Draws values: from the choices, small integers or their names, or normal."""
     if type_.choices:
         return pa.array(
             [type_.choices[i] for i in rng.integers(0, len(type_.choices), num)]

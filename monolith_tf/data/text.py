@@ -1,10 +1,10 @@
-"""Whether bytes are text: files must be UTF-8."""
+"""Checks that bytes are text: files must be UTF-8."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 SAMPLE_BYTES = 1 << 16
-"""How much of the beginning of a file `check` looks at."""
+"""How many bytes at the beginning of a file `check` needs."""
 
 # UTF-32 first: its little endian mark begins with that of UTF-16.
 _MARKS = {
@@ -17,7 +17,7 @@ _MIN_ZERO_SHARE = 0.3
 
 
 def check(file: str, beginning: bytes) -> None:
-    """Raises ValueError if a file begins as one of UTF-16 or UTF-32 does.
+    """Raises ValueError if a file begins like UTF-16 or UTF-32.
 
     Args:
       file: Its path.
@@ -27,25 +27,25 @@ def check(file: str, beginning: bytes) -> None:
         (name for mark, name in _MARKS.items() if beginning.startswith(mark)), None
     )
     if encoding is None and b"\0" in beginning:
-        # Without a mark: of Latin letters every other byte is 0.
+        # Without a mark: every other byte of Latin letters is 0.
         for first, name in ((1, "UTF-16LE"), (0, "UTF-16BE")):
             half = beginning[first::2]
             if half.count(0) > _MIN_ZERO_SHARE * len(half):
                 encoding = encoding or name
     if encoding is not None:
         raise ValueError(
-            f"{file}: this looks like {encoding}, and files must be UTF-8. Convert it: "
+            f"{file}: this looks like {encoding}, but files must be UTF-8. Convert it: "
             f"{convert(encoding)}."
         )
 
 
 def convert(encoding: str) -> str:
-    """Returns the command that brings a file to UTF-8."""
+    """Returns the command that converts a file to UTF-8."""
     return f"`iconv -f {encoding} -t UTF-8 FILE > NEW_FILE`"
 
 
 def not_text(cells: pa.Array) -> dict[int, str]:
-    """Returns what is wrong with cells that are no text, by their place.
+    """Returns place -> problem of each cell that is not text.
 
     Args:
       cells: Binary, or null.

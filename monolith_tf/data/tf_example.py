@@ -1,7 +1,7 @@
-"""TFRecord framing and the wire form of tf.Example, without TensorFlow.
+"""TFRecord framing and the wire format of tf.Example, without TensorFlow.
 
-Enough to tell which features records hold and of what type, and to read records of
-files that TensorFlow's own reader does not decompress.
+Enough to find the features of records and their types, and to read records of files
+that TensorFlow's reader does not decompress.
 """
 
 import struct
@@ -15,10 +15,10 @@ _DTYPES: dict[int, DType] = {1: "string", 2: "float32", 3: "int64"}
 
 
 def frames(stream: Any, file: str) -> Iterator[bytes]:
-    """Yields the records of a TFRecord stream; its checksums are not looked at.
+    """Yields the records of a TFRecord stream; does not verify checksums.
 
     Args:
-      stream: A binary file that has been decompressed.
+      stream: A decompressed binary file.
       file: Its name, for errors.
 
     Raises:
@@ -38,7 +38,7 @@ def frames(stream: Any, file: str) -> Iterator[bytes]:
 def feature_types(record: bytes) -> dict[str, tuple[DType, bool]]:
     """Returns the type of each feature of a tf.Example, and whether it is a list.
 
-    A feature without a kind, which says nothing of its type, is left out.
+    A feature without a kind is left out, since its type is not known.
 
     Raises:
       ValueError: If the record is not a tf.Example.
@@ -55,12 +55,12 @@ def feature_types(record: bytes) -> dict[str, tuple[DType, bool]]:
 
 
 def _length(values: bytes, dtype: DType) -> int:
-    """Returns how many values a bytes_list, float_list or int64_list holds."""
+    """Returns the number of values in a bytes_list, float_list or int64_list."""
     if dtype == "string":
         return sum(1 for _ in _fields(values, 1))
     total = 0
     for number, packed in _fields(values, 1, packed=True):
-        if number == 0:  # not packed: one value to a field
+        if number == 0:  # not packed: one value per field
             total += 1
         elif dtype == "float32":
             total += len(packed) // 4
@@ -74,7 +74,7 @@ def _fields(
 ) -> Iterator[tuple[int, bytes]]:
     """Yields the length-delimited fields of a message with these numbers.
 
-    With `packed`, any other field is yielded too, as number 0.
+    With `packed`, yields any other field too, as number 0.
     """
     place = 0
     while place < len(message):

@@ -22,15 +22,15 @@ _SAMPLE_ROWS = 200
 
 
 class TFRecordReader(Reader):
-    """Reads records in batches and parses each batch at once.
+    """Reads records in batches and parses a whole batch at once.
 
-    A feature that an example does not have, or has without values, is a missing value.
+    A feature that an example lacks, or that has no values, is a missing value.
     """
 
     guesses_types = True
 
     def schema(self, file: str) -> dict[str, ColumnType]:
-        """See `Reader.schema`; told by the first records."""
+        """See `Reader.schema`; guesses types from the first records."""
         types: dict[str, ColumnType] = {}
         with pa.input_stream(file, compression="detect") as stream:
             try:
@@ -51,7 +51,7 @@ class TFRecordReader(Reader):
             try:
                 return bool(stream.read(1))
             except OSError:
-                return True  # Reading it will say what is wrong.
+                return True  # Reading it reports what is wrong.
 
     def read(self, piece: Piece, columns: Mapping[str, ColumnType]) -> Iterator[Block]:
         """See `Reader.read`."""
@@ -74,7 +74,7 @@ class TFRecordReader(Reader):
         """Yields serialized examples, bytes [rows]."""
         import tensorflow as tf
 
-        if file.endswith(".zst"):  # TensorFlow has no decompression for it
+        if file.endswith(".zst"):  # TensorFlow cannot decompress it
             with pa.input_stream(file, compression="detect") as stream:
                 frames = tf_example.frames(stream, file)
                 while records := list(itertools.islice(frames, _BATCH_ROWS)):
@@ -95,12 +95,12 @@ class TFRecordReader(Reader):
                 pass
             raise ValueError(
                 f"{file}: row {row} (counting from 0): the record is damaged, and "
-                f"those after it cannot be found: {error.message}"
+                f"later records cannot be found: {error.message}"
             ) from error
 
 
 def _feature_types(record: bytes) -> dict[str, tuple[DType, bool]]:
-    """Returns the types in one record, none where it is malformed."""
+    """Returns the types in one record; empty if it is malformed."""
     try:
         return tf_example.feature_types(record)
     except (ValueError, IndexError):
@@ -113,7 +113,7 @@ def _parse(
     columns: Mapping[str, ColumnType],
     dtypes: Mapping[str, DType],
 ) -> Block:
-    """Parses examples, putting aside those that do not parse."""
+    """Parses examples; those that do not parse become bad rows."""
     rows = np.arange(first_row, first_row + len(records))
     bad: list[BadRow] = []
     parsed = _parse_batch(records, dtypes)
@@ -144,7 +144,10 @@ def _parse(
 def _find_unreadable(
     records: np.ndarray, dtypes: Mapping[str, DType], first: int = 0
 ) -> list[int]:
-    """Returns the places of records that do not parse, by halving; some do not."""
+    """Returns the places of records that do not parse, found by bisection.
+
+    At least one of `records` does not parse.
+    """
     if len(records) == 1:
         return [first]
     half = len(records) // 2
@@ -163,7 +166,7 @@ def _why_bad(record: bytes, dtypes: Mapping[str, DType]) -> str:
         return f"not a tf.Example: {error}"
     for name, dtype in dtypes.items():
         if name in found and found[name][0] != dtype:
-            return f"feature `{name}` is of type {found[name][0]}, not {dtype}"
+            return f"feature `{name}` has type {found[name][0]}, not {dtype}"
     return "not a tf.Example"
 
 
@@ -183,7 +186,7 @@ def _parse_batch(
         with tf.device("CPU:0"):
             parsed = tf.io.parse_example(tf.constant(records, tf.string), features)
     except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
-        # TensorFlow quotes the record in its error, and may fail to read that as text.
+        # TensorFlow quotes the record in its error, and may fail to decode it as text.
         return None
     return {
         name: (ragged.values.numpy(), ragged.row_splits.numpy())

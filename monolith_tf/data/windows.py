@@ -1,4 +1,4 @@
-"""Rows in reading order, cut into windows that are shuffled one by one."""
+"""Rows in reading order, cut into windows that are shuffled separately."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from monolith_tf.data.rows import SplitRows
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """Consecutive rows of an epoch, in the order in which they are batched.
+    """Consecutive rows of an epoch, in batch order.
 
     Attributes:
       index: Place of the window in its epoch.
@@ -39,8 +39,8 @@ def epoch_windows(
 ) -> Iterator[Window]:
     """Yields the windows of one epoch.
 
-    A window is a function of the seed, the epoch and its index; nothing depends on
-    which window the reading starts at.
+    A window depends only on the seed, the epoch and its index, not on the window at
+    which reading starts.
 
     Args:
       split: The rows.
@@ -74,13 +74,13 @@ def epoch_windows(
 
 
 def _draw(shuffle: bool, *key: int) -> tuple[int, ...] | None:
-    """Returns what a window's order depends on; None keeps the order of the files."""
+    """Returns what a window's order depends on; None keeps the file order."""
     seed, epoch, index = key
     return (seed, order.WINDOWS, epoch, index) if shuffle else None
 
 
 class _Held:
-    """Rows read and not yet given out."""
+    """Rows that were read and not yet yielded."""
 
     def __init__(self, split: SplitRows | SampledRows) -> None:
         self._split = split
@@ -90,7 +90,7 @@ class _Held:
         self.num_rows = 0
 
     def add(self, piece: int, table: pa.Table, rows: np.ndarray) -> None:
-        """Takes in rows of one piece."""
+        """Adds rows of one piece."""
         number, _ = self._split.pieces[piece]
         self._tables.append(table)
         self._files.append(np.full(len(rows), number, np.int32))
@@ -98,7 +98,7 @@ class _Held:
         self.num_rows += len(rows)
 
     def cut(self, index: int, size: int, key: tuple[int, ...] | None) -> Window:
-        """Takes out the first `size` rows, in the order drawn by `key`."""
+        """Removes and returns the first `size` rows, in the order drawn by `key`."""
         table = pa.concat_tables(self._tables)
         files = np.concatenate(self._files)
         rows = np.concatenate(self._rows)

@@ -1,4 +1,4 @@
-"""From a config to a running job."""
+"""Turns a config into a running job."""
 
 from monolith_tf import _lazy
 

@@ -1,4 +1,4 @@
-"""The one place that turns a config into reader, encoder, store, model and trainer."""
+"""Builds the reader, encoder, store, model and trainer of a config."""
 
 import contextlib
 import dataclasses
@@ -46,17 +46,17 @@ Source: TypeAlias = source_lib.Source | input_fn.InputFn
 
 @dataclasses.dataclass(frozen=True)
 class Fixed:
-    """What a job settles once, and every checkpoint of it repeats.
+    """What a job decides once, and saves in each of its checkpoints.
 
     Attributes:
-      slots: Which table has which slot of the feature ids.
-      statistics: What transforms know of the training data.
+      slots: The slot of each table in the feature ids.
+      statistics: Statistics of the training data for transforms.
       lineage: The job's identity, and where it went back to an older step.
-      id_types: Table -> what its ids are made of, also of tables that are no longer in
-        use.
-      large_integers: Table of integers -> what it does with those outside of
-        [0, 2^48), also of tables that are no longer in use.
-      optimizers: How rows learn; the embedding store writes it.
+      id_types: Table -> type of the values of its ids, including tables that are no
+        longer used.
+      large_integers: Table of integers -> how it handles those outside of [0, 2^48),
+        including tables that are no longer used.
+      optimizers: The optimizers of rows; the embedding store saves them.
     """
 
     slots: slots_lib.SlotRegistry
@@ -79,7 +79,7 @@ class Fixed:
 
 
 class Job:
-    """The parts of one job in this process, made from its config when first needed."""
+    """The parts of one job in this process, made from its config when needed."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Job:
 
         Args:
           config: The config.
-          cluster: Where tables and variables live; None for this process.
+          cluster: Where tables and variables are; None for this process.
         """
         self.config = config
         self._cluster = cluster
@@ -99,12 +99,12 @@ class Job:
 
     @functools.cached_property
     def feature_columns(self) -> dict[str, columns_lib.ColumnType]:
-        """The raw columns that features read: what a server is asked with."""
+        """The raw columns that features read, which are the inputs of a server."""
         return columns_lib.required_columns(self.config.features, schema=self._schema)
 
     @functools.cached_property
     def columns(self) -> dict[str, columns_lib.ColumnType]:
-        """All raw columns that are read, labels and weights too."""
+        """All raw columns that are read, including labels and weights."""
         return columns_lib.required_columns(
             self.config.features,
             self.config.labels,
@@ -139,7 +139,7 @@ class Job:
         return input_fn.InputFn(function, split, probabilities, weight)
 
     def settle(self, checkpoint: checkpoint_lib.Checkpoint | None) -> Fixed:
-        """Takes slots and statistics from a checkpoint, or works them out anew."""
+        """Takes slots and statistics from a checkpoint, or computes them."""
         tables = schema.resolved_tables(self.config)
         wanted = {table.name: table.slot for table in tables}
         id_types = columns_lib.id_types(self.config.features, self.feature_columns)
@@ -170,20 +170,20 @@ class Job:
         )
 
     def train_step(self, fixed: Fixed, *, fresh: bool = False) -> step_lib.TrainStep:
-        """Returns the step function, with encoder, store and model behind it.
+        """Returns the step function, with its encoder, store and model.
 
-        There is one at a time: whoever asks fills it from a checkpoint, so that a job
+        There is only one at a time, which callers restore from a checkpoint, so a job
         that trains, evaluates and exports in one process holds its tables once.
 
         Args:
           fixed: The job's slots and statistics.
-          fresh: Whether to make another even where there is one, with initial values.
+          fresh: Whether to make a new one with initial values, even if there is one.
         """
         if not fresh and self._made is not None and self._made[0] == fixed:
             return self._made[1]
         if self._made is not None:
-            # Frees the former, which is in reference cycles, before another takes
-            # memory.
+            # Frees the old one, which is in reference cycles, before the new one
+            # needs memory.
             self._made = None
             gc.collect()
         config = self.config
@@ -234,13 +234,13 @@ class Job:
         )
 
     def _variable_scope(self) -> contextlib.AbstractContextManager[None]:
-        """Where dense variables are made."""
+        """Returns the scope in which dense variables are made."""
         if self._cluster is None:
             return contextlib.nullcontext()
         return self._cluster.scope()
 
     def tables(self, fixed: Fixed) -> list[Any]:
-        """Returns the tables' specs with what is settled filled in."""
+        """Returns the tables' specs with the settings of `fixed` filled in."""
         return [
             dataclasses.replace(
                 resumed_optimizers.given_to(table, fixed.optimizers[table.name]),
@@ -265,7 +265,7 @@ class Job:
 
 
 def _settle_runtime(config: schema.ExperimentConfig) -> None:
-    """Sets what TensorFlow holds for the whole process: determinism and threads."""
+    """Sets TensorFlow's options for the whole process: determinism and threads."""
     trainer = config.trainer
     if trainer.deterministic:
         tf.config.experimental.enable_op_determinism()

@@ -1,4 +1,4 @@
-"""Says where the rows of a bad batch come from, and what is odd about them."""
+"""Describes where the rows of a bad batch come from, and what is wrong with them."""
 
 import numpy as np
 import tensorflow as tf
@@ -9,10 +9,10 @@ from monolith_tf.models import network as network_lib
 
 
 def explain(network: network_lib.Network, source: build.Source, position: int) -> str:
-    """Describes the batch at `position`, counted from the first epoch's first.
+    """Describes the batch at `position`, counted from the first of the first epoch.
 
-    Reading order is a function of seed, epoch and position, so the batch is read once
-    more rather than kept while training.
+    The reading order depends only on seed, epoch and position, so the batch is read
+    again and not kept during training.
     """
     per_epoch = source.batches_per_epoch()
     epoch, batch = (0, position) if per_epoch is None else divmod(position, per_epoch)
@@ -37,14 +37,14 @@ def explain(network: network_lib.Network, source: build.Source, position: int) -
     found = (
         f"Not finite in it: {', '.join(odd)}."
         if odd
-        else "Features, embeddings, labels and weights in it are finite; the model's "
-        f"own variables are not. Its features: {', '.join(_features(encoded))}."
+        else "Its features, embeddings, labels and weights are finite; the model's "
+        f"variables are not. Its features: {', '.join(_features(encoded))}."
     )
     outside = [f"`{name}`" for name, label in labels.items() if not _from_0_to_1(label)]
     if outside and not odd:
         found += (
-            f" The label {', '.join(outside)} is not from 0 to 1, as a log loss takes "
-            "it: set its `equals`, or another loss."
+            f" The label {', '.join(outside)} is not from 0 to 1, as a log loss needs: "
+            "set its `equals`, or use another loss."
         )
     place = f": {places}" if places else ""
     return f"Its batch is number {batch} of epoch {epoch}{place}. {found}"

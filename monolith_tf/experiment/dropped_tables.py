@@ -1,4 +1,4 @@
-"""Tables of a checkpoint that a config does not name: their rows would be lost."""
+"""Checks for tables of a checkpoint that a config does not name, and would lose."""
 
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ def check(
     tables: Iterable[str],
     dropped: Iterable[str],
 ) -> None:
-    """Checks that all tables with rows are still named.
+    """Checks that the config still names all tables with rows.
 
     Args:
       checkpoint: The job's own checkpoint.
       tables: The tables of the config.
-      dropped: Those whose rows the config gives up.
+      dropped: Tables whose rows the config drops.
 
     Raises:
-      CheckpointError: If a table with rows is neither named nor given up.
+      CheckpointError: If a table with rows is neither named nor dropped.
     """
     tables, dropped = list(tables), set(dropped)
     lost = {n: rows for n, rows in left_over(checkpoint, tables).items() if rows}
@@ -33,9 +33,9 @@ def check(
     raise checkpoint_lib.CheckpointError(
         f"{checkpoint.path} has tables that the config does not name: {shown}. "
         + (f"New in the config, and empty: {new}. " if new else "")
-        + "Give the table of those features its former name (`table` of a feature, "
-        "`name` in `tables`), or set `trainer.drop_tables: "
-        f"[{', '.join(lost)}]` to go on without these rows."
+        + "Give the features' table its old name (`table` of a feature, `name` in "
+        "`tables`), or set `trainer.drop_tables: "
+        f"[{', '.join(lost)}]` to continue without these rows."
     )
 
 
@@ -43,15 +43,15 @@ def log(
     checkpoint: checkpoint_lib.Checkpoint,
     tables: Iterable[str],
 ) -> None:
-    """Says which tables begin empty, and whose rows are given up."""
+    """Logs which tables start empty, and which tables are dropped."""
     tables = list(tables)
     for name in _new(checkpoint, tables):
-        logging.info("The table `%s` is new: it begins empty.", name)
+        logging.info("The table `%s` is new: it starts empty.", name)
     for name, rows in left_over(checkpoint, tables).items():
         if rows:
             logging.warning(
-                "The table `%s` is dropped, with %d rows, as `trainer.drop_tables` "
-                "says.",
+                "The table `%s` is dropped with %d rows, as set by "
+                "`trainer.drop_tables`.",
                 name,
                 rows,
             )
@@ -60,7 +60,7 @@ def log(
 def left_over(
     checkpoint: checkpoint_lib.Checkpoint, tables: Iterable[str]
 ) -> dict[str, int]:
-    """Returns the rows of each of a checkpoint's tables that is not among `tables`."""
+    """Returns table -> number of rows, for a checkpoint's tables not in `tables`."""
     saved, tables = _saved(checkpoint), set(tables)
     return {name: rows for name, rows in saved.items() if name not in tables}
 

@@ -1,4 +1,4 @@
-"""The Python face of a job: train, evaluate, predict, export."""
+"""The Python interface of a job: train, evaluate, predict, export."""
 
 import contextlib
 import dataclasses
@@ -56,7 +56,7 @@ _Result = TypeVar("_Result")
 
 
 class Watcher:
-    """What a user interface may want to know of a running job; does nothing itself."""
+    """Callbacks of a running job for a user interface; does nothing by default."""
 
     def job(self, tables: list[Any], run: run_lib.Run) -> None:
         """Called once, before the first step, with the store's tables."""
@@ -71,7 +71,7 @@ class Watcher:
         """Called with every evaluation's metrics."""
 
     def end(self, run: run_lib.Run) -> None:
-        """Called once, when training has ended of itself."""
+        """Called once, when training has finished normally."""
 
 
 class Estimator:
@@ -89,8 +89,8 @@ class Estimator:
 
         Args:
           config: A config, or the path of its file.
-          *overrides: `key.path=value`, as on the command line; with a path only.
-          watcher: Hears what happens while training.
+          *overrides: `key.path=value`, as on the command line; only with a path.
+          watcher: Receives events during training.
           cluster: Where `train` runs; None for this process.
           record_dir: Where metrics and summaries go; None takes `model_dir`.
         """
@@ -111,10 +111,10 @@ class Estimator:
         self._sources: dict[str, build.Source] = {}  # Split -> the last one read.
 
     def train(self) -> dict[str, float]:
-        """Trains, from the newest checkpoint in `model_dir` where there is one.
+        """Trains, from the newest checkpoint in `model_dir` if there is one.
 
         Returns:
-          The last evaluation's metrics; empty where there was none.
+          The last evaluation's metrics; empty if there was none.
 
         Raises:
           CheckpointError: If the checkpoint does not fit the config.
@@ -172,8 +172,8 @@ class Estimator:
         )
         if run.total_steps is not None and run.total_steps <= progress.step:
             logging.warning(
-                "There is nothing to train: the checkpoint is of step %d, where "
-                "`trainer.epochs` or `trainer.max_steps` ends the training.",
+                "There is nothing to train: the checkpoint is at step %d, where "
+                "`trainer.epochs` or `trainer.max_steps` ends training.",
                 progress.step,
             )
         self._watcher.job(network.store.describe(), run)
@@ -190,7 +190,7 @@ class Estimator:
         return progress.metrics
 
     def _started(self) -> tuple[build.Fixed, step_lib.TrainStep, None]:
-        """Makes what a new job trains."""
+        """Makes the step function of a new job."""
         fixed = self._job.settle(None)
         make = functools.partial(self._job.train_step, fixed, fresh=True)
         if not self.config.trainer.warm_start:
@@ -200,13 +200,13 @@ class Estimator:
     def _resumed(
         self, checkpoint: checkpoint_lib.Checkpoint
     ) -> tuple[build.Fixed, step_lib.TrainStep, checkpoint_lib.Checkpoint]:
-        """Makes what a job trains that goes on from a checkpoint."""
+        """Makes the step function of a job that resumes from a checkpoint."""
         fixed = self._job.settle(checkpoint)
         lineage = lineage_mark.resumed(self._model_dir, checkpoint)
         fixed = dataclasses.replace(fixed, lineage=lineage)
         step = self._job.train_step(fixed, fresh=True)
         self._restore(checkpoint, step)
-        # A copy lets go of the files: old checkpoints are removed while the job runs.
+        # A copy does not hold the files: old checkpoints are removed during the job.
         return fixed, step, dataclasses.replace(checkpoint)
 
     def _restore(
@@ -223,8 +223,8 @@ class Estimator:
 
         Args:
           split: Which part of the data.
-          checkpoint: A checkpoint's folder; None takes the best one, or the newest
-            where no best one was kept.
+          checkpoint: A checkpoint's folder; None takes the best one, or the newest if
+            no best one was kept.
 
         Returns:
           `<head>/<metric>` -> value, and `loss`.
@@ -251,10 +251,10 @@ class Estimator:
         """Exports a checkpoint for serving.
 
         Args:
-          directory: Where versions live; None takes `export.directory`, or
+          directory: The folder of versions; None takes `export.directory`, or
             `<model_dir>/export`.
           checkpoint: A checkpoint's folder; None takes the one that
-            `export.checkpoint` says.
+            `export.checkpoint` selects.
 
         Returns:
           The new version's folder.
@@ -279,7 +279,8 @@ class Estimator:
         if self._cluster is None:
             self._exporter.present(run, self._export_dir)
             return
-        # A graph made here would name the parameter servers.
+        # A graph made by this job would name the parameter servers. So another job, in
+        # this process alone, exports a checkpoint.
         local = exports.Exporter(build.Job(self.config), self._sample)
         run.want_checkpoint(lambda saved: local.checkpoint(saved, self._export_dir))
 
@@ -300,7 +301,7 @@ class Estimator:
     def _stepper(
         self, run: run_lib.Run, source: build.Source, evaluator: evaluation.Evaluator
     ) -> stepper_lib.Stepper:
-        """Returns what takes the steps, from the run's position on."""
+        """Returns the stepper, which starts at the run's position."""
         trainer, per_epoch = self.config.trainer, run.steps_per_epoch
         if self._cluster is not None:
             return cluster_stepper.ClusterStepper(
@@ -324,7 +325,7 @@ class Estimator:
         return source
 
     def _counts(self) -> dict[str, int]:
-        """Returns what readers counted, as `<split>/<name>`."""
+        """Returns the readers' counts, as `<split>/<name>`."""
         found = {
             f"{split}/{name}": value
             for split, source in self._sources.items()
@@ -332,7 +333,7 @@ class Estimator:
         }
         if self._cluster is None:
             return found
-        for split, heard in self._feed.filled.items():  # Its workers read the rows.
+        for split, heard in self._feed.filled.items():  # Rows that workers read.
             filled = {**self._sources[split].filled, **heard}
             counts = rows_lib.count_filled(filled, self._job.columns)
             found |= {f"{split}/{name}": value for name, value in counts.items()}
@@ -340,7 +341,7 @@ class Estimator:
 
     @functools.cached_property
     def _feed(self) -> feed_lib.Feed:
-        """How the workers of the cluster read."""
+        """The description of the cluster workers' feeders."""
         cluster = self._cluster
         tokens = ("", "") if cluster is None else cluster.feed_tokens
         return feed_lib.Feed(tokens, self._job.columns, self.config.data.batch_size)
@@ -383,7 +384,7 @@ class Estimator:
     def _scorer(
         self, evaluator: evaluation.Evaluator
     ) -> Callable[[build.Split], dict[str, float]]:
-        """Returns what scores a split, here or by the workers of the cluster."""
+        """Returns a function that scores a split, here or on the cluster's workers."""
         if self._cluster is None:
             return functools.partial(self._score, evaluator)
         workers = cluster_evaluation.ClusterEvaluator(
@@ -404,7 +405,7 @@ class Estimator:
             return evaluator.evaluate(source.dataset(shuffle=False, string_codes=True))
 
     def _sample(self, rows: int) -> dict[str, Any] | None:
-        """Returns the first rows of the data, as a server would be asked with."""
+        """Returns the first rows of the data, with the inputs of a server."""
         data = self.config.data
         splits: tuple[build.Split, ...] = ("test", "eval", "train")
         split = next((s for s in splits if data.has(s)), None)
@@ -416,7 +417,7 @@ class Estimator:
         return {name: batch[name][:rows] for name in self._job.feature_columns}
 
     def _actions(self, run: run_lib.Run) -> list[actions_lib.Action]:
-        """Returns what runs between steps, in the order in which it runs."""
+        """Returns the actions between steps, in the order in which they run."""
         trainer = self.config.trainer
         actions: list[actions_lib.Action] = [
             actions_lib.Log(trainer.log_every_steps, self._watcher.line),
@@ -430,8 +431,8 @@ class Estimator:
         if trainer.eval_every_epochs is not None:
             if run.steps_per_epoch is None:
                 raise ValueError(
-                    "`trainer.eval_every_epochs` needs to know an epoch's batches, "
-                    "and the dataset of `data.input_fn` does not say. Use "
+                    "`trainer.eval_every_epochs` needs the number of batches of an "
+                    "epoch, which the dataset of `data.input_fn` does not know. Use "
                     "`eval_every_steps`, or `tf.data.experimental.assert_cardinality`."
                 )
             evaluations.append(
@@ -446,7 +447,7 @@ class Estimator:
         if self._cluster is not None and self._cluster.spec.evaluator:
             checkpoints.extend(evaluations)
         elif evaluations:
-            # A progressive run has scored its batches already.
+            # A progressive run has already scored its batches.
             is_quick = trainer.mode == "progressive"
             actions.append(
                 actions_lib.Evaluate(evaluations, self._judges(), is_quick=is_quick)
@@ -456,7 +457,7 @@ class Estimator:
         if self.config.export.every_steps is not None:
             every = self.config.export.every_steps
             actions.append(exports.Export(every, self._export_present))
-        # After evaluations, which read too.
+        # After evaluations, which also read data.
         actions.append(data_log.DataLog(trainer.log_every_steps, self._counts))
         actions.append(
             actions_lib.SaveCheckpoint(
@@ -503,7 +504,7 @@ class Estimator:
         return judges
 
     def metric(self, name: str) -> str:
-        """Returns a metric's whole name, given without its head where there is one."""
+        """Returns a metric's full name; adds the head to a name without one."""
         if "/" in name or name == "loss":
             return name
         heads = model_params.heads(self.config)
@@ -531,7 +532,7 @@ def checkpoints_of(config: schema.ExperimentConfig) -> checkpoint_lib.Checkpoint
 
 @contextlib.contextmanager
 def _plain_errors(source: build.Source) -> Iterator[None]:
-    """Raises a reader's own error in place of the one TensorFlow wraps it into."""
+    """Raises a reader's own error in place of TensorFlow's error around it."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -541,19 +542,19 @@ def _plain_errors(source: build.Source) -> Iterator[None]:
 
 
 def _count_examples(progress: run_lib.Progress, saved: Mapping[str, Any]) -> None:
-    """Estimates the rows trained on, for a checkpoint of 0.1.0, which has no count."""
+    """Estimates the number of rows trained on for a checkpoint of 0.1.0."""
     if "examples" not in saved:
         progress.examples = progress.batch * progress.batch_size
         logging.warning(
-            "The checkpoint does not say how many rows it was trained on; `examples` "
-            "in metrics.jsonl goes on from %d, an estimate from its batches.",
+            "The checkpoint does not say on how many rows it was trained; `examples` "
+            "in metrics.jsonl continues from %d, an estimate from its batches.",
             progress.examples,
         )
 
 
 @contextlib.contextmanager
 def _large_integers_explained(run: run_lib.Run, source: build.Source) -> Iterator[None]:
-    """Says where the integer stands that a step failed for, and what to do."""
+    """Adds to a step's error where the integer is that caused it, and what to do."""
     try:
         yield
     except tf.errors.OpError as error:

@@ -1,4 +1,4 @@
-"""Exports of one job: from a checkpoint, or of the present values while training."""
+"""Exports of one job: from a checkpoint, or of the current values during training."""
 
 import pathlib
 from collections.abc import Callable
@@ -19,11 +19,11 @@ from monolith_tf.training import run as run_lib
 
 
 class Exporter:
-    """Writes the exports of a job; rows go from where they are to disk in chunks.
+    """Writes the exports of a job; rows are copied to disk in chunks.
 
     Args:
       job: The job.
-      sample: Gives so many rows of the data, or None where there are none.
+      sample: Returns that many rows of the data, or None if there are none.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Exporter:
         return self._export(step.network, rows, origin, directory)
 
     def present(self, run: run_lib.Run, directory: str | pathlib.Path) -> pathlib.Path:
-        """Exports the present values of a run, and returns the version's folder."""
+        """Exports the current values of a run, and returns the version's folder."""
         network = run.step.network
         lineage = lineage_lib.of_state(run.static_state)
         lineage_mark.write(run.model_dir, lineage, run.progress.step)
@@ -82,7 +82,7 @@ class Exporter:
 
 
 class Export(actions_lib.EverySteps):
-    """Exports the present values while training goes on."""
+    """Exports the current values during training."""
 
     def __init__(self, every: int, export: Callable[[run_lib.Run], object]) -> None:
         super().__init__(every)

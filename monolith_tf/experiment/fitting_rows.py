@@ -1,4 +1,4 @@
-"""Whether a checkpoint's rows fit the tables of a config, by the config's own keys."""
+"""Checks that a checkpoint's rows fit the tables of a config."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,12 +21,12 @@ def check(
 
     Args:
       checkpoint: The checkpoint.
-      tables: The tables as they are to be filled.
-      config: What they were made of.
+      tables: The tables to restore.
+      config: The config of the tables.
 
     Raises:
-      CheckpointError: If a table that both have differs, with the key of the config and
-        its former value.
+      CheckpointError: If a table that both have differs; the message gives the config's
+        key and its old value.
     """
     optimizers_before = resumed_optimizers.saved(checkpoint)
     dims_before = _saved_dims(checkpoint)
@@ -36,7 +36,7 @@ def check(
             if dim != part.dim:
                 raise checkpoint_lib.CheckpointError(
                     f"{checkpoint.path}: the rows of table `{table.name}` have {dim} "
-                    f"values, and `{key}.dim` is {part.dim}. Set `{key}.dim: {dim}`, "
+                    f"values, but `{key}.dim` is {part.dim}. Set `{key}.dim: {dim}`, "
                     "or train in another `model_dir`."
                 )
             before = optimizers_before.get(table.name, {}).get(part.name)
@@ -47,8 +47,8 @@ def check(
             if not optimizers.have_like_state(spec.kind, part.optimizer.kind):
                 raise checkpoint_lib.CheckpointError(
                     f"{checkpoint.path}: the rows of table `{table.name}` hold the "
-                    f"state of the optimizer {_shown(spec)}, and `{key}.optimizer` is "
-                    f"{_shown(part.optimizer)} now, whose state is another. Set "
+                    f"state of the optimizer {_shown(spec)}, but `{key}.optimizer` is "
+                    f"now {_shown(part.optimizer)}, which has another state. Set "
                     f"`{key}.optimizer: {_shown(spec)}`, or train in another "
                     "`model_dir`."
                 )
@@ -57,14 +57,14 @@ def check(
 def _parts(
     table: TableSpec, config: schema.ExperimentConfig
 ) -> Iterator[tuple[SliceSpec, str]]:
-    """The slices of a table, and where the config describes each."""
+    """Yields the slices of a table, and the config key of each."""
     key = schema.table_key(config, table.name)
     for number, part in enumerate(table.row_slices()):
         yield part, f"{key}.slices[{number}]" if table.slices else key
 
 
 def _saved_dims(checkpoint: checkpoint_lib.Checkpoint) -> dict[tuple[str, str], int]:
-    """Table and slice -> values of a row."""
+    """Returns (table, slice) -> number of values of a row."""
     return {
         (table["name"], part["name"]): part["dim"]
         for group in checkpoint.manifest["embedding"]["groups"]
@@ -74,7 +74,7 @@ def _saved_dims(checkpoint: checkpoint_lib.Checkpoint) -> dict[tuple[str, str], 
 
 
 def _shown(spec: Any) -> str:
-    """An optimizer as a config has it, without what it has by default."""
+    """Returns an optimizer as in a config, without default values."""
     plain = optimizer_spec.to_plain(spec)
     default = optimizer_spec.to_plain(optimizer_spec.row_optimizer(spec.name))
     given = {"name": spec.name}

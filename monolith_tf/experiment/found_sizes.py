@@ -1,4 +1,4 @@
-"""Writes back into a config what layers that search for widths have found."""
+"""Writes the widths that search layers found into a config."""
 
 import collections
 import dataclasses
@@ -15,19 +15,18 @@ Found = Mapping[str, Mapping[str, Mapping[str, int]]]
 def with_found_sizes(
     config: schema.ExperimentConfig, found: Found
 ) -> schema.ExperimentConfig:
-    """Returns the config of the model that a search has found, without the search.
+    """Returns the config of the model that a search found, without the search.
 
-    Each searched feature's table has as many columns as were kept, and the block that
-    searched only joins its inputs. A feature of which nothing was kept is left out.
-    There is no warm start, which would be of other widths. The new `model_dir` has
-    `_found` behind its name.
+    Each searched feature's table has as many columns as were kept, and the search block
+    only joins its inputs. A feature of which nothing was kept is left out. There is no
+    warm start, since its rows have other widths. The new `model_dir` ends in `_found`.
 
     Args:
-      config: What was trained; its model is assembled from blocks.
-      found: What the layers found, with one segment for each feature, in order.
+      config: The config that was trained; its model is assembled from blocks.
+      found: What the layers found, with one segment per feature, in order.
 
     Raises:
-      ValueError: If tables cannot be made as wide as was found.
+      ValueError: If the tables cannot have the widths that were found.
     """
     sizes: dict[str, int] = {}
     blocks = []
@@ -89,7 +88,7 @@ def _kept(
 
 
 def _check_uses(config: schema.ExperimentConfig, sizes: Mapping[str, int]) -> None:
-    """Raises `ValueError` where something but the search sees a searched feature."""
+    """Raises `ValueError` if a searched feature is used outside the search."""
     model = config.model
     entries = [e for block in model.blocks for e in block.inputs]
     entries += [e for head in model.heads for e in head.inputs]
@@ -97,15 +96,15 @@ def _check_uses(config: schema.ExperimentConfig, sizes: Mapping[str, int]) -> No
     for name in sizes:
         if uses[name] > 1:
             raise ValueError(
-                f"The feature `{name}` is used beside the search for its width, so its "
-                "table cannot change. Use the search's output in all places."
+                f"The feature `{name}` is used outside the search for its width, so "
+                "its table cannot change. Use the search's output everywhere."
             )
 
 
 def _tables(
     config: schema.ExperimentConfig, sizes: Mapping[str, int]
 ) -> tuple[TableSpec, ...]:
-    """Returns `tables` with the widths that were found, and without unused ones."""
+    """Returns `tables` with the found widths, without unused tables."""
     users = schema.features_of_tables(config)
     given = {table.name for table in config.tables}
     tables = []
@@ -114,8 +113,8 @@ def _tables(
         if len(found) > 1:
             raise ValueError(
                 f"The features {list(users[table.name])} share the table "
-                f"`{table.name}`, and the search found no common width for them. Give "
-                "each a table of its own."
+                f"`{table.name}`, but the search found different widths for them. Give "
+                "each its own table."
             )
         size = found.pop() if found else None
         if size:
@@ -126,5 +125,5 @@ def _tables(
 
 
 def _members(config: schema.ExperimentConfig, entry: str) -> tuple[str, ...]:
-    """Returns the features that an entry of `inputs` names; a block's name as it is."""
+    """Returns the features that an entry of `inputs` names, or the block's name."""
     return schema.members(config, model_spec.parse_reference(entry).name)

@@ -1,4 +1,4 @@
-"""Whether ids are made of the values that a checkpoint's rows were trained for."""
+"""Checks that ids are made of values of the same type as in a checkpoint."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -20,15 +20,15 @@ def check(
     """Compares the types of ids with those of a checkpoint.
 
     Args:
-      checkpoint: The checkpoint. One that does not say its types, of version 0.1.0,
-        counts as typed as that version guessed: cells of CSV files with lists as
-        strings, and all of a column of which one is no number.
+      checkpoint: The checkpoint. A checkpoint of version 0.1.0, which does not have the
+        types, gets those that that version guessed: strings for CSV cells with lists,
+        and for a column in which one cell is not a number.
       features: The features of the config.
       schema: Type of every column of the files.
 
     Raises:
-      CheckpointError: If they differ, with the line of the config that keeps the
-        checkpoint's.
+      CheckpointError: If they differ; the message gives the config line that keeps the
+        checkpoint's type.
     """
     now = columns_lib.required_columns(features, schema=schema)
     trained = list(_trained(checkpoint, features, schema))
@@ -42,13 +42,13 @@ def check(
         way_out = f"Set `dtype: {before}` for {names}, or train"
         if len({kind for other, kind in trained if other in sharing}) > 1:
             way_out = (
-                f"Its rows are of two types, since {names} share it, so that the same "
-                "value has two rows: train"
+                f"Its rows have two types, since {names} share it, so the same value "
+                "has two rows: train"
             )
         raise checkpoint_lib.CheckpointError(
             f"{checkpoint.path}: the ids of feature `{feature.name}`, of table "
-            f"`{feature.table_name}`, are {_NOUNS[found]} now{declared}, and the rows "
-            f"were trained for {_NOUNS[before]}: none of them would be found. "
+            f"`{feature.table_name}`, are {_NOUNS[found]} now{declared}, but the rows "
+            f"were trained for {_NOUNS[before]}: no row would be found. "
             f"{way_out} in another `model_dir`."
         )
 
@@ -59,7 +59,7 @@ def check_warm_start(
     """Compares the types of ids with those of a checkpoint of another job.
 
     Args:
-      checkpoint: The checkpoint; nothing is known of one of version 0.1.0.
+      checkpoint: The checkpoint; one of version 0.1.0 has no types to compare.
       id_types: Table -> type.
 
     Raises:
@@ -81,7 +81,7 @@ def _trained(
     features: Sequence[FeatureSpec],
     schema: Mapping[str, columns_lib.ColumnType],
 ) -> Iterator[tuple[FeatureSpec, columns_lib.IdType]]:
-    """Each feature with ids, and the type that the checkpoint's rows are for."""
+    """Yields each feature with ids, and the id type of the checkpoint's rows."""
     state = checkpoint.manifest["state"]
     types: Mapping[str, columns_lib.IdType] | None = state.get("id_types")
     as_before = {
@@ -94,7 +94,7 @@ def _trained(
         if feature.kind == "dense":
             continue
         if types is None:
-            # One by one: a table could have ids of two types then.
+            # One by one: in 0.1.0 a table could have ids of two types.
             columns = columns_lib.required_columns([feature], schema=as_before)
             if feature.table_name in state["slots"]["slots"]:
                 yield feature, columns_lib.id_type(feature, columns)

@@ -1,4 +1,4 @@
-"""What a job's tables do with integers outside of [0, 2^48), settled once."""
+"""How a job's tables handle integers outside of [0, 2^48), decided once."""
 
 import itertools
 from collections.abc import Iterator
@@ -23,17 +23,17 @@ from monolith_tf.training import checkpoint as checkpoint_lib
 
 
 class LargeIntegerError(ValueError):
-    """An integer that its table does not take, with the line that makes it."""
+    """An integer that its table does not take; the message says what to set."""
 
 
 class _Found(NamedTuple):
     """An integer that a table does not take.
 
     Attributes:
-      feature: What has it.
+      feature: The feature that has it.
       table: The feature's table.
       value: The integer.
-      place: Where it stands in the data.
+      place: Where it is in the data.
     """
 
     feature: str
@@ -47,18 +47,18 @@ def settle(
     tables: Sequence[TableSpec],
     id_types: Mapping[str, columns_lib.IdType],
 ) -> dict[str, ids_lib.LargeIntegers | None]:
-    """Returns what each table of integers does with those outside of [0, 2^48).
+    """Returns how each table of integers handles those outside of [0, 2^48).
 
-    What a checkpoint says stays, where it says anything. One that does not, of version
-    0.1.0, may hold hashes of such integers, and its tables go on hashing.
+    The setting of a checkpoint stays. A checkpoint of version 0.1.0 has no setting and
+    may hold hashes of such integers, so its tables continue to hash.
 
     Args:
-      checkpoint: What the job goes on from, or None.
+      checkpoint: The checkpoint from which the job resumes, or None.
       tables: The tables of the config.
-      id_types: Table -> what its ids are made of.
+      id_types: Table -> type of the values of its ids.
 
     Raises:
-      CheckpointError: If the config asks for another thing.
+      CheckpointError: If the config has another setting than the checkpoint.
     """
     settled: dict[str, ids_lib.LargeIntegers | None] = {}
     for table in tables:
@@ -70,27 +70,27 @@ def settle(
         given = table.large_integers
         if before is not None and given not in (None, before):
             hashes = (
-                "may hold such integers as hashes already, so that they are not known"
+                "may already hold such integers as hashes, so their values are lost"
                 if before == "hash"
                 else "holds ids of 64 bits"
             )
             raise checkpoint_lib.CheckpointError(
                 f"`large_integers` of table `{table.name}` cannot become {given}: "
-                f"{checkpoint.path if checkpoint else ''} {hashes}. Leave it out, and "
-                f"it stays {before}, or train in another `model_dir`."
+                f"{checkpoint.path if checkpoint else ''} {hashes}. Leave it out to "
+                f"keep {before}, or train in another `model_dir`."
             )
         settled[table.name] = before or given
         if before == "hash" and given is None:
             logging.warning(
                 "Table `%s` hashes integers outside of [0, 2^48) to 48 bits, as it did "
-                "before: two of them may share a row. To have none do so, set "
+                "before: two of them may share a row. To avoid that, set "
                 "`large_integers: exact` and train in another `model_dir`.",
                 table.name,
             )
         if before == "exact" and given is None:
             logging.info(
-                "Table `%s` keeps `large_integers: exact` of its checkpoint, which the "
-                "config does not say: all 64 bits of integers count.",
+                "Table `%s` keeps `large_integers: exact` from its checkpoint, since "
+                "the config does not set it: all 64 bits of integers count.",
                 table.name,
             )
     return settled
@@ -101,12 +101,12 @@ def explain(
     source: source_lib.Source | input_fn.InputFn,
     position: int,
 ) -> str:
-    """Says which integer a table does not take, where it stands, and what to do.
+    """Returns which integer a table does not take, where it is, and what to do.
 
     Args:
       encoder: The features.
       source: The data.
-      position: Batches, counted from the first epoch's first, known to be fine.
+      position: Number of batches, from the first epoch on, known to be fine.
     """
     found = next(_search(encoder, source, position), None)
     what = (
@@ -116,16 +116,16 @@ def explain(
         f"outside of [0, 2^48), and its table `{found.table}`"
     )
     return (
-        f"{what} does not say what becomes of such ids. Set `large_integers: exact` "
-        "for the table (in `default_table` if `tables` does not list it) and run the "
-        "same command: the job goes on from its last checkpoint, and all 64 bits "
-        "count. With `large_integers: hash` they are hashed to 48 bits, where two may "
-        "meet."
+        f"{what} does not say how to handle such ids. Set `large_integers: exact` for "
+        "the table (in `default_table` if `tables` does not list it) and run the same "
+        "command: the job resumes from its last checkpoint, and all 64 bits count. "
+        "With `large_integers: hash` they are hashed to 48 bits, where two may "
+        "collide."
     )
 
 
 def is_cause(error: tf.errors.OpError) -> bool:
-    """Returns whether a step failed for such an integer."""
+    """Returns whether such an integer caused a step's error."""
     return encode.LARGE_INTEGER in str(error)
 
 
@@ -134,7 +134,7 @@ def _search(
     source: source_lib.Source | input_fn.InputFn,
     position: int,
 ) -> Iterator[_Found]:
-    """Looks at the batches from a position on, and then at the epoch from its start."""
+    """Searches the batches from a position on, then the epoch from its start."""
     per_epoch = source.batches_per_epoch()
     epoch, first = (0, position) if per_epoch is None else divmod(position, per_epoch)
     features = [f for f in encoder.features if encoder.takes_no_large_integers(f)]
@@ -159,7 +159,7 @@ def _search(
 
 
 def _place(column: Any) -> tuple[int, int] | None:
-    """The first row of a batch with an integer outside of [0, 2^48), and that."""
+    """Returns the first row with an integer outside of [0, 2^48), and the integer."""
     if isinstance(column, StringCodes) or column.dtype == tf.string:
         return None
     flat = column.flat_values if isinstance(column, tf.RaggedTensor) else column
@@ -176,7 +176,7 @@ def _place(column: Any) -> tuple[int, int] | None:
 def _row(
     source: source_lib.Source, epoch: int, batch: int, row: int
 ) -> tuple[str, str]:
-    """Returns the file of a row of a batch, and words that name its place there."""
+    """Returns the file of a row of a batch, and a description of its place in it."""
     files, rows = source.rows_of(epoch, batch)
     file = source.files[files[row]]
     return file, f"{file}: row {rows[row]} (counting from 0)"

@@ -1,8 +1,7 @@
-"""Row optimizers of a job that goes on.
+"""Row optimizers of a resumed job.
 
-What its config leaves out, its checkpoint says.
-
-So a default that changed between two versions of monolith_tf changes no job that runs.
+Values that its config leaves out come from its checkpoint, so a default that changed
+between two versions of monolith_tf does not change a job.
 """
 
 import dataclasses
@@ -22,7 +21,7 @@ from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.training.checkpoint import Checkpoint
 
 Optimizers: TypeAlias = Mapping[str, Mapping[str, Any]]
-"""Table -> slice -> its optimizer, as JSON has it."""
+"""Table -> slice -> its optimizer, as in JSON."""
 
 
 def of_tables(tables: Sequence[TableSpec]) -> Optimizers:
@@ -37,11 +36,11 @@ def of_tables(tables: Sequence[TableSpec]) -> Optimizers:
 
 
 def resumed(tables: Sequence[TableSpec], checkpoint: Checkpoint) -> Optimizers:
-    """Returns the optimizers with which tables go on from a checkpoint.
+    """Returns the optimizers with which tables resume from a checkpoint.
 
-    Values that are written out in the config count; the others are the checkpoint's,
-    and so is the form of an optimizer that 0.1.0 called by Keras' name. What differs
-    from the config for that reason is logged.
+    Values that the config sets are used; the others come from the checkpoint, as does
+    the form of an optimizer that 0.1.0 called by Keras' name. Differences from the
+    config's defaults are logged.
     """
     before = saved(checkpoint)
     return {
@@ -54,7 +53,7 @@ def resumed(tables: Sequence[TableSpec], checkpoint: Checkpoint) -> Optimizers:
 
 
 def given_to(table: TableSpec, optimizers: Mapping[str, Any]) -> TableSpec:
-    """Returns a table whose slices have other optimizers.
+    """Returns a table with other optimizers of its slices.
 
     Args:
       table: The table.
@@ -85,9 +84,9 @@ def _resumed(table: str, part: SliceSpec, saved: Mapping[str, Any]) -> dict[str,
     if changed:
         shown = ", ".join(f"{key}: {value}" for key, value in changed.items())
         logging.info(
-            "Table `%s`, slice `%s`: the optimizer goes on as the checkpoint has it, "
-            "{%s}, and not with what the config's `%s` has by default. Write in the "
-            "config what is to change.",
+            "Table `%s`, slice `%s`: the optimizer continues with the checkpoint's "
+            "values, {%s}, and not with the defaults of the config's `%s`. Set values "
+            "in the config to change them.",
             table,
             part.name,
             shown,
@@ -97,19 +96,19 @@ def _resumed(table: str, part: SliceSpec, saved: Mapping[str, Any]) -> dict[str,
 
 
 def _is_same(spec: RowOptimizerSpec, before: Mapping[str, Any]) -> bool:
-    """Whether a config names the optimizer of a checkpoint, by its name of then too."""
+    """Returns whether a config names a checkpoint's optimizer, or its old name."""
     return spec.name in (before["name"], before.get("was"))
 
 
 def saved(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
-    """Returns table -> slice -> what a checkpoint says of its optimizer.
+    """Returns table -> slice -> its optimizer in a checkpoint.
 
-    `was` of such an optimizer is the name that 0.1.0 had for it.
+    `was` of such an optimizer is its name in 0.1.0.
     """
     entries = checkpoint.manifest["embedding"]["tables"]
     if all("optimizers" in entry for entry in entries):
         return {entry["name"]: entry["optimizers"] for entry in entries}
-    # 0.1.0 left them to the copy of the config, every value written out.
+    # In 0.1.0 only the checkpoint's config has them, with all values.
     config = yaml.safe_load((checkpoint.path / "config.yaml").read_text("utf-8")) or {}
     named = {table["name"]: table for table in config.get("tables", ())}
     default = config.get("default_table", {})

@@ -1,8 +1,8 @@
-"""Where in its data a job goes on that comes back to it, or to other data.
+"""Finds where in its data a job resumes, even if the data has changed.
 
-A position is a number of batches. It means rows only together with the files, their
-rows, and the size of a batch; checkpoints hold these, so that a position is never
-applied to what it is not of.
+A position is a number of batches. It refers to rows only together with the files, their
+rows and the batch size. Checkpoints hold these, so a position is never applied to other
+data.
 """
 
 from collections.abc import Mapping
@@ -20,23 +20,23 @@ def resume(
     here: Mapping[str, Any],
     batch_size: int,
 ) -> None:
-    """Brings the position of a run to the present data, and says what changed.
+    """Converts the position of a run to the current data, and logs what changed.
 
     Args:
-      progress: The run's; `batch` and `batch_size` are changed.
-      saved: What `Source.identity` said when the checkpoint was written; None for a
-        checkpoint of 0.1.0, which does not say.
-      here: What it says now; empty for a user's `input_fn`, as `saved` then is.
-      batch_size: Rows in a batch now.
+      progress: The run's progress; `batch` and `batch_size` are changed.
+      saved: `Source.identity` when the checkpoint was written; None for a checkpoint of
+        0.1.0, which does not have it.
+      here: `Source.identity` now; like `saved`, empty for a user's `input_fn`.
+      batch_size: Rows per batch now.
     """
     size = progress.batch_size or batch_size
     progress.batch_size = batch_size
     if saved is None:
         if not here:
-            return  # A function's batches are its own, whatever the config's size.
+            return  # A function decides its batches; the config's size has no effect.
         logging.info(
-            "The checkpoint does not say which files its position in the data is of; "
-            "going on with the present ones at its batch, number %d.",
+            "The checkpoint does not say to which files its position refers; "
+            "continuing with the current ones at its batch, number %d.",
             progress.batch,
         )
         _convert(progress, size, here["rows"], here)
@@ -49,8 +49,8 @@ def resume(
         row = min(progress.batch * size, saved["rows"])
         progress.batch = row // batch_size
         logging.info(
-            "%d files follow the train files of the checkpoint; going on at the "
-            "nearest batch before row %d of all.",
+            "%d files follow the train files of the checkpoint; continuing at the "
+            "nearest batch before row %d of all files.",
             len(here["files"]) - len(saved["files"]),
             row,
         )
@@ -59,16 +59,16 @@ def resume(
 
 
 def _begin(progress: run_lib.Progress, size: int, saved: Mapping[str, Any]) -> None:
-    """Begins with other data at its beginning."""
+    """Starts other data at its beginning."""
     unread = f"{progress.batch} batches of `data.input_fn` were read before"
     if saved:
         _, row = _place(progress.batch, size, saved["rows"])
         left = saved["rows"] - row if row else 0
-        unread = f"{left} rows of the former ones had not been read in their last epoch"
+        unread = f"{left} rows of the old ones were not read in their last epoch"
     progress.batch = 0
     logging.warning(
-        "The train files are not those of the checkpoint: beginning with them at row "
-        "0; %s. `trainer.epochs` counts epochs over the new ones.",
+        "The train files are not those of the checkpoint: starting with row 0; %s. "
+        "`trainer.epochs` counts epochs over the new ones.",
         unread,
     )
 
@@ -79,10 +79,10 @@ def _goes_on_after(
     saved: Mapping[str, Any],
     here: Mapping[str, Any],
 ) -> bool:
-    """Whether rows up to a position are the same ones with files that were appended.
+    """Returns whether a position stays valid after files were appended.
 
-    So it is in the order of the files alone, and in the first epoch: later ones have
-    read the former files more often than the new ones.
+    It does only in file order, and in the first epoch: later epochs have read the old
+    files more often than the new ones.
     """
     if saved["order"] or here["order"] or here["rows"] < saved["rows"]:
         return False
@@ -93,7 +93,7 @@ def _goes_on_after(
 def _convert(
     progress: run_lib.Progress, size: int, rows: int, here: Mapping[str, Any]
 ) -> None:
-    """Counts a position in the present batches: the same epoch, and the same row."""
+    """Converts a position to the current batches: the same epoch and the same row."""
     if (size, rows) == (progress.batch_size, here["rows"]):
         return
     epoch, row = _place(progress.batch, size, rows)
@@ -101,14 +101,14 @@ def _convert(
     progress.batch = epoch * per_epoch + min(row // progress.batch_size, per_epoch)
     if rows != here["rows"]:
         logging.warning(
-            "The train files have %d rows to train on, where they had %d: the seed, or "
-            "what chooses rows, changed.",
+            "The train files now have %d rows to train on, and had %d: the seed, or a "
+            "setting that chooses rows, changed.",
             here["rows"],
             rows,
         )
     if size != progress.batch_size:
         logging.warning(
-            "The batch size changed from %d to %d; going on at the nearest batch "
+            "The batch size changed from %d to %d; continuing at the nearest batch "
             "before row %d of epoch %d.",
             size,
             progress.batch_size,
@@ -120,13 +120,13 @@ def _convert(
 def _warn_of_order(
     progress: run_lib.Progress, saved: Mapping[str, Any], here: Mapping[str, Any]
 ) -> None:
-    """Says that an epoch goes on in another order than it began."""
+    """Warns that an epoch continues in another order than it began."""
     epoch, row = _place(progress.batch, progress.batch_size, here["rows"])
     if row and saved["order"] != here["order"]:
         logging.warning(
             "The order of rows changed with the seed, `data.shuffle_buffer` or "
             "`data.batch_size`: some rows of epoch %d are trained on twice, and as "
-            "many not at all. Later epochs are whole.",
+            "many not at all. Later epochs are complete.",
             epoch,
         )
 

@@ -1,7 +1,7 @@
-"""Settings that a checkpoint was trained under, and what a change of them means.
+"""Settings with which a checkpoint was trained, and warnings about changes of them.
 
-No number of a checkpoint shows them: a job that goes on with others keeps its rows and
-weights, which then mean something else. So each checkpoint says them.
+The values in a checkpoint do not show them: a job that resumes with other settings
+keeps its rows and weights, which then mean something else. So checkpoints save them.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ _MOST_SHOWN = 5
 
 
 def of(config: schema.ExperimentConfig) -> dict[str, Any]:
-    """Returns a config's settings as JSON has them, for the state of a checkpoint."""
+    """Returns a config's settings as in JSON, for the state of a checkpoint."""
     combiners = {column.feature: column.combiner for column in schema.columns(config)}
     settings = {
         "seed": config.seed,
@@ -54,9 +54,9 @@ def of(config: schema.ExperimentConfig) -> dict[str, Any]:
 def warn(
     checkpoint: checkpoint_lib.Checkpoint, config: schema.ExperimentConfig
 ) -> None:
-    """Warns of settings with which rows and weights of a checkpoint mean other things.
+    """Warns of settings that change the meaning of a checkpoint's rows and weights.
 
-    A checkpoint that says nothing of them, of version 0.1.0, is taken to have the same.
+    A checkpoint of version 0.1.0, which has no settings, is assumed to have the same.
     """
     saved = checkpoint.manifest["state"].get("settings", {})
     now = of(config)
@@ -66,14 +66,14 @@ def warn(
     changes = list(_changes(unset | before, unset | now["model"]))
     if changes:
         shown = [
-            f"`{key}` was {before} and is {here} now"
+            f"`{key}` was {before} and is now {here}"
             for key, before, here in changes[:_MOST_SHOWN]
         ]
         if len(changes) > _MOST_SHOWN:
             shown.append(f"and {len(changes) - _MOST_SHOWN} more")
         logging.warning(
-            "%s was trained with another model: %s. Trained weights are kept. Set it "
-            "back, or train in another `model_dir`, unless that is meant.",
+            "%s was trained with another model: %s. Trained weights are kept. Unless "
+            "this is intended, set it back, or train in another `model_dir`.",
             checkpoint.path,
             "; ".join(shown),
         )
@@ -82,9 +82,9 @@ def warn(
 def warn_of_inputs(
     checkpoint: checkpoint_lib.Checkpoint, config: schema.ExperimentConfig
 ) -> None:
-    """Warns of features and labels that are made in another way than in a checkpoint.
+    """Warns of features and labels that are computed in another way than before.
 
-    Those that only one of the two has are passed over.
+    Those that only the checkpoint or only the config has are ignored.
     """
     saved, now = checkpoint.manifest["state"].get("settings", {}), of(config)
     for kind in ("feature", "label"):
@@ -92,9 +92,9 @@ def warn_of_inputs(
         for name, settings in now[f"{kind}s"].items():
             for key, old, new in _changes(before.get(name, {}), settings):
                 logging.warning(
-                    "%s: `%s` of %s `%s` was %s and is %s now. Trained rows and "
-                    "weights are kept, which were trained for the former. Set it back, "
-                    "or train in another `model_dir`, unless that is meant.",
+                    "%s: `%s` of %s `%s` was %s and is now %s. Rows and weights that "
+                    "were trained for the old value are kept. Unless this is intended, "
+                    "set it back, or train in another `model_dir`.",
                     checkpoint.path,
                     key,
                     kind,
@@ -105,14 +105,14 @@ def warn_of_inputs(
 
 
 def log(checkpoint: checkpoint_lib.Checkpoint, config: schema.ExperimentConfig) -> None:
-    """Says what is drawn in another way than before, by a job that goes on."""
+    """Logs what a resumed job draws in another way than before."""
     saved, now = checkpoint.manifest["state"].get("settings", {}), of(config)
     for table, parts in now["initializers"].items():
         before = saved.get("initializers", {}).get(table, {})
         for name, old, new in _changes(before, parts):
             logging.info(
-                "Table `%s`, slice `%s`: `initializer` was %s and is %s now: new rows "
-                "begin by it, and trained rows are kept.",
+                "Table `%s`, slice `%s`: `initializer` was %s and is now %s: new rows "
+                "use it, and trained rows are kept.",
                 table,
                 name,
                 old,
@@ -121,16 +121,16 @@ def log(checkpoint: checkpoint_lib.Checkpoint, config: schema.ExperimentConfig) 
     seed = saved.get("seed", config.seed)
     if seed != config.seed:
         logging.info(
-            "`seed` was %d and is %d now: new rows, dropout and the order of the data "
-            "follow it, and trained rows are kept.",
+            "`seed` was %d and is now %d: new rows, dropout and the order of the data "
+            "use it, and trained rows are kept.",
             seed,
             config.seed,
         )
         if config.data.validation_fraction:
             logging.warning(
                 "`data.validation_fraction` holds out other rows than before, since "
-                "`seed` was %d and is %d now: evaluations see rows that were trained "
-                "on. Set `seed: %d`, or take their numbers as too good.",
+                "`seed` was %d and is now %d: evaluations include rows that were "
+                "trained on. Set `seed: %d`, or their metrics are too good.",
                 seed,
                 config.seed,
                 seed,
@@ -140,7 +140,7 @@ def log(checkpoint: checkpoint_lib.Checkpoint, config: schema.ExperimentConfig) 
 def _changes(
     before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> Iterator[tuple[str, str, str]]:
-    """Yields key, old and new value of what both have and differs."""
+    """Yields key, old and new value of what both have but differs."""
     for key, value in now.items():
         old, new = _shown(before.get(key, value)), _shown(value)
         if old != new:
@@ -152,7 +152,7 @@ def _shown(value: Any) -> str:
 
 
 def _model(config: schema.ExperimentConfig) -> Iterator[tuple[str, Any]]:
-    """Key -> value of a model; blocks and heads go by their names."""
+    """Yields key and value of a model's settings; blocks and heads by their names."""
     model = dump.to_plain(config.model)
     for kind in ("blocks", "heads"):
         named = {

@@ -1,4 +1,4 @@
-"""The evaluator: scores the checkpoints of a cluster while it goes on training."""
+"""The evaluator: scores the checkpoints of a cluster while it trains."""
 
 import json
 import pathlib
@@ -23,13 +23,13 @@ _POLL_SECS = 1.0
 def run(config: schema.ExperimentConfig, task: Task, spec: ClusterSpec) -> None:
     """Scores every checkpoint, oldest first, until the chief is done and none is left.
 
-    Its metrics go to `<model_dir>/evaluator`, and there `scored.json` says which are
-    done, so that one that is started again goes on. Where checkpoints come faster than
-    they are scored, some may be removed before; the log says so.
+    Its metrics go to `<model_dir>/evaluator`. There, `scored.json` lists the scored
+    checkpoints, so a restarted evaluator continues. If checkpoints are written faster
+    than they are scored, some may be removed unscored; the log warns of that.
 
     Args:
       config: The config.
-      task: The evaluator's.
+      task: The evaluator's task.
       spec: The cluster.
 
     Raises:
@@ -56,7 +56,7 @@ class Scorer:
     """Scores checkpoints one by one.
 
     Args:
-      config: Of the job that writes them.
+      config: The config of the job that writes them.
     """
 
     def __init__(self, config: schema.ExperimentConfig) -> None:
@@ -71,12 +71,12 @@ class Scorer:
         self._waiting: set[str] = set()
         if self._keep == 1:
             logging.warning(
-                "`trainer.keep_checkpoints` is 1: a checkpoint that is followed by "
-                "another one before the evaluator comes to it is not scored."
+                "`trainer.keep_checkpoints` is 1: a checkpoint is not scored if the "
+                "next one is written before the evaluator starts with it."
             )
 
     def score_next(self) -> bool:
-        """Scores the oldest checkpoint that is not; returns whether there was one."""
+        """Scores the oldest unscored checkpoint; returns whether there was one."""
         present = {name: self._identity(name) for name in self._checkpoints.names()}
         waiting = [
             name
@@ -105,7 +105,7 @@ class Scorer:
     def _warn_of_missed(
         self, present: Mapping[str, int | None], waiting: Sequence[str]
     ) -> None:
-        """Says which checkpoints are gone unscored, or that some may be."""
+        """Warns of checkpoints that were, or may have been, removed unscored."""
         gone = sorted(self._waiting - set(present))
         if gone:
             logging.warning(
@@ -113,7 +113,8 @@ class Scorer:
                 "give the evaluator more time.",
                 ", ".join(gone),
             )
-        # The newest ones are kept: were one of them scored, none is missing since.
+        # The newest `keep` checkpoints exist. If one of them is scored, every later
+        # one is still there; if all are new, others may have been removed before.
         new = set(waiting) - self._waiting
         if self._scored and len(new) >= self._keep > 1:
             logging.warning(
@@ -127,7 +128,7 @@ class Scorer:
     def _note(
         self, others: Mapping[str, int | None], name: str, identity: int | None
     ) -> None:
-        """Remembers that a checkpoint is done, here and for a later start."""
+        """Saves that a checkpoint is scored, also for a later start."""
         scored = {n: i for n, i in others.items() if i is not None}
         if identity is not None:
             scored[name] = identity
@@ -148,7 +149,7 @@ class Scorer:
         self._judge(name, metrics)
 
     def _identity(self, name: str) -> int | None:
-        """Returns what tells a checkpoint from another of the same step, if it is."""
+        """Returns what distinguishes checkpoints of one step; None if it is gone."""
         manifest = self._checkpoints.path / name / "manifest.json"
         try:
             return manifest.stat().st_mtime_ns

@@ -1,4 +1,4 @@
-"""What each task of a cluster does with the config that all of them are given."""
+"""Runs one task of a cluster; all tasks receive the same config."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +30,7 @@ def train(
     Args:
       config: The config, with a `cluster`.
       task: Which task this process is.
-      watcher: Hears what happens, in the chief.
+      watcher: Receives events, in the chief.
 
     Returns:
       In the chief, the last evaluation's metrics.
@@ -52,11 +52,11 @@ def check(config: schema.ExperimentConfig, task: Task) -> ClusterSpec:
 
     Raises:
       TaskError: If config and `TF_CONFIG` do not fit together.
-      ValueError: If the config asks for what a cluster cannot do.
+      ValueError: If the config needs something that a cluster cannot do.
     """
     if config.cluster is None:
         raise task_lib.TaskError(
-            f"`{task_lib.VARIABLE}` makes this process {task.name} of a cluster, and "
+            f"`{task_lib.VARIABLE}` makes this process {task.name} of a cluster, but "
             "the config has no `cluster`. Add one, or unset the variable to train in "
             "one process."
         )
@@ -64,21 +64,21 @@ def check(config: schema.ExperimentConfig, task: Task) -> ClusterSpec:
     task_lib.check_counts(task, ps=spec.ps, workers=spec.workers)
     if task.kind == "evaluator" and not spec.evaluator:
         raise task_lib.TaskError(
-            f"`{task_lib.VARIABLE}` makes this process an evaluator; the config has "
-            "none. Set `cluster.evaluator` to true."
+            f"`{task_lib.VARIABLE}` makes this process an evaluator, but the config "
+            "has none. Set `cluster.evaluator` to true."
         )
     if config.data.input_fn is not None:
         raise ValueError(
-            "`data.input_fn` gives one stream of batches, which cannot be dealt out to "
-            f"workers. Received: input_fn={config.data.input_fn!r}. Give files, or a "
-            "`data.reader` of your own, or train in one process."
+            "`data.input_fn` returns one stream of batches, which cannot be split among"
+            f" workers. Received: input_fn={config.data.input_fn!r}. Use files or your "
+            "own `data.reader`, or train in one process."
         )
     for key in ("early_stop", "reduce_on_plateau"):
         if spec.evaluator and getattr(config.trainer, key) is not None:
             raise ValueError(
                 f"`trainer.{key}` needs evaluations between training phases. Received: "
-                "`cluster.evaluator` true, which scores checkpoints beside them. Set "
-                "it to false, and the workers score."
+                "`cluster.evaluator` true, which scores checkpoints during training. "
+                "Set it to false, so that the workers evaluate."
             )
     return spec
 
@@ -93,8 +93,8 @@ def _lead(
 
     def explain(lost: str) -> str:
         return (
-            f"{lost} Its rows and variables are gone with it. Start the job again, "
-            f"parameter servers and chief: {_repeats(config, reported)}"
+            f"{lost} Its rows and variables are lost. Start the job again, parameter "
+            f"servers and chief: {_repeats(config, reported)}"
         )
 
     cluster = cluster_lib.Cluster(
@@ -107,27 +107,25 @@ def _lead(
     except exits.ParameterServerLostError as error:
         raise exits.ParameterServerLostError(explain(str(error))) from error
     except exits.StuckError as error:
-        logging.warning(
-            "%s The chief starts again: %s", error, _repeats(config, reported)
-        )
+        logging.warning("%s The chief restarts: %s", error, _repeats(config, reported))
     else:
         if not cluster.regroups:
             return metrics
         logging.info(
-            "The checkpoint is written; the chief starts again, since %s.",
+            "The checkpoint is written; the chief restarts, since %s.",
             cluster.change,
         )
     server.restart()
 
 
 def _repeats(config: schema.ExperimentConfig, reported: Mapping[str, Any]) -> str:
-    """Says from where a new chief goes on."""
+    """Returns from which step a new chief resumes, and how much it repeats."""
     found = estimator.checkpoints_of(config).latest()
     step = 0 if found is None else found.step
     rows = max(0, int(reported.get("step", 0)) - step) * config.data.batch_size
     return (
-        f"it goes on from step {step}, and what was learned since from about {rows} "
-        "rows is learned again."
+        f"it resumes from step {step}, and trains again on the about {rows} rows "
+        "since then."
     )
 
 

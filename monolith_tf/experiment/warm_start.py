@@ -1,4 +1,4 @@
-"""Begins a job with what fits of other jobs' checkpoints."""
+"""Starts a job with the matching parts of other jobs' checkpoints."""
 
 import pathlib
 from collections.abc import Callable
@@ -22,26 +22,26 @@ def started(
     make: Callable[[], step_lib.TrainStep],
     id_types: Mapping[str, columns_lib.IdType],
 ) -> step_lib.TrainStep:
-    """Takes over the model's variables that fit by path and shape, and tables' rows.
+    """Restores the model's variables that match by path and shape, and tables' rows.
 
     The global step, the position in the data and the optimizers of the model's
-    variables stay at their beginning. Where a checkpoint of a `model_dir` turns out to
-    be damaged while it is read, all begins once more with the one before it.
+    variables start as in a new job. If a checkpoint of a `model_dir` turns out to be
+    damaged while it is read, the warm start begins again with the one before it.
 
     Args:
-      config: The job's. Its `trainer.warm_start` names checkpoints, or `model_dir`s
-        whose best or newest whole checkpoint is taken; what a later one has replaces
-        what a former one had.
-      make: Makes the step function, its variables as a new job has them.
-      id_types: Table -> what its ids are made of.
+      config: The job's config. Its `trainer.warm_start` names checkpoints, or
+        `model_dir`s whose best or newest intact checkpoint is taken; later ones replace
+        values of earlier ones.
+      make: Makes the step function, with the initial variables of a new job.
+      id_types: Table -> type of the values of its ids.
 
     Returns:
       The step function.
 
     Raises:
-      CheckpointError: If there is no checkpoint, or a table's ids, the width of its
-        rows or their optimizer are of another kind in it.
-      DamagedCheckpointError: If a checkpoint that is named itself is damaged.
+      CheckpointError: If there is no checkpoint, or a table in it has ids of another
+        type, rows of another width or another optimizer.
+      DamagedCheckpointError: If a checkpoint that is named directly is damaged.
     """
     origins = [_Origin(pathlib.Path(path)) for path in config.trainer.warm_start]
     while True:
@@ -59,7 +59,7 @@ def started(
         else:
             _log(origins, step, missing or set())
             return step
-        del step  # Two of them may be more than there is memory for.
+        del step  # Memory may not suffice for two of them.
 
 
 def _take(
@@ -70,7 +70,7 @@ def _take(
     *,
     keep_others: bool,
 ) -> set[str]:
-    """Takes over what fits of a checkpoint; returns the variables that it lacks."""
+    """Restores the matching parts of a checkpoint; returns the missing variables."""
     store = step.network.store
     id_types_lib.check_warm_start(checkpoint, id_types)
     fitting_rows.check(checkpoint, store.tables, config)
@@ -81,7 +81,7 @@ def _take(
 
 
 def _log(origins: list["_Origin"], step: step_lib.TrainStep, missing: set[str]) -> None:
-    """Says what was taken, and what was not."""
+    """Logs what was restored, and what was not."""
     tables = [table.name for table in step.network.store.tables]
     for origin in origins:
         logging.info("Warm start from %s.", origin.checkpoint.path)
@@ -90,7 +90,7 @@ def _log(origins: list["_Origin"], step: step_lib.TrainStep, missing: set[str]) 
             if rows:
                 logging.warning(
                     "`trainer.warm_start`: %s has the table `%s` with %d rows, which "
-                    "are not taken over: the config names no such table.",
+                    "are not restored: the config names no such table.",
                     origin.checkpoint.path,
                     name,
                     rows,
@@ -107,7 +107,7 @@ class _Origin:
     """An entry of `trainer.warm_start`.
 
     Attributes:
-      checkpoint: The checkpoint that is taken.
+      checkpoint: The checkpoint to restore.
     """
 
     def __init__(self, path: pathlib.Path) -> None:
@@ -118,15 +118,15 @@ class _Origin:
         self.checkpoint = self._exact() if self._is_exact else self._next()
 
     def pass_over(self, error: sealed.DamagedError) -> None:
-        """Goes on to the whole checkpoint before the present one, which is damaged.
+        """Replaces the current, damaged checkpoint by the intact one before it.
 
         Raises:
           CheckpointError: If there is none.
-          DamagedCheckpointError: If the present one is named itself.
+          DamagedCheckpointError: If the current one is named directly.
         """
         if self._is_exact:
             raise self._damaged(error)
-        logging.warning("Passing over a checkpoint while reading it: %s", error)
+        logging.warning("Skipping a checkpoint while reading it: %s", error)
         self.checkpoint = self._next()
 
     def _next(self) -> checkpoint_lib.Checkpoint:
@@ -136,8 +136,7 @@ class _Origin:
         if self._checkpoints.names():
             raise checkpoint_lib.CheckpointError(
                 f"`trainer.warm_start`: no checkpoint in {self._checkpoints.path} can "
-                "be used; the warnings above say why. Name another job, or leave it "
-                "out."
+                "be used; the warnings above say why. Name another job, or remove it."
             )
         raise checkpoint_lib.CheckpointError(
             f"`trainer.warm_start`: {self._path} is neither a checkpoint nor a "
@@ -151,13 +150,13 @@ class _Origin:
             raise self._damaged(error) from None
 
     def _damaged(self, error: sealed.DamagedError) -> checkpoint_lib.CheckpointError:
-        """What to say of a checkpoint that is named itself, and is damaged."""
+        """Returns the error for a damaged checkpoint that is named directly."""
         beside = checkpoint_lib.CheckpointDir(self._path.parent)
         other = next(beside.whole(before=self._path.name), None) or beside.latest()
         way_out = (
-            "There is no whole checkpoint beside it: name another job, or leave it out."
+            "There is no intact checkpoint beside it: name another job, or remove it."
             if other is None
-            else f"Name {other.path} in its place, which is whole."
+            else f"Name {other.path} instead, which is intact."
         )
         what = getattr(error, "what", str(error))
         return checkpoint_lib.DamagedCheckpointError(

@@ -1,4 +1,4 @@
-"""Training: steps, the loop around them, and what runs in between."""
+"""Training: steps, the loop around them, and actions between them."""
 
 from monolith_tf import _lazy
 

@@ -1,4 +1,4 @@
-"""What runs between steps: logging, evaluation, checkpoints, stopping early."""
+"""Actions between steps: logging, evaluation, checkpoints, early stopping."""
 
 import math
 import time
@@ -13,15 +13,15 @@ from monolith_tf.training import run as run_lib
 
 
 class Action:
-    """Something that wants control at certain steps.
+    """Runs at certain steps.
 
     Users' own actions subclass this and are named in `trainer.actions`.
 
     Attributes:
-      needs_quiet: Whether no worker may train while it acts. Otherwise a cluster goes
-        on meanwhile, and the action may be called some steps late.
-      is_quick: Whether it acts even at the step at which the run is interrupted. What
-        takes longer acts first thing after the run is resumed.
+      needs_quiet: Whether no worker may train while it acts. Otherwise a cluster
+        continues to train, and the action may be called some steps late.
+      is_quick: Whether it acts even at the step at which the run is interrupted. Slow
+        actions act first when the run resumes.
     """
 
     needs_quiet = True
@@ -47,8 +47,8 @@ class Interval(NamedTuple):
 
     Attributes:
       steps: The distance.
-      since: Step that distances count from, at which a job began with other files for
-        instance; it may be negative.
+      since: Step from which distances count, such as that at which a job began with
+        other files; may be negative.
     """
 
     steps: int
@@ -60,11 +60,11 @@ class Interval(NamedTuple):
 
 
 class EverySteps(Action):
-    """Acts when the step is a multiple of a number, and at the run's end if asked.
+    """Acts when the step is a multiple of a number.
 
     Args:
-      every: That number, or several, of which each counts.
-      at_end: Whether it acts at the end too.
+      every: The number, or several numbers.
+      at_end: Whether it also acts at the run's end.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class EverySteps(Action):
             self.act(run)
 
     def work(self, run: run_lib.Run) -> None:
-        """What to do; at most once at any step."""
+        """Does the work; called at most once per step."""
         raise NotImplementedError(f"`{type(self).__name__}` defines no `work`.")
 
 
@@ -143,7 +143,7 @@ class Log(EverySteps):
 
 
 class Judge:
-    """Something that looks at every evaluation's metrics."""
+    """Receives every evaluation's metrics."""
 
     def judge(self, run: run_lib.Run, metrics: Mapping[str, float]) -> None:
         """Called after each evaluation."""
@@ -151,7 +151,7 @@ class Judge:
 
 
 class Watch(Judge):
-    """Follows the best value of one metric; the record of it is in every checkpoint."""
+    """Follows the best value of one metric, and saves it in every checkpoint."""
 
     def __init__(self, metric: str, *, rises: bool, min_delta: float = 0.0) -> None:
         """Makes the watch.
@@ -188,7 +188,7 @@ class Watch(Judge):
         """Called when the metric improved."""
 
     def not_better(self, run: run_lib.Run, record: Mapping[str, float]) -> None:
-        """Called when it did not; `record` has the best value and how long ago."""
+        """Called when it did not; `record` has the best value and its step."""
 
 
 class KeepBest(Watch):
@@ -202,12 +202,12 @@ class KeepBest(Watch):
 
 
 class EarlyStop(Watch):
-    """Ends the run when the metric has not improved for a while."""
+    """Stops the run when the metric has not improved for a while."""
 
     def __init__(
         self, metric: str, *, rises: bool, patience: int, min_delta: float = 0.0
     ) -> None:
-        """Makes the action; `patience` counts evaluations, the rest as in `Watch`."""
+        """Makes the action; `patience` counts evaluations, others as in `Watch`."""
         super().__init__(metric, rises=rises, min_delta=min_delta)
         self._patience = patience
 
@@ -232,7 +232,7 @@ class ReduceOnPlateau(Watch):
         factor: float,
         min_delta: float = 0.0,
     ) -> None:
-        """Makes the action; `factor` multiplies the rates, the rest as above."""
+        """Makes the action; `factor` multiplies the rates, others as in `EarlyStop`."""
         super().__init__(metric, rises=rises, min_delta=min_delta)
         self._patience = patience
         self._factor = factor
@@ -242,11 +242,11 @@ class ReduceOnPlateau(Watch):
         scale = run.step.rate_scale
         if scale is not None and record["waited"] % self._patience == 0:
             scale.assign(self._factor * scale)
-            logging.info("Learning rates are now %g of what they were.", scale.numpy())
+            logging.info("Learning rates are now scaled by %g.", scale.numpy())
 
 
 class Evaluate(EverySteps):
-    """Scores the eval split and hands the metrics to judges."""
+    """Scores the eval split and passes the metrics to judges."""
 
     def __init__(
         self,
@@ -274,7 +274,7 @@ class Evaluate(EverySteps):
 
 
 class SaveCheckpoint(Action):
-    """Writes checkpoints every so many steps or seconds, and when the run ends."""
+    """Writes checkpoints at intervals of steps or seconds, and when the run ends."""
 
     def __init__(
         self, every_steps: Sequence[int | Interval], every_secs: float | None
@@ -318,6 +318,6 @@ class SaveCheckpoint(Action):
 def _intervals(
     every: int | Interval | Sequence[int | Interval],
 ) -> tuple[Interval, ...]:
-    # An interval is a tuple itself.
+    # An `Interval` is itself a tuple.
     several = [every] if isinstance(every, int | Interval) else every
     return tuple(e if isinstance(e, Interval) else Interval(e) for e in several)

@@ -1,4 +1,4 @@
-"""What a model's layers have found that search for widths of embeddings."""
+"""The results of layers that search for widths of embeddings."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -22,18 +22,18 @@ class SearchingLayer(Protocol):
     widths: Sequence[int]
 
     def selected_sizes(self) -> Mapping[str, int] | Sequence[int]:
-        """Returns how many columns of each feature the search has chosen so far."""
+        """Returns how many columns of each feature the search keeps so far."""
 
     def summary_line(self) -> str:
         """Returns the same as a line for the log."""
 
     def write_summaries(self, step: int) -> None:
-        """Writes more about it with `tf.summary`."""
+        """Writes details with `tf.summary`."""
 
 
 def searching_layers(model: Any) -> list[SearchingLayer]:
-    """Returns the layers of a model that search, those that it uses."""
-    # A layer that was never called has no widths to report yet.
+    """Returns the search layers that a model uses."""
+    # A layer that was never called has no widths yet.
     return [
         layer
         for layer in model.submodules
@@ -42,9 +42,9 @@ def searching_layers(model: Any) -> list[SearchingLayer]:
 
 
 def describe(model: Any) -> dict[str, dict[str, dict[str, int]]]:
-    """Returns what the searches have found: layer -> feature -> `kept` and `width`.
+    """Returns the results of searches: layer -> feature -> `kept` and `width`.
 
-    A layer that gives its features no names has their numbers.
+    If a layer has no names of its features, their numbers are used.
     """
     found = {}
     for layer in searching_layers(model):

@@ -1,4 +1,4 @@
-"""Shows in the log and in TensorBoard what architecture searches have found."""
+"""Writes the results of architecture searches to the log and to TensorBoard."""
 
 from absl import logging
 
@@ -8,10 +8,10 @@ from monolith_tf.training import run as run_lib
 
 
 class ArchitectureLog(actions.EverySteps):
-    """Writes a line for every layer that searches, and its histograms.
+    """Writes a line for every search layer, and its histograms.
 
-    `metrics.jsonl` gets a record of the phase `search` with the columns that each layer
-    would keep of each feature, TensorBoard what the layer itself writes.
+    `metrics.jsonl` gets a record of the phase `search` with the number of columns that
+    each layer would keep of each feature; TensorBoard gets the layer's own summaries.
     """
 
     def __init__(self, every: int) -> None:

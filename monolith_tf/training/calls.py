@@ -1,4 +1,4 @@
-"""Calls of functions on workers, some of them under way at any time."""
+"""Asynchronous calls of functions on workers."""
 
 import contextlib
 import queue
@@ -15,16 +15,16 @@ _POLL_SECS = 1.0
 
 
 class Done(NamedTuple):
-    """A finished call: what it was begun with, and what it returned, as NumPy."""
+    """A finished call: its tag, and what it returned, as NumPy."""
 
     tag: Any
     result: Any
 
 
 class Calls:
-    """Hands calls to workers and takes their results as they come.
+    """Schedules calls on workers and returns their results as they finish.
 
-    A call of a worker that dies is repeated by another one; its result is taken once.
+    If a worker dies, another one repeats its call; the result is returned once.
     """
 
     def __init__(self, coordinator: Any, check: Callable[[float], None]) -> None:
@@ -32,8 +32,8 @@ class Calls:
 
         Args:
           coordinator: A `tf.distribute.coordinator.ClusterCoordinator`.
-          check: Called now and then while waiting, with the seconds waited so far;
-            raises where waiting is in vain.
+          check: Called regularly while waiting, with the seconds waited so far; raises
+            an error if waiting is useless.
         """
         self._coordinator = coordinator
         self._check = check
@@ -41,21 +41,21 @@ class Calls:
         self.under_way = 0
 
     def begin(self, function: Any, args: Sequence[int], tag: Any) -> None:
-        """Begins a call of a `tf.function` with int64 numbers."""
+        """Starts a call of a `tf.function` with int64 numbers."""
         numbers = tuple(tf.constant(number, tf.int64) for number in args)
         remote = self._coordinator.schedule(function, args=numbers)
         self.under_way += 1
-        # A daemon, since it waits for ever where a server is lost.
+        # A daemon, since it waits forever if a server is lost.
         threading.Thread(target=self._fetch, args=(remote, tag), daemon=True).start()
 
     def _fetch(self, remote: Any, tag: Any) -> None:
         try:
             self._finished.put((tag, remote.fetch(), True))
-        except BaseException:  # Or the caller would wait for ever.
+        except BaseException:  # Otherwise the caller would wait forever.
             self._finished.put((tag, remote, False))
 
     def next_done(self) -> Done:
-        """Waits for any call under way to end.
+        """Waits until any running call ends.
 
         Raises:
           OpError: The error of the call that failed first.
@@ -72,8 +72,8 @@ class Calls:
     def _fetch_again(self, remote: Any) -> Any:
         """Returns a result that could not be fetched before.
 
-        A worker may be lost while its result is on its way. The coordinator then has
-        another one repeat the call, but whoever waits for the result gets the error.
+        A worker may be lost while its result is transferred. The coordinator then lets
+        another one repeat the call, but the first fetch raises the error.
         """
         since = time.monotonic()
         while not self._coordinator.done():  # Raises what failed first, if any did.

@@ -1,17 +1,17 @@
-"""Checkpoints: whole directories that appear at once, or not at all.
+"""Checkpoints: directories that appear complete, or not at all.
 
     <model_dir>/checkpoints/
       ckpt-00001200/
-        manifest.json     what the checkpoint holds, with its files' sizes and checksums
+        manifest.json     contents, with the files' sizes and checksums
         dense.index ...   dense variables and their optimizers' state
-        embedding/        rows, as the embedding store writes them
+        embedding/        rows, as written by the embedding store
         config.yaml       the job's resolved config
-      best.json           {"checkpoint": "ckpt-00001200", ...}, where one is kept;
-                          with a checksum
+      best.json           {"checkpoint": "ckpt-00001200", ...}, if one is kept; with a
+                          checksum
 
 A checkpoint is written under a temporary name and renamed last. A directory without a
-manifest that fits its files is not a checkpoint. Who reads one has a shared lock on its
-manifest, which the system takes away when the reader ends; it is not removed meanwhile.
+manifest that fits its files is not a checkpoint. A reader holds a shared lock on the
+manifest, so the checkpoint is not removed; the system frees it when the reader ends.
 """
 
 import contextlib
@@ -42,14 +42,14 @@ _Result = TypeVar("_Result")
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used, with what is wrong and what to do."""
+    """A checkpoint that cannot be used; the message says why and what to do."""
 
 
 class DamagedCheckpointError(CheckpointError, sealed.DamagedError):
-    """A checkpoint whose files are not what was written.
+    """A checkpoint whose files differ from what was written.
 
     Attributes:
-      what: What is damaged, without what to do.
+      what: The part of the message that says what is damaged, not what to do.
     """
 
     def __init__(self, what: str, way_out: str = "") -> None:
@@ -63,8 +63,8 @@ class Checkpoint:
 
     Attributes:
       path: Its directory.
-      manifest: What `manifest.json` holds: `format`, `step`, `state` (the trainer's
-        own), `variables` (path -> shape and dtype), `embedding` (the store's own),
+      manifest: The contents of `manifest.json`: `format`, `step`, `state` (of the
+        trainer), `variables` (path -> shape and dtype), `embedding` (of the store),
         `files` (name -> bytes), `checksums` (name -> SHA-256).
     """
 
@@ -83,9 +83,9 @@ class Checkpoint:
 
 
 def named_variables(root: tf.Module) -> dict[str, tf.Variable]:
-    """Returns attribute path -> variable, which does not depend on Keras' counters.
+    """Returns attribute path -> variable; paths do not depend on Keras' counters.
 
-    A variable that is cut into blocks, one per parameter server, is there as a whole.
+    A variable that is sharded over parameter servers is a single entry.
     """
     view = tf.train.TrackableView(root)
     paths: dict[int, str] = {id(root): ""}
@@ -107,11 +107,11 @@ def named_variables(root: tf.Module) -> dict[str, tf.Variable]:
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Opens a checkpoint, checks all of its files, and keeps it from being removed.
+    """Opens a checkpoint, checks all its files, and prevents its removal.
 
     Raises:
-      CheckpointError: If there is none, or it is of another version.
-      DamagedCheckpointError: If a file is missing, or not what was written.
+      CheckpointError: If there is none, or it has another format.
+      DamagedCheckpointError: If a file is missing, or differs from what was written.
     """
     path = pathlib.Path(path)
     manifest_path = path / "manifest.json"
@@ -139,18 +139,18 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     _check_files(checkpoint)
     if not is_sealed:
         logging.warning(
-            "%s was written by version 0.1.0, without checksums; it is used without "
-            "checking its manifest.",
+            "%s was written by version 0.1.0, without checksums; its manifest is not "
+            "verified.",
             path,
         )
     return checkpoint
 
 
 def _check_files(checkpoint: Checkpoint, prefix: str = "") -> None:
-    """Compares the files of a prefix with what the manifest says of them."""
+    """Compares files with a prefix with their sizes and checksums in the manifest."""
     files, path = checkpoint.manifest["files"], checkpoint.path
     checksums = checkpoint.manifest.get("checksums", {})
-    way_out = "Delete this checkpoint; the job then resumes from the one before."
+    way_out = "Delete this checkpoint; the job then resumes from the one before it."
     for name, size in files.items():
         if not name.startswith(prefix):
             continue
@@ -159,7 +159,7 @@ def _check_files(checkpoint: Checkpoint, prefix: str = "") -> None:
             reason = f"{file} is missing."
             if file.exists():
                 found = file.stat().st_size
-                reason = f"{file} is damaged: it should have {size} bytes and has "
+                reason = f"{file} is damaged: it should have {size} bytes, but has "
                 reason += f"{found}."
             raise DamagedCheckpointError(reason, way_out)
         if checksums and _digest(file) != checksums[name]:
@@ -167,7 +167,7 @@ def _check_files(checkpoint: Checkpoint, prefix: str = "") -> None:
                 f"{file} is damaged: it differs from its checksum.", way_out
             )
     if not prefix and not checksums and "embedding/manifest.json" in files:
-        # Version 0.1.0 has checksums of rows, and TensorFlow's own of variables.
+        # Version 0.1.0 has checksums of rows, and TensorFlow's checksums of variables.
         try:
             reader = tf.train.load_checkpoint(str(path / "dense"))
             for name in reader.get_variable_to_shape_map():
@@ -186,7 +186,7 @@ def _digest(file: pathlib.Path) -> str:
 
 
 def _hold(path: pathlib.Path) -> Callable[[], None]:
-    """Keeps others from removing a checkpoint until what is returned is called."""
+    """Prevents the removal of a checkpoint until the returned function is called."""
     descriptor = os.open(path / "manifest.json", os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -205,10 +205,10 @@ def _hold(path: pathlib.Path) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def hold(path: pathlib.Path) -> Iterator[None]:
-    """Keeps a checkpoint from being removed, by this job or another.
+    """Prevents the removal of a checkpoint, by this job or another.
 
     Raises:
-      FileNotFoundError: If there is none any more.
+      FileNotFoundError: If it has been removed.
     """
     release = _hold(path)
     try:
@@ -218,12 +218,12 @@ def hold(path: pathlib.Path) -> Iterator[None]:
 
 
 def _remove(path: pathlib.Path) -> None:
-    """Removes a checkpoint unless somebody reads it."""
+    """Removes a checkpoint unless another process reads it."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         descriptor = os.open(path / "manifest.json", os.O_RDWR)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Nobody can open what has no manifest.
+            # Without a manifest it cannot be opened.
             os.remove(path / "manifest.json")
         except BlockingIOError:
             return
@@ -246,8 +246,8 @@ class CheckpointDir:
 
         Args:
           path: The folder.
-          keep: How many of the newest checkpoints stay, at least 1; the best one is
-            kept apart from them.
+          keep: How many of the newest checkpoints to keep, at least 1; the best one is
+            kept in addition.
         """
         if keep < 1:
             raise ValueError(f"`keep` must be at least 1. Received: keep={keep}.")
@@ -263,7 +263,7 @@ class CheckpointDir:
         return sorted(steps, key=lambda name: steps[name])
 
     def latest(self) -> Checkpoint | None:
-        """Returns the newest complete checkpoint; damaged ones are passed over."""
+        """Returns the newest complete checkpoint; skips damaged ones."""
         return next(self.whole(), None)
 
     def use_latest(
@@ -271,25 +271,25 @@ class CheckpointDir:
     ) -> _Result | None:
         """Calls a function with the newest complete checkpoint.
 
-        Where that turns out to be damaged while it is read, the function is called
-        again with the one before, and so on.
+        If the checkpoint turns out to be damaged while it is read, the function is
+        called again with the one before it, and so on.
 
         Args:
-          use: Reads the checkpoint. What it has read of a damaged one must not matter
-            when it is called with another.
+          use: Reads the checkpoint. Values read from a damaged one must not matter when
+            it is called with another.
           prefer_best: Whether to begin with the one marked as best, if there is one.
 
         Returns:
           What the function returned; None if there is no checkpoint.
 
         Raises:
-          CheckpointError: If there are checkpoints, but none that is whole.
+          CheckpointError: If there are checkpoints, but all are damaged.
         """
         for checkpoint in self.whole(prefer_best=prefer_best):
             try:
                 return use(checkpoint)
             except sealed.DamagedError as error:
-                logging.warning("Passing over a checkpoint while reading it: %s", error)
+                logging.warning("Skipping a checkpoint while reading it: %s", error)
         if not self.names():
             return None
         raise CheckpointError(
@@ -301,11 +301,11 @@ class CheckpointDir:
     def whole(
         self, *, prefer_best: bool = False, before: str | None = None
     ) -> Iterator[Checkpoint]:
-        """Yields complete checkpoints, the newest first; damaged ones are passed over.
+        """Yields complete checkpoints, the newest first; skips damaged ones.
 
         Args:
           prefer_best: Whether to begin with the one marked as best, if there is one.
-          before: Name of a checkpoint, to give only those older than it.
+          before: Name of a checkpoint; yields only those older than it.
         """
         best = self.best() if prefer_best else None
         if best is not None:
@@ -317,19 +317,19 @@ class CheckpointDir:
             try:
                 checkpoint = open_checkpoint(self.path / name)
             except CheckpointError as error:
-                logging.warning("Passing over a checkpoint: %s", error)
+                logging.warning("Skipping a checkpoint: %s", error)
             else:
                 yield checkpoint
 
     def best(self) -> Checkpoint | None:
-        """Returns the checkpoint marked as best; None if there is no whole one."""
+        """Returns the checkpoint marked as best; None if there is none, or damaged."""
         mark = self._marked("best")
         if not mark:
             return None
         try:
             return open_checkpoint(self.path / mark["checkpoint"])
         except CheckpointError as error:
-            logging.warning("Passing over the best checkpoint: %s", error)
+            logging.warning("Skipping the best checkpoint: %s", error)
             return None
 
     def mark_best(self, name: str, metric: str, value: float) -> None:
@@ -351,7 +351,7 @@ class CheckpointDir:
         try:
             mark, _ = sealed.unseal(path)
         except sealed.DamagedError as error:
-            logging.warning("Passing over a mark: %s", error)
+            logging.warning("Ignoring a mark: %s", error)
             return {}
         return mark
 
@@ -364,13 +364,13 @@ class CheckpointDir:
         state: Mapping[str, Any],
         config_yaml: str = "",
     ) -> Checkpoint:
-        """Writes a checkpoint; it appears whole or not at all.
+        """Writes a checkpoint, which appears complete or not at all.
 
         Args:
           root: Holds the dense variables.
           store: The embedding store.
           step: The global step.
-          state: What else the job needs to go on; JSON-able.
+          state: Other values that the job needs to resume; JSON-serializable.
           config_yaml: The job's resolved config.
 
         Returns:
@@ -405,7 +405,7 @@ class CheckpointDir:
             former = self.path / f".old-{name}"
             shutil.rmtree(former, ignore_errors=True)
             if target.exists():
-                # The same step again, with a newer state: an evaluation after a save.
+                # The same step with a newer state: an evaluation after a save.
                 target.rename(former)
             temporary.rename(target)
             shutil.rmtree(former, ignore_errors=True)
@@ -416,9 +416,9 @@ class CheckpointDir:
         return Checkpoint(target, manifest)
 
     def _prune(self, written: str) -> None:
-        """Removes old checkpoints; what is newer than the one just written stays.
+        """Removes old checkpoints, but none newer than the one just written.
 
-        Newer ones are damaged, or of a history that was given up; they do not count.
+        Newer ones are damaged, or belong to an abandoned history; they do not count.
         """
         for left_over in [*self.path.glob(".tmp-*"), *self.path.glob(".old-*")]:
             shutil.rmtree(left_over, ignore_errors=True)
@@ -430,10 +430,10 @@ class CheckpointDir:
 
 
 def restore_dense(checkpoint: Checkpoint, root: tf.Module) -> None:
-    """Gives the dense variables below `root` the values of a checkpoint.
+    """Restores the dense variables below `root` from a checkpoint.
 
     Raises:
-      CheckpointError: If names, shapes or types differ, naming each difference.
+      CheckpointError: If names, shapes or types differ; lists the differences.
     """
     variables = named_variables(root)
     saved = checkpoint.manifest["variables"]
@@ -441,13 +441,13 @@ def restore_dense(checkpoint: Checkpoint, root: tf.Module) -> None:
     for path, variable in variables.items():
         here = [list(variable.shape), variable.dtype.name]
         if path not in saved:
-            wrong.append(f"the config builds `{path}` {here}; the checkpoint lacks it")
+            wrong.append(f"the config has `{path}` {here}; the checkpoint lacks it")
         elif saved[path] != here:
             wrong.append(
-                f"`{path}` is {saved[path]} in the checkpoint; the config builds {here}"
+                f"`{path}` is {saved[path]} in the checkpoint and {here} in the config"
             )
     wrong += [
-        f"the checkpoint holds `{path}` {saved[path]}; the config builds no such thing"
+        f"the checkpoint has `{path}` {saved[path]}; the config lacks it"
         for path in saved
         if path not in variables
     ]
@@ -456,8 +456,8 @@ def restore_dense(checkpoint: Checkpoint, root: tf.Module) -> None:
             f"{checkpoint.path} does not fit the config:\n  "
             + "\n  ".join(wrong[:20])
             + ("" if len(wrong) <= 20 else f"\n  and {len(wrong) - 20} more")
-            + "\nMend the config, or train in another `model_dir` (with "
-            "`trainer.warm_start` to take over what fits)."
+            + "\nFix the config, or train in another `model_dir` (with "
+            "`trainer.warm_start` to restore matching variables)."
         )
     _read(checkpoint, variables)
 
@@ -465,15 +465,15 @@ def restore_dense(checkpoint: Checkpoint, root: tf.Module) -> None:
 def restore_matching(
     checkpoint: Checkpoint, root: tf.Module, prefix: str = ""
 ) -> list[str]:
-    """Restores the dense variables that fit by path, shape and type.
+    """Restores the dense variables that match by path, shape and type.
 
     Args:
       checkpoint: The checkpoint.
       root: Holds the variables.
-      prefix: What their paths begin with; the others stay as they are.
+      prefix: Prefix of their paths; other variables stay unchanged.
 
     Returns:
-      The paths that did not fit.
+      The paths that did not match.
     """
     variables = {
         path: variable
@@ -491,7 +491,7 @@ def restore_matching(
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file that appears whole."""
+    """Writes a file atomically."""
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -509,12 +509,12 @@ def _read(checkpoint: Checkpoint, variables: Mapping[str, tf.Variable]) -> None:
             f"{checkpoint.path / 'dense'} is damaged: {error.message}"
         ) from None
     finally:
-        # What TensorFlow says of damage has many forms, and some it does not see.
+        # TensorFlow reports damage by many errors, and misses some.
         _check_files(checkpoint, "dense.")
 
 
 def _slots(variables: Mapping[str, tf.Variable]) -> dict[str, tf.Variable]:
-    """Attribute names for `tf.train.Checkpoint`, one a variable, made of its path."""
+    """Returns attribute name for `tf.train.Checkpoint` -> variable."""
     return {path.replace("/", "."): variable for path, variable in variables.items()}
 
 
@@ -527,7 +527,7 @@ def _sizes(directory: pathlib.Path) -> dict[str, int]:
 
 
 def _sync(directory: pathlib.Path) -> None:
-    """Has the system write files and folders to the disk before the rename."""
+    """Flushes files and folders to disk before the rename."""
     for file in [*directory.rglob("*"), directory]:
         descriptor = os.open(file, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Scores a split by the workers of a cluster, every example once."""
+"""Scores a split on the workers of a cluster, every example once."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ _CALLS_PER_WORKER = 2
 
 
 class ClusterEvaluator:
-    """Has workers run the forward path, and accumulates metrics in the chief."""
+    """Runs the forward path on workers, and accumulates metrics in the chief."""
 
     def __init__(
         self,
@@ -32,13 +32,13 @@ class ClusterEvaluator:
           evaluator: The forward path and the metrics.
           cluster: The cluster.
           feed: How workers read their batches.
-          batches_per_call: Most batches that a worker scores in one call.
+          batches_per_call: Most batches per call of a worker.
         """
         self._evaluator = evaluator
         self._cluster = cluster
         self._feed = feed
         self._batches_per_call = batches_per_call
-        # A trace each, kept from one evaluation to the next.
+        # Split -> function, to keep its trace between evaluations.
         self._functions: dict[str, Any] = {}
 
     def evaluate(self, split: Split, num_batches: int) -> dict[str, float]:
@@ -46,7 +46,7 @@ class ClusterEvaluator:
 
         Args:
           split: Which split.
-          num_batches: Its batches.
+          num_batches: The number of its batches.
         """
         return self._evaluator.score(self._batches(split, num_batches))
 
@@ -55,7 +55,7 @@ class ClusterEvaluator:
         starts = list(range(0, num_batches, self._batches_per_call))
         pending = calls.Calls(self._cluster.coordinator, self._cluster.check)
         begun = 0
-        held: dict[int, Any] = {}  # What came before its turn.
+        held: dict[int, Any] = {}  # Results that came before their turn.
         for turn in range(len(starts)):
             while turn not in held:
                 limit = _CALLS_PER_WORKER * self._cluster.spec.workers
@@ -91,6 +91,7 @@ class ClusterEvaluator:
                 a.concat() if s.shape.rank else a.stack()
                 for a, s in zip(arrays, tf.nest.flatten(specs), strict=True)
             ]
+            # The worker's counts are complete only after all batches were read.
             with tf.control_dependencies(joined):
                 news = self._feed.news(split)
             return sizes.stack(), tf.nest.pack_sequence_as(specs, joined), news
@@ -99,7 +100,7 @@ class ClusterEvaluator:
 
 
 def _specs(evaluator: evaluation.Evaluator, element_spec: Any) -> Any:
-    """Returns the specs of what the forward path gives, without running it."""
+    """Returns the specs of the forward path's results, without running it."""
     traced = tf.function(evaluator.forward).get_concrete_function(element_spec)
     return tf.nest.map_structure(
         lambda t: tf.TensorSpec([None] * len(t.shape), t.dtype),
@@ -108,10 +109,10 @@ def _specs(evaluator: evaluation.Evaluator, element_spec: Any) -> Any:
 
 
 def _split(sizes: np.ndarray, joined: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields the batches that a call has put one behind the other."""
+    """Yields the batches that a call has concatenated."""
     ends = np.cumsum(sizes)
     for place, (end, size) in enumerate(zip(ends, sizes, strict=True)):
-        own: dict[str, Any] = {"loss": place}  # One number a batch, else one a row.
+        own: dict[str, Any] = {"loss": place}  # One per batch; others are per row.
         yield {
             name: {
                 key: array[own.get(name, slice(end - size, end))]

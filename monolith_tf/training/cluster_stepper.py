@@ -20,10 +20,10 @@ _CALLS_PER_MAINTENANCE = 16
 
 
 class ClusterStepper(stepper.Stepper):
-    """Hands ranges of batches to workers, each batch of an epoch to one of them.
+    """Distributes ranges of batches to workers, each batch of an epoch to one of them.
 
-    A worker has a call under way and another one waiting, so that none waits for the
-    others but where something needs all to be quiet.
+    A worker has one running call and another one waiting, so workers wait for each
+    other only if something needs all of them to be quiet.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class ClusterStepper(stepper.Stepper):
         return taken
 
     def _begin(self, end: int) -> None:
-        """Begins a call up to a step, or up to the end of the epoch."""
+        """Starts a call up to a step, or up to the end of the epoch."""
         if self._function is None:
             self._function = tf.function(self._work)
         batch = self._begun + self._offset
@@ -104,6 +104,7 @@ class ClusterStepper(stepper.Stepper):
             now_secs,
             self._cluster.spec.pipeline,
         )
+        # The worker's counts are complete only after all batches were read.
         with tf.control_dependencies(tf.nest.flatten(result)):
             return result, self._feed.news("train")
 
@@ -117,12 +118,12 @@ class ClusterStepper(stepper.Stepper):
         return stepper.Taken(result, asked, batch, seconds)
 
     def _settle(self, step: int) -> None:
-        """Counts what a lost worker's call had done before another repeated it."""
+        """Corrects the step counter for calls of lost workers that others repeated."""
         made = int(self._step.step)
         if made > step:
             logging.warning(
-                "%d steps were taken twice, by a worker that was lost and by the one "
-                "that took its place.",
+                "%d steps were taken twice, by a lost worker and by the one that "
+                "repeated its call.",
                 made - step,
             )
             self._step.step.assign(step)

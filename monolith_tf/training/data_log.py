@@ -1,4 +1,4 @@
-"""What was left out of the data or changed in it, in the log and in the metrics."""
+"""Logs and records what was skipped or changed in the data."""
 
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from monolith_tf.training import run as run_lib
 
 
 class DataLog(actions.EverySteps):
-    """Records what is not as it was in the files, whenever a count has moved.
+    """Records the readers' counts of skipped and changed values when they change.
 
     `metrics.jsonl` and TensorBoard get a record of the phase `data`, and the log a line
-    with what moved.
+    with the counts that changed.
 
     Args:
-      every: Steps between looks.
-      counts: Returns what the readers counted, by name.
+      every: Steps between checks.
+      counts: Returns the readers' counts, by name.
     """
 
     needs_quiet = False

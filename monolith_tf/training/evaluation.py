@@ -1,4 +1,4 @@
-"""Scores a model on a data set, counting every example once."""
+"""Scores a model on a dataset, counting every example once."""
 
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from monolith_tf.types import Tensor
 
 
 class Evaluator:
-    """Runs the forward path over a data set and accumulates metrics per head."""
+    """Runs the forward path over a dataset and accumulates metrics per head."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Evaluator:
         self._function = tf.function(self.forward, reduce_retracing=True)
 
     def forward(self, columns: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Returns of one batch what `score` needs to know."""
+        """Returns the values of one batch that `score` needs."""
         batch, pulled = self._network.lookup(columns, base.Mode.EVALUATE)
         spec = self._network.run(columns, batch, pulled, base.Mode.EVALUATE)
         labels, weights = self._network.targets(columns)
@@ -62,7 +62,7 @@ class Evaluator:
         """Returns `<head>/<metric>` -> value, and the mean `loss`.
 
         Raises:
-          ValueError: If the data set is empty.
+          ValueError: If the dataset is empty.
         """
         return self.score(
             tf.nest.map_structure(lambda t: t.numpy(), self._function(columns))
@@ -70,7 +70,7 @@ class Evaluator:
         )
 
     def score(self, batches: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-        """Returns the same of batches that went through `forward`, as NumPy arrays."""
+        """Returns the same for results of `forward`, as NumPy arrays."""
         heads: dict[str, dict[str, Any]] = {}
         loss_sum, rows = 0.0, 0
         for found in batches:
@@ -89,7 +89,7 @@ class Evaluator:
             rows += size
             loss_sum += size * float(found["loss"].get("", np.nan))
         if not rows:
-            raise ValueError("There is nothing to evaluate: the data set has no rows.")
+            raise ValueError("There is nothing to evaluate: the dataset has no rows.")
         result = {
             f"{head}/{name}": float(metric.result())
             for head, accumulators in heads.items()

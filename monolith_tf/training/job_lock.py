@@ -1,4 +1,4 @@
-"""One job at a time in a folder."""
+"""Locks a folder, so that one job at a time trains in it."""
 
 import contextlib
 import fcntl
@@ -19,11 +19,11 @@ class JobRunsError(ValueError):
 
 @contextlib.contextmanager
 def held(model_dir: pathlib.Path) -> Iterator[None]:
-    """Keeps other processes from training in a folder.
+    """Prevents other processes from training in a folder.
 
-    The lock is one of the file system. It goes when the process ends, however it ends,
-    and it holds between machines and containers where the file system shares locks. The
-    file names who has it, for the message only.
+    The file system holds the lock. It is freed when the process ends in any way, and it
+    works between machines and containers if the file system shares locks. The file
+    names the process that holds it, only for the message.
 
     Args:
       model_dir: The job's folder.
@@ -52,7 +52,7 @@ def held(model_dir: pathlib.Path) -> Iterator[None]:
 
 
 def check(model_dir: pathlib.Path) -> None:
-    """Looks whether `held` would give a folder now.
+    """Checks that `held` would succeed now.
 
     Args:
       model_dir: The job's folder.
@@ -68,13 +68,13 @@ def check(model_dir: pathlib.Path) -> None:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             raise _runs(model_dir, file.read()) from None
-        except OSError:  # `held` says so.
+        except OSError:  # `held` warns of it.
             return
 
 
 def _runs(model_dir: pathlib.Path, text: str) -> JobRunsError:
     return JobRunsError(
-        f"Another process trains in {model_dir} already: {_holder(text)}. End it "
+        f"Another process already trains in {model_dir}: {_holder(text)}. End it "
         "first, or give this job another `model_dir`."
     )
 
@@ -84,4 +84,4 @@ def _holder(text: str) -> str:
         found = json.loads(text)
         return f"process {found['pid']} on {found['host']}"
     except (ValueError, KeyError, TypeError):
-        return "it has not said which"
+        return "its id is not known"

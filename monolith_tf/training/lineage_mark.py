@@ -1,4 +1,4 @@
-"""How far a job has been, in a file that outlives its checkpoints."""
+"""Saves how far a job has trained, in a file that outlives its checkpoints."""
 
 import json
 import os
@@ -14,11 +14,11 @@ _NAME = "lineage.json"
 
 
 def write(model_dir: pathlib.Path, lineage: lineage_lib.Lineage, step: int) -> None:
-    """Notes a step before values of it can be seen outside of the process."""
+    """Saves a step before its values are visible outside of the process."""
     model_dir.mkdir(parents=True, exist_ok=True)
     temporary = model_dir / f".{_NAME}.tmp"
     with temporary.open("w", encoding="utf-8") as file:
-        # It names itself, so that a copy of it shows.
+        # It holds its own identity, so a copy can be recognized.
         content = {
             "lineage": lineage.to_json(),
             "newest": step,
@@ -33,11 +33,11 @@ def write(model_dir: pathlib.Path, lineage: lineage_lib.Lineage, step: int) -> N
 def resumed(
     model_dir: pathlib.Path, checkpoint: checkpoint_lib.Checkpoint
 ) -> lineage_lib.Lineage:
-    """Returns the lineage of a job that goes on from a checkpoint.
+    """Returns the lineage of a job that resumes from a checkpoint.
 
-    It is the checkpoint's own, unless the job had been further, or its folder is a copy
-    whose original may go on too: then what it trains from here on is something else,
-    and needs a name of its own.
+    It is the checkpoint's own, unless the job had trained further, or its folder is a
+    copy whose original may also train on: then its later steps differ from others of
+    the same number, and it becomes a new branch.
 
     Raises:
       CheckpointError: If the file is damaged.
@@ -48,8 +48,8 @@ def resumed(
     path = model_dir / _NAME
     if not path.exists():
         logging.warning(
-            "%s is missing, which says how far the job had been: its folder is a copy "
-            "in part, or of version 0.1.0. %s",
+            "%s, which says how far the job had trained, is missing: its folder is a "
+            "partial copy, or of version 0.1.0. %s",
             path,
             _consequence(checkpoint),
         )
@@ -60,13 +60,13 @@ def resumed(
         written = mark.get("file")
     except (ValueError, KeyError, TypeError) as error:
         raise checkpoint_lib.CheckpointError(
-            f"{path} is damaged: {error!r}. It says how far the job had been. Remove "
-            "it, and export the job again before you publish its rows."
+            f"{path}, which says how far the job had trained, is damaged: {error!r}. "
+            "Remove it, and export the job again before you publish its rows."
         ) from None
     if written != _identity(path.stat()):
         logging.warning(
             "%s is not where it was written: the job's folder was copied, or its "
-            "storage mounted in another place, and the original may train on. %s",
+            "storage was mounted elsewhere, and the original may train on. %s",
             path,
             _consequence(checkpoint),
         )
@@ -74,7 +74,7 @@ def resumed(
         return lineage
     else:
         logging.warning(
-            "The job had been at step %d and goes on from step %d. %s",
+            "The job had reached step %d and resumes from step %d. %s",
             newest,
             checkpoint.step,
             _consequence(checkpoint),
@@ -84,12 +84,11 @@ def resumed(
 
 def _consequence(checkpoint: checkpoint_lib.Checkpoint) -> str:
     return (
-        "What it trains from here on is a line of its own. Servers that have rows of "
-        f"later steps than {checkpoint.step} must get a new export: "
-        "`monolith-tf export CONFIG`."
+        "From here on it is a new branch. Servers that have rows of steps later than "
+        f"{checkpoint.step} need a new export: `monolith-tf export CONFIG`."
     )
 
 
 def _identity(status: os.stat_result) -> dict[str, Any]:
-    """Returns what no two files share, and a file keeps when its folder is moved."""
+    """Returns a unique identity of a file, which stays when its folder is moved."""
     return {"device": status.st_dev, "inode": status.st_ino}

@@ -19,11 +19,11 @@ from monolith_tf.training import stepper as stepper_lib
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss became NaN or infinite; the message says at which rows."""
+    """The loss became NaN or infinite; the message names the rows."""
 
 
 class InterruptedRun(KeyboardInterrupt):
-    """The run was asked to stop, and left a checkpoint."""
+    """The run was asked to stop, and wrote a checkpoint."""
 
 
 def train(
@@ -35,23 +35,23 @@ def train(
     explain: Callable[[int], str],
     on_steps: Callable[[run_lib.Run], None] | None = None,
 ) -> None:
-    """Trains until the last step, the end of the data, or until an action stops it.
+    """Trains until the last step or the end of the data, or until an action stops it.
 
     Args:
       run: The run; its progress says where it begins.
       stepper: Takes the steps.
-      actions: What runs between steps, in this order where several are due.
-      steps_per_loop: Steps in one function call, at most; actions are always on time.
-      explain: Batch number -> where its rows come from and what is odd about them, for
+      actions: Actions between steps; those due at the same step run in this order.
+      steps_per_loop: Most steps in one function call; actions are always on time.
+      explain: Batch number -> where its rows come from and what is wrong with them, for
         the error message about a loss that is not finite.
-      on_steps: Told of every call of the loop, for a progress bar.
+      on_steps: Called after every call of the loop, for a progress bar.
 
     Raises:
       NonFiniteLossError: If a loss is NaN or infinite.
       OutOfMemoryError: If a step runs out of memory.
       InterruptedRun: After SIGINT or SIGTERM, with a checkpoint written.
-      ConnectionError: If the run was interrupted, but the workers of a cluster do not
-        return, so that no checkpoint could be written.
+      ConnectionError: If the run was interrupted, but no checkpoint could be written,
+        since the workers of a cluster do not return.
     """
     progress = run.progress
     for action in actions:
@@ -76,21 +76,21 @@ def train(
             finished = stepper.finish()
         for taken in finished:
             _count(run, taken, explain, on_steps)
-        if interrupted():  # Perhaps only now, while others finished.
+        if interrupted():  # Perhaps only while running steps finished.
             progress.stop = "interrupted"
-        if progress.stop.startswith("interrupted"):  # By a user, or to start again.
+        if progress.stop.startswith("interrupted"):  # By a user, or to restart.
             agenda.act_quickly()
         _end(run, actions)
         if progress.stop == "interrupted":
             path = None if run.saved is None else run.saved.path
             raise InterruptedRun(
-                f"Interrupted at step {progress.step}, which the checkpoint {path} "
-                "holds. The same command goes on from there."
+                f"Interrupted at step {progress.step}; wrote the checkpoint {path}. "
+                "The same command resumes from there."
             )
 
 
 class _Agenda:
-    """What is to be done at which step."""
+    """Decides what is due at which step."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class _Agenda:
         for place, action in enumerate(self._actions):
             at = action.next_step(step)
             if at is not None:
-                # What is overdue stays due.
+                # An overdue action stays due.
                 self._due[place] = min(at, self._due.get(place, at))
         stops = [
             at for place, at in self._due.items() if self._actions[place].needs_quiet
@@ -128,7 +128,7 @@ class _Agenda:
         return min(end for end in ends if end is not None)
 
     def act(self, is_quiet: bool) -> None:
-        """Runs the actions that are due, those that need it only when all is quiet."""
+        """Runs the actions that are due; some only when no step is running."""
         progress = self._run.progress
         for place, action in enumerate(self._actions):
             if self._due.get(place, progress.step + 1) > progress.step:
@@ -138,7 +138,7 @@ class _Agenda:
                 del self._due[place]
 
     def catch_up(self) -> None:
-        """Runs what an interrupted run left to do at its last step."""
+        """Runs the actions that an interrupted run left undone at its last step."""
         progress = self._run.progress
         overdue, progress.overdue = progress.overdue, []
         for action in self._actions:
@@ -146,7 +146,7 @@ class _Agenda:
                 action.act(self._run)
 
     def act_quickly(self) -> None:
-        """Runs what is due and quick at an interruption, and notes what is not."""
+        """Runs due, quick actions at an interruption, and saves the other due ones."""
         progress = self._run.progress
         for place, at in self._due.items():
             action = self._actions[place]
@@ -158,11 +158,11 @@ class _Agenda:
                 progress.overdue.append(type(action).__name__)
 
     def maintenance_is_due(self) -> bool:
-        """Returns whether the store is to be looked after now."""
+        """Returns whether the store's maintenance is due."""
         return self._run.progress.step >= self._maintain_at
 
     def maintained(self) -> None:
-        """Called when that was done."""
+        """Called after the store's maintenance."""
         self._maintain_at = self._run.progress.step + self._maintain_every
 
 
@@ -186,9 +186,9 @@ def _count(
     if not bool(taken.result.finite):
         raise NonFiniteLossError(
             f"The loss of step {run.progress.step + 1} is not finite. "
-            f"{explain(taken.batch + steps)} The step changed nothing; the last "
-            "checkpoint is as it was. Look at these rows, lower the learning "
-            "rate, or set `trainer.clip_norm`."
+            f"{explain(taken.batch + steps)} The step changed nothing, and the last "
+            "checkpoint is unchanged. Check these rows, lower the learning rate, or "
+            "set `trainer.clip_norm`."
         )
 
 
@@ -202,7 +202,7 @@ def _end(run: run_lib.Run, actions: Sequence[actions_lib.Action]) -> None:
         for action in actions:
             action.end(run)
     except Exception:
-        # What was due at the last step is kept, whatever failed after it.
+        # Keeps the last step even if an action fails after it.
         _save(run)
         raise
     _save(run)
@@ -210,14 +210,14 @@ def _end(run: run_lib.Run, actions: Sequence[actions_lib.Action]) -> None:
 
 
 def _save(run: run_lib.Run) -> None:
-    """Writes the last checkpoint, which must not say that a resumed run is to stop."""
+    """Writes the last checkpoint, which must not stop a resumed run."""
     run.progress.stop = ""
     run.save_wanted()
 
 
 @contextlib.contextmanager
 def _memory_explained(run: run_lib.Run) -> Iterator[None]:
-    """Says what takes the memory that a step lacked, and what to do."""
+    """Adds to an out-of-memory error what uses memory, and what to do."""
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
@@ -226,7 +226,7 @@ def _memory_explained(run: run_lib.Run) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_new_start(interrupted: Callable[[], bool]) -> Iterator[None]:
-    """Has an interrupted run end where it would start again with other workers."""
+    """Ends an interrupted run that would otherwise restart with other workers."""
     try:
         yield
     except exits.StuckError as error:
@@ -234,15 +234,18 @@ def _no_new_start(interrupted: Callable[[], bool]) -> Iterator[None]:
             raise
         raise ConnectionError(
             f"Interrupted, but no checkpoint could be written: {error} The same "
-            "command goes on from the last checkpoint."
+            "command resumes from the last checkpoint."
         ) from error
 
 
 @contextlib.contextmanager
 def _signals() -> Iterator[Callable[[], bool]]:
-    """Turns the first SIGINT or SIGTERM into a flag; the second acts as ever."""
-    # No `threading.Event`: its lock would be waited for by a handler that runs while
-    # another one, of a signal just before, sets it in the same thread.
+    """Turns the first SIGINT or SIGTERM into a flag.
+
+    The second one gets the previous handler.
+    """
+    # No `threading.Event`: a handler would wait for its lock forever if it interrupts
+    # another handler that sets the event in the same thread.
     asked: list[int] = []
 
     def interrupted() -> bool:

@@ -1,4 +1,4 @@
-"""What to say where a training step runs out of memory."""
+"""The error message for a training step that runs out of memory."""
 
 import tensorflow as tf
 
@@ -9,25 +9,25 @@ _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
 class OutOfMemoryError(MemoryError):
-    """A training step found too little memory; the message names the largest tables."""
+    """A training step ran out of memory; the message names the largest tables."""
 
 
 def explain(run: run_lib.Run, error: tf.errors.ResourceExhaustedError) -> str:
-    """Returns what takes memory, largest first, and the ways out.
+    """Returns what uses memory, largest first, and what to do.
 
     Args:
-      run: The run, of whose next steps one failed.
-      error: What TensorFlow raised.
+      run: The run of the step.
+      error: TensorFlow's error.
     """
     first_line = (error.message or "").strip().split("\n")[0]
     saved = "there is no checkpoint yet"
     if run.saved is not None:
-        saved = f"the same command goes on from {run.saved.path}"
+        saved = f"the same command resumes from {run.saved.path}"
     return (
         f"A training step ran out of memory after step {run.progress.step}; {saved}. "
         f"{_tables(run)} Give the job more parameter servers (`cluster.ps`), give "
         "tables `max_bytes` with `when_full: evict_oldest`, let rows expire "
-        "(`expire_after_days`), or take a smaller `data.batch_size`. TensorFlow says: "
+        "(`expire_after_days`), or use a smaller `data.batch_size`. TensorFlow says: "
         f"{first_line}"
     )
 
@@ -35,7 +35,7 @@ def explain(run: run_lib.Run, error: tf.errors.ResourceExhaustedError) -> str:
 def _tables(run: run_lib.Run) -> str:
     try:
         tables = run.step.network.store.describe()
-    except tf.errors.OpError as error:  # Where memory is short, or a server is lost.
+    except tf.errors.OpError as error:  # Memory is short, or a server is lost.
         return f"Its tables could not be counted ({type(error).__name__})."
     tables = sorted(tables, key=lambda table: -table.bytes)
     named = [

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one JSON object a line, for programs to read."""
+"""`metrics.jsonl`: one JSON object per line, for programs to read."""
 
 import json
 import math
@@ -11,8 +11,8 @@ from typing import Any
 class MetricsLog:
     """Appends to a `metrics.jsonl`, and cuts it back when a job resumes.
 
-    Each line has `phase` (train, eval, test, ...), `step`, and numbers by name. What is
-    not a finite number is written as null.
+    Each line has `phase` (train, eval, test, ...), `step`, and numbers by name. NaN and
+    infinite numbers are written as null.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -27,7 +27,7 @@ class MetricsLog:
             file.write(json.dumps(record) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
-        """Returns all whole lines; a line cut short by a crash is left out."""
+        """Returns all complete lines; skips a line that was cut off by a crash."""
         if not self._path.exists():
             return []
         records = []
@@ -39,7 +39,7 @@ class MetricsLog:
         return records
 
     def cut_back(self, step: int) -> None:
-        """Drops the lines of later steps, which a resumed job will write again."""
+        """Drops the lines of later steps, which a resumed job writes again."""
         if not self._path.exists():
             return
         kept = [record for record in self.read() if record["step"] <= step]

@@ -1,4 +1,4 @@
-"""Optimizers of the dense variables: built from specs, one per group of variables."""
+"""Optimizers of dense variables, built from specs, one per group of variables."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from monolith_tf.types import Tensor
 
 
 class Schedule(tf_keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate as Keras optimizers want it, with a factor that may change."""
+    """A learning rate schedule for Keras optimizers, with a factor that may change."""
 
     def __init__(
         self,
@@ -81,13 +81,13 @@ def build(
 
 
 class DenseUpdate:
-    """Applies gradients to variables, each by the optimizer it belongs to.
+    """Applies gradients to variables, each with its own optimizer.
 
-    A variable with an attribute `optimizer` (layers with an `optimizer` argument set
-    it) is updated by that one, all others by the default.
+    The attribute `optimizer` of a variable, which layers with an `optimizer` argument
+    set, updates it; the default optimizer updates all others.
 
     Attributes:
-      groups: Optimizer and its variables, the default optimizer's group first.
+      groups: (optimizer, variables) pairs, that of the default optimizer first.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class DenseUpdate:
             optimizer.build(members)
 
     def apply(self, gradients: Sequence[tuple[Tensor | None, tf.Variable]]) -> None:
-        """Applies (gradient, variable) pairs; None leaves the variable as it is."""
+        """Applies (gradient, variable) pairs; None leaves the variable unchanged."""
         by_variable = {variable.ref(): gradient for gradient, variable in gradients}
         for optimizer, members in self.groups:
             pairs = [
@@ -120,22 +120,23 @@ def _apply(
     optimizer: tf_keras.optimizers.Optimizer, pairs: list[tuple[Tensor, tf.Variable]]
 ) -> None:
     if tf.distribute.in_cross_replica_context():
-        # On a worker. It has to be here: a replica must not begin outside of a loop.
+        # On a worker. A replica context must begin here: it cannot be entered outside
+        # of a loop and used inside.
         strategy = tf.distribute.get_strategy()
         sent = _sent(pairs)
         strategy.run(
-            # Aggregating, by one worker alone, would bring them back here.
+            # Aggregating over a single worker would copy the gradients back here.
             lambda: optimizer.apply_gradients(sent, skip_gradients_aggregation=True)
         )
     else:
-        # Aggregating would keep the graph, and all it captured, in a registry.
+        # Aggregating would keep the graph and all its captures in a registry.
         optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)
 
 
 def _sent(
     pairs: list[tuple[Tensor, tf.Variable]],
 ) -> list[tuple[Tensor, tf.Variable]]:
-    """Brings gradients to their variables, all of one device in one message."""
+    """Sends gradients to their variables, in one message per device."""
     alike: dict[tuple[str, tf.DType], list[tuple[Tensor, tf.Variable]]] = {}
     sent = []
     for gradient, variable in pairs:

@@ -1,4 +1,4 @@
-"""Steps that overlap: rows travel while the model computes.
+"""Steps that overlap: rows are transferred while the model computes.
 
 With `i` for the step, the body of the loop is
 
@@ -7,9 +7,9 @@ With `i` for the step, the body of the loop is
     deferred push    push i - 1; pull i + 1; compute i
     both             pull i + 1; push i - 1; compute i
 
-and what does not wait for another runs at the same time. So a step does not see, in the
-rows that it shares with the step before, that step's update (with both, those of the
-two before). Dense variables are always up to date with the worker's own steps.
+and operations that do not depend on each other run at the same time. So in rows that a
+step shares with the step before, it misses that step's update (with both, the updates
+of the two steps before). Dense variables always have all updates of the worker's steps.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ from monolith_tf.types import Tensor
 
 
 class _Pending(NamedTuple):
-    """Gradients of rows still to be pushed."""
+    """Gradients of rows that are not pushed yet."""
 
     held: step_lib.Held
     rows: dict[str, Tensor]
@@ -44,7 +44,7 @@ def loop(
     now_secs: Tensor,
     spec: PipelineSpec,
 ) -> step_lib.LoopResult:
-    """Takes `steps` steps; all of them are finished at the end.
+    """Takes `steps` steps, and finishes all of them.
 
     Args:
       step: The step function.
@@ -69,6 +69,9 @@ def loop(
             lambda: state.held,
         )
 
+    # In a `tf.function`, operations on the same variables run in program order, and all
+    # others in parallel. So whether a pull sees a push depends only on which of them is
+    # called first, and `compute`, which touches no rows, overlaps with both.
     def body(state: _State) -> _State:
         held, pending = state.held, state.pending
         following = next_held(state) if spec.prefetch else None
@@ -103,7 +106,7 @@ def loop(
 def _in_order(
     step: step_lib.TrainStep, iterator: Any, steps: Tensor, now_secs: Tensor
 ) -> step_lib.LoopResult:
-    """Takes one step after the other."""
+    """Takes one step after another."""
     return _while(
         lambda result: tf.logical_and(result.steps < steps, result.finite),
         lambda result: result.plus(step(next(iterator), now_secs)),
@@ -125,7 +128,7 @@ def _push(step: step_lib.TrainStep, pending: _Pending) -> None:
 
 
 def _cond(predicate: Tensor, true: Any, false: Any) -> Any:
-    """`tf.cond` over structures that hold ragged tensors and the like."""
+    """`tf.cond` over structures that hold composite tensors, such as ragged ones."""
     structure = false()
     flat = tf.cond(
         predicate,
@@ -136,7 +139,7 @@ def _cond(predicate: Tensor, true: Any, false: Any) -> Any:
 
 
 def _while(goes_on: Any, body: Any, begin: Any) -> Any:
-    """`tf.while_loop` over structures, whose tensors may change in their first axis."""
+    """`tf.while_loop` over structures, whose tensors may change their first axis."""
     first = tf.nest.flatten(begin, expand_composites=True)
     shapes = [t.shape if not t.shape.rank else [None, *t.shape[1:]] for t in first]
 

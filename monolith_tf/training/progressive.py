@@ -24,7 +24,7 @@ class ProgressiveStepper(stepper_lib.Stepper):
 
         Args:
           step: The step function.
-          dataset: Batches of columns from the run's position on, in order of time.
+          dataset: Batches of columns from the run's position on, ordered by time.
           evaluator: Scores them.
         """
         self._step = step
@@ -58,7 +58,7 @@ class ProgressiveStepper(stepper_lib.Stepper):
         """Returns the metrics of the batches since the last call.
 
         Args:
-          split: Which part of the data: none but that which is trained on.
+          split: Not used: the batches are those of the train split.
         """
         del split
         scored, self._scored = self._scored, []

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: `metrics.jsonl` and TensorBoard, the same in both."""
+"""Writes a run's numbers to `metrics.jsonl` and TensorBoard, the same to both."""
 
 import contextlib
 import pathlib
@@ -13,8 +13,8 @@ from monolith_tf.training import metrics_log
 class Recorder:
     """Writes each set of numbers to both places.
 
-    TensorBoard's files are in `<model_dir>/tensorboard/<phase>`; there, what a resumed
-    job repeats is simply written again.
+    TensorBoard's files are in `<model_dir>/tensorboard/<phase>`; steps that a resumed
+    job repeats appear in them twice.
     """
 
     def __init__(self, model_dir: pathlib.Path, *, summaries: bool = True) -> None:
@@ -22,7 +22,7 @@ class Recorder:
 
         Args:
           model_dir: The job's folder.
-          summaries: Whether TensorBoard gets the numbers too.
+          summaries: Whether TensorBoard also gets the numbers.
         """
         self.log = metrics_log.MetricsLog(model_dir / "metrics.jsonl")
         self._tensorboard = model_dir / "tensorboard" if summaries else None
@@ -37,7 +37,7 @@ class Recorder:
 
     @contextlib.contextmanager
     def summaries(self, phase: str, step: int) -> Iterator[None]:
-        """Sends what `tf.summary` writes meanwhile to TensorBoard, if it is wanted."""
+        """Sends summaries written inside the context to TensorBoard, if enabled."""
         if self._tensorboard is None:
             with tf.summary.create_noop_writer().as_default():
                 yield

@@ -1,4 +1,4 @@
-"""What a training run is made of, as its actions see it."""
+"""The state of a training run, for its actions."""
 
 import dataclasses
 import json
@@ -18,21 +18,21 @@ from monolith_tf.training import step as step_lib
 
 @dataclasses.dataclass
 class Progress:
-    """How far a run is; all of it is in every checkpoint.
+    """How far a run is; every checkpoint holds all of it.
 
     Attributes:
       step: Steps taken.
-      batch: Position in the data: batches consumed of its present files, all epochs
+      batch: Position in the data: batches consumed of the current files, in all epochs
         together.
       batch_size: Rows in a batch, the unit of `batch`.
       examples: Rows trained on, all epochs together.
       clipped: Feature -> values trained on that its `clip` changed.
       metrics: The last evaluation's metrics.
-      best: Who watches -> best `value` of its metric so far, the `step` of it, and the
-        evaluations `waited` since.
-      stop: Why the run is to end before its last step, or empty.
-      overdue: Names of actions that were due at this step when the run was
-        interrupted; a resumed run begins with them.
+      best: Watching class -> best `value` of its metric so far, its `step`, and the
+        number of evaluations `waited` since.
+      stop: Why the run ends before its last step, or empty.
+      overdue: Names of actions that were due at this step when the run was interrupted;
+        a resumed run begins with them.
     """
 
     step: int = 0
@@ -48,7 +48,7 @@ class Progress:
 
 @dataclasses.dataclass
 class Window:
-    """What was seen since the last log line.
+    """Values accumulated since the last log line.
 
     Attributes:
       steps: Steps taken.
@@ -79,22 +79,22 @@ class Window:
 
 @dataclasses.dataclass(kw_only=True)
 class Run:
-    """One training run: what actions may read, and the little they may change.
+    """One training run: what actions may read, and the little that they may change.
 
     Attributes:
-      model_dir: Where the run leaves what it makes.
-      step: The step function, with the network and the store in it.
+      model_dir: The folder for everything that the run writes.
+      step: The step function, with the network and the store.
       progress: How far the run is.
-      window: What was trained since the last log line.
-      total_steps: The step at which the run ends, or None where that is not known.
-      steps_per_epoch: Batches of an epoch, or None where that is not known.
-      recorder: Where numbers go.
+      window: Values accumulated since the last log line.
+      total_steps: The step at which the run ends, or None if not known.
+      steps_per_epoch: Batches of an epoch, or None if not known.
+      recorder: Writes numbers.
       checkpoints: The run's checkpoints.
-      evaluate: Scores a split ("eval", "test") with the present weights.
+      evaluate: Scores a split ("eval", "test") with the current weights.
       config_yaml: The resolved config.
-      static_state: What every checkpoint holds besides progress: slots, statistics,
-        what the position in the data is a position in.
-      saved: The last checkpoint that this run wrote or began with.
+      static_state: What every checkpoint holds besides progress: slots, statistics, and
+        the data to which the position refers.
+      saved: The last checkpoint that this run wrote, or from which it resumed.
     """
 
     model_dir: pathlib.Path
@@ -114,20 +114,20 @@ class Run:
     def want_checkpoint(
         self, then: Callable[[checkpoint_lib.Checkpoint], object] | None = None
     ) -> None:
-        """Asks for a checkpoint of the present step.
+        """Requests a checkpoint of the current step.
 
-        However many actions ask at a step, one checkpoint is written, after all of
-        them have acted.
+        If several actions request one at a step, one checkpoint is written, after all
+        of them have acted.
 
         Args:
-          then: What to do with it.
+          then: Called with the checkpoint.
         """
         self._wanted = (self._wanted or []) + ([] if then is None else [then])
 
     def save_wanted(self) -> None:
-        """Writes the checkpoint that was asked for, if one was.
+        """Writes the requested checkpoint, if any.
 
-        Nothing is written where the last checkpoint holds the same already.
+        Nothing is written if the last checkpoint already holds the same.
         """
         if self._wanted is None:
             return
@@ -147,7 +147,7 @@ class Run:
             then(self.saved)
 
     def save_checkpoint(self) -> checkpoint_lib.Checkpoint:
-        """Returns a checkpoint of the present step; writes it now if there is none."""
+        """Returns a checkpoint of the current step; writes it now if there is none."""
         saved: list[checkpoint_lib.Checkpoint] = []
         self.want_checkpoint(saved.append)
         self.save_wanted()
@@ -162,18 +162,18 @@ class Run:
         }
 
     def record(self, phase: str, values: Mapping[str, float]) -> None:
-        """Records numbers under the present step."""
+        """Records numbers at the current step."""
         self.recorder.record(phase, self.progress.step, values)
 
     def stop(self, why: str) -> None:
-        """Ends the run after the present actions."""
+        """Stops the run after the current actions."""
         self.progress.stop = why
 
 
 def _holds(
     saved: checkpoint_lib.Checkpoint, step: int, state: Mapping[str, Any]
 ) -> bool:
-    """Whether a checkpoint is of this step, and no action has changed the state."""
-    # Rows and dense variables change with the step, or with what an evaluation finds.
+    """Returns whether a checkpoint is of this step, with the same state."""
+    # Rows and dense variables change only with the step, or with evaluation results.
     as_read = json.loads(json.dumps(state))
     return saved.step == step and saved.manifest["state"] == as_read

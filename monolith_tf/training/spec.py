@@ -1,4 +1,4 @@
-"""A training run as data: steps, intervals, the dense optimizer, early stopping."""
+"""The description of training: steps, intervals, dense optimizer, early stopping."""
 
 import dataclasses
 import re
@@ -28,9 +28,9 @@ _CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 class DenseOptimizerSpec(FromName):
     """The optimizer of the dense variables.
 
-    In a config file an optimizer without arguments may be written as its name alone.
-    An argument that the named optimizer does not have stays None; giving it is an
-    error. The defaults are those of `tf_keras.optimizers`.
+    In a config file, an optimizer without arguments may be written as only its name.
+    An argument that the named optimizer does not have is None; setting it is an error.
+    The defaults are those of `tf_keras.optimizers`.
 
     Attributes:
       name: Which optimizer; `momentum` is SGD with momentum.
@@ -41,7 +41,7 @@ class DenseOptimizerSpec(FromName):
       weight_decay: Decoupled weight decay per step, times the rate; adamw, 0.004.
       initial_accumulator_value: First sum of squares; adagrad and ftrl, 0.1.
       momentum: Share of the last update that is kept, in [0, 1); momentum, 0.9.
-      nesterov: Whether the gradient is taken ahead of the step; momentum, false.
+      nesterov: Whether to use Nesterov momentum; momentum, false.
       rho: Decay of the mean square, in [0, 1); rmsprop, 0.9.
       l1: Strength of the L1 penalty; ftrl, 0.
       l2: Strength of the L2 penalty; ftrl, 0.
@@ -80,7 +80,7 @@ class DenseOptimizerSpec(FromName):
             elif field.name not in defaults:
                 known = ", ".join(f"`{name}`" for name in ("learning_rate", *defaults))
                 raise ValueError(
-                    f"`{field.name}` means nothing to the optimizer {self.name}. "
+                    f"`{field.name}` is not an argument of the optimizer {self.name}. "
                     f"Received: {field.name}={value}. It takes {known}."
                 )
             elif value < 0:
@@ -101,12 +101,12 @@ class DenseOptimizerSpec(FromName):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EarlyStopSpec:
-    """Ends training when a metric of the evaluations stops getting better.
+    """Stops training when a metric of the evaluations stops improving.
 
     Attributes:
-      metric: `label/metric`, such as `click/auc`; the metric alone where there is one
+      metric: `label/metric`, such as `click/auc`; only the metric if there is one
         label; or `loss`.
-      mode: Whether the metric should rise or fall; `auto` goes by its name.
+      mode: Whether the metric should rise or fall; `auto` decides by its name.
       patience: Evaluations in a row without a better value after which training ends,
         at least 1.
       min_delta: Least difference that counts as better.
@@ -138,14 +138,14 @@ class EarlyStopSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlateauSpec(EarlyStopSpec):
-    """Lowers all learning rates when a metric of the evaluations stops getting better.
+    """Lowers all learning rates when a metric of the evaluations stops improving.
 
-    Those of the dense variables and of the rows alike; schedules go on below.
+    These are the rates of dense variables and of rows; schedules are scaled.
 
     Attributes:
       patience: Evaluations in a row without a better value after which rates are
-        lowered, and again after as many more; at least 1.
-      factor: What they are multiplied with, above 0 and below 1.
+        lowered, and lowered again after as many more; at least 1.
+      factor: Multiplies the rates, above 0 and below 1.
     """
 
     factor: float = 0.1
@@ -165,39 +165,39 @@ class TrainerSpec:
     An interval of None switches its action off.
 
     Attributes:
-      mode: `batch` only trains. `progressive` goes over the data once, in its order,
-        and scores each batch before it is trained on: evaluations while training are
-        then of the batches since the one before, and of no other rows.
+      mode: `batch` only trains. `progressive` reads the data once, in its order, and
+        scores each batch before it trains on it: evaluations during training then
+        cover exactly the batches since the previous one.
       max_steps: Global step at which training ends; None for no limit.
-      epochs: Passes over the training data; None for no limit, but 1 where `max_steps`
-        is None too. With both, what comes first ends the training. A job that goes on
+      epochs: Passes over the training data; None for no limit, but 1 if `max_steps` is
+        also None. With both, training ends at whichever comes first. A job that resumes
         with other train files counts its passes over these from 0.
-      steps_per_loop: Steps taken inside one call of TensorFlow, at most; at least 1.
-        More steps cost less overhead each; what runs between steps is on time anyway.
+      steps_per_loop: Most steps in one call of TensorFlow, at least 1. More steps have
+        less overhead each; actions between steps are on time in any case.
       log_every_steps: Steps between log lines and lines of `metrics.jsonl`.
-      summaries: Whether TensorBoard gets what `metrics.jsonl` gets.
+      summaries: Whether TensorBoard gets the same numbers as `metrics.jsonl`.
       eval_every_steps: Steps between evaluations.
       eval_every_epochs: Epochs between evaluations, each at the end of an epoch. With
-        both, it is evaluated at each of these steps.
+        both, evaluations run at all of these steps.
       checkpoint_every_steps: Steps between checkpoints.
       checkpoint_every_secs: Seconds between checkpoints. One is also written when
         training ends or is interrupted.
       keep_checkpoints: Newest checkpoints to keep, at least 1.
       keep_best: Metric, named as in `early_stop`, by which the best checkpoint is kept
-        apart; None keeps none.
+        in addition; None keeps none.
       early_stop: When to stop before the end; None never does.
       reduce_on_plateau: When to lower the learning rates; None never does.
-      optimizer: The optimizer of dense variables, where the model brings none.
+      optimizer: The optimizer of dense variables, if the model has none.
       clip_norm: Bound on the global norm over the gradients of dense variables and
         embedding rows together; None does not clip.
-      deterministic: Whether two runs with one seed agree bit for bit, also across a
-        kill and a resume; costs some speed.
-      warm_start: Other jobs' `model_dir`s or checkpoints to take values from at step 0:
-        tables by name, the model's variables by path and shape. Of several that have
-        the same one, the last counts.
-      drop_tables: Tables that a job's checkpoint has and its config no longer names,
-        whose rows are given up when it goes on.
-      actions: Own actions that run between steps, each as `module:Name`.
+      deterministic: Whether two runs with the same seed agree bit for bit, even across
+        a kill and a resume; costs some speed.
+      warm_start: Other jobs' `model_dir`s or checkpoints from which values are restored
+        at step 0: tables by name, the model's variables by path and shape. If several
+        have the same one, the last is used.
+      drop_tables: Tables in a job's checkpoint that its config no longer names, whose
+        rows are dropped when it resumes.
+      actions: Your own actions that run between steps, each as `module:Name`.
       threads: Threads that one operation may use; None takes all cores.
     """
 
@@ -261,19 +261,19 @@ class TrainerSpec:
         for action in self.actions:
             if not _CLASS_PATH.fullmatch(action):
                 raise ValueError(
-                    "`actions` must be names of the form `package.module:Name`. "
+                    "`actions` must have the form `package.module:Name`. "
                     f"Received: {action!r}."
                 )
         if is_progressive and self.epochs != 1:
             raise ValueError(
-                "`epochs` must be 1 where `mode` is progressive: rows are scored "
-                "before they are trained on. "
+                "`epochs` must be 1 if `mode` is progressive: rows are scored before "
+                "they are trained on. "
                 f"Received: epochs={self.epochs}. Leave it out."
             )
         if is_progressive and self.eval_every_steps is None:
             raise ValueError(
-                "`eval_every_steps` must be given where `mode` is progressive: so many "
-                "batches are scored together. Received: eval_every_steps=None."
+                "`eval_every_steps` must be set if `mode` is progressive: it is the "
+                "number of batches scored together. Received: eval_every_steps=None."
             )
         watched = (self.early_stop, self.keep_best, self.reduce_on_plateau)
         if (
@@ -283,7 +283,7 @@ class TrainerSpec:
         ):
             raise ValueError(
                 "`early_stop`, `keep_best` and `reduce_on_plateau` need evaluations "
-                "while training. Set `eval_every_steps` or `eval_every_epochs`."
+                "during training. Set `eval_every_steps` or `eval_every_epochs`."
             )
 
 
@@ -294,7 +294,7 @@ def rises(metric: str) -> bool:
       metric: A metric's name, with or without `label/` in front, or `loss`.
 
     Raises:
-      ValueError: If there is no such metric, or if neither end is best.
+      ValueError: If there is no such metric, or neither direction is better.
     """
     from monolith_tf.metrics import registry
 

@@ -16,10 +16,10 @@ from monolith_tf.types import Tensor
 
 
 class LoopResult(NamedTuple):
-    """What a call of `TrainStep.loop` reports.
+    """The result of a call of `TrainStep.loop`.
 
     Attributes:
-      steps: Steps taken; fewer than asked where the data ended or a loss was not
+      steps: Steps taken; fewer than requested if the data ended or a loss was not
         finite.
       examples: Rows in their batches.
       loss_sum: Sum over the steps of the total loss.
@@ -64,7 +64,7 @@ class Held(NamedTuple):
     Attributes:
       columns: Its raw columns.
       batch: The encoded batch.
-      pulled: What the store found.
+      pulled: The rows from the store.
     """
 
     columns: dict[str, Any]
@@ -73,7 +73,7 @@ class Held(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What forward and backward made of a batch.
+    """The results of the forward and backward pass of a batch.
 
     Attributes:
       loss: The total loss.
@@ -97,15 +97,15 @@ class Made(NamedTuple):
 class TrainStep(tf.Module):
     """Forward, backward, and the updates of dense variables and rows.
 
-    A step whose loss is not finite changes nothing: neither a variable, nor a row's
-    value, nor the step counter.
+    A step whose loss is not finite changes no variable, no row's value, and not the
+    step counter.
 
     Attributes:
-      step: The global step, int64: updates made so far.
-      dense: The dense variables' optimizers; None until `build` ran.
+      step: The global step, int64: the number of updates so far.
+      dense: The dense variables' optimizers; None before `build`.
       rate_scale: Factor of all learning rates, or None.
-      state: Holds all that a checkpoint keeps of it: step, model and optimizers, but
-        not the rows, which the store writes itself.
+      state: Holds what a checkpoint saves: step, model and optimizers, but not the
+        rows, which the store saves itself.
     """
 
     def __init__(
@@ -121,12 +121,12 @@ class TrainStep(tf.Module):
 
         Args:
           network: The forward path.
-          default_optimizer: Used where the model's spec names none.
+          default_optimizer: Used if the model's spec names none.
           clip_norm: Bound on the global norm over the gradients of dense variables and
             rows together; None does not clip.
-          rate_scale: Factor of the rows' learning rates, which checkpoints keep; that
-            of `default_optimizer` knows it already. None is 1.
-          seed: Seed of the layers' draws.
+          rate_scale: Factor of the rows' learning rates, saved in checkpoints;
+            `default_optimizer` must already include it. None is 1.
+          seed: Seed of the layers' random numbers.
         """
         super().__init__(name="train_step")
         self.network = network
@@ -143,10 +143,10 @@ class TrainStep(tf.Module):
         self._auxiliary: tuple[str, ...] = ()
 
     def build(self, element_spec: Mapping[str, Any]) -> None:
-        """Makes the model's and the optimizers' variables, by tracing only.
+        """Makes the model's and the optimizers' variables, only by tracing.
 
         Args:
-          element_spec: Type specs of a batch of columns, as a dataset gives them.
+          element_spec: Type specs of a batch of columns, as of a dataset.
         """
         specs: list[base.EstimatorSpec] = []
 
@@ -186,7 +186,7 @@ class TrainStep(tf.Module):
         return Held(dict(columns), batch, pulled)
 
     def compute(self, held: Held) -> Made:
-        """Runs forward and backward."""
+        """Runs the forward and the backward pass."""
         columns, batch, pulled = held
         model = self.network.model
         variables = model.trainable_variables
@@ -221,11 +221,11 @@ class TrainStep(tf.Module):
         self.dense.apply(list(zip(made.dense, variables, strict=True)))
 
     def push(self, held: Held, rows: Mapping[str, Tensor], step: Tensor) -> None:
-        """Updates the rows by gradients that were computed at a global step."""
+        """Updates the rows with gradients that were computed at a global step."""
         self.network.store.apply_gradients(held.pulled, rows, step, self.rate_scale)
 
     def no_result(self) -> LoopResult:
-        """Returns the result of no step."""
+        """Returns the result of zero steps."""
         return LoopResult(
             steps=tf.constant(0, tf.int64),
             examples=tf.constant(0, tf.int64),
@@ -243,7 +243,7 @@ class TrainStep(tf.Module):
         if self._clip_norm is None:
             return dense, rows, tf.constant(0.0)
         norm = tf.linalg.global_norm(present)
-        # As in `tf.clip_by_global_norm`, but over dense tensors and rows at once.
+        # As in `tf.clip_by_global_norm`, but over dense tensors and rows together.
         scale = tf.minimum(1.0, self._clip_norm / tf.maximum(norm, 1e-30))
         clipped = iter([_scaled(g, scale) for g in present])
         dense = [None if g is None else next(clipped) for g in dense]
@@ -253,8 +253,8 @@ class TrainStep(tf.Module):
     def loop(self, iterator: Any, steps: Tensor, now_secs: Tensor) -> LoopResult:
         """Takes up to `steps` steps on batches of a dataset iterator.
 
-        Meant to be wrapped by `tf.function`; the number of steps is a tensor, so one
-        trace serves every count.
+        Wrap it in a `tf.function`; the number of steps is a tensor, so one trace serves
+        every number.
         """
         result = self.no_result()
         more = tf.constant(True)

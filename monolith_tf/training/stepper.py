@@ -1,4 +1,4 @@
-"""Who takes the steps: this process, or the workers of a cluster."""
+"""Steppers take the steps, in this process or on the workers of a cluster."""
 
 import abc
 import dataclasses
@@ -17,9 +17,9 @@ class Taken:
     """Steps that were taken together.
 
     Attributes:
-      result: What they report.
-      asked: Steps that were asked for; fewer were taken where the data ended.
-      batch: Position in the data of the first one's batch.
+      result: Their result.
+      asked: Steps that were requested; fewer were taken if the data ended.
+      batch: Position in the data of the first batch.
       seconds: Time spent.
     """
 
@@ -34,9 +34,9 @@ class Plan:
     """How far steps may go from here.
 
     Attributes:
-      end: Step at which a call begun at a given step has to end.
-      stop: Step that must not be passed; something is to be done there while no step
-        is under way.
+      end: Step at which a call that starts at a given step must end.
+      stop: Step that must not be passed; something is due there while no step is
+        running.
     """
 
     end: Callable[[int], int]
@@ -54,20 +54,20 @@ class Stepper(abc.ABC):
 
     @property
     def is_quiet(self) -> bool:
-        """Whether no step is under way."""
+        """Whether no step is running."""
         return True
 
     @abc.abstractmethod
     def take(self, run: run_lib.Run, plan: Plan) -> Taken:
-        """Takes some steps, one at least unless the data has ended."""
+        """Takes some steps, at least one unless the data has ended."""
 
     def finish(self) -> list[Taken]:
-        """Waits for the steps that are under way."""
+        """Waits for the steps that are running."""
         return []
 
 
 class LocalStepper(Stepper):
-    """Takes steps in this process, one call after the other."""
+    """Takes steps in this process, one call after another."""
 
     def __init__(self, step: step_lib.TrainStep, dataset: tf.data.Dataset) -> None:
         """Makes a stepper.

@@ -1,4 +1,4 @@
-"""What happens to the embedding tables, in the log and in the metrics."""
+"""Logs and records the counters of embedding tables."""
 
 from absl import logging
 
@@ -7,12 +7,12 @@ from monolith_tf.training import run as run_lib
 
 
 class TableLog(actions.EverySteps):
-    """Records what each table counts, and warns where something was lost.
+    """Records each table's counters, and warns if something was lost.
 
     `metrics.jsonl` and TensorBoard get a record of the phase `tables` with
     `<table>/<counter>` for each counter of `EmbeddingStore.table_counters`. The log
-    gets a line where gradients were dropped because admission refused their ids, and a
-    warning for each table that lost something in any other way.
+    gets a line if gradients were dropped because admission refused their ids, and a
+    warning for each table that lost updates in any other way.
     """
 
     needs_quiet = False
@@ -56,7 +56,7 @@ class TableLog(actions.EverySteps):
             unexplained = change["dropped"] - change["refused"]
             if change["overflow"] or unexplained > 0:
                 logging.warning(
-                    "tables | step: %d | `%s` lost updates: %d ids found no room, and "
+                    "tables | step: %d | `%s` lost updates: %d ids had no space, and "
                     "%d gradients had no row.",
                     run.progress.step,
                     table,

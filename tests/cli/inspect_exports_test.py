@@ -1,4 +1,4 @@
-"""What `inspect` and `check` say of tables of every kind of ids, of real jobs."""
+"""What `inspect` and `check` print about tables of every kind of ids, in real jobs."""
 
 import json
 import shutil
@@ -60,7 +60,7 @@ def columns():
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    """A folder with a job, trained; its exports without and with room for rows."""
+    """A folder with a trained job and its exports, without and with spare rows."""
     folder = tmp_path_factory.mktemp("job")
     parquet.write_table(pa.table(columns()), folder / "train.parquet")
     path = folder / "config.yaml"
@@ -84,7 +84,7 @@ def call(capsys, *arguments):
 
 
 def listed(out, title="Embedding tables"):
-    """Name -> column -> cell, of a table that was printed."""
+    """Name -> column -> cell of a printed table."""
     lines = out.partition(f"{title}\n")[2].partition("\n\n")[0].splitlines()
     starts = [0]
     for place in range(2, len(lines[1])):
@@ -132,7 +132,7 @@ def test_an_export_has_the_ids_of_the_checkpoint(job, capsys, name):
     assert found["place"]["slices"] == "bias: 1, vec: 3"
     assert found["place"]["stored as"] == "fp16, fp32"
     assert found["place"]["size"] == f"{DISTINCT['place'] * (2 + 3 * 4)} B"
-    assert "Left out are ids whose rows are all zeros" in out
+    assert "Ids are left out if their row is all zeros" in out
 
 
 @pytest.mark.parametrize("name", ["export", "spare"])
@@ -174,5 +174,5 @@ def test_a_job_says_that_exact_is_kept(job, capsys, monkeypatch):
     lines = []
     monkeypatch.setattr(logging, "info", lambda line, *args: lines.append(line % args))
     estimator.Estimator(config_lib.load_config(path, without)).evaluate("test")
-    line = "Table `exact` keeps `large_integers: exact` of its checkpoint, which the "
-    assert f"{line}config does not say: all 64 bits of integers count." in lines
+    line = "Table `exact` keeps `large_integers: exact` from its checkpoint, since the "
+    assert f"{line}config does not set it: all 64 bits of integers count." in lines

@@ -73,7 +73,7 @@ def test_verify_names_what_is_damaged(tmp_path, capsys):
     (path / "dense.data").write_bytes(b"short")
     status, out, error = call(capsys, path, "--verify")
     assert status != errors.DONE
-    assert "dense.data is damaged: it should have 2048 bytes and has 5" in out + error
+    assert "dense.data is damaged: it should have 2048 bytes, but has 5" in out + error
     (path / "dense.data").unlink()
     status, out, error = call(capsys, path, "--verify")
     assert status != errors.DONE
@@ -90,7 +90,7 @@ def test_verify_says_what_was_written(tmp_path, capsys):
     (path / "manifest.json").write_text(sealed.seal(manifest))
     status, out, _ = call(capsys, path, "--verify")
     assert status == errors.DONE
-    assert "All 1 files are what was written." in out
+    assert "All 1 files match their checksums." in out
 
 
 def test_what_a_search_has_found(tmp_path, capsys):

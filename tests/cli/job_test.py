@@ -1,4 +1,4 @@
-"""A whole job by the command line: train, evaluate, export, predict, inspect."""
+"""A whole job on the command line: train, evaluate, export, predict, inspect."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What `monolith-tf launch` starts, prints and returns, with a stand-in for the job."""
+"""What `monolith-tf launch` starts, prints and returns, with a fake job."""
 
 import io
 import json
@@ -45,7 +45,7 @@ def call(capsys):
 
 @pytest.fixture
 def started(monkeypatch):
-    """What was started; its `outcome` is how it ends."""
+    """Records what was started; ends with `outcome`."""
 
     class Started:
         outcome = Outcome(0)
@@ -116,8 +116,7 @@ def test_a_config_without_a_cluster(call, config):
     status, _, err = call(config)
     assert status == 2
     assert err == (
-        "error: CONFIG has no `cluster`. Say how large one you want: --ps 1 "
-        "--workers 2.\n"
+        "error: CONFIG has no `cluster`. Give its size, such as --ps 1 --workers 2.\n"
     )
 
 
@@ -182,7 +181,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def job(tmp_path):
-    """Writes what the tasks of a job would, and shows it."""
+    """A running cluster job: its folder and status, and the states of its tasks."""
     cluster = {"chief": ("c:1",), "ps": ("p:1",), "worker": ("w:1",)}
     chief = Task(kind="chief", index=0, cluster=cluster)
     states = {t.name: TaskState(t, "running", 1) for t in (chief, *chief.others())}

@@ -1,4 +1,4 @@
-"""Rows of another job, or of another line of the same one, reach no server."""
+"""Rows of another job, or of another branch of the same job, reach no server."""
 
 import shutil
 
@@ -46,7 +46,7 @@ class _Jobs:
         assert status == 0, err
 
     def publish(self, name):
-        """Returns the exit code, the steps of the table, and what went wrong."""
+        """Returns the exit code, the steps in the table, and the errors."""
         to = f"127.0.0.1:{self._server.port}"
         arguments = ["monolith-tf", "publish", str(self.folder / name), "--to", to]
         status = main.main(main.parse(arguments))
@@ -68,7 +68,7 @@ def jobs(tmp_path, capsys):
 
 @pytest.fixture
 def sent(monkeypatch):
-    """How many rows each request of an update brought to the server."""
+    """The number of rows in each update request that the server received."""
     found = []
     run = model_lib.Model.run
 
@@ -93,7 +93,7 @@ def test_rows_of_another_job_or_line_are_refused(jobs, sent):
     assert jobs.publish("first") == (0, ["20", "40"], "")
     assert sum(sent) > 0
 
-    # Back to step 20, in a copy, and on from there.
+    # Back to step 20 in a copy, which trains on from there.
     del sent[:]
     back = jobs.folder / "back"
     shutil.copytree(jobs.folder / "first", back)
@@ -105,7 +105,7 @@ def test_rows_of_another_job_or_line_are_refused(jobs, sent):
     assert "Export a new version: `monolith-tf export CONFIG`." in err
     assert sent == [0]
 
-    # The line that is served goes on.
+    # The branch that is served trains on.
     jobs.train("first", 50)
     assert jobs.publish("first") == (0, ["40", "50"], "")
 
@@ -120,7 +120,7 @@ def test_two_copies_that_both_train_on_are_two_lines(jobs, sent):
     assert (status, steps) == (1, [])
     assert "has newer rows than the step from which this job goes on" in err
     assert sent == [0]
-    # A folder that was moved is the same job.
+    # A moved folder is still the same job.
     (jobs.folder / "first").rename(jobs.folder / "moved")
     jobs.train("moved", 40)
     assert jobs.publish("moved") == (0, ["30", "40"], "")

@@ -1,4 +1,4 @@
-"""Exit codes and what is printed, in processes of their own where it matters."""
+"""Exit codes and output, in separate processes where it matters."""
 
 import json
 import pathlib
@@ -29,12 +29,12 @@ def run(*arguments, code=None):
 
 
 def call(capsys, *arguments):
-    """Runs a sub-command in this process; for what needs no process of its own."""
+    """Runs a sub-command in this process, where a separate one is not needed."""
     status = main.main(main.parse(["monolith-tf", *arguments]))
     return status, *capsys.readouterr()
 
 
-# Runs a sub-command and then says whether TensorFlow was imported.
+# Runs a sub-command, then prints whether TensorFlow was imported.
 _WITHOUT_TENSORFLOW = """\
     import sys
     from monolith_tf.cli import main
@@ -154,7 +154,7 @@ class TestErrors:
     @pytest.fixture
     def fail(self, monkeypatch, capsys):
         def run(error, *more):
-            # What raises it is no file of the user's.
+            # It is not raised in a file of the user.
             raise_it = mock.Mock(side_effect=error)
             monkeypatch.setattr("monolith_tf.cli.check.run", raise_it)
             status, out, err = call(capsys, "check", "c.yaml", *more)

@@ -1,4 +1,4 @@
-"""Numbers and addresses that no sub-command can use are refused at once."""
+"""Numbers and addresses that no sub-command can use are rejected at once."""
 
 import argparse
 

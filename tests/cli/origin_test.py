@@ -1,4 +1,4 @@
-"""What the command says of errors in a user's code: the message and the line."""
+"""What the command prints for errors in a user's code: the message and the line."""
 
 import sys
 import textwrap

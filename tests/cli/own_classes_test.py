@@ -15,7 +15,7 @@ from monolith_tf.embedding import sealed
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = pathlib.Path(__file__).parent / "testdata" / "own_classes"
 
-# Beside the command itself, whether TensorFlow was needed for it.
+# Runs the command, then prints whether it imported TensorFlow.
 COMMAND = (
     "import sys; from monolith_tf.cli import main; "
     "status = main.main(main.parse(['monolith-tf', *sys.argv[1:]])); "
@@ -38,7 +38,7 @@ def folder(tmp_path):
 
 
 def run(folder, command, *arguments):
-    """Runs the command in a folder that, as for the script, is not on `sys.path`."""
+    """Runs the command in a folder that is not on `sys.path`, as the script does."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.run(
         [sys.executable, "-P", "-c", COMMAND, command, "config.yaml", *arguments],

@@ -1,4 +1,4 @@
-"""A URL is no path for any sub-command."""
+"""No sub-command accepts a URL as a path."""
 
 import pytest
 

@@ -25,7 +25,7 @@ def test_state_is_that_of_the_optimizer(kind, dim):
 
 def test_bytes_of_a_row():
     table = spec.TableSpec(name="a", dim=16)
-    # 16 weights and 16 sums of squares, the id beside them, an entry of the index.
+    # 16 weights, 16 sums of squares, the id beside them, and an entry of the index.
     assert placement.row_bytes(table) == 4 * 32 + 8 + 43
     table = spec.TableSpec(
         name="a",

@@ -1,4 +1,4 @@
-"""`predict` reads files as the job does: each of its dialects, row by row."""
+"""`predict` reads files like the job does, in each dialect, row by row."""
 
 import csv
 import gzip
@@ -44,7 +44,7 @@ metrics: [auc]
 NULLS = ("", "NA", "-")
 NAMES = ["session", "user", "place", "history", "words", "price", "spot", "click"]
 NAMES += ["weight"]
-BAD = (7, 50)  # Rows whose user is no integer, and whose cells are too many.
+BAD = (7, 50)  # A row whose user is not an integer, and one with too many cells.
 
 
 def _cells(number, rng):
@@ -108,7 +108,7 @@ def _write_records(path, rows, compression=None):
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    """A trained and exported job: its folder, its good rows, what it predicts."""
+    """A trained and exported job: its folder, its good rows, its predictions."""
     folder = tmp_path_factory.mktemp("job")
     rng = np.random.default_rng(0)
     cells = [_cells(number, rng) for number in range(90)]
@@ -140,7 +140,7 @@ def call(capsys):
 
 @pytest.fixture
 def predict(call, tmp_path):
-    """Returns columns of predictions, and what was printed."""
+    """Returns the columns of predictions and the printed output."""
 
     def run(model, pattern, *arguments):
         output = tmp_path / "out.parquet"
@@ -171,7 +171,7 @@ def test_the_jobs_own_files(job, predict, model):
     assert found["key_click"] == [row[7] for row in good]
     assert list(found) == ["session", "key_click", "user", "click"]
     assert "88 predictions written to" in out
-    assert "2 rows of the input skipped, since `data.on_bad_row` is skip" in out
+    assert "2 rows of the input were skipped, since `data.on_bad_row` is skip" in out
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_what_is_read_otherwise_on_request(job, predict, call, tmp_path):
     arguments = ["--output", tmp_path / "y.csv", "--input"]
     status, _, err = call(export, *arguments, path)
     assert status == 2
-    assert "--input: the names of the files do not say of which one format" in err
+    assert "--input: the names of the files do not show one format" in err
     status, _, err = call(
         export, *arguments, folder / "rows-*.csv.gz", "data.on_bad_row=error"
     )
@@ -259,8 +259,8 @@ def test_what_is_read_otherwise_on_request(job, predict, call, tmp_path):
     assert "rows-0.csv.gz: row 7 (counting from 0): column `user`: 'twelve'" in err
     assert not (tmp_path / "y.csv").exists()
     for change, message in (
-        ("data.batch_size=3", "`data.batch_size` says nothing of how files are read."),
-        ("trainer.epochs=3", "`trainer` says nothing of how files are read. What does"),
+        ("data.batch_size=3", "`data.batch_size` does not change how files are read."),
+        ("trainer.epochs=3", "`trainer` does not change how files are read. These do"),
         ("data.delimiter=ab", "`delimiter` must be one character."),
     ):
         status, _, err = call(export, *arguments, folder / "rows-*.csv.gz", change)
@@ -279,7 +279,7 @@ def test_an_export_that_does_not_say_reads_as_0_1_0_did(job, predict, tmp_path):
 
     path = tmp_path / "x.csv"
     rows = [_parsed(row) for row in good]
-    # A missing number is NA, a string an empty cell, which is the empty string.
+    # A missing number is NA; a missing string is an empty cell, read as "".
     wanted = [{**row, "place": row["place"] or ""} for row in rows]
     parquet.write_table(pa.Table.from_pylist(wanted), tmp_path / "wanted.parquet")
     cells = [

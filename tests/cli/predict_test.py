@@ -15,7 +15,7 @@ from monolith_tf.export import metadata
 
 
 class Model(tf.Module):
-    """Two outputs from three raw features, as an export takes them."""
+    """Computes two outputs from three raw features, with an export's signature."""
 
     @tf.function
     def _named(self, age, user, history, history_length):
@@ -180,7 +180,8 @@ def test_a_damaged_file(predict_rows, tmp_path):
 def test_files_that_cannot_be_meant(predict_rows, tmp_path):
     (tmp_path / "in.txt").write_text("user\na\n")
     with pytest.raises(
-        errors.UsageError, match=r"--input: the names of the files do not say of which"
+        errors.UsageError,
+        match=r"--input: the names of the files do not show one format",
     ):
         predict_rows(tmp_path / "in.txt")
     with pytest.raises(

@@ -108,11 +108,11 @@ def test_log_lines_go_through_the_view():
     for level, message in (
         (logging.INFO, "eval | step: 5 | auc: 0.7"),
         (logging.INFO, "train | step: 5 | loss: 0.4"),
-        (logging.WARNING, "Passing over a checkpoint"),
+        (logging.WARNING, "Skipping a checkpoint"),
     ):
         handler.emit(record(level, message))
     assert stream.getvalue() == (
-        "eval | step: 5 | auc: 0.7\nwarning: Passing over a checkpoint\n"
+        "eval | step: 5 | auc: 0.7\nwarning: Skipping a checkpoint\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""A job by the command line, served and kept up to date while it trains on."""
+"""A job on the command line, served and kept up to date while it trains on."""
 
 import re
 import signal
@@ -17,7 +17,7 @@ from monolith_tf.cli import main
 from monolith_tf.cli import serving_extra
 from monolith_tf.testing import small_job
 
-# Dense variables stand still: only rows change, and those can be published.
+# Dense variables do not change: only rows do, and those can be published.
 _OVERRIDES = (
     "trainer.deterministic=false",
     "trainer.eval_every_epochs=null",
@@ -34,7 +34,7 @@ def _call(*arguments):
 
 
 class _Served:
-    """`monolith-tf serve` in a process of its own."""
+    """`monolith-tf serve` in a separate process."""
 
     def __init__(self, folder):
         self.process = subprocess.Popen(
@@ -65,7 +65,7 @@ class _Served:
 
 
 def _rows(path):
-    """The first rows of a file, as a server takes them."""
+    """The first rows of a file, as a request to a server."""
     table = parquet.read_table(path).slice(0, 50)
     history = tf.ragged.constant(table["history"].to_pylist(), tf.int64)
     return {
@@ -102,7 +102,7 @@ def test_a_server_keeps_up_with_a_job(tmp_path, capsys):
         cells = table[3].split()
         assert cells[:4] == [served.address, "20251130", "4", "20"]
         after = served.predict(rows)
-        # Nothing is left to send; and a server that is not there is told.
+        # Nothing is left to send; a missing server is reported.
         away = ["--to", "127.0.0.1:1", "--patience-secs", "0.1"]
         assert _call(*publish, *away) == 1
         out, err = capsys.readouterr()

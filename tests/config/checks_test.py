@@ -35,7 +35,7 @@ _ERRORS = {
     "no_table_at_all": (
         ", kind: id, table: user}",
         ", kind: id}",
-        "5: `features[0]`: feature `user_id` names no table, and there is none of its "
+        "5: `features[0]`: feature `user_id` names no table, and no table has its "
         "name. Set its `table`, or `default_table` for all such features.",
     ),
     "unused_table": (
@@ -46,7 +46,7 @@ _ERRORS = {
     "one_slot_for_two_tables": (
         "admit_after: 2",
         "slot: 3",
-        "15: `tables[1].slot`: slot 3 belongs to `tables[0]` already.",
+        "15: `tables[1].slot`: slot 3 already belongs to `tables[0]`.",
     ),
     "slot_of_the_default_table": (
         "seed: 7",
@@ -118,8 +118,8 @@ _ERRORS = {
     "model_name": (
         "{name: dcn,",
         "{name: dnc,",
-        "16: `model.name`: there is no model `dnc`. Did you mean `dcn`? An own model "
-        "is named by `class`.",
+        "16: `model.name`: there is no model `dnc`. Did you mean `dcn`? Set "
+        "`class` for your own model.",
     ),
 }
 
@@ -159,10 +159,10 @@ def test_progressive_training_keeps_the_order_in_one_process():
         "Set it to 0."
     )
     assert second.endswith(
-        "`trainer.mode`: progressive training runs in one process. Leave `cluster` out."
+        "`trainer.mode`: progressive training runs in one process. Remove `cluster`."
     )
     good = ("trainer.mode=progressive", "data.shuffle_buffer=0", "cluster=null")
-    # Nor are there rows of an eval split.
+    # There are no rows of an eval split either.
     config_lib.parse_config(GOOD, "x", [*good, "data.eval=[]"], data="ignored")
 
 
@@ -193,7 +193,7 @@ _MODEL_ERRORS = {
     "block_named_as_a_feature": (
         "{name: pair,",
         "{name: price,",
-        "`model.blocks[2].name`: the feature `price` has this name already.",
+        "`model.blocks[2].name`: the feature `price` already has this name.",
     ),
     "layer": (
         "layer: MMoE",
@@ -209,13 +209,12 @@ _MODEL_ERRORS = {
     "later_block": (
         "inputs: [all]",
         "inputs: [all, pooled]",
-        "`model.blocks[0].inputs[1]`: the block `pooled` stands further down. Move it "
-        "up.",
+        "`model.blocks[0].inputs[1]`: the block `pooled` is defined below. Move it up.",
     ),
     "itself": (
         "inputs: [all]",
         "inputs: x",
-        "`model.blocks[0].inputs`: the block `x` stands further down. Move it up.",
+        "`model.blocks[0].inputs`: the block `x` is defined below. Move it up.",
     ),
     "head_input": (
         '["moe[1]", pair]',
@@ -237,7 +236,7 @@ _MODEL_ERRORS = {
     "slice_of_a_group": (
         "item.bias",
         "ids.bias",
-        "`model.heads[0].inputs[1]`: the table `user` has no slice `bias`. Known are "
+        "`model.heads[0].inputs[1]`: the table `user` has no slice `bias`. Known: "
         "`vec`.",
     ),
     "mask_of_a_built_in_group": (
@@ -289,14 +288,13 @@ def test_a_config_made_in_python_is_checked_too():
     with pytest.raises(config_lib.ConfigError) as caught:
         config_lib.check_config(wrong)
     assert [str(problem) for problem in caught.value.problems] == [
-        f"config: `features[{index}].table`: there is no table `item`. "
-        "Known are `user`."
+        f"config: `features[{index}].table`: there is no table `item`. Known: `user`."
         for index in (1, 2)
     ]
 
 
 def _write(path, rows):
-    """Writes rows, dicts of scalars, in the format of the path's ending."""
+    """Writes rows, dicts of scalars, in the format of the path's extension."""
     if path.suffix == ".parquet":
         parquet.write_table(pa.Table.from_pylist(rows), path)
     elif path.suffix == ".csv":
@@ -403,8 +401,8 @@ class TestData:
             "{name: item_id, kind: id, table: item}]"
         )
         assert errors_of(text, features, data="required") == [
-            f"{SOURCE}:3: `data.eval`: column `item_id` is of type bool in "
-            f"{tmp_path}/eval/0.parquet, and of type int64 in "
+            f"{SOURCE}:3: `data.eval`: column `item_id` has type bool in "
+            f"{tmp_path}/eval/0.parquet, but type int64 in "
             f"{tmp_path}/train/0.parquet. Give it one type in all files."
         ]
 
@@ -426,6 +424,6 @@ class TestData:
         lines = errors_of(text, features, data="required")
         assert lines == [
             f"{SOURCE}:3: `data.eval`: column `item_id` looks like string here and "
-            "like int64 in `data.train`. Set `dtype` of what reads it, or mend the "
+            "like int64 in `data.train`. Set `dtype` where it is read, or fix the "
             "file."
         ]

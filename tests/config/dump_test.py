@@ -80,5 +80,5 @@ def test_any_parameters_survive(params):
     config = dataclasses.replace(config, model=model)
     text = config_lib.dump_config(config)
     assert config_lib.parse_config(text, data="ignored") == config
-    # What another reader of YAML 1.1 makes of it.
+    # What another reader of YAML 1.1 reads.
     assert yaml.safe_load(text)["model"].get("params", {}) == params

@@ -1,4 +1,4 @@
-"""Whatever is typed, the answer is a config or a `ConfigError` with places in it."""
+"""Any text gives either a config or a `ConfigError` with places."""
 
 import pathlib
 import re

@@ -176,7 +176,7 @@ def test_an_override_below_a_short_form():
     assert config.tables[0].optimizer.learning_rate == 0.5
 
 
-# What is changed in the good config, and the lines of the error.
+# A change to the good config, and the lines of its error.
 _OPTIMIZER = "{name: adagrad, learning_rate: 5e-2}"
 _RATE = "learning_rate: 5e-2"
 _ERRORS = {
@@ -194,7 +194,7 @@ _ERRORS = {
     "unknown_key_like_none": (
         "ps: 2, workers",
         "qqq: 2, workers",
-        "23: `cluster.qqq`: unknown key. Known are `ps`, `workers`, `evaluator`, "
+        "23: `cluster.qqq`: unknown key. Known: `ps`, `workers`, `evaluator`, "
         "`mode`, `pipeline`, `min_part_bytes`, `join_timeout`, `idle_timeout`, "
         "`hang_timeout`.",
     ),
@@ -384,8 +384,7 @@ _ERRORS = {
     "tab": (
         "seed: 7",
         "seed:\n\t7",
-        "3: The config is not YAML: a tab stands where only spaces may; indent with "
-        "spaces.",
+        "3: The config is not YAML: a tab is used as indentation; indent with spaces.",
     ),
     "brackets_in_brackets": (
         "train: train/*.parquet",
@@ -403,7 +402,7 @@ _ERRORS = {
         "seed: 7",
         "seed: 7\n---\nx: 1",
         "3: The config is not YAML: a config is one YAML document; remove the `---` "
-        "between two.",
+        "between documents.",
     ),
 }
 
@@ -449,12 +448,12 @@ _OVERRIDE_ERRORS = {
     ),
     "refused": (
         "trainer.optimizer.l1=3",
-        "`trainer.optimizer.l1`: `l1` means nothing to the optimizer adam. Received: "
-        "l1=3.0. It takes `learning_rate`, `beta_1`, `beta_2`, `epsilon`.",
+        "`trainer.optimizer.l1`: `l1` is not an argument of the optimizer adam. "
+        "Received: l1=3.0. It takes `learning_rate`, `beta_1`, `beta_2`, `epsilon`.",
     ),
     "index_too_great": (
         "tables[7].dim=3",
-        "`tables[7]`: there is no such entry: `tables` has 2 entries, from 0 on.",
+        "`tables[7]`: there is no such entry: `tables` has 2 entries, from 0.",
     ),
     "index_into_a_mapping": (
         "trainer[0].dim=3",
@@ -462,11 +461,11 @@ _OVERRIDE_ERRORS = {
     ),
     "key_of_a_list": (
         "tables.dim=3",
-        "`tables`: the config gives a list here, which has no keys to override.",
+        "`tables`: the config has a list here, which has no keys to override.",
     ),
     "key_of_a_number": (
         "seed.x=3",
-        "`seed`: the config gives `7` here, which has no keys to override.",
+        "`seed`: the config has `7` here, which has no keys to override.",
     ),
     "value_is_not_yaml": (
         "seed=[1",
@@ -545,9 +544,13 @@ def test_alias_tricks():
         for a, b in zip("abcdefg", "bcdefgh", strict=True)
     )
     (line,) = errors_of(laughs)
-    assert line.endswith("The config has more than 100000 values, aliases spelled out.")
+    assert line.endswith(
+        "The config has more than 100000 values, counting aliases in full."
+    )
     (line,) = errors_of("a: &a [*a]\n")
-    assert line.endswith("The config is nested more than 50 deep, aliases spelled out.")
+    assert line.endswith(
+        "The config is nested more than 50 deep, counting aliases in full."
+    )
     (line,) = errors_of("a: &a {<<: *a}\n")
     assert line.endswith("The config includes itself by an alias.")
     (line,) = errors_of("[" * 5000)

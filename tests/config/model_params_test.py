@@ -75,7 +75,7 @@ def errors_of(text, *overrides):
         ),
         (
             "model={name: fibinet, params: {label: click}}",
-            "`model.params.linear`: the table `user` has no slice `linear`. Known are "
+            "`model.params.linear`: the table `user` has no slice `linear`. Known: "
             "`vec`.",
         ),
         (

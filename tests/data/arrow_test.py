@@ -1,4 +1,4 @@
-"""Tests of how Arrow columns are brought to the types of batches."""
+"""Tests of how Arrow columns are converted to the types of batches."""
 
 import datetime
 import decimal
@@ -16,7 +16,7 @@ STRING = ColumnType(dtype="string")
 
 
 def cleaned(array, type_):
-    """Clean values in plain Python, and the rows that are bad."""
+    """Clean values in plain Python, and the bad rows."""
     table, problems = arrow.clean(pa.table({"x": array}), {"x": type_})
     bad = sorted({row for mask, _ in problems for row in np.flatnonzero(mask).tolist()})
     return table["x"].to_pylist(), bad
@@ -137,17 +137,17 @@ def test_columns_in_several_chunks():
         (
             pa.array(["1"]),
             INT,
-            "`x` is of type string and cannot be read as int64.*set `dtype: string`",
+            "`x` has type string and cannot be read as int64.*set `dtype: string`",
         ),
         (
             pa.array([1.0]),
             INT,
-            "of type double and cannot be read as int64.*set `dtype: float` of the",
+            "has type double and cannot be read as int64.*set `dtype: float` of the",
         ),
         (
             pa.array([1]),
             STRING,
-            "of type int64 and cannot be read as string.*convert it here.*`dtype: int`",
+            "type int64 and cannot be read as string.*convert it here.*`dtype: int`",
         ),
         (pa.array([[1]]), INT, "cannot be read as int64.*change `kind` .* has a list"),
         (

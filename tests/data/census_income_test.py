@@ -1,4 +1,4 @@
-"""Tests of the data that comes with the project, and of the script that made it."""
+"""Tests of the data that comes with the project, and of the script that makes it."""
 
 import hashlib
 import importlib.util
@@ -83,7 +83,7 @@ def test_script_converts_a_small_archive(script, tmp_path):
     first, second = table.to_pylist()
     assert (first["age"], second["age"]) == (73, 18)
     assert (first["hisp_origin"], second["hisp_origin"]) == (None, "All other")
-    # The space after a comma goes, the one that ends a value stays.
+    # The space after a comma is dropped; the space at the end of a value stays.
     assert first["citizenship"] == "Foreign born- Not a citizen of U S "
     assert (first["instance_weight"], first["race"]) == (1700.09, "x")
     assert "`train.parquet`" in (tmp_path / "out" / "README.md").read_text()

@@ -9,7 +9,7 @@ import pytest
 from monolith_tf import data
 
 _ROWS = 40
-_GONE_ON = "Files must stay as they are until the job ends: give new data new names"
+_GONE_ON = "Files must not change until the job ends: give new data new names"
 
 pytestmark = pytest.mark.parametrize("file_format", ["parquet", "csv.gz", "tfrecord"])
 
@@ -29,7 +29,7 @@ def _ids(windows):
 
 
 def _replace(write_rows, file, numbers):
-    """Puts another file in the place of one, as an atomic writer does."""
+    """Replaces a file by another, as an atomic writer does."""
     new = write_rows(f"new{file[file.index('.', file.rindex('/')) :]}", numbers)
     os.replace(new, file)
 
@@ -51,7 +51,7 @@ def test_a_file_replaced_between_epochs_stops_the_job(source, write_rows, num_ro
     with pytest.raises(ValueError, match=message):
         for window, _ in windows:
             seen += window.table["id"].to_pylist()
-    assert max(seen) < 2 * _ROWS  # None is of the new file.
+    assert max(seen) < 2 * _ROWS  # None is from the new file.
 
 
 def test_a_file_replaced_before_it_is_read_stops_the_job(source, write_rows):
@@ -82,7 +82,7 @@ def test_a_file_that_grows_or_is_cut_stops_the_job(source):
         with pytest.raises(ValueError, match="changed while the job reads it: it had"):
             _ids(opened)
         file.write_bytes(content)
-        assert len(_ids(source.windows())) == 2 * _ROWS  # As it was, as by `touch`.
+        assert len(_ids(source.windows())) == 2 * _ROWS  # Unchanged, as after `touch`.
 
 
 def test_files_that_come_while_a_job_reads_are_left_for_the_next(source, write_rows):

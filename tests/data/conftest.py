@@ -1,4 +1,4 @@
-"""Small files of rows that can be told apart, in every format."""
+"""Small files of distinct rows, in every format."""
 
 import csv
 import gzip
@@ -22,7 +22,7 @@ FORMATS += ["tfrecord", "tfrecord.gz", "tfrecord.zst"]
 
 
 def row(number):
-    """The row with a number: every value follows from it."""
+    """The row with a number, from which every value follows."""
     return {
         "id": number,
         "price": number / 4,
@@ -62,7 +62,7 @@ def _write_csv(path, rows, bad):
         tags = "|".join(map(str, r["tags"]))
         cells = ["u", r["id"], r["price"], r["name"], tags]
         if r["id"] in bad:
-            # Two ways of being wrong: a cell that is no number, a cell too few.
+            # Two kinds of bad rows: a cell that is not a number, and a missing cell.
             cells = ["u", r["id"], "cheap", "x", tags] if r["id"] % 2 else ["u"]
         writer.writerow(cells)
     _compressed(path, text.getvalue().encode())

@@ -1,4 +1,4 @@
-"""Tests of what CSV cells are read as."""
+"""Tests of the types that CSV cells are read as."""
 
 import pyarrow as pa
 import pytest
@@ -15,7 +15,7 @@ from monolith_tf.data import csv_guess
         (["1.5", "2", "12,50"], "float32"),
         (["1e3", ".5", "5.", "+7", "inf", "nan"], "float32"),
         (["1", None, None, "x", "2"], "int64"),
-        (["1", "x"], "string"),  # No more numbers than words.
+        (["1", "x"], "string"),  # Not more numbers than words.
         (["68fd1e64", "80e26c9b", "12345678"], "string"),
         (["2020-01-01", "1_0", "1 2", "--1", "1.2.3"], "string"),
         ([None, None], "string"),

@@ -1,4 +1,4 @@
-"""Tests of lines of CSV files that the parser would lose without a word."""
+"""Tests of lines of CSV files that the parser would drop silently."""
 
 import csv
 import gzip
@@ -23,7 +23,7 @@ def write(path, text):
 
 
 def good_rows(file, columns, **arguments):
-    """Returns the rows that are good, their numbers, and how many are bad."""
+    """Returns the good rows, their numbers, and how many rows are bad."""
     spec = data.DataSpec(train=file, format="csv", **arguments)
     source = data.open_split(spec, "train", columns)
     rows, numbers = [], []
@@ -38,9 +38,9 @@ def good_rows(file, columns, **arguments):
     ("cells", "later", "reason"),
     [
         # The last cell of a row, the first, and one that is closed by a later quote.
-        ('500,"x', "w", r"is never closed, and the cell takes in all 499 lines below"),
-        ('"500,x', "w", r"is never closed, and the cell takes in all 499 lines below"),
-        ('500,"x', '"w"', r"takes in 200 lines below, and the next quote does not end"),
+        ('500,"x', "w", r"is never closed, and the cell includes all 499 lines below"),
+        ('"500,x', "w", r"is never closed, and the cell includes all 499 lines below"),
+        ('500,"x', '"w"', r"includes 200 lines below, and the next quote does not end"),
     ],
 )
 def test_a_quote_that_is_not_closed(tmp_path, name, cells, later, reason):
@@ -66,8 +66,8 @@ def test_what_went_into_the_cell_is_logged(tmp_path):
     file = write(tmp_path / "x.csv", 'a,b\n1,w\n1,"x\n2,y\n3,z\n')
     with unittest.TestCase().assertLogs("absl", "WARNING") as logs:
         assert good_rows(file, {"a": INT}, on_bad_row="skip") == ([(1,)], [0], 1)
-    assert "row 1 is left out: the quote that opens a cell is never" in logs.output[0]
-    assert "takes in all 2 lines below" in logs.output[0]
+    assert "row 1 is skipped: the quote that opens a cell is never" in logs.output[0]
+    assert "includes all 2 lines below" in logs.output[0]
 
 
 def test_a_quote_that_is_not_closed_for_a_block(tmp_path):
@@ -81,15 +81,16 @@ def test_a_quote_that_is_not_closed_for_a_block(tmp_path):
 
 def test_a_quote_that_is_not_closed_in_the_first_row(tmp_path):
     file = write(tmp_path / "x.csv", 'a,b\n"1,x\n2,y\n')
-    with pytest.raises(ValueError, match=r"no row shows .*hold\. Row 0 .*never closed"):
+    with pytest.raises(
+        ValueError,
+        match=r"no row shows the types of the columns\. Row 0 .*never closed",
+    ):
         data.read_schema(data.DataSpec(train=file))
 
 
 def test_a_quote_that_is_not_closed_among_the_names(tmp_path):
     file = write(tmp_path / "x.csv", 'a,"b\n1,x\n')
-    with pytest.raises(
-        ValueError, match=r"columns' names: the quote that opens a cell"
-    ):
+    with pytest.raises(ValueError, match=r"in the header: the quote that opens a cell"):
         good_rows(file, {"a": STRING})
 
 
@@ -180,4 +181,4 @@ def test_blank_lines_at_the_end_of_several_columns_are_passed_over(tmp_path):
     file = write(tmp_path / "x.csv", "a,b\n1,x\n2,y\n\n\n")
     with unittest.TestCase().assertLogs("absl", "INFO") as logs:
         assert good_rows(file, {"a": INT}) == ([(1,), (2,)], [0, 1], 0)
-    assert "x.csv: passed over 2 blank lines at its end" in logs.output[0]
+    assert "x.csv: skipped 2 blank lines at its end" in logs.output[0]

@@ -1,4 +1,4 @@
-"""Tests of what is particular to CSV."""
+"""Tests of features specific to CSV."""
 
 import gzip
 import random
@@ -61,13 +61,13 @@ def test_bad_cells_and_bad_widths_are_told_apart_and_numbered(read):
     assert numbers == [0, 4, 7]
     assert sorted(bad) == [
         (1, "a blank line"),
-        (2, "3 cells where 2 are expected"),
+        (2, "3 cells instead of 2"),
         (3, "column `a`: 'x' is not an integer"),
-        (5, "1 cells where 2 are expected"),
+        (5, "1 cells instead of 2"),
         (6, "column `a`: '1_0' is not an integer"),
         (8, "a blank line"),
-        (9, "1 cells where 2 are expected"),
-        (10, "1 cells where 2 are expected"),
+        (9, "1 cells instead of 2"),
+        (10, "1 cells instead of 2"),
     ]
 
 
@@ -93,7 +93,7 @@ def test_missing_values(read):
     text = "i,f,s\n,1,a\n2,,\nNA,3,NA\n4,nan,c\n5,6,d\n"
     columns = {"i": INT, "f": FLOAT, "s": STRING}
     rows, numbers, _ = read(text, columns, null_values=("NA",))
-    # Without a default an empty string is a string, an empty number is missing.
+    # Without a default, an empty string is a string; an empty number is missing.
     assert numbers == [4]
     defaults = {
         name: ColumnType(dtype=type_.dtype, default=default)
@@ -283,5 +283,5 @@ def test_a_mark_of_utf_8_is_not_part_of_a_name_or_a_value(read, name):
 @pytest.mark.parametrize("name", ["x.csv", "x.csv.gz"])
 def test_another_encoding_is_seen_in_archives_too(read, name):
     text = "a,b\n" + "x,1\n" * 100_000
-    with pytest.raises(ValueError, match=r"this looks like UTF-16LE, and"):
+    with pytest.raises(ValueError, match=r"this looks like UTF-16LE, but"):
         read(text.encode("utf-16-le"), {"a": STRING}, name=name)

@@ -1,4 +1,4 @@
-"""Tests of batches that a worker reads for functions traced elsewhere."""
+"""Tests of batches that a worker reads for functions traced by another process."""
 
 import numpy as np
 import pyarrow as pa
@@ -118,10 +118,10 @@ def test_an_error_of_reading_is_kept(spec, feeder):
     with pytest.raises(tf.errors.OpError):
         _fed(feeder, "train", 0, 48, 49)
     assert feeder.failure == (
-        "The data has no window 6 here, where the chief counted more rows. All tasks "
+        "The data has no window 6 here, but the chief counted more rows. All tasks "
         "must read the same files."
     )
-    # And it goes on after it.
+    # Reading continues after the error.
     expected = _expected(spec, "train", 0, 0, 1)
     assert _fed(feeder, "train", 0, 0, 1) == expected
 
@@ -160,15 +160,15 @@ def test_a_worker_stops_at_files_that_are_not_the_chiefs(tmp_path):
     with pytest.raises(tf.errors.OpError):
         read(before, 1)
     assert feeder.failure.startswith(f"{train}: changed while the job reads it: it had")
-    # A worker that starts only now.
+    # A worker that starts later.
     feeder = feed_lib.Feeder(
         lambda split: data.open_split(spec, split, columns), columns, _BATCH
     )
     feed = feed_lib.Feed(feeder.tokens, columns, _BATCH)
     with pytest.raises(tf.errors.OpError):
         read(before, 1)
-    assert feeder.failure.startswith("The files of `data.train` are here others, or")
-    # A chief that begins again, with the file as it is.
+    assert feeder.failure.startswith("The files of `data.train` differ here from")
+    # A chief that starts again, with the file as it is now.
     assert read(files(), 0) == _BATCH
     _train_of(tmp_path, 2 * _BATCH)
     assert read(files(), 0) == _BATCH
@@ -212,7 +212,7 @@ def test_rows_with_a_default_are_counted_once_whoever_reads_them(tmp_path):
         assert call(window % 2, 0, window)
     counts = rows_lib.count_filled(feed.filled["train"], columns)
     assert counts == {f"defaults/{n}": mask.sum() for n, mask in missing.items()}
-    # A worker says nothing twice, and what another one has said changes nothing.
+    # A worker reports nothing twice, and the reports of other workers change nothing.
     assert call(1, 1, 0) == 0
     for window in range(4):
         call(0, 1, window)

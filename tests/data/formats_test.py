@@ -1,4 +1,4 @@
-"""Tests of finding the reader, and of a reader of one's own."""
+"""Tests of finding the reader, and of a user's own reader."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ COLUMNS = {"x": ColumnType(dtype="int64")}
 
 
 class Squares(data.Reader):
-    """Two files of square numbers, where no file is."""
+    """Reads two files of square numbers that do not exist on disk."""
 
     def files(self, split):
         return [f"{split}-0", f"{split}-1"]

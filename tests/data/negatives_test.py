@@ -1,4 +1,4 @@
-"""Rows drawn beside those of the files."""
+"""Rows drawn in addition to those of the files."""
 
 import collections
 import itertools
@@ -83,7 +83,7 @@ def test_a_draw_is_a_function_of_seed_and_epoch(open_split):
     different = [drawn(*key) for key in ((1, 4), (1, 5), (2, 4))]
     for one, other in itertools.combinations(different, 2):
         assert one != other
-        assert one[::3] == other[::3]  # Those of the file.
+        assert one[::3] == other[::3]  # The rows of the file.
 
 
 def test_reading_begins_anywhere(open_split):
@@ -104,7 +104,7 @@ def test_all_other_items_are_drawn_equally_often(open_split):
     counts = collections.Counter(
         row["item"] for row in rows_of(source) if row["user"] == 2 and not row["label"]
     )
-    # User 2 has items 2 to 5; 16,000 draws of 5 items, a deviation of 51 each.
+    # User 2 has items 2 to 5; 16,000 draws of 5 items, standard deviation 51 each.
     assert set(counts) == {0, 1, 6, 7, 8}
     assert all(abs(count - 3200) < 5 * 51 for count in counts.values())
 
@@ -182,7 +182,9 @@ def test_nothing_is_left_to_draw(open_split, tmp_path):
 def test_the_files_have_the_label_already(tmp_path):
     path = write(tmp_path / "train.parquet", TRAIN, label=[1] * len(TRAIN))
     spec = data.DataSpec(train=path, negatives=data.NegativesSpec(train=1))
-    with pytest.raises(ValueError, match=r"column `label`, which .*parquet has alr"):
+    with pytest.raises(
+        ValueError, match=r"column `label`, which .*parquet already has"
+    ):
         data.read_schema(spec)
     assert "label" in data.read_schema(data.DataSpec(train=path))
 
@@ -212,7 +214,7 @@ def test_the_columns_of_users_and_items_are_read(open_split):
     ("arguments", "text"),
     [
         ({"train": -1}, r"must not be negative\. Received: train=-1, eval=0"),
-        ({"user": "item"}, r"columns of their own\. Received: user='item'"),
+        ({"user": "item"}, r"different columns\. Received: user='item'"),
         ({"item": ()}, r"item=\(\)"),
         ({"item": ("item", "label")}, r"item=\('item', 'label'\)"),
     ],

@@ -1,4 +1,4 @@
-"""Tests of the order of rows and of which are held out."""
+"""Tests of the order of rows and of held-out rows."""
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def test_permutations_of_other_keys_have_nothing_in_common():
 
 def test_every_place_is_equally_likely():
     places = [np.flatnonzero(order.permutation(4, k) == 0)[0] for k in range(4000)]
-    # 1000 each, with a deviation of sqrt(4000 * 3/16) = 27.
+    # 1000 each, with standard deviation sqrt(4000 * 3/16) = 27.
     assert np.all(np.abs(np.bincount(places) - 1000) < 6 * 27)
 
 

@@ -1,4 +1,4 @@
-"""Tests of what is particular to Parquet."""
+"""Tests of features specific to Parquet."""
 
 import datetime
 import re
@@ -160,8 +160,8 @@ def test_a_column_whose_numbers_mean_two_things_is_refused(
     spec = _two_files(tmp_path, first, second)
     dtype = "float32" if types[0] == "float" else "int64"
     message = re.escape(
-        f"{tmp_path}/b.parquet: column `x` is of type {types[1]}, and of type "
-        f"{types[0]} in {tmp_path}/a.parquet: one value would be two numbers"
+        f"{tmp_path}/b.parquet: column `x` has type {types[1]}, but type "
+        f"{types[0]} in {tmp_path}/a.parquet: one value would become two numbers"
     )
     with pytest.raises(ValueError, match=message):
         _read(spec, dtype, is_list=types[0].startswith("list"))
@@ -189,7 +189,7 @@ def test_columns_that_mean_the_same_are_read_together(
 
 
 def _of_bytes(values, type_):
-    """An array of a text type over any bytes, as careless writers make them."""
+    """An array of a text type over any bytes, as careless writers write it."""
     binary = pa.array(values, pa.large_binary() if "large" in type_ else pa.binary())
     return pa.Array.from_buffers(
         pa.large_string() if "large" in type_ else pa.string(),

@@ -1,4 +1,4 @@
-"""Tests of the crossing from windows of rows into `tf.data`."""
+"""Tests of the conversion of windows of rows to `tf.data`."""
 
 import gc
 import itertools
@@ -119,7 +119,7 @@ def test_an_error_of_the_reader_is_kept_as_it_was(spec, tmp_path):
 
 
 def test_a_reader_may_run_where_tensorflow_has_one_thread(spec):
-    # Reading must not wait for the pool whose only thread it runs on.
+    # Reading must not wait for the pool on whose only thread it runs.
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
     source = data.open_split(spec, "train", COLUMNS, seed=2)

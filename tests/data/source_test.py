@@ -1,4 +1,4 @@
-"""Rows of every format: their order, their content, and beginning anywhere."""
+"""Rows of every format: their order, their content, and starts at any position."""
 
 import dataclasses
 import itertools
@@ -18,7 +18,7 @@ one_of_each = pytest.mark.parametrize("file_format", ["parquet", "csv", "tfrecor
 
 @pytest.fixture
 def open_source(write_rows, columns, tmp_path, file_format):
-    """Opens a split over several files, the rows numbered through them."""
+    """Opens a split over several files, with rows numbered across them."""
 
     def open_(split="train", bad=(), seed=5, **arguments):
         first = 0
@@ -82,7 +82,7 @@ def check_beginnings(open_source, shuffle, **arguments):
     whole = batches_of(open_source(**arguments), num_epochs=3, shuffle=shuffle)
     assert len(whole) == 3 * per_epoch
     for epoch, batch in ((0, 1), (0, 5), (1, per_epoch - 1)):
-        # One source has counted the rows of all files, the other of none.
+        # One source has counted the rows of all files, the other has counted none.
         for other in (source, open_source(**arguments)):
             rest = batches_of(other, epoch, batch, 3 - epoch, shuffle=shuffle)
             assert rest == whole[epoch * per_epoch + batch :]
@@ -119,7 +119,7 @@ def test_a_bad_row_is_named_with_its_file(open_source, bad, file_format):
     source = open_source(bad=[bad])
     file, row = ("a", bad) if bad < 40 else ("c", bad - 41)
     place = re.escape(f"{file}.{file_format}: row {row} (counting from 0): ")
-    with pytest.raises(ValueError, match=place + ".* `data.on_bad_row` to skip"):
+    with pytest.raises(ValueError, match=place + ".* `data.on_bad_row` to `skip`"):
         list(source.windows(shuffle=False))
 
 
@@ -203,7 +203,7 @@ def test_schema_has_the_columns(open_source, columns, file_format):
         "id": "int64",
         "price": "float32",
         "name": "string",
-        # A CSV cell is not known to be a list.
+        # CSV does not show that a cell is a list.
         "tags": "string" if "csv" in file_format else "int64",
     }
 

@@ -29,14 +29,14 @@ def test_which_split_has_which_files():
         ({"validation_fraction": 1.0}, r"must be in \[0, 1\)\. Received: .*=1\.0"),
         (
             {"eval": "e", "validation_fraction": 0.1},
-            r"give one of the two\. Received: eval=\('e',\)",
+            r"set only one of them\. Received: eval=\('e',\)",
         ),
         ({"batch_size": 0}, "at least 1 .* Received: batch_size=0"),
         ({"shuffle_buffer": -1}, "shuffle_buffer=-1"),
         ({"num_rows": 0}, "num_rows=0"),
         ({"delimiter": "ab"}, "`delimiter` must be one character.*'ab'"),
         ({"list_delimiter": ""}, "`list_delimiter` must be one character"),
-        ({"reader": "module"}, "`reader` must be of the form `module:Name`"),
+        ({"reader": "module"}, "`reader` must have the form `module:Name`"),
     ],
 )
 def test_errors(arguments, text):

@@ -1,4 +1,4 @@
-"""Tests of made-up rows."""
+"""Tests of random rows."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Tests of what is particular to TFRecord files of tf.Example."""
+"""Tests of features specific to TFRecord files of tf.Example."""
 
 import pyarrow as pa
 import pytest
@@ -70,7 +70,7 @@ def test_lists_of_one_length(write):
     ("bad", "reason"),
     [
         (example(a=[1, 2]), "feature `a` has 2 values, not one"),
-        (example(a=b"x"), "feature `a` is of type string, not int64"),
+        (example(a=b"x"), "feature `a` has type string, not int64"),
         (example(b=1), "no value in column `a`, and no default"),
         (b"\x0a\xff\xff\xff", "not a tf.Example: an integer reaches beyond"),
         (example(a=1)[:-1], "not a tf.Example: a field reaches beyond its message"),

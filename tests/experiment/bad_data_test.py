@@ -1,6 +1,6 @@
-"""Tests of what becomes of bad files, rows and cells: errors, or left out and counted.
+"""Tests of bad files, rows and cells: they raise errors, or are skipped and counted.
 
-Always: rows in the files = rows trained on + rows left out and counted.
+Always: rows in the files = rows trained on + rows skipped and counted.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ def good_rows(count, seed=0):
 
 
 def write(path, rows):
-    """Writes rows in the format that the file's name ends in."""
+    """Writes rows in the format of the file's extension."""
     {".csv": write_csv, ".parquet": write_parquet, ".tfrecord": write_tfrecord}[
         path.suffix
     ](path, rows)
@@ -115,7 +115,7 @@ class Job:
         return estimator.Estimator(self.path, *overrides)
 
     def fails(self, pattern, *args, **kwargs):
-        """Trains, which ends with this error."""
+        """Trains, and expects this error."""
         with pytest.raises(ValueError, match=pattern):
             self.estimator(*args, **kwargs).train()
 
@@ -145,7 +145,7 @@ def test_labels_outside_of_what_a_log_loss_takes(job, format_):
     job.write(format_, rows)
     job.fails(
         rf"train\.{format_}: row 70 \(counting from 0\): column `click`: the label 5 "
-        "is not between 0 and 1.*set `equals` of the label.*`data.on_bad_row` to skip",
+        "is not between 0 and 1.*set `equals` of the label.*on_bad_row` to `skip`",
         format_,
     )
     counts, trained = job.trains(format_, on_bad_row="skip")
@@ -282,7 +282,7 @@ def test_weights_that_are_negative_or_not_finite(job, format_):
     job.write(format_, rows, [{**row, "weight": 1.0} for row in good_rows(40)])
     job.fails(
         rf"train\.{format_}: row 70 \(counting from 0\): column `weight`: the weight "
-        "-1 is not a finite number from 0 on.*`data.on_bad_row` to skip",
+        "-1 is not a finite number of at least 0.*`data.on_bad_row` to `skip`",
         format_,
         "data.weight=weight",
     )
@@ -316,7 +316,7 @@ def test_weights_of_an_input_fn(job):
     with module(job.folder, "weighed_batches", text):
         job.fails(
             "`data.input_fn`, split `train`, batch 2, row 6: column `weight`: the "
-            "weight -2 is not a finite number from 0 on",
+            "weight -2 is not a finite number of at least 0",
             "csv",
             *overrides,
         )
@@ -343,7 +343,7 @@ def test_a_number_with_a_comma_is_no_reason_to_read_strings(job):
     job.write("csv", rows)
     job.fails(
         r"train\.csv: row 20 \(counting from 0\): column `price`: '12,50' is not a "
-        "number. Write numbers with a decimal point.*Mend the row"
+        "number. Write numbers with a decimal point.*Fix the row"
     )
     counts, trained = job.trains(on_bad_row="skip")
     assert (counts["train/bad_rows"], trained) == (1, 59)
@@ -393,7 +393,7 @@ def test_ids_do_not_change_their_type_by_where_an_odd_one_stands(job, place):
     assert (job.folder / "train.csv").stat().st_size > 1 << 20  # Of two blocks.
     job.fails(
         rf"train\.csv: row {place} .*column `user`: 'x12' is not an integer.*`data."
-        "null_values`; if the column is of another type, set `dtype`",
+        "null_values`; if the column has another type, set `dtype`",
         "csv",
         "data.shuffle_buffer=0",
     )
@@ -422,7 +422,7 @@ def test_files_in_other_encodings(job):
         path.write_bytes(text.encode(encoding))
         with pytest.raises(
             ValueError,
-            match=rf"train\.csv: this looks like {name}, and.*`iconv -f {name} -t",
+            match=rf"train\.csv: this looks like {name}, but.*`iconv -f {name} -t",
         ):
             job.estimator()
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
@@ -502,7 +502,7 @@ def test_clipped_values_are_counted(job):
     rows = good_rows(120)
     for place, price in ((3, 1000.0), (50, -7.0), (51, 1e9)):
         rows[place]["price"] = price
-    rows[4]["price"] = 25.0  # On the limit.
+    rows[4]["price"] = 25.0  # At the limit.
     job.write("parquet", rows)
     counts, trained = job.trains(
         "parquet", "features[2].transform=[{name: clip, min: 0, max: 25}]"

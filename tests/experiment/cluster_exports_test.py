@@ -1,4 +1,4 @@
-"""Exports of a cluster's present values, while it trains."""
+"""Exports of a cluster's current values, while it trains."""
 
 import pytest
 from pyarrow import parquet

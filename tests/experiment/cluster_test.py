@@ -59,7 +59,7 @@ def _records(model_dir, *, phase):
 
 
 def _assert_equal(model_dir, alone):
-    """Two runs: the same rows and variables, bit for bit, and the same evaluations."""
+    """Compares two runs: rows and variables bit for bit, and evaluations."""
     left, right = small_job.last(model_dir), small_job.last(alone)
     assert left.manifest["state"]["progress"] == right.manifest["state"]["progress"]
     expected, found = small_job.dense(right), small_job.dense(left)
@@ -113,7 +113,7 @@ def test_rows_damaged_while_they_are_read_lead_to_the_checkpoint_before(
         codes = cluster.wait_all()
         log = cluster.log("chief")
         assert not any(codes.values()), (codes, log)
-    assert "Passing over a checkpoint while reading it: " in log
+    assert "Skipping a checkpoint while reading it: " in log
     assert f"{rows.name} differs from its checksum" in log
     before = (d for d in sorted(newest.path.parent.iterdir()) if d != newest.path)
     assert f"Resuming from {[*before][-1]}." in log
@@ -161,7 +161,7 @@ metrics: [auc]
 
 
 def _write_unique(folder, rows):
-    """A job in which every row has an id of its own."""
+    """A job in which every row has its own id."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -184,7 +184,7 @@ def test_every_example_goes_to_exactly_one_worker(tmp_path):
     _train(config, model_dir, "trainer.eval_every_epochs=1", ps=1, workers=2)
     workers = [roster.read(model_dir, f"worker-{index}") for index in range(2)]
     given = [worker["examples"] for worker in workers]
-    # No row was missed, since its id has a row of the table; none was given twice.
+    # No row was missed, since its id has a row in the table; none was read twice.
     assert len(small_job.rows(small_job.last(model_dir).embedding_dir)) == rows
     assert sum(given) == rows + 100
     assert min(given) > 0
@@ -217,8 +217,8 @@ def test_a_server_dies_and_the_job_starts_again(config, tmp_path):
         step = small_job.last(tmp_path).step
         said = cluster.log("chief")
         assert "A parameter server was lost: ps-0 at 127.0.0.1:" in said
-        assert f"it goes on from step {step}" in said
-        # The worker that is still there serves the next chief, as a fresh image.
+        assert f"it resumes from step {step}" in said
+        # The remaining worker serves the next chief, after it has restarted itself.
         cluster.start("ps-0", "chief")
         assert cluster.wait("chief") == exits.DONE, cluster.log("chief")
         assert cluster.wait("worker-0") == exits.DONE
@@ -317,7 +317,7 @@ def test_bad_labels_stop_a_cluster_or_are_left_out_and_counted(tmp_path):
     table = parquet.read_table(tmp_path / "train.parquet")
     clicks, prices = (table[name].to_numpy().copy() for name in ("click", "price"))
     clicks[[100, 200]] = 5
-    prices[[7, 100, 150]] = 1e6  # One of them in a row that is left out.
+    prices[[7, 100, 150]] = 1e6  # One of them in a row that is skipped.
     for name, values in (("click", clicks), ("price", prices)):
         table = table.set_column(table.column_names.index(name), name, [values])
     parquet.write_table(table, tmp_path / "train.parquet")

@@ -12,7 +12,7 @@ class CsvJobTest(testing.TestCase):
     """Writes a config and its rows into a folder of each test's own.
 
     Attributes:
-      CONFIG: The config, with `{folder}` where the folder stands.
+      CONFIG: The config, with `{folder}` in place of the folder.
       HEADER: Names of the columns of `rows.csv`.
       ROWS: Its rows.
       folder: Where both are.

@@ -30,7 +30,7 @@ class _Begun(Exception):
 
 
 class _Beginning(estimator.Watcher):
-    """Keeps what a job begins with."""
+    """Keeps the values with which a job starts."""
 
     def __init__(self, folder):
         self._folder = folder
@@ -82,7 +82,7 @@ class DamagedCheckpointTest(testing.TestCase):
 
     @classmethod
     def estimator(cls, *overrides, **kwargs):
-        # Op determinism is for the whole process and slows the other tests.
+        # Op determinism applies to the whole process and slows the other tests.
         return estimator.Estimator(
             cls.config, "trainer.deterministic=false", *overrides, **kwargs
         )
@@ -94,7 +94,7 @@ class DamagedCheckpointTest(testing.TestCase):
         return watcher
 
     def before(self):
-        """What the job begins with where there is no newer checkpoint."""
+        """The values with which the job starts if there is no newer checkpoint."""
         other = self.folder / "other"
         shutil.copytree(self.checkpoints, other / "checkpoints")
         shutil.rmtree(other / "checkpoints" / "ckpt-00000030")
@@ -135,7 +135,7 @@ class DamagedCheckpointTest(testing.TestCase):
         _flip(rows)
         message = (
             rf"`trainer\.warm_start`: {rows} is damaged: it differs from its checksum"
-            rf"\. Name {self.checkpoints}/ckpt-00000015 in its place, which is whole\.$"
+            rf"\. Name {self.checkpoints}/ckpt-00000015 instead, which is intact\.$"
         )
         origin = f"trainer.warm_start={newest}"
         job = self.estimator(f"model_dir={self.folder}/new", origin)
@@ -143,7 +143,7 @@ class DamagedCheckpointTest(testing.TestCase):
             job.train()
         shutil.rmtree(self.checkpoints / "ckpt-00000015")
         for at, expected in (
-            (newest, "no whole checkpoint beside it: name another job"),
+            (newest, "no intact checkpoint beside it: name another job"),
             (self.folder / "model", "no checkpoint in .* can be used; the warnings"),
         ):
             origin = f"trainer.warm_start={at}"
@@ -163,7 +163,7 @@ class DamagedCheckpointTest(testing.TestCase):
         self.assertRegex("\n".join(logs.output), f"while reading it: .*{rows.name} dif")
         self.assert_same(found, expected)
 
-        _flip(rows)  # Whole once more.
+        _flip(rows)  # Intact again.
         restore_dense = checkpoint.restore_dense
 
         def flip_first(checkpoint, root):

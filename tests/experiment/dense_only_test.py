@@ -1,4 +1,4 @@
-"""Tests of a job with numbers only: it has no embedding table."""
+"""Tests of a job with only numbers, which has no embedding table."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Jobs that come back with other tables than their checkpoint's."""
+"""Jobs that resume with other tables than their checkpoint's."""
 
 from monolith_tf.experiment import estimator as estimator_lib
 from monolith_tf.testing import small_job
@@ -56,10 +56,10 @@ class DroppedTablesTest(csv_job.CsvJobTest):
         with self.assertLogs("absl", "INFO") as logs:
             self.job(*dropping, "trainer.epochs=2").train()
         text = "\n".join(logs.output)
-        self.assertIn("The table `people` is new: it begins empty.", text)
+        self.assertIn("The table `people` is new: it starts empty.", text)
         self.assertIn("The table `user` is dropped, with 30 rows", text)
         self.assertEqual(self.rows(), {"people": _USERS, "item": _ITEMS})
-        # Nothing is left to drop, and the line may stay.
+        # Nothing is left to drop, but the setting may stay.
         with self.assertNoLogs("absl", "WARNING"):
             self.job(*dropping, "trainer.epochs=3").train()
 
@@ -78,4 +78,4 @@ class DroppedTablesTest(csv_job.CsvJobTest):
                 f"trainer.warm_start={self.folder}/model",
             ).train()
         (line,) = [line for line in logs.output if "warm_start" in line]
-        self.assertIn("the table `user` with 30 rows, which are not taken over", line)
+        self.assertIn("the table `user` with 30 rows, which are not restored", line)

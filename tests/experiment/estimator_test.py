@@ -23,7 +23,7 @@ from monolith_tf.training import loop
 
 
 class CountSteps(actions.EverySteps):
-    """An action of a user's own."""
+    """A user's own action."""
 
     seen: list = []  # noqa: RUF012
 
@@ -45,7 +45,7 @@ class EstimatorTest(testing.TestCase):
         gc.collect()  # Tables are in reference cycles and reserve much memory.
 
     def estimator(self, *overrides, **kwargs):
-        # Op determinism is for the whole process and slows the other tests.
+        # Op determinism applies to the whole process and slows the other tests.
         return estimator_lib.Estimator(
             self.config, "trainer.deterministic=false", *overrides, **kwargs
         )
@@ -66,7 +66,7 @@ class EstimatorTest(testing.TestCase):
         ):
             job.train()
         self.assertEqual(self.lines("train")[-1]["examples"], 2 * 2000)
-        # Every 15 steps, and where training ended.
+        # Every 15 steps, and at the end of training.
         self.assertEqual(saved, [15, 30, 45, 60, 64])
         found = small_job.last(self.folder / "model")
         rows = small_job.rows(found.embedding_dir)

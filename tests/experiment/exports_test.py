@@ -1,4 +1,4 @@
-"""Exports from checkpoints and while training goes on."""
+"""Exports from checkpoints and during training."""
 
 import json
 import pathlib

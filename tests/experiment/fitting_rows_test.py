@@ -1,4 +1,4 @@
-"""Jobs that come back with other rows than their checkpoint's: which key to set."""
+"""Jobs that resume with other rows than their checkpoint's: which key to set."""
 
 import functools
 
@@ -32,8 +32,8 @@ trainer: {{epochs: 1, summaries: false}}
 _CASES = (
     (
         "tables[1].slices[1].optimizer=adagrad",
-        r"`item` hold the state of the optimizer \{name: adam, epsilon: 0\.01\}, and "
-        r"`tables\[1\]\.slices\[1\]\.optimizer` is \{name: adagrad\} now, .* Set "
+        r"`item` hold the state of the optimizer \{name: adam, epsilon: 0\.01\}, but "
+        r"`tables\[1\]\.slices\[1\]\.optimizer` is now \{name: adagrad\}, .* Set "
         r"`tables\[1\]\.slices\[1\]\.optimizer: \{name: adam, epsilon: 0\.01\}`, or",
     ),
     (
@@ -42,7 +42,7 @@ _CASES = (
     ),
     (
         "tables[1].slices[0].dim=3",
-        r"`item` have 1 values, and `tables\[1\]\.slices\[0\]\.dim` is 3\. Set "
+        r"`item` have 1 values, but `tables\[1\]\.slices\[0\]\.dim` is 3\. Set "
         r"`tables\[1\]\.slices\[0\]\.dim: 1`",
     ),
 )

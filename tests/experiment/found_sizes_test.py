@@ -48,7 +48,7 @@ def _found(a, b, c, d):
 
 
 def _plain(config):
-    """Returns what `config` looks like when it was written and read again."""
+    """Returns `config` after it was written and read again."""
     return config_lib.parse_config(config_lib.dump_config(config))
 
 
@@ -61,7 +61,7 @@ def test_tables_get_the_sizes_and_the_search_becomes_a_join():
     }  # fmt: skip
     assert tables["user"].l2 == 0.5
     assert tables["thing"].optimizer == config.tables[0].optimizer
-    # The table of a feature that was not searched is what it was.
+    # The table of a feature that was not searched is unchanged.
     assert new.default_table == config.default_table
     search, tower = new.model.blocks
     assert search.layer is None
@@ -99,7 +99,7 @@ def test_features_of_which_nothing_is_kept_are_left_out():
         (
             _found(1, 1, 2, 2),
             ("model.blocks[1].inputs=[search,user]",),
-            "The feature `user` is used beside the search",
+            "The feature `user` is used outside the search",
         ),
     ],
 )

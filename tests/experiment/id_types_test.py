@@ -1,4 +1,4 @@
-"""Tests of what ids are made of, from files of every format to rows."""
+"""Tests of the types of ids, from files of every format to rows."""
 
 import csv
 import dataclasses
@@ -131,7 +131,7 @@ def config_dir(config):
 
 
 def forget_types(config):
-    """Makes a checkpoint one of version 0.1.0, which did not say its types."""
+    """Turns a checkpoint into one of version 0.1.0, which did not have the types."""
     small_job.rewrite_manifests(
         small_job.last(config_dir(config)),
         lambda manifest: manifest.get("state", {}).pop("id_types", None),
@@ -139,7 +139,7 @@ def forget_types(config):
 
 
 def test_lists_of_csv_were_strings_before_types_were_kept(job):
-    """A list alone on its table: the line that is named brings its rows back."""
+    """A list with its own table: the suggested setting brings its rows back."""
     alone = "features[0].table=other"
     tables = "tables=[{name: item, dim: 4}, {name: other, dim: 4}]"
     strings = "features[1].dtype=string"
@@ -182,7 +182,7 @@ def test_a_table_of_two_types_of_before_has_no_line_that_keeps_it(job):
     forget_types(config)
     with pytest.raises(
         checkpoint_lib.CheckpointError,
-        match=r"`history`, .*Its rows are of two types, since `item_id`, `history` "
+        match=r"`history`, .*Its rows have two types, since `item_id`, `history` "
         r"share it, .* train in another",
     ):
         estimator.Estimator(config).evaluate()
@@ -221,7 +221,7 @@ trainer: {{summaries: false}}
 
 @pytest.fixture
 def codes(tmp_path):
-    """Writes a job over codes of one column; returns its config."""
+    """Writes a job on codes of one column; returns its config."""
 
     def write(cells, *overrides):
         rows = [f"{cell},0{1 + i % 9},{i % 2}" for i, cell in enumerate(cells)]

@@ -52,7 +52,7 @@ ROWS = 96
 
 
 def colliding():
-    """Two integers of 19 digits with one 48-bit hash, by undoing splitmix64."""
+    """Two integers of 19 digits with the same 48-bit hash, by inverting splitmix64."""
 
     def undone(x):
         mask = 2**64 - 1
@@ -80,7 +80,7 @@ SMALL = (0, 1, 2, 3, 2**48 - 1)
 
 
 def write(path, items):
-    """Rows whose click says that the item is the first of `items`."""
+    """Rows whose click is 1 if the item is the first of `items`."""
     rng = np.random.default_rng(3)
     item = np.resize(np.array(items, np.int64), ROWS)
     history = [rng.choice(item, 2).tolist() for _ in range(ROWS)]
@@ -95,7 +95,7 @@ def write(path, items):
 
 @pytest.fixture
 def config(tmp_path):
-    """Loads the config with overrides; one file has small ids, one large ones too."""
+    """Loads the config with overrides; one file has small ids, one also large ids."""
     write(tmp_path / "small.parquet", SMALL)
     write(tmp_path / "large.parquet", (*LARGE, *SMALL[:3]))
     path = tmp_path / "config.yaml"
@@ -105,12 +105,12 @@ def config(tmp_path):
 
 @pytest.fixture
 def more(tmp_path):
-    """Overrides with which the job goes on, over large integers."""
+    """Overrides with which the job resumes, on large integers."""
     return (f"data.train={tmp_path}/large.parquet",)
 
 
 def rows_of(checkpoint, table="item"):
-    """Integer -> its row, of a table of a checkpoint."""
+    """Integer -> its row in a table of a checkpoint."""
     state = checkpoint.manifest["state"]
     kind = state["large_integers"][table]
     found = small_job.rows(checkpoint.embedding_dir)
@@ -148,7 +148,7 @@ def test_a_job_stops_at_the_first_large_integer_and_goes_on_with_the_line(
     assert value in np.atleast_1d(written) and value in LARGE
     assert "its table `item` does not say" in message
     assert "Set `large_integers: exact` for the table" in message
-    assert small_job.last(tmp_path / "model").step == 3  # As it was.
+    assert small_job.last(tmp_path / "model").step == 3  # Unchanged.
     estimator.Estimator(config(*more, EXACT)).train()
     after = small_job.last(tmp_path / "model")
     assert after.step == 6
@@ -157,7 +157,7 @@ def test_a_job_stops_at_the_first_large_integer_and_goes_on_with_the_line(
     assert rows[3] == before[3] and rows[2**48 - 1] == before[2**48 - 1]
     assert len({rows[value] for value in LARGE}) == len(LARGE)
     assert after.manifest["state"]["large_integers"] == {"item": "exact", "user": None}
-    # The line may be left out from then on, but not be changed.
+    # From then on the setting may be left out, but not changed.
     metrics = estimator.Estimator(config(*more)).evaluate("test")
     assert set(metrics) == {"click/auc", "loss"}
     with pytest.raises(checkpoint_lib.CheckpointError, match=r"cannot become hash.*64"):
@@ -165,7 +165,7 @@ def test_a_job_stops_at_the_first_large_integer_and_goes_on_with_the_line(
 
 
 def test_large_integers_of_an_evaluation_have_no_row(config):
-    """They read zeros, as an integer does that never came, and stop nothing."""
+    """They read zeros, like an unknown integer, and raise no error."""
     made = estimator.Estimator(config())
     made.train()
     unknown = made.predict("test")
@@ -205,7 +205,7 @@ def test_rows_of_64_bits_move_between_shards(config, more, tmp_path):
 
 
 def test_rows_of_64_bits_are_dropped_and_come_back():
-    """Freed rows are marked by an id of -1, which may be an id here."""
+    """Freed rows are marked by the id -1, which may be a real id here."""
     spec = schema.TableSpec(
         name="t", slot=5, dim=2, large_integers="exact", expire_after_steps=3
     )
@@ -231,7 +231,7 @@ def test_rows_of_64_bits_are_dropped_and_come_back():
 
 
 def ask(address, columns):
-    """What a server predicts."""
+    """Returns what a server predicts."""
     request = predict_pb2.PredictRequest()
     request.model_spec.name = "default"
     for name, value in columns.items():
@@ -257,7 +257,7 @@ def test_a_server_answers_for_64_bits_and_takes_their_rows(config, more, tmp_pat
     exported = small_job.last(tmp_path / "model")
 
     def expected():
-        """What the newest rows give under the layers that were exported."""
+        """Returns the predictions of the newest rows with the exported layers."""
         _, network = made._restored(exported)
         network.store.restore(small_job.last(tmp_path / "model").embedding_dir)
         raw = {
@@ -282,7 +282,7 @@ def test_a_server_answers_for_64_bits_and_takes_their_rows(config, more, tmp_pat
 
 
 def forget(saved):
-    """Makes a checkpoint one of version 0.1.0."""
+    """Turns a checkpoint into one of version 0.1.0."""
 
     def change(manifest):
         manifest.get("state", {}).pop("large_integers", None)
@@ -302,7 +302,7 @@ def test_a_job_that_may_have_hashed_goes_on_hashing_and_says_so(
     monkeypatch.setattr(logging, "warning", lambda text, *a: said.append(text % a))
     with pytest.raises(
         checkpoint_lib.CheckpointError,
-        match=r"`item` cannot become exact: .* may hold such integers as hashes",
+        match=r"`item` cannot become exact: .* already hold such integers as hashes",
     ):
         estimator.Estimator(config(*more, EXACT)).train()
     estimator.Estimator(config(*more)).train()
@@ -312,7 +312,7 @@ def test_a_job_that_may_have_hashed_goes_on_hashing_and_says_so(
     found = small_job.rows(after.embedding_dir)
     slot = after.manifest["state"]["slots"]["slots"]["item"] << 48
     assert (slot | ids.hash_integer(PAIR[0])) in found
-    # Said once more: what is hashed stays so in the next run too.
+    # Logged again: the next run hashes too.
     assert estimator.Estimator(config(*more)).evaluate("test")
 
 

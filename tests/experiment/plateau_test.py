@@ -24,13 +24,13 @@ def _scale(model_dir):
 
 def test_rates_fall_at_every_evaluation_without_a_better_value(tmp_path):
     config = small_job.write(tmp_path)
-    # No evaluation but the first can be better by so much: of three, two lower it.
+    # Only the first evaluation can be better by so much: two of three lower the rate.
     plateau = "{metric: loss, factor: 0.25, min_delta: 1000}"
     overrides = [f"trainer.reduce_on_plateau={plateau}", *_evaluate_every(5)]
     steps = "trainer.max_steps={}"
     estimator.Estimator(config, *overrides, steps.format(15)).train()
     np.testing.assert_allclose(_scale(tmp_path / "model"), 0.25**2)
-    # A resumed job goes on where it was.
+    # A resumed job continues with the lowered rate.
     estimator.Estimator(config, *overrides, steps.format(20)).train()
     np.testing.assert_allclose(_scale(tmp_path / "model"), 0.25**3)
 
@@ -39,13 +39,13 @@ def test_a_rate_that_falls_to_nothing_trains_nothing(tmp_path):
     config = small_job.write(tmp_path)
     plateau = "{metric: loss, factor: 1.0e-30, min_delta: 1000}"
     overrides = [f"trainer.reduce_on_plateau={plateau}", *_evaluate_every(1)]
-    # Moving means would move on.
+    # Moving means would change.
     overrides.append("model.params.batch_norm=false")
     job = estimator.Estimator(config, *overrides, "trainer.max_steps=6")
     job.train()
     lines = (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()
     losses = [r["loss"] for r in map(json.loads, lines) if r["phase"] == "eval"]
     # The second evaluation is the first without a better value; the next step may
-    # still give rows to new ids.
+    # still add rows for new ids.
     assert losses[0] != losses[1]
     assert losses[3:] == pytest.approx([losses[3]] * 3, rel=1e-6)

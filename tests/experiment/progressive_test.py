@@ -1,4 +1,4 @@
-"""Batches that are scored before they are trained on, through a whole job."""
+"""A whole job that scores each batch before it trains on it."""
 
 import json
 

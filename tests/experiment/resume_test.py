@@ -1,4 +1,4 @@
-"""Kills real training processes and compares what comes after with a calm run."""
+"""Kills real training processes and compares the result with an undisturbed run."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def _kill_when(process, condition):
 
 
 def _lines(model_dir):
-    """The log without what a clock decides."""
+    """Returns the metrics log without times."""
     lines = (model_dir / "metrics.jsonl").read_text().splitlines()
     return [
         {k: v for k, v in json.loads(line).items() if k != "examples_per_sec"}
@@ -62,7 +62,7 @@ def test_a_job_killed_twice_ends_as_an_undisturbed_one(tmp_path, deterministic):
     undisturbed = _start(config, how, f"model_dir={calm}")
     process = _start(config, how, f"model_dir={killed}")
     folder = killed / "checkpoints"
-    # Once while a checkpoint is being written, once between two of them.
+    # Once while a checkpoint is written, once between two checkpoints.
     _kill_when(process, lambda: (folder / ".tmp-ckpt-00000030").exists())
     process = _start(config, how, f"model_dir={killed}")
     _kill_when(process, lambda: (folder / "ckpt-00000045").exists())
@@ -72,7 +72,7 @@ def test_a_job_killed_twice_ends_as_an_undisturbed_one(tmp_path, deterministic):
     assert small_job.last(killed).step == small_job.last(calm).step == 2 * 32
     rows = small_job.rows(small_job.last(calm).embedding_dir)
     assert len(rows) > 50
-    # The same batches in the same order: the same ids have met the same steps.
+    # The same batches in the same order: the same ids were seen at the same steps.
     assert rows.keys() == small_job.rows(small_job.last(killed).embedding_dir).keys()
     lines = _lines(killed)
     assert [_place(line) for line in lines] == [_place(line) for line in _lines(calm)]
@@ -113,7 +113,7 @@ def test_interrupt_leaves_a_checkpoint_and_exit_code_130(tmp_path):
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert "the checkpoint" in output and "holds" in output
+    assert "wrote the checkpoint" in output
     found = small_job.last(model_dir)
     assert found.step > 0
     assert isinstance(found.path, pathlib.Path)

@@ -1,4 +1,4 @@
-"""Tests of what a resumed job's row optimizers are."""
+"""Tests of the row optimizers of resumed jobs."""
 
 import json
 import logging
@@ -57,9 +57,9 @@ class ResumedTest(testing.TestCase):
         self.assertEqual(found, [[optimizer_spec.MonolithAdamSpec()]])
         self.assertRegex(
             logs.output[0],
-            "Table `user`, slice `vec`: the optimizer goes on as the checkpoint has it,"
-            r" \{name: monolith_adam, learning_rate: 0.01, beta_2: 0.99, epsilon: "
-            r"0.01\}, .* config's `adam` .* Write in the config what is to change",
+            "Table `user`, slice `vec`: the optimizer continues with the checkpoint's "
+            r"values, \{name: monolith_adam, learning_rate: 0.01, beta_2: 0.99, "
+            r"epsilon: 0.01\}, .* config's `adam`\. Set values in the config to change",
         )
 
     def test_what_is_written_out_counts(self):

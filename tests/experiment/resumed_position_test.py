@@ -1,4 +1,4 @@
-"""Jobs that come back to their data, or to other data, and what they then train on."""
+"""Jobs that resume on their data, or on other data, and what they then train on."""
 
 import csv
 import gc
@@ -42,7 +42,7 @@ class ResumedPositionTest(testing.TestCase):
         gc.collect()
 
     def write(self, name, rows, first_user):
-        """A file of users that no other one has."""
+        """Writes a file of users that no other file has."""
         path = self.folder / f"{name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="") as file:
@@ -76,17 +76,17 @@ class ResumedPositionTest(testing.TestCase):
         logs = self.train(f"data.train={self.folder}/b.csv", "trainer.epochs=2")
         self.assertEqual(self.users(), 100 + 250)
         self.assertEqual(self.examples(), 100 + 2 * 250)
-        self.assertIn("beginning with them at row 0; 0 rows of the former", logs)
-        # And it goes on there.
+        self.assertIn("starting with row 0; 0 rows of the old", logs)
+        # The next run continues there.
         logs = self.train(f"data.train={self.folder}/b.csv", "trainer.epochs=3")
         self.assertEqual(self.examples(), 100 + 3 * 250)
-        self.assertNotIn("beginning with", logs)
+        self.assertNotIn("starting with row", logs)
 
     def test_rows_of_the_former_files_that_were_not_read_are_counted(self):
         self.train("trainer.max_steps=4")
         self.write("b", 40, first_user=5000)
         logs = self.train(f"data.train={self.folder}/b.csv")
-        self.assertIn(f"row 0; {100 - 4 * 16} rows of the former", logs)
+        self.assertIn(f"row 0; {100 - 4 * 16} rows of the old", logs)
         self.assertEqual(self.users(), 64 + 40)
 
     def test_a_file_that_has_another_content_is_another_file(self):
@@ -113,7 +113,7 @@ class ResumedPositionTest(testing.TestCase):
         ):
             job.train()
         self.assertStartsWith(str(it.exception), f"{train}: changed while the job")
-        # Run again, it begins with the file as it is.
+        # The next run starts with the file as it is now.
         self.train("trainer.epochs=1")
         self.assertEqual(self.users(), 40)
 
@@ -123,7 +123,7 @@ class ResumedPositionTest(testing.TestCase):
         self.train(f"data.train={self.folder}/day/*/a.csv", "trainer.max_steps=3")
         shutil.move(self.folder / "day", self.folder / "moved")
         logs = self.train(f"data.train={self.folder}/moved/**/*.csv")
-        self.assertNotIn("beginning with", logs)
+        self.assertNotIn("starting with row", logs)
         self.assertEqual((self.examples(), self.users()), (100, 100))
         logs = self.train(f"data.train={self.folder}/moved/**/*.csv")
         self.assertIn("nothing to train", logs)
@@ -144,14 +144,14 @@ class ResumedPositionTest(testing.TestCase):
         logs = self.train(in_order, both)
         self.assertIn("1 files follow", logs)
         self.assertEqual(self.users(), 350)
-        # The last batch of the former file was a part of one, and is repeated.
+        # The last batch of the old file was a partial one, and is repeated.
         self.assertEqual(self.examples(), 350 + 100 % 16)
 
     def test_appended_files_change_a_shuffled_order_so_all_begin_again(self):
         self.train()
         self.write("b", 250, first_user=5000)
         logs = self.train(f"data.train={self.folder}/[ab].csv")
-        self.assertIn("beginning with them at row 0", logs)
+        self.assertIn("starting with row 0", logs)
         self.assertEqual((self.examples(), self.users()), (100 + 350, 350))
 
     def test_files_appended_after_a_second_epoch_begin_again(self):
@@ -168,7 +168,7 @@ class ResumedPositionTest(testing.TestCase):
             found, lambda manifest: manifest.get("state", {}).pop("data", None)
         )
         logs = self.train()
-        self.assertIn("does not say which files", logs)
+        self.assertIn("does not say to which files", logs)
         self.assertEqual((self.examples(), self.users()), (100, 100))
 
     def test_epochs_end_where_they_did_at_another_batch_size(self):
@@ -201,7 +201,7 @@ class ResumedPositionTest(testing.TestCase):
         held_out = ("data.eval=[]", "data.validation_fraction=0.2")
         self.train("trainer.epochs=3")
         logs = self.train("trainer.epochs=4", *held_out)
-        self.assertRegex(logs, r"have \d+ rows to train on, where they had 100")
+        self.assertRegex(logs, r"have \d+ rows to train on, and had 100")
         found = small_job.last(self.folder / "model")
         rows = found.manifest["state"]["data"]["rows"]
         self.assertBetween(rows, 60, 95)

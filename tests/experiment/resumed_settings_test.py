@@ -1,4 +1,4 @@
-"""Jobs that come back under settings with which their rows mean other things."""
+"""Jobs that resume with settings that change the meaning of their rows."""
 
 import logging
 import re
@@ -27,16 +27,16 @@ trainer: {{epochs: 1, summaries: false}}
 _MORE = "trainer.epochs=2"
 _CHANGES = {
     "features[0].combiner=sum": r"^WARNING:.*ckpt-\d+: `combiner` of feature `items` "
-    r"was \"mean\" and is \"sum\" now\. Trained rows and weights are kept",
+    r"was \"mean\" and is now \"sum\"\. Rows and weights that were trained .* are kept",
     "features[1].transform=[{name: clip, max: 5}]": r"^WARNING:.*: `transform` of "
-    r"feature `price` was .*log1p.* and is .*clip",
+    r"feature `price` was .*log1p.* and is now .*clip",
     "labels=[{name: click, equals: 0}]": r"^WARNING:.*: `equals` of label `click` was "
-    r"\[1\] and is \[0\] now",
+    r"\[1\] and is now \[0\]",
     "model.blocks[0].args.activations=[tanh, null]": r"^WARNING:.* another model: "
-    r"`model\.blocks\.deep\.args\.activations` was \[\"relu\", null\] and is "
-    r"\[\"tanh\", null\] now\. Trained weights are kept",
+    r"`model\.blocks\.deep\.args\.activations` was \[\"relu\", null\] and is now "
+    r"\[\"tanh\", null\]\. Trained weights are kept",
     "default_table.initializer=zeros": r"^INFO:.*Table `items`, slice `vec`: "
-    r"`initializer` was .*uniform.* and is .*zeros.* now: new rows begin by it",
+    r"`initializer` was .*uniform.* and is now .*zeros.*: new rows use it",
 }
 
 
@@ -49,7 +49,7 @@ class ResumedSettingsTest(csv_job.CsvJobTest):
         return estimator_lib.Estimator(self.config, *overrides)
 
     def logged(self, act):
-        """Lines about settings that a call logs, with their levels."""
+        """Returns the log lines about settings of a call, with their levels."""
         with self.assertLogs("absl", logging.INFO) as logs:
             act()
         words = (" and is ", "holds out other rows")
@@ -61,15 +61,17 @@ class ResumedSettingsTest(csv_job.CsvJobTest):
         self.assertLen(lines, len(_CHANGES))
         for expected in _CHANGES.values():
             self.assertLen([line for line in lines if re.search(expected, line)], 1)
-        # The new checkpoint says the new settings.
+        # The new checkpoint has the new settings.
         self.assertEqual(self.logged(self.job(*_CHANGES, "trainer.epochs=3").train), [])
 
     def test_a_changed_seed_is_logged_with_what_it_does_to_evaluations(self):
         self.job().train()
         lines = self.logged(self.job("seed=5", _MORE).train)
-        first = "`seed` was 0 and is 5 now: new rows, dropout and the order of the data"
+        first = "`seed` was 0 and is now 5: new rows, dropout and the order of the data"
         self.assertRegex(lines[0], f"^INFO:.*{first}")
-        self.assertRegex(lines[1], "^WARNING:.*evaluations see rows that were trained")
+        self.assertRegex(
+            lines[1], "^WARNING:.*evaluations include rows that were trained"
+        )
         self.assertLen(lines, 2)
 
     def test_an_evaluation_and_a_warm_start_warn_too(self):

@@ -30,12 +30,12 @@ def test_checkpoints_are_scored_oldest_first_and_once(tmp_path, caplog):
     shutil.rmtree(checkpoints / "ckpt-00000008")
     assert scorer.score_next()
     assert "ckpt-00000008: removed before it was scored" in caplog.text
-    # One that is started again goes on.
+    # A restarted evaluator continues.
     scorer = side_car.Scorer(config)
     assert scorer.score_next()
     assert not scorer.score_next()
     assert _steps(tmp_path) == [2, 4, 6, 10]
-    # A checkpoint of a step that is written again is another one.
+    # A checkpoint that is written again for the same step is another one.
     manifest = checkpoints / "ckpt-00000006" / "manifest.json"
     manifest.write_bytes(manifest.read_bytes())
     assert scorer.score_next()

@@ -130,7 +130,7 @@ def test_a_job_that_trains_without_a_launcher_is_left_alone(make, tmp_path):
         job_lock.held(tmp_path / "model"),
         pytest.raises(
             job_lock.JobRunsError,
-            match=rf"trains in \S+ already: process {os.getpid()} on ",
+            match=rf"already trains in \S+: process {os.getpid()} on ",
         ),
     ):
         cluster.run()

@@ -332,7 +332,7 @@ class TableLogTest(testing.TestCase):
 
     def test_lost_updates_are_a_warning(self):
         _, (line,) = self.lines(overflow=7, dropped=7)
-        self.assertIn("`user` lost updates: 7 ids found no room, and 7 grad", line)
+        self.assertIn("`user` lost updates: 7 ids had no space, and 7 grad", line)
         self.assertStartsWith(line, "WARNING")
 
     def test_what_admission_refused_is_a_line(self):
@@ -343,13 +343,13 @@ class TableLogTest(testing.TestCase):
     def test_more_dropped_than_refused_is_a_warning_too(self):
         _, lines = self.lines(refused=4, dropped=5)
         self.assertEqual([line.split(":")[0] for line in lines], ["INFO", "WARNING"])
-        self.assertIn("0 ids found no room, and 1 gradients", lines[1])
+        self.assertIn("0 ids had no space, and 1 gradients", lines[1])
         _, lines = self.lines(overflow=1)
-        self.assertIn("1 ids found no room, and 0 gradients", lines[0])
+        self.assertIn("1 ids had no space, and 0 gradients", lines[0])
         _, lines = self.lines(refused=5, dropped=4)
         self.assertLen(lines, 1)
         _, lines = self.lines(overflow=1, refused=5, dropped=4)
-        self.assertIn("1 ids found no room, and 0 gradients", lines[1])
+        self.assertIn("1 ids had no space, and 0 gradients", lines[1])
 
     def test_what_was_said_is_not_said_again(self):
         run = fakes.run()
@@ -363,7 +363,7 @@ class TableLogTest(testing.TestCase):
         run.progress.step = 8
         with self.assertLogs("absl", "WARNING") as logs:
             log.act(run)
-        self.assertIn("2 ids found no room", logs.output[0])
+        self.assertIn("2 ids had no space", logs.output[0])
         run.progress.step = 12
         with self.assertNoLogs("absl", "INFO"):
             log.act(run)

@@ -1,4 +1,4 @@
-"""Tests of telling what searches for widths have found."""
+"""Tests of reporting the results of searches for widths."""
 
 import pathlib
 import types
@@ -64,7 +64,7 @@ class ArchitectureTest(testing.TestCase):
         run = _run(folder, _Model())
         with self.assertLogs("absl", "INFO") as logs:
             action.act(run)
-            action.end(run)  # The same step: nothing is written twice.
+            action.end(run)  # Same step: nothing is written twice.
         lines = [record.getMessage() for record in logs.records]
         self.assertCountEqual(
             lines,

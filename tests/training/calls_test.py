@@ -5,7 +5,7 @@ from monolith_tf.training import calls
 
 
 class FakeRemote:
-    """A result that cannot be fetched until the coordinator is through."""
+    """A result that cannot be fetched until the coordinator is done."""
 
     def __init__(self, outcomes):
         self._outcomes = list(outcomes)
@@ -18,7 +18,7 @@ class FakeRemote:
 
 
 class FakeCoordinator:
-    """A coordinator whose functions end as the test says."""
+    """A coordinator whose calls end when the test says."""
 
     def __init__(self, *remotes, states=()):
         self._remotes = list(remotes)
@@ -64,7 +64,7 @@ def test_a_result_lost_on_its_way_is_taken_from_the_call_that_repeated_it():
     pending = calls.Calls(coordinator, check=lambda waited: checks.append(waited))
     pending.begin(None, (0,), "tag")
     assert pending.next_done() == ("tag", "again")
-    assert len(checks) >= 3  # Once while waiting for any, twice for the repetition.
+    assert len(checks) >= 3  # Once while waiting for a call, twice for its repetition.
     assert pending.under_way == 0
 
 

@@ -1,4 +1,4 @@
-"""Tests of checkpoints: whole or ignored, and errors that name the difference."""
+"""Tests of checkpoints: complete or ignored, and errors that name the difference."""
 
 import errno
 import json
@@ -101,7 +101,7 @@ class CheckpointTest(testing.TestCase):
         self.assertEqual(self.checkpoints.latest().step, 1)
         with self.assertRaisesRegex(
             checkpoint.CheckpointError,
-            "rows is damaged: .* have 5 bytes and has 3",
+            "rows is damaged: .* have 5 bytes, but has 3",
         ):
             checkpoint.open_checkpoint(second.path)
 
@@ -222,7 +222,7 @@ class CheckpointTest(testing.TestCase):
             checkpoint.restore_dense(saved, _state(units=4))
         text = str(caught.exception)
         self.assertIn("kernel` is [[3, 2], 'float32'] in the checkpoint", text)
-        self.assertIn("the config builds [[3, 4], 'float32']", text)
+        self.assertIn("in the checkpoint and [[3, 4], 'float32'] in the config", text)
 
     def test_many_differences_are_cut_short(self):
         state = _state()
@@ -230,8 +230,8 @@ class CheckpointTest(testing.TestCase):
         saved = self.save(1, state)
         with self.assertRaises(checkpoint.CheckpointError) as caught:
             checkpoint.restore_dense(saved, _state())
-        self.assertEqual(str(caught.exception).count("the checkpoint holds"), 20)
-        self.assertIn("\n  and 2 more\nMend the config", str(caught.exception))
+        self.assertEqual(str(caught.exception).count("the checkpoint has"), 20)
+        self.assertIn("\n  and 2 more\nFix the config", str(caught.exception))
         state.more = state.more[:20]
         saved = self.save(2, state)
         with self.assertRaises(checkpoint.CheckpointError) as caught:

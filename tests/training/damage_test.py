@@ -1,4 +1,4 @@
-"""Tests of checkpoints whose files change, at any place and at any moment."""
+"""Tests of checkpoints whose files change, at any byte and at any time."""
 
 import functools
 import pathlib
@@ -35,7 +35,7 @@ _TABLES = (
 
 
 class _Job:
-    """A store and a model of random values, and what they hold."""
+    """A store and a model with random values."""
 
     def __init__(self, seed):
         self.store = EmbeddingStore(
@@ -140,7 +140,7 @@ class DamageTest(testing.TestCase):
     def assert_falls_back(self, job, older, of_what):
         with self.assertLogs("absl", "WARNING") as logs:
             self.assertEqual(self.checkpoints.use_latest(job.restore), 1, of_what)
-        self.assertRegex(logs.output[0], "Passing over a checkpoint.*ckpt-00000002")
+        self.assertRegex(logs.output[0], "Skipping a checkpoint.*ckpt-00000002")
         self.assertEqual(self.state(job), older, of_what)
 
     def files(self, newer):

@@ -1,4 +1,4 @@
-"""Tests of the log of what was left out of the data or changed in it."""
+"""Tests of the log of skipped and changed data."""
 
 from absl import logging
 

@@ -23,7 +23,7 @@ class _Network:
 
     Args:
       weighted: Whether examples have weights.
-      has_loss: Whether the model gives a loss in evaluations.
+      has_loss: Whether the model has a loss in evaluations.
     """
 
     def __init__(self, *, weighted=True, has_loss=True):
@@ -123,7 +123,7 @@ class EvaluatorTest(testing.TestCase):
         evaluator = evaluation.Evaluator(network, ["mse"])
         for size in (7, 3, 4, 5):
             evaluator.evaluate(_dataset(size))
-        # Each trace looks rows up and runs the model once.
+        # Each trace looks up rows and runs the model once.
         self.assertLessEqual(len(network.modes), 2 * 2)
 
     def test_predictions_come_with_extra_outputs_batch_by_batch(self):
@@ -143,7 +143,7 @@ def _no_rows(columns):
 
 
 class _Calls:
-    """Runs each call when it is begun, and gives the newest result first."""
+    """Runs each call when it starts, and returns the newest result first."""
 
     most_under_way = 0
     begun: list = []  # noqa: RUF012
@@ -171,7 +171,7 @@ _SPLIT_NEWS = {"eval": 7, "test": 8}
 
 
 class _Feed:
-    """Batches of two rows, by their numbers."""
+    """Returns batches of two rows, by their numbers."""
 
     def __init__(self):
         self.asked = []

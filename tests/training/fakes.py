@@ -1,4 +1,4 @@
-"""A run without a model: steps that count, checkpoints that are only noted."""
+"""A run without a model: steps only count, checkpoints are only noted."""
 
 import pathlib
 import shutil
@@ -17,7 +17,7 @@ COUNTERS = ("rows", "inserted", "refused", "overflow", "dropped", "bytes")
 
 
 class Store:
-    """Counts what a test says."""
+    """Has the counters that a test sets."""
 
     def __init__(self):
         self.counters = dict.fromkeys(COUNTERS, 0)
@@ -92,12 +92,12 @@ def run(*, total_steps=None, evaluate=None, progress=None):
 
 
 class Stepper(stepper_lib.Stepper):
-    """Takes the steps it is asked for, until its data end.
+    """Takes the requested steps, until the data ends.
 
     Args:
-      num_batches: Batches there are; None for no end.
-      at_step: Called with the step reached after each call.
-      finite: Whether losses are.
+      num_batches: Number of batches; None for no end.
+      at_step: Called with the reached step after each call.
+      finite: Whether losses are finite.
     """
 
     maintain_every = 1000

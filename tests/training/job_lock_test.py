@@ -25,7 +25,7 @@ def test_another_process_is_refused_and_named_until_it_ends(tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         try:
             assert holder.stdout.readline() == "held\n"
-            message = rf"trains in .*job already: process {holder.pid} on "
+            message = rf"already trains in .*job: process {holder.pid} on "
             refused = pytest.raises(job_lock.JobRunsError, match=message)
             with refused, job_lock.held(folder):
                 pass
@@ -38,7 +38,7 @@ def test_another_process_is_refused_and_named_until_it_ends(tmp_path):
 
 def test_a_folder_is_free_after_the_run(tmp_path):
     for _ in range(2):
-        named = f"already: process {os.getpid()} on "
+        named = f": process {os.getpid()} on "
         refused = pytest.raises(job_lock.JobRunsError, match=named)
         with job_lock.held(tmp_path), refused, job_lock.held(tmp_path):
             pass
@@ -48,7 +48,7 @@ def test_a_holder_that_has_not_said_which_it_is(tmp_path):
     for text in ("", '{"pid": 3}', "[]"):
         with job_lock.held(tmp_path):
             (tmp_path / "job.lock").write_text(text)
-            refused = pytest.raises(job_lock.JobRunsError, match="has not said which")
+            refused = pytest.raises(job_lock.JobRunsError, match="its id is not known")
             with refused, job_lock.held(tmp_path):
                 pass
 

@@ -1,4 +1,4 @@
-"""A job that goes back gets a line of its own, and one that goes on does not."""
+"""A job that goes back becomes a new branch; one that continues does not."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ def _checkpoint(tmp_path, step, lineage=_JOB):
 
 
 def _branched(lineage, step):
-    """Whether a lineage is a new branch of the job's."""
+    """Returns whether a lineage is a new branch of the job's."""
     *former, last = lineage.branches
     return tuple(former) == _JOB.branches and last.step == step
 
@@ -36,7 +36,7 @@ def test_a_job_that_had_been_further_branches_off(tmp_path):
     assert found.branches[:-1] == _JOB.branches
     assert found.branches[-1].step == 5
     assert found.branches[-1].id != _JOB.job
-    # And once more, from the step before it branched off.
+    # And again, from the step before it branched.
     lineage_mark.write(tmp_path, found, 5)
     again = lineage_mark.resumed(tmp_path, _checkpoint(tmp_path, 5))
     assert again.branches[:-1] == _JOB.branches
@@ -55,11 +55,11 @@ def test_a_copy_branches_off_and_its_original_does_not(tmp_path):
             )
         (line,) = logs.output
         assert f"{tmp_path / name}/lineage.json is not where it was written" in line
-        assert "have rows of later steps than 5 must get a new export" in line
+        assert "have rows of steps later than 5 need a new export" in line
         assert _branched(found[-1], 5)
     assert found[0] != found[1]
     assert lineage_mark.resumed(original, _checkpoint(tmp_path, 5)) == _JOB
-    # Once it has said so, the copy is a job as any other, wherever its folder goes.
+    # After the warning, the copy is a job like any other, even if its folder moves.
     lineage_mark.write(tmp_path / "copy", found[0], 6)
     checkpoint = _checkpoint(tmp_path, 6, found[0])
     (tmp_path / "copy").rename(tmp_path / "moved")
@@ -82,7 +82,7 @@ def test_checkpoints_that_were_copied_alone_branch_off(tmp_path):
         found = lineage_mark.resumed(tmp_path, _checkpoint(tmp_path, 5))
     assert "lineage.json is missing" in logs.output[0]
     assert _branched(found, 5)
-    # Of 0.1.0 too, whose jobs had an identity alone.
+    # The same for 0.1.0, whose jobs had only an identity.
     old = checkpoint_lib.Checkpoint(tmp_path, {"step": 5, "state": {"job": "old"}})
     *former, last = lineage_mark.resumed(tmp_path, old).to_json()
     assert (former, last[1]) == ([["old", 0]], 5)

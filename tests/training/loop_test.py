@@ -1,4 +1,4 @@
-"""Tests of the outer loop: when actions run, and what a checkpoint is written for."""
+"""Tests of the outer loop: when actions run, and when checkpoints are written."""
 
 import contextlib
 import dataclasses
@@ -118,7 +118,7 @@ class LoopTest(testing.TestCase):
         self.assertEqual(exported, [8, 16])
         names = [name for name, _, _ in run.checkpoints.best]
         self.assertEqual(names, ["ckpt-00000004", "ckpt-00000008", "ckpt-00000016"])
-        # What the evaluation of the step found is in its checkpoint.
+        # The metrics of the step's evaluation are in its checkpoint.
         found = [
             state["progress"]["metrics"]["auc"] for state in run.checkpoints.states
         ]
@@ -185,7 +185,7 @@ class LoopTest(testing.TestCase):
             ]
 
         with self.assertRaisesRegex(
-            loop.InterruptedRun, "step 8, which the checkpoint ckpt-00000008 holds"
+            loop.InterruptedRun, "step 8; wrote the checkpoint ckpt-00000008"
         ):
             _train(run, acts(), fakes.Stepper(at_step=_interrupt_at(8)))
         self.assertEqual(run.checkpoints.steps, [8])
@@ -299,7 +299,7 @@ class LoopTest(testing.TestCase):
             raise TimeoutError("It waits for itself.")
 
         def interrupt(lines):
-            """Sends a signal, and another so many lines into what handles it."""
+            """Sends a signal, and a second one some lines into its handler."""
 
             def trace(frame, event, arg):
                 nonlocal left
@@ -322,7 +322,7 @@ class LoopTest(testing.TestCase):
         for lines in range(1, 8):
             with loop._signals() as interrupted:
                 signal.alarm(20)
-                # The second may act as any does that comes when the first is noted.
+                # The second one acts like any signal after the first was noted.
                 with contextlib.suppress(KeyboardInterrupt):
                     interrupt(lines)
                 signal.alarm(0)
@@ -363,7 +363,7 @@ class LoopTest(testing.TestCase):
 
 
 class _Busy(fakes.Stepper):
-    """Has steps under way but where the plan says stop, as a cluster."""
+    """Has running steps except where the plan says stop, like a cluster."""
 
     def __init__(self):
         super().__init__()

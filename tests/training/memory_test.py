@@ -1,4 +1,4 @@
-"""A step that runs out of memory says what takes it, and what to do."""
+"""The error of a step that runs out of memory says what uses it and what to do."""
 
 import pathlib
 import types
@@ -23,7 +23,7 @@ def _exhausted(*_):
 
 
 class _Late(fakes.Stepper):
-    """Runs out of memory while steps under way are finished."""
+    """Runs out of memory while running steps finish."""
 
     def finish(self):
         _exhausted()
@@ -46,7 +46,7 @@ def test_the_largest_tables_come_first_with_the_ways_out():
     with pytest.raises(memory.OutOfMemoryError) as caught:
         _train(run, stepper)
     text = str(caught.value)
-    assert "after step 3; the same command goes on from job/ckpt-00000003." in text
+    assert "after step 3; the same command resumes from job/ckpt-00000003." in text
     assert (
         "Its tables: `huge` 5,000,000,000 rows, 2.0 TiB; `large` 2,000,000 rows, "
         "3.0 GiB; `middle` 1,500 rows, 1.5 MiB; `small` 10 rows, 1.0 KiB. Give"

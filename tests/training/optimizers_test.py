@@ -1,4 +1,4 @@
-"""Tests of the dense variables' optimizers: what is built, and who updates what."""
+"""Tests of the dense variables' optimizers: what is built, and which updates what."""
 
 import numpy as np
 import tensorflow as tf
@@ -106,7 +106,7 @@ class DenseUpdateTest(testing.TestCase):
         update.apply(list(zip([one, one, None, one], weights, strict=True)))
         self.assertAllClose([w.numpy() for w in weights], [-1.0, -0.5, 0.0, -1.0])
         self.assertEqual(int(default.iterations), 1)
-        # Nobody has a gradient for the own one's variable.
+        # The variable with its own optimizer has no gradient.
         update.apply(list(zip([one, None, None, None], weights, strict=True)))
         self.assertEqual((int(default.iterations), int(own.iterations)), (2, 1))
 

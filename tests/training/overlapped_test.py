@@ -1,4 +1,4 @@
-"""Tests of steps that overlap, on a model whose updates can be worked out in NumPy."""
+"""Tests of steps that overlap, on a model whose updates NumPy can compute."""
 
 import numpy as np
 import tensorflow as tf
@@ -34,7 +34,7 @@ _ELSEWHERE = Placement(num_shards=2, devices=("/CPU:0", "/CPU:0"))
 
 
 class _Sum(base.Model):
-    """Predicts the user's number plus w x; half the squared error."""
+    """Predicts the user's number plus w x; the loss is half the squared error."""
 
     def __init__(self):
         super().__init__()
@@ -113,7 +113,7 @@ def _rows(step):
 
 
 def _expected(batches, staleness):
-    """Rows, w and losses where a step misses the updates of the `staleness` before."""
+    """Rows, w and losses if a step misses the last `staleness` updates."""
     w, pushes, losses = 1.0, [np.zeros(3)], []
     for place, batch in enumerate(batches):
         seen = sum(pushes[: max(1, place + 1 - staleness)])
@@ -170,7 +170,7 @@ class OverlappedTest(testing.TestCase):
         step = _step(optimizer=optimizer)
         spec = PipelineSpec(prefetch=prefetch, deferred_push=1)
         rows, speed, w = np.zeros(3), np.zeros(3), 1.0
-        for batch in _batches(self.rng, 2):  # A call for each, which misses no update.
+        for batch in _batches(self.rng, 2):  # One call each, which misses no update.
             _run(step, [batch], spec)
             users = batch["user"]
             error = rows[users] + w * batch["x"] - batch["y"]

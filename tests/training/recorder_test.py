@@ -11,7 +11,7 @@ def test_numbers_go_to_both_places(tmp_path):
     recorder.record("train", 3, {"loss": 0.5, "rate": 2.0})
     recorder.record("train", 6, {"loss": 0.25})
     recorder.record("eval", 6, {"loss": 0.75})
-    # Flushed already: a job may be killed.
+    # Already flushed: a job may be killed.
     found = summaries.read(tmp_path / "tensorboard" / "train")
     assert found == {("loss", 3): 0.5, ("rate", 3): 2.0, ("loss", 6): 0.25}
     found = summaries.read(tmp_path / "tensorboard" / "eval")

@@ -1,4 +1,4 @@
-"""Tests of a run's state: what is counted, and when a checkpoint is written."""
+"""Tests of a run's state: its counters, and when a checkpoint is written."""
 
 import dataclasses
 import json
@@ -121,7 +121,7 @@ def test_another_step_or_another_state_is_written(run):
 
 
 def test_the_same_state_at_another_step_is_written(run):
-    # Whoever changes a checkpoint's file may leave the two at odds.
+    # A changed file of a checkpoint may contradict the manifest.
     run.save_checkpoint()
     run.saved.step = 6
     run.save_checkpoint()

@@ -17,7 +17,7 @@ def test_defaults_are_those_of_keras(name):
     keras["learning_rate"] = ours["learning_rate"]
     if name == "momentum":
         keras["momentum"] = 0.9
-    if name == "lion":  # Its defaults in Keras are the paper's, ours too.
+    if name == "lion":  # Keras' defaults are the paper's, as are ours.
         assert (ours["beta_1"], ours["beta_2"]) == (0.9, 0.99)
     for key in ("name", "is_legacy_optimizer", "jit_compile"):
         ours.pop(key, None)
@@ -30,7 +30,7 @@ def test_every_argument_is_either_filled_or_refused(name):
     filled = spec.DenseOptimizerSpec(name=name)
     for key in ("beta_1", "momentum", "rho", "l1", "weight_decay", "epsilon"):
         if getattr(filled, key) is None:
-            with pytest.raises(ValueError, match=f"^`{key}` means nothing to the "):
+            with pytest.raises(ValueError, match=f"^`{key}` is not an argument "):
                 spec.DenseOptimizerSpec(name=name, **{key: 0.5})
         else:
             made = spec.DenseOptimizerSpec(name=name, **{key: 0.5})
@@ -51,7 +51,7 @@ _OPTIMIZER_ERRORS = {
     ),
     "meaningless": (
         {"name": "sgd", "l1": 0.1},
-        "`l1` means nothing to the optimizer sgd. Received: l1=0.1. It takes "
+        "`l1` is not an argument of the optimizer sgd. Received: l1=0.1. It takes "
         "`learning_rate`.",
     ),
     "negative": (
@@ -182,7 +182,7 @@ def test_progressive_training_is_one_epoch():
 
 
 def test_progressive_training_needs_to_know_what_is_scored_together():
-    with pytest.raises(ValueError, match="`eval_every_steps` must be given where"):
+    with pytest.raises(ValueError, match="`eval_every_steps` must be set if"):
         spec.TrainerSpec(mode="progressive", eval_every_epochs=1)
 
 
@@ -263,5 +263,5 @@ def test_one_warm_start_needs_no_list():
 
 @pytest.mark.parametrize("name", ["my-pkg:Action", "pkg:", ":Action", "pkg:A.b", "1:A"])
 def test_names_that_are_no_classes(name):
-    with pytest.raises(ValueError, match="`actions` must be names"):
+    with pytest.raises(ValueError, match="`actions` must have the form"):
         spec.TrainerSpec(actions=("pkg:Action", name))

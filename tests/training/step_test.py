@@ -30,7 +30,7 @@ _COLUMNS = {
 
 
 class _Sum(base.Model):
-    """Predicts the sum of the user's embedding and of w x; squared error."""
+    """Predicts the sum of the user's embedding plus w x; the loss is squared error."""
 
     def __init__(self, optimizer=None):
         super().__init__()
@@ -96,7 +96,7 @@ def _run(step, *batches):
 
 
 def _rows(step):
-    """The users' embeddings, as an evaluation reads them."""
+    """Returns the users' embeddings, as in an evaluation."""
     _, pulled = step.network.lookup(_batch(), base.Mode.EVALUATE)
     return step.network.store.combine(pulled)["user"]["vec"].numpy()
 
@@ -105,7 +105,7 @@ class TrainStepTest(testing.TestCase):
     def test_updates_dense_variables_and_rows(self):
         step = _step(_Sum())
         result = _run(step, _batch())
-        # Predictions w x = (1, 2), error (1, 2), loss 5 and half of it once more. The
+        # Predictions w x = (1, 2), error (1, 2), loss 5 plus half of it. The
         # gradient is 3 * error: for w 3 * (1 * 1 + 2 * 2) = 15, for a row 3 * error.
         self.assertAllClose(result.loss_sum, 7.5)
         self.assertAllClose(result.auxiliary["half"], 2.5)

@@ -1,4 +1,4 @@
-"""Tests of who takes the steps: how many, from where, and what is said of them."""
+"""Tests of steppers: how many steps they take, from where, and what they report."""
 
 import types
 from unittest import mock
@@ -28,7 +28,7 @@ def _result(steps):
 
 
 class _Step:
-    """Adds up the numbers that it is given, in a loop as `TrainStep` has it."""
+    """Sums its numbers, in a loop like that of `TrainStep`."""
 
     def __init__(self):
         self.seen = tf.Variable("", trainable=False)
@@ -98,7 +98,7 @@ class LocalStepperTest(testing.TestCase):
 
 
 class _Evaluator:
-    """Scores by adding up."""
+    """Scores by summing."""
 
     def __init__(self):
         self.scored = []
@@ -112,7 +112,7 @@ class _Evaluator:
 
 
 class _Counting:
-    """Takes a step as `TrainStep` does, on columns, one call each."""
+    """Takes steps on columns like `TrainStep`, one per call."""
 
     def __init__(self):
         self.total = tf.Variable(0.0, trainable=False)
@@ -163,7 +163,7 @@ class ProgressiveStepperTest(testing.TestCase):
 
 
 class _Calls:
-    """Ends calls in the order in which they were begun."""
+    """Ends calls in the order in which they started."""
 
     def __init__(self, coordinator, check):
         del coordinator, check
@@ -229,7 +229,7 @@ class ClusterStepperTest(testing.TestCase):
         ]
         self.assertEqual(stepper._calls.begun, expected)
         self.assertEqual([(t.batch, t.asked) for t in taken], [t for _, t in expected])
-        # What each call says of the data is heard.
+        # The counts of each call are received.
         heard = [mock.call("train", batch) for _, (batch, _) in expected]
         self.assertEqual(self.feed.hear.mock_calls, heard)
         self.assertTrue(stepper.is_quiet)
