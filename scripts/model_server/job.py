@@ -128,7 +128,7 @@ def newest_version(folder: pathlib.Path) -> pathlib.Path:
     """Returns the highest version in a folder."""
     found = [path for path in folder.iterdir() if path.name.isdecimal()]
     if not found:
-        raise ValueError(f"{folder} holds no versions, folders named by a number.")
+        raise ValueError(f"{folder} has no versions, folders named by a number.")
     return max(found, key=lambda path: int(path.name))
 
 
