@@ -92,7 +92,7 @@ def _arrays(columns, table, rows):
 
 
 def _warmup_requests(version, requests):
-    """Returns the warm-up file's requests, after checking that a batcher accepts each."""
+    """Returns the warm-up file's requests; checks that a batcher accepts each."""
     found = []
     for key, _, inputs in batching.warmup_records(version):
         assert batching.refusal(inputs, _WARMUP_ROWS) is None, key

@@ -116,7 +116,8 @@ def test_a_job_that_does_not_track_updates_is_told(tmp_path):
         pytest.raises(
             errors.ServingError,
             match=r"ckpt-00000001/embedding does not record when its rows were "
-            r"updated\. Set `export\.spare_rows`, train further, and publish the next checkpoint\.",
+            r"updated\. Set `export\.spare_rows`, train further, and publish the "
+            r"next checkpoint\.",
         ),
     ):
         publishing.publish(tmp_path, address)
