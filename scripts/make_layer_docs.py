@@ -16,16 +16,16 @@ HEADER = """\
 <!-- Made from the docstrings by `python scripts/make_layer_docs.py`. -->
 
 `monolith_tf.layers` has the layers below and, under their own names, all others of
-`tf_keras.layers`. `help(monolith_tf.layers.AllInt)` tells the arguments and errors of
-`AllInt`. In the formulas `@` is the matrix product, `*` works by element, and `[a | b]`
-joins two tensors on the last axis.
+`tf_keras.layers`. `help(monolith_tf.layers.AllInt)` shows the arguments and errors of
+`AllInt`. In the formulas `@` is the matrix product, `*` is elementwise, and `[a | b]`
+concatenates two tensors on the last axis.
 
 | Layer | Formula | Shapes | Paper |
 | --- | --- | --- | --- |
 """
 
 FUNCTIONS = """
-Functions beside them:
+Functions:
 
 | Function | Formula | Paper |
 | --- | --- | --- |
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def text() -> str:
-    """Returns what the page should hold."""
+    """Returns the content of the page."""
     from monolith_tf import layers
 
     classes: dict[type, list[str]] = {}
@@ -69,7 +69,7 @@ def text() -> str:
 
 
 def layer_row(cls: type, names: list[str]) -> str:
-    """Returns a layer's line; a section that it lacks is its base class's."""
+    """Returns a layer's line; missing sections come from its base class."""
     found: dict[str, str] = {}
     for base in inspect.getmro(cls):
         if base.__module__.startswith("monolith_tf"):
@@ -81,7 +81,7 @@ def layer_row(cls: type, names: list[str]) -> str:
 
 
 def function_row(name: str, function) -> str:
-    """Returns a function's line; a source that it lacks is its module's."""
+    """Returns a function's line; a missing source comes from its module."""
     found = sections(inspect.getmodule(function)) | sections(function)
     return row(
         title(function, [name]), formula(function), one_line(found.get("Source"))
@@ -105,19 +105,19 @@ def title(documented, names: list[str]) -> str:
 
 
 def formula(documented) -> str:
-    """Returns the first indented block before the sections, else what is in quotes."""
+    """Returns the first indented block before the sections, else the quoted text."""
     head = re.split(r"\n[A-Z][a-z ]+:", inspect.getdoc(documented))[0]
     block = re.search(r"(?:^    .*\n?)+", head, re.MULTILINE)
     if block is None:
         return ", ".join(re.findall(r"`[^`]* = [^`]*`", head))
     lines = textwrap.dedent(block[0]).replace("`", "").rstrip().splitlines()
-    # Comments stand in a column of their own in the docstring, and here right behind.
+    # Comments have their own column in the docstring; here they follow the code.
     lines = [re.sub(r"(?<=\S) +#", "  #", line) for line in lines]
     return "<br>".join(f"`{line}`" for line in lines)
 
 
 def shapes(found: dict[str, str]) -> str:
-    """Returns what goes in and what comes out."""
+    """Returns the shapes of input and output."""
     if "Input and output shape" in found:
         return "in and out: " + one_line(found["Input and output shape"])
     if "Input shape" in found:
