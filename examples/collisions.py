@@ -1,11 +1,11 @@
-"""What collisions of ids cost: DeepFM on MovieLens-1M, with a row per id and without.
+"""The cost of id collisions: DeepFM on MovieLens-1M, with a row per id and without.
 
     python examples/collisions.py
 
-trains `configs/movielens_deepfm.yaml` with several seeds, each time with the ids as
-they are, and with ids hashed into so little space that some of them share a row:
-`user_folded` and `movie_folded` of `scripts/prepare/movielens_1m.py`. It prints the AUC
-of the test split for each, and what is lost, seed by seed.
+trains `configs/movielens_deepfm.yaml` with several seeds, each with the original ids
+and with ids hashed into so few values that some share a row: `user_folded` and
+`movie_folded` of `scripts/prepare/movielens_1m.py`. It prints the AUC on the test split
+for each, and the loss per seed.
 
 Source: Liu et al., "Monolith: Real Time Recommendation System With Collisionless
 Embedding Table", ORSUM 2022 (arXiv:2209.07663), section 3.
@@ -34,11 +34,11 @@ MODELS = {
 }
 
 Results = Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]
-"""Model -> seed -> evaluations of the valid split, and at last of the test split."""
+"""Model -> seed -> evaluations of the valid split, then one of the test split."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains all, and prints what collisions cost."""
+    """Trains all models, and prints the cost of collisions."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=pathlib.Path, default=ROOT / "data/ml1m/by_time")
     parser.add_argument("--folder", type=pathlib.Path, default=ROOT / "runs/collisions")
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="an override"
     )
     parser.add_argument(
-        "--output", type=pathlib.Path, help="write the table there too, and a plot"
+        "--output", type=pathlib.Path, help="also write the table there, and a plot"
     )
     options = parser.parse_args(arguments)
     files = {"train": "train", "eval": "valid", "test": "test"}
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def train(settings: Sequence[str]) -> list[dict[str, Any]]:
-    """Trains, or goes on; returns all evaluations, that of the test split at last."""
+    """Trains, or resumes; returns all evaluations, that of the test split last."""
     job = mt.Estimator(CONFIG, *settings)
     job.train()
     job.evaluate("test")
@@ -77,7 +77,7 @@ def train(settings: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def counts(data: pathlib.Path, name: str) -> tuple[str, int, int]:
-    """Returns a kind of id, how many there are, and how many are left of them."""
+    """Returns a kind of id, and its numbers of ids before and after hashing."""
     paths = [data / f"{split}.parquet" for split in ("train", "valid", "test")]
     rows = pq.read_table(paths, columns=[name, f"{name}_folded"])
     ids, folded = (len(rows[column].unique()) for column in rows.column_names)
@@ -113,7 +113,7 @@ def table(results: Results, ids: Sequence[tuple[str, int, int]]) -> str:
 
 
 def plot(results: Results, path: pathlib.Path) -> None:
-    """Draws the AUC of the valid split over the steps, a line for each training."""
+    """Plots the AUC on the valid split over the steps, a line for each training."""
     import matplotlib
 
     matplotlib.use("agg")

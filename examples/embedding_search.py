@@ -1,12 +1,12 @@
-"""Searches how wide embeddings must be on Frappe, and trains what was found.
+"""Searches for embedding widths on Frappe, and trains models of these widths.
 
     python examples/embedding_search.py
 
-trains `configs/frappe_nas_full.yaml`, and from there on `configs/frappe_nas_mixed.yaml`
-and `configs/frappe_nas_simple.yaml`, the latter also with `SimpleNasV2Layer`, with
-several penalties on what they keep. The sizes that a search has found are in its last
-checkpoint. They are written back into a config of plain tables, and that model is
-trained from new. Beside them stand models whose fields all have one width.
+trains `configs/frappe_nas_full.yaml`, and starting from it
+`configs/frappe_nas_mixed.yaml` and `configs/frappe_nas_simple.yaml`, the latter also
+with `SimpleNasV2Layer`, with several size penalties. A search's last checkpoint has the
+sizes that it found. They are written to a config of plain tables, and that model is
+trained from scratch. For comparison, other models have one width for all fields.
 """
 
 import argparse
@@ -35,7 +35,7 @@ ONE_WIDTH = "one width"
 
 
 class Result(NamedTuple):
-    """A model of plain tables, and the search that it comes from.
+    """A model of plain tables, and the search that found its sizes.
 
     Attributes:
       search: The layer that searched, or `ONE_WIDTH`.
@@ -43,8 +43,8 @@ class Result(NamedTuple):
       seed: The seed.
       sizes: Field -> width.
       parameters: Values in the rows of the tables.
-      auc: Of the test split; None where nothing was kept, so that there is no model.
-      search_auc: The same of the model that searched, as it was at its end.
+      auc: On the test split; None if the search kept nothing, so there is no model.
+      search_auc: The same for the searching model at its end.
     """
 
     search: str
@@ -57,7 +57,7 @@ class Result(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Searches, trains what was found, and prints how good it is."""
+    """Searches, trains models of the sizes found, and prints their AUC."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=pathlib.Path, default=ROOT / "data/frappe")
     parser.add_argument(
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="an override"
     )
     parser.add_argument(
-        "--output", type=pathlib.Path, help="write the table there too, and a plot"
+        "--output", type=pathlib.Path, help="also write the table there, and a plot"
     )
     options = parser.parse_args(arguments)
     files = {"train": "train", "eval": "valid", "test": "test"}
@@ -114,7 +114,7 @@ def search(
     seed: int,
     settings: Sequence[str],
 ) -> Result:
-    """Searches, and trains what was found."""
+    """Searches, and trains a model of the sizes found."""
     model_dir = folder / f"{layer}_{penalty:g}_{seed}"
     job = mt.Estimator(
         ROOT / "configs" / f"{CONFIGS[layer]}.yaml",
@@ -126,7 +126,7 @@ def search(
     )
     job.train()
     checkpoint = newest(job)
-    # The last state, not the best one, which may have had other sizes.
+    # The last state, since the best one may have other sizes.
     search_auc = job.evaluate("test", str(checkpoint.path))["label/auc"]
     found = checkpoint.manifest["state"]["search"]
     sizes = {name: size["kept"] for name, size in found["search"].items()}
@@ -140,7 +140,7 @@ def search(
 
 
 def trained(job: mt.Estimator) -> tuple[int, float]:
-    """Trains, or goes on; returns the parameters of the tables, and the test AUC."""
+    """Trains, or resumes; returns the parameters of the tables, and the test AUC."""
     job.train()
     parameters = num_parameters(newest(job))
     return parameters, job.evaluate("test")["label/auc"]
@@ -216,7 +216,7 @@ def by_setting(
 
 
 def spread(values: Iterable[float | None]) -> str:
-    """Returns mean and deviation of what is there; the value alone if it is one."""
+    """Returns mean and deviation of the present values; a single value alone."""
     values = [value for value in values if value is not None]
     if not values:
         return ""
@@ -225,7 +225,7 @@ def spread(values: Iterable[float | None]) -> str:
 
 
 def plot(results: Sequence[Result], path: pathlib.Path) -> None:
-    """Draws the AUC over the parameters of the tables, a colour for each search."""
+    """Plots the AUC over the parameters of the tables, a colour for each search."""
     import matplotlib
 
     matplotlib.use("agg")

@@ -2,13 +2,13 @@
 
     python examples/ncf.py --train train.parquet --test test.parquet --model neumf
 
-The training file has a row for each interaction, columns `user` and `item`; the test
-file one for each user, columns `user`, `positive_item` (held out of training) and
-`negative_items` (a list of items the user has not seen). It prints HR@10 and NDCG@10
-after every epoch.
+The training file has a row for each interaction, with columns `user` and `item`. The
+test file has one for each user, with columns `user`, `positive_item` (held out of
+training) and `negative_items` (a list of items the user has not seen). The script
+prints HR@10 and NDCG@10 after every epoch.
 
-Users and items may be any 64-bit integers: `Embedding` makes a row for each that it
-meets, where `tf_keras.layers.Embedding` would ask how many there are.
+Users and items may be any 64-bit integers: `Embedding` makes a row for each new one,
+where `tf_keras.layers.Embedding` needs to know their number.
 
 Source: He et al., "Neural Collaborative Filtering", WWW 2017 (arXiv:1708.05031).
 """
@@ -25,7 +25,7 @@ import tf_keras
 
 import monolith_tf as mt
 
-# Of the paper; the default of rows divides small gradients by much more.
+# As in the paper; the default row optimizer divides small gradients by much more.
 ADAM = {
     "name": "monolith_adam",
     "learning_rate": 1e-3,
@@ -57,7 +57,7 @@ def neumf(
     layers: Sequence[int] = (64, 32, 16, 8),
     optimizer: Any = ADAM,
 ) -> tf_keras.Model:
-    """Both of the above with embeddings of their own, joined under one output."""
+    """Both of the above with separate embeddings, joined under one output."""
     users, items = _inputs()
     widths = {"mf": mf_dim, "mlp": layers[0] // 2}
     rows = {
@@ -80,7 +80,7 @@ def sample(
     Args:
       interactions: `user` and `item`, `[n]` each.
       num_negatives: Items drawn for each interaction.
-      rng: Where they come from.
+      rng: The generator to draw with.
 
     Returns:
       Users and items, `[n * (1 + num_negatives), 1]` each, and labels, 1 or 0, in
@@ -112,7 +112,7 @@ def evaluate(model: tf_keras.Model, test: Mapping[str, Any]) -> tuple[float, flo
     """Ranks each user's held-out item among the sampled ones.
 
     Args:
-      model: Of users and items.
+      model: A model of users and items.
       test: `user` and `positive_item`, `[users]`, and `negative_items`, `[users, n]`.
 
     Returns:
@@ -151,7 +151,7 @@ def train(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains a model and prints how it ranks."""
+    """Trains a model and prints its ranking metrics."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--train", required=True, help="Parquet file of interactions")
     parser.add_argument("--test", required=True, help="Parquet file of held-out items")

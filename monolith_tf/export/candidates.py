@@ -1,4 +1,4 @@
-"""The signature by which one user is given once for many items."""
+"""The signature for one user and many items."""
 
 from collections.abc import Collection
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ class Candidates(signatures.Signature):
     Args:
       columns: The raw columns.
       lists: As in `NamedInputs`.
-      user_columns: Those of the user, as `user_columns.find` gives them.
+      user_columns: The user's columns, as `user_columns.find` returns them.
       answer: Answers columns of different numbers of rows.
     """
 

@@ -1,4 +1,4 @@
-"""Asks a SavedModel in a process of its own that has nothing else."""
+"""Queries a SavedModel in a separate, clean process."""
 
 import pathlib
 import pickle
@@ -23,12 +23,12 @@ def ask(
     *,
     program: pathlib.Path = SESSION,
 ) -> list[dict[str, np.ndarray]]:
-    """Returns the answers of a SavedModel to requests, which it is asked in order.
+    """Returns the answers of a SavedModel to requests, sent in order.
 
     Args:
       directory: The SavedModel.
       requests: Signature and inputs of each; strings are arrays of objects.
-      program: What is run with the job's file as its argument.
+      program: The program to run, with the job's file as its argument.
 
     Raises:
       ExportError: If it cannot be loaded or a request fails.
@@ -47,7 +47,7 @@ def ask(
         content = {"model": str(directory.resolve()), "requests": resolved}
         job.write_bytes(pickle.dumps(content))
         try:
-            # Without -P what lies beside the program could be imported.
+            # Without -P, modules next to the program could be imported.
             done = subprocess.run(
                 [sys.executable, "-P", str(program), str(job)],
                 cwd=folder,
@@ -64,7 +64,7 @@ def ask(
         if done.returncode:
             raise ExportError(
                 f"{directory} does not load in a clean process; nothing was published."
-                f" The loader said:\n{done.stderr[-2000:]}"
+                f" Output of the loader:\n{done.stderr[-2000:]}"
             )
         answers: list[dict[str, np.ndarray]] = pickle.loads(
             job.with_suffix(".answers").read_bytes()

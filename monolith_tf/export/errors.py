@@ -1,5 +1,5 @@
-"""What can go wrong with an export."""
+"""Errors of an export."""
 
 
 class ExportError(RuntimeError):
-    """An export that was not published, with the reason."""
+    """An export was not published; the message gives the reason."""

@@ -14,8 +14,8 @@ def parse(examples: Tensor, columns: Mapping[str, ColumnType]) -> dict[str, Tens
 
     Args:
       examples: `[batch]` strings.
-      columns: What to read; a scalar that an example lacks takes its column's default,
-        and is an error where there is none.
+      columns: The columns to read; a scalar that an example lacks gets its column's
+        default, and raises an error if there is none.
     """
     features: dict[str, Any] = {}
     for name, kind in columns.items():

@@ -1,4 +1,4 @@
-"""Brings a SavedModel's graph into a form that a stock model server can run."""
+"""Prepares a SavedModel's graph for a stock model server, and checks it."""
 
 import os
 import pathlib
@@ -26,11 +26,11 @@ _REFUSED = (
 
 
 def finish(directory: pathlib.Path, methods: Mapping[str, str]) -> None:
-    """Mends what `tf.saved_model.save` writes otherwise than a server wants it.
+    """Fixes what a server needs differently from how `tf.saved_model.save` writes it.
 
-    Nodes lose the devices of this process: lookup tables pin theirs to the job they
-    were made in, and a server has none of that name. Signatures get their method's
-    names, which are "predict" for all.
+    Removes this process' devices from nodes: lookup tables pin theirs to the job that
+    created them, and a server has none of that name. Sets the method names of
+    signatures, which are "predict" for all.
 
     Args:
       directory: A SavedModel.
@@ -44,12 +44,12 @@ def finish(directory: pathlib.Path, methods: Mapping[str, str]) -> None:
         for key, method in methods.items():
             meta_graph.signature_def[key].method_name = method
     path.write_bytes(saved_model.SerializeToString(deterministic=True))
-    # It is a hash of the graph as it was.
+    # It is a hash of the old graph.
     (directory / "fingerprint.pb").unlink(missing_ok=True)
 
 
 def check(directory: pathlib.Path) -> None:
-    """Walks the graph and its function library.
+    """Checks the graph and its function library.
 
     Args:
       directory: A SavedModel.
@@ -57,15 +57,15 @@ def check(directory: pathlib.Path) -> None:
     Raises:
       ExportError: If `saved_model.pb` is too large for a protocol buffer; a node has an
         op that TensorFlow itself does not have, or that needs this process, is pinned
-        to a device, or must be compiled by XLA; or a file is named by where it lies on
+        to a device, or must be compiled by XLA; or a constant is the path of a file on
         this machine.
     """
     path = directory / "saved_model.pb"
     size = path.stat().st_size
     if size > _MAX_BYTES:
         raise ExportError(
-            f"{path} has {size} bytes, more than the 2 GB a server reads. A constant "
-            "of the model is too large; make it a variable."
+            f"{path} has {size} bytes, more than the 2 GB a server accepts. A "
+            "constant of the model is too large; make it a variable."
         )
     saved_model = _read(path)
     functions = {
@@ -84,7 +84,7 @@ def check(directory: pathlib.Path) -> None:
         if _must_compile(node.attr):
             raise ExportError(
                 f"{where}: node `{node.name}` must be compiled by XLA, which is off in "
-                "a model server. Leave `jit_compile=True` out of the serving path."
+                "a model server. Do not use `jit_compile=True` in the serving path."
             )
         _check_constant(where, node)
     for meta_graph in saved_model.meta_graphs:
@@ -102,16 +102,16 @@ def _check_op(where: str, node: node_def_pb2.NodeDef) -> None:
                 f"{where}: node `{node.name}` has the op {node.op}, which {reason}; a "
                 "model server does not. Use other TensorFlow ops."
             )
-    # What is loaded from a library of one's own is not among them.
+    # Ops of a custom library are not among them.
     if not hasattr(tf.raw_ops, node.op):
         raise ExportError(
-            f"{where}: node `{node.name}` has the op {node.op}, which TensorFlow "
-            "itself does not have, and so no stock model server. Use TensorFlow's ops."
+            f"{where}: node `{node.name}` has the op {node.op}, which TensorFlow and "
+            "stock model servers do not have. Use TensorFlow's ops."
         )
 
 
 def _check_constant(where: str, node: node_def_pb2.NodeDef) -> None:
-    """Refuses a constant that is the path of a file of this machine."""
+    """Refuses a constant that is the path of a file on this machine."""
     if (
         node.op != "Const"
         or node.attr["value"].tensor.dtype != tf.string.as_datatype_enum
@@ -130,7 +130,7 @@ def _read(path: pathlib.Path) -> saved_model_pb2.SavedModel:
 
 
 def _must_compile(attributes: Any) -> bool:
-    # Asking a protocol buffer's map for a key that it lacks would add the key.
+    # Reading a missing key of a protocol buffer's map would add it.
     return "_XlaMustCompile" in attributes and attributes["_XlaMustCompile"].b
 
 
@@ -145,7 +145,7 @@ def _nodes(
             if _must_compile(function.attr):
                 raise ExportError(
                     f"Function `{name}` must be compiled by XLA, which is off in a "
-                    "model server. Leave `jit_compile=True` out of the serving path."
+                    "model server. Do not use `jit_compile=True` in the serving path."
                 )
             for node in function.node_def:
                 yield f"function `{name}`", node

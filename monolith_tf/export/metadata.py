@@ -1,4 +1,4 @@
-"""What an export says of itself to tools, in a file beside the graph."""
+"""An export's metadata for tools, in a file next to the graph."""
 
 import json
 import pathlib
@@ -19,12 +19,12 @@ def write(directory: pathlib.Path, content: Mapping[str, Any]) -> None:
 
 
 def is_there(directory: pathlib.Path) -> bool:
-    """Returns whether a SavedModel says anything of itself."""
+    """Returns whether a SavedModel has metadata."""
     return (directory / _PATH).exists()
 
 
 def read(directory: pathlib.Path) -> dict[str, Any]:
-    """Returns what a SavedModel says of itself.
+    """Returns a SavedModel's metadata.
 
     Raises:
       ExportError: If it is not an export of `monolith-tf`, or one of another format.

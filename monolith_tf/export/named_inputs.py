@@ -16,14 +16,14 @@ LENGTH_SUFFIX = "_length"
 
 
 class NamedInputs:
-    """One named tensor per column, and for a list how many entries each row has.
+    """One named tensor per column, and for lists a second one with their lengths.
 
     Attributes:
       joins_rows: Whether each tensor has one entry per row.
 
     Args:
       columns: The raw columns.
-      lists: How the values of a list come: "padded", `[batch, length]`, or "values",
+      lists: The form of list values: "padded", `[batch, length]`, or "values",
         `[total]`.
 
     Raises:
@@ -39,12 +39,12 @@ class NamedInputs:
         for name, kind in columns.items():
             if kind.is_list and name + LENGTH_SUFFIX in columns:
                 raise ExportError(
-                    f"The column `{name + LENGTH_SUFFIX}` has the name under which the "
-                    f"lengths of the lists in `{name}` are given. Rename one of them."
+                    f"The column `{name + LENGTH_SUFFIX}` has the name of the input "
+                    f"for the lengths of the lists in `{name}`. Rename one of them."
                 )
 
     def specs(self, batch: int | None = None) -> dict[str, tf.TensorSpec]:
-        """Returns the tensors that are asked for."""
+        """Returns the specs of the tensors."""
         specs = {}
         for name, kind in self._columns.items():
             shape = [batch]
@@ -56,7 +56,7 @@ class NamedInputs:
         return specs
 
     def decode(self, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Returns the columns that tensors stand for; lists ragged or `Padded`."""
+        """Returns the columns from tensors; lists are ragged or `Padded`."""
         columns = {}
         for name, kind in self._columns.items():
             value = tensors[name]
@@ -66,7 +66,7 @@ class NamedInputs:
         return columns
 
     def encode(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Returns the arrays that stand for columns."""
+        """Returns the arrays for columns; the inverse of `decode`."""
         arrays = {}
         for name, kind in self._columns.items():
             value = sample[name]
@@ -81,7 +81,7 @@ class NamedInputs:
     def _list(self, name: str, values: Tensor, lengths: Tensor) -> Any:
         if self._padded:
             width = tf.shape(values)[1]
-            # As unsigned numbers, negative lengths are beyond all widths.
+            # As unsigned numbers, negative lengths exceed every width.
             unsigned = tf.bitcast(lengths, tf.uint64)
             fits = tf.reduce_max(unsigned) <= tf.cast(width, tf.uint64)
             rule = "between 0 and the number of its columns"
@@ -90,9 +90,9 @@ class NamedInputs:
             fits = tf.reduce_all(lengths >= 0) & (total == tf.size(values, tf.int64))
             rule = "at least 0, and add up to the number of its values"
         message = f"`{name}{LENGTH_SUFFIX}` must be, for each row of `{name}`, {rule}."
-        # `tf.debugging.Assert` would put a branch around it, which takes longer.
+        # `tf.debugging.Assert` would add a branch around it, which takes longer.
         fails = tf.raw_ops.Assert(condition=fits, data=[message, lengths])
-        if self._padded:  # Nothing else goes wrong with such lengths: none waits.
+        if self._padded:  # Bad lengths break no later operation, so none waits.
             return Padded(values, lengths)
         with tf.control_dependencies([fails]):
             lengths = tf.identity(lengths)

@@ -34,13 +34,13 @@ from monolith_tf.models import network as network_lib
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What an export was made of.
+    """The job and step that an export comes from.
 
     Attributes:
-      lineage: Of the training job; the default is none, and takes no updates.
+      lineage: The training job's; without one the export takes no updates.
       step: The global step of the exported values.
-      reading: How the job's files are read, as `data.spec.reading_part` gives it; None
-        says nothing.
+      reading: How the job's files are read, as `data.spec.reading_part` returns it;
+        None if unknown.
     """
 
     lineage: Lineage = dataclasses.field(default_factory=Lineage)
@@ -62,26 +62,26 @@ def export(
     sample: Mapping[str, Any] | None = None,
     origin: Origin = _UNKNOWN,
 ) -> pathlib.Path:
-    """Writes `<directory>/<version>/`; it appears whole, and only if it answers right.
+    """Writes `<directory>/<version>/` atomically, if its answers are correct.
 
     Args:
       network: The network, over a `FrozenStore`.
       columns: The raw features it reads.
-      directory: Where versions live. The new version is the present UTC time in
-        seconds, or one more than the highest there is.
-      rows: Gives the rows of an empty store, which go to disk chunk by chunk; they are
-        asked for twice. None exports what is in the store.
-      spec: The signatures, and how many versions stay.
+      directory: The folder of the versions. The new version is the current UTC time in
+        seconds, or one more than the highest existing one.
+      rows: Returns the rows of an empty store, which are written to disk chunk by
+        chunk; called twice. None exports the rows in the store.
+      spec: The signatures, and how many versions to keep.
       sample: Raw columns of real rows, numpy arrays or ragged tensors, on which the
-        export must give the network's own answers; None publishes unseen.
-      origin: What is told of the model in the export's metadata.
+        export must match the network; None publishes without a check.
+      origin: The job and step, for the export's metadata.
 
     Returns:
       The version's folder.
 
     Raises:
-      ExportError: If the graph holds what a stock server refuses, or the export
-        answers otherwise than the network. Nothing is published then.
+      ExportError: If a stock server would refuse the graph, or the export's answers
+        differ from the network's. Nothing is published then.
     """
     temporary = versions.make_temporary(pathlib.Path(directory))
     making = _Export(network, columns, rows, spec, sample, origin)
@@ -94,7 +94,7 @@ def export(
 
 
 class _Export:
-    """One export on its way."""
+    """One export in progress."""
 
     def __init__(
         self,
@@ -122,8 +122,8 @@ class _Export:
             for name, table in counted.tables.items():
                 if table.clipped:
                     logging.warning(
-                        "Table `%s`: %d rows have numbers beyond what its `compressor` "
-                        "holds, and are served clipped.",
+                        "Table `%s`: %d rows have numbers out of range for its "
+                        "`compressor`, and are served clipped.",
                         name,
                         table.clipped,
                     )
@@ -134,7 +134,7 @@ class _Export:
                     self._origin.step,
                     self._origin.lineage,
                 )
-            else:  # Integers that come later may be of any size.
+            else:  # With updates, later integers may have any size.
                 ranges = counted.ranges(network.store.integers)
                 store = network.store.emptied(exact=False, ranges=ranges)
                 network = network.over(store)
@@ -156,7 +156,7 @@ class _Export:
         metadata.write(path, self._metadata(path, network.store, counted, difference))
 
     def _sample_ids(self) -> dict[str | None, np.ndarray]:
-        """Returns all ids of the sample, as `frozen_survey.survey` wants them."""
+        """Returns all ids of the sample, in the form for `frozen_survey.survey`."""
         if self._sample is None:
             return {}
         encoder = self._network.encoder
@@ -169,7 +169,7 @@ class _Export:
     def _answer(
         self, counted: frozen_survey.Survey | None, exact: bool
     ) -> signatures.Answer:
-        """Returns what the network answers that has the rows of the sample alone."""
+        """Returns the answer function of the network with only the sample's rows."""
         network = self._network
         if counted is not None:
             store = network.store.emptied(exact=exact)
@@ -184,7 +184,7 @@ class _Export:
         servable: servable_lib.Servable,
         counted: frozen_survey.Survey | None,
     ) -> float | None:
-        """Checks all signatures, and returns what compression changes at most."""
+        """Checks all signatures; returns the largest change through compression."""
         sample, spec = self._sample, self._spec
         if sample is None:
             return None
@@ -207,14 +207,14 @@ class _Export:
         servable: servable_lib.Servable,
         answers: Sequence[Mapping[str, np.ndarray]],
     ) -> None:
-        """Writes requests that a server which joins requests can answer too."""
+        """Writes requests that a server with batching can answer too."""
         sample = self._sample or {}
         size = signatures.num_rows(sample)
         count = min(self._spec.warmup_rows, warmup.MAX_ROWS)
         if count < min(self._spec.warmup_rows, size):
             logging.warning(
                 "Warm-up requests have %d rows, not the %d of `export.warmup_rows`: a "
-                "server that batches takes no more than its `max_batch_size`.",
+                "server with batching accepts at most its `max_batch_size`.",
                 count,
                 self._spec.warmup_rows,
             )

@@ -23,10 +23,10 @@ EXAMPLE_KEY = "serialized_example"
 
 
 class Servable(tf.Module):
-    """A network over frozen tables, with what it answers.
+    """A network over frozen tables, with its signatures.
 
     `serving_default` takes one named tensor per raw feature and `serialized_example` a
-    batch of serialized `tf.Example`s; `ExportSpec` asks for more.
+    batch of serialized `tf.Example`s; `ExportSpec` adds more.
 
     Attributes:
       signatures: Key -> signature.
@@ -34,8 +34,8 @@ class Servable(tf.Module):
     Args:
       network: The network.
       columns: The raw features it reads.
-      spec: Which signatures there are.
-      updates: What the signature `update_embeddings` changes, or None.
+      spec: The signatures to create.
+      updates: The state that the signature `update_embeddings` changes, or None.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class Servable(tf.Module):
         updates: updates_lib.Updates | None = None,
     ) -> None:
         super().__init__(name="servable")
-        # Tracked one by one: the Keras model itself would save its own metadata and
-        # functions with it, which serving does not need.
+        # Tracked one by one: the Keras model would also save its metadata and
+        # functions, which serving does not need.
         self.tables = network.store
         self.encoder = network.encoder
         self.dense = list(network.model.variables)
@@ -103,8 +103,8 @@ def answer_function(
     """Returns a function from raw columns to predictions and extra outputs.
 
     Args:
-      network: What answers.
-      user_features: Features whose columns have one row for all of the others.
+      network: The network.
+      user_features: Features whose columns have one row for all rows of the others.
     """
 
     def answer(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:

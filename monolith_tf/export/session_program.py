@@ -1,7 +1,7 @@
-"""A program that asks a SavedModel, by the session loader that a model server uses.
+"""A program that queries a SavedModel through the session loader of model servers.
 
-It knows nothing but the SavedModel and the requests: `monolith_tf` cannot be imported
-in it. Its argument is a file of a job, as `clean_process` writes it.
+It has only the SavedModel and the requests: it cannot import `monolith_tf`. Its
+argument is a job's file, as `clean_process` writes it.
 """
 
 import pathlib

@@ -1,4 +1,4 @@
-"""What an export answers, and how that is checked: one class per kind of signature."""
+"""The signatures of an export and their checks: one class per kind."""
 
 import abc
 from collections.abc import Callable
@@ -28,10 +28,10 @@ class Signature(abc.ABC):
     """A function of an export.
 
     Attributes:
-      method: What a server calls it for.
+      method: The server method that uses it.
       specs: Its inputs.
-      joins_rows: Whether each input has one entry per row of the answer, so that a
-        server can join the requests of several clients.
+      joins_rows: Whether each input has one entry per row of the answer, so a server
+        can merge the requests of several clients.
     """
 
     method = PREDICT
@@ -39,7 +39,7 @@ class Signature(abc.ABC):
     specs: Mapping[str, tf.TensorSpec]
 
     def check(self, outputs: Mapping[str, tf.TensorSpec]) -> None:  # noqa: B027
-        """Raises `ExportError` if it does not fit what the network answers."""
+        """Raises `ExportError` if it does not fit the network's outputs."""
 
     @abc.abstractmethod
     def call(self, **tensors: Tensor) -> dict[str, Tensor]:
@@ -47,13 +47,13 @@ class Signature(abc.ABC):
 
     @abc.abstractmethod
     def request(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Returns a request made of columns of real rows."""
+        """Returns a request with the columns of real rows."""
 
     @abc.abstractmethod
     def expected(
         self, sample: Mapping[str, Any], answer: Answer
     ) -> dict[str, np.ndarray]:
-        """Returns what the request is to be answered, from a network's own answer."""
+        """Returns the expected answer to the request, from the network's answer."""
 
 
 class Named(Signature):
@@ -132,7 +132,7 @@ class _OneHead(Examples):
 
 
 class Regress(_OneHead):
-    """One head, as the method `tensorflow/serving/regress` gives it."""
+    """One head, as the method `tensorflow/serving/regress` returns it."""
 
     method = REGRESS
 
@@ -158,9 +158,9 @@ class Regress(_OneHead):
 
 
 class Classify(_OneHead):
-    """One head, as the method `tensorflow/serving/classify` gives it.
+    """One head, as the method `tensorflow/serving/classify` returns it.
 
-    A head of one number per row is taken for the probability of class "1".
+    A head of one number per row is the probability of class "1".
     """
 
     method = CLASSIFY
@@ -194,7 +194,7 @@ def _check_output(outputs: Mapping[str, Any], name: str, option: str) -> None:
     if name not in outputs:
         raise ExportError(
             f"`export.{option}` must name outputs of the model. Received: {name!r}; "
-            f"the model gives {sorted(outputs)}."
+            f"the model has {sorted(outputs)}."
         )
 
 
@@ -213,6 +213,6 @@ def check_keys(keys: Sequence[str]) -> None:
     for key in keys:
         if keys.count(key) > 1:
             raise ExportError(
-                f"Two signatures of the export would have the key `{key}`. Take it out "
-                "of `export.output_signatures`, or rename the head."
+                f"Two signatures of the export would have the key `{key}`. Remove it "
+                "from `export.output_signatures`, or rename the head."
             )

@@ -8,31 +8,30 @@ from monolith_tf import paths
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportSpec:
-    """Where and when SavedModels are written, and what they answer.
+    """Where and when SavedModels are written, and their signatures.
 
     Attributes:
-      directory: Folder that holds one sub-folder per version; None takes
+      directory: Folder with one sub-folder per version; None takes
         `<model_dir>/export`.
-      every_steps: Steps between exports while training; None exports only when asked
-        to by `monolith-tf export`.
-      checkpoint: What is exported when asked for: the `best` checkpoint, or the newest
-        where no best one was kept; or the `newest`.
+      every_steps: Steps between exports during training; None exports only with
+        `monolith-tf export`.
+      checkpoint: The checkpoint that `monolith-tf export` takes: the `best`, or the
+        newest if no best one was kept; or the `newest`.
       keep_versions: Newest versions to keep, at least 1; older ones are removed.
-      verify_rows: Rows of the data on which an export must answer as the model does
-        before it is published; 0 publishes unseen.
-      warmup_rows: How many of those rows are put into the requests that a server
-        answers before it takes others, at most 16, so that a server that batches takes
-        them; 0 leaves the requests out.
-      list_inputs: How a list is given by name, beside `<name>_length`: `padded`,
-        `[batch, length]`; or `values`, all rows' values one after the other, `[total]`.
-      output_signatures: Heads and extra outputs that get a signature of their own.
+      verify_rows: Rows of the data on which an export must match the model before it
+        is published; 0 publishes without a check.
+      warmup_rows: How many of those rows each warm-up request has, at most 16, so that
+        a server with batching accepts it; 0 writes no requests.
+      list_inputs: The form of list inputs, in addition to `<name>_length`: `padded`,
+        `[batch, length]`; or `values`, all rows' values concatenated, `[total]`.
+      output_signatures: Heads and extra outputs that get their own signature.
       classify: Heads that get a classification signature, `classify_<head>`.
       regress: Heads that get a regression signature, `regress_<head>`.
-      user_features: Features of the user, given once in the signature `candidates` for
-        any number of items; none leaves the signature out.
-      spare_rows: Rows of each group of tables that are kept free for ids that come
-        later by the signature `update_embeddings`; 0 leaves the signature out. Who
-        reaches a server with it can change what the model answers.
+      user_features: Features of the user, sent once in the signature `candidates` for
+        any number of items; without any there is no such signature.
+      spare_rows: Rows of each group of tables reserved for ids that the signature
+        `update_embeddings` adds later; 0 omits the signature. Anyone who can reach a
+        server with it can change the model's answers.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -56,8 +55,8 @@ class ExportSpec:
         if self.every_steps is not None and self.every_steps < 1:
             raise ValueError(
                 "`every_steps` must be at least 1. "
-                f"Received: every_steps={self.every_steps}. Leave it out to export "
-                "only when asked."
+                f"Received: every_steps={self.every_steps}. Omit it to export only "
+                "with `monolith-tf export`."
             )
         if self.keep_versions < 1:
             raise ValueError(

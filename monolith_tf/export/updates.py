@@ -1,4 +1,4 @@
-"""The signature by which a served model takes new and changed rows."""
+"""The signature that updates the rows of a served model."""
 
 import functools
 from collections.abc import Mapping
@@ -17,23 +17,23 @@ from monolith_tf.types import Tensor
 
 KEY = "update_embeddings"
 EXACT = "/exact"
-"""What the signature puts behind the name of a table that is exact."""
+"""The suffix of an exact table's name in the signature."""
 
 BEYOND = "within what the `compressor` of their table holds"
-"""Part of what it says of rows that a table cannot hold."""
+"""Part of its error for rows that a table cannot hold."""
 
 _MOST_STEPS = 1 << 40
 _LOCK = "monolith_tf_update_embeddings"
 
 
 class Updates(tf.Module):
-    """Which rows of a frozen store are in use, and the step that it has reached.
+    """The number of used rows of a frozen store, and the step it has reached.
 
     Args:
-      store: The store, of which some rows are spare.
-      num_rows: Rows of each of its groups that are in use.
+      store: The store, with some spare rows.
+      num_rows: Rows in use, for each of its groups.
       step: The global step at which they were trained.
-      lineage: Of the job that trained them.
+      lineage: The lineage of the job that trained them.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Updates(tf.Module):
         self.step = _scalar(step)
         self.newest = _scalar(step)  # Of all rows; above `step` while they come.
         self.lineage = tf.Variable(str(lineage), dtype=tf.string, trainable=False)
-        self.token = _scalar(0)  # When it was first asked, in microseconds.
+        self.token = _scalar(0)  # Time of the first request, in microseconds.
 
     def apply(
         self,
@@ -61,37 +61,39 @@ class Updates(tf.Module):
         lineage: Tensor,
         newest: Tensor,
     ) -> dict[str, Tensor]:
-        """Writes rows, and gives ids that have none a spare one.
+        """Writes rows, and gives ids without one a spare row.
 
-        A row is written before its id can be found. Applying a request twice is
-        applying it once; one that is refused changes nothing. One without rows and with
-        step 0 asks only.
+        A row is written before its id can be found. Applying a request twice has the
+        same effect as once; a refused request changes nothing. A request without rows
+        and with step 0 only reads.
 
         Args:
-          table: Name of the ids' table, a scalar; with `EXACT` behind it of a table
-            that is exact.
-          ids: Feature ids, `[n]`, or of a table that is exact integers as they stand;
-            of equal ones the last counts.
-          rows: Their weights, `[n, dim]`. Zeros take no spare row. Numbers that are
-            not finite, or beyond what the table's `compressor` holds, are refused.
-          step: The global step that the model has reached with them, at most `newest`;
-            0 if more follow.
-          token: What an earlier request was answered; refused if the model was loaded
-            anew since then, and so may have forgotten that request. 0 for none.
+          table: Name of the ids' table, a scalar, followed by `EXACT` if it is exact.
+          ids: Feature ids, `[n]`, or the integers themselves for an exact table; the
+            last of equal ids wins.
+          rows: Their weights, `[n, dim]`. Zeros take no spare row. Numbers that are not
+            finite, or out of range for the table's `compressor`, are refused.
+          step: The global step that the model reaches with them, at most `newest`; 0
+            if more follow.
+          token: The token that an earlier request returned; refused if the model was
+            loaded again since, and so lost that request's rows. 0 for none.
           lineage: The sender's `lineage.Lineage`, as a string; refused if the served
-            rows are not a part of its past.
-          newest: The step of the checkpoint that the rows are of; refused if the model
-            has rows of a later one of the same line, so that of two senders the one
-            with the older rows gives way.
+            rows are not part of its past.
+          newest: The step of the rows' checkpoint; refused if the model has rows of a
+            later one of the same line, so of two senders the one with older rows is
+            refused.
         """
+        # Operations of a graph run in any order, so each stage waits for the one
+        # before: the checks, the lock, the writes, the step, the unlock. An assertion
+        # that fails before the first write leaves all rows unchanged.
         places = _Places(self._store)
         checks = places.check(table, ids, rows)
         with tf.control_dependencies(checks):
             checks = [*places.check_size(table, rows), *_check_steps(step, newest)]
         with tf.control_dependencies(checks):
             place = places.group_of(table)
-        # Two requests must not take one spare row. `tf.CriticalSection` would make the
-        # lock outside of the graph; a server finds it by its name.
+        # Two requests must not take the same spare row. `tf.CriticalSection` would
+        # create its lock outside the graph; a server finds this one by its name.
         mutex = tf.raw_ops.MutexV2(shared_name=_LOCK)
         lock = tf.raw_ops.MutexLock(mutex=mutex)
         with tf.control_dependencies([lock]):
@@ -100,7 +102,7 @@ class Updates(tf.Module):
             mine = tf.where(before == 0, now, before)
             same = tf.debugging.Assert(
                 (token == 0) | (token == mine),
-                [f"{KEY}: the model was loaded anew since it gave the token", token],
+                [f"{KEY}: the model was loaded again since it gave the token", token],
             )
         changes = (tf.size(ids) > 0) | (step > 0)
         with tf.control_dependencies([same]):
@@ -138,7 +140,7 @@ class Updates(tf.Module):
     ) -> list[tf.Operation]:
         """Returns operations that fail unless `lineage.accepts`.
 
-        Nor may rows follow those of a later checkpoint of the same line.
+        They also fail for rows older than the served ones of the same line.
         """
         served = self.lineage.read_value()
         mine, theirs = tf.strings.split(served, ","), tf.strings.split(lineage, ",")
@@ -146,13 +148,13 @@ class Updates(tf.Module):
         begins = (tf.size(theirs) >= size) & tf.reduce_all(
             tf.equal(mine[: tf.size(theirs)], theirs[:size])
         )
-        # Without a lineage a model can be asked, and no more.
+        # A model without a lineage can only be read.
         is_question = (lineage == "") & ~changes
         known = tf.debugging.Assert(
             begins & ((served != "") | is_question),
             [f"{KEY}: the rows are of another lineage than the served ones:", served],
         )
-        # Where the sender left the line of the served rows; far away if it did not.
+        # The step at which the sender left the served line; the largest if it did not.
         ends = tf.strings.split(theirs[size : size + 1], "@").values[1:]
         left = tf.concat([tf.strings.to_number(ends, tf.int64), [tf.int64.max]], 0)
         with tf.control_dependencies([known]):
@@ -180,7 +182,11 @@ class Updates(tf.Module):
     def _apply(
         self, place: int, ids: Tensor, rows: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Writes to one group; returns ids inserted, rows in use, and room."""
+        """Writes to one group; returns ids inserted, rows in use, and capacity.
+
+        The index gets a new id only after its row is written and counted as used, so a
+        concurrent lookup finds either zeros or the whole row.
+        """
         group, used = self._store.groups[place], self.used[place]
         keys, places = tf.unique(self._store.keys(group, ids), tf.int64)
         last = tf.math.unsorted_segment_max(
@@ -218,7 +224,7 @@ class Updates(tf.Module):
 
 
 def _check_steps(step: Tensor, newest: Tensor) -> list[tf.Operation]:
-    """Returns operations that fail for steps that no training comes to."""
+    """Returns operations that fail for steps that no training reaches."""
     steps = tf.stack([step, newest])
     counted = tf.debugging.Assert(
         tf.reduce_all((steps >= 0) & (steps < _MOST_STEPS)),
@@ -233,7 +239,7 @@ def _check_steps(step: Tensor, newest: Tensor) -> list[tf.Operation]:
 
 
 class _Places:
-    """Where tables are, as tensors of the graph."""
+    """The groups and properties of tables, as tensors of the graph."""
 
     def __init__(self, store: FrozenStore) -> None:
         self._names = [update_name(table) for table in store.tables]
@@ -276,7 +282,7 @@ class _Places:
         ]
         checks: list[tf.Operation] = []
         for fact, message, value in facts:
-            # One after the other, so that the first that fails is told.
+            # In order, so the error names the first check that fails.
             with tf.control_dependencies(checks):
                 check = tf.debugging.Assert(
                     fact, [f"{KEY}: {message}", value], summarize=8
@@ -312,10 +318,10 @@ class _Places:
 
 
 def update_name(table: TableSpec) -> str:
-    """Returns what the signature calls a table.
+    """Returns a table's name in the signature.
 
-    An export that was made before the table became exact has other ids, and refuses a
-    name that it does not know.
+    An export made before the table became exact has other ids; it refuses the name
+    with the suffix as unknown.
     """
     return table.name + (EXACT if table.large_integers == "exact" else "")
 
@@ -343,7 +349,7 @@ class Update(signatures.Signature):
         return self._updates.apply(**tensors)
 
     def request(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """See base class; it changes nothing."""
+        """See base class; the request changes nothing."""
         del sample
         group = self._store.groups[0].group
         return {

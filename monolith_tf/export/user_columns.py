@@ -1,4 +1,4 @@
-"""Which columns the user is given by, in the signature for many items."""
+"""The user's columns in the signature for many items."""
 
 from collections.abc import Collection
 

@@ -15,24 +15,24 @@ def compare(
     answers: Mapping[str, np.ndarray],
     expected: Mapping[str, np.ndarray],
 ) -> None:
-    """Checks that a signature answers as it should.
+    """Checks that a signature's answers equal the network's.
 
     Args:
       signature: Its key.
       answers: Output -> value.
-      expected: The same of the network, of all outputs or some.
+      expected: The network's, for all outputs or some.
 
     Raises:
-      ExportError: If a number is further away than 1e-5 of its value plus 1e-6, or
+      ExportError: If a number differs by more than 1e-5 of its value plus 1e-6, or
         anything else differs.
     """
     for name, wanted in expected.items():
         value = answers[name]
         if value.shape != wanted.shape:
             raise ExportError(
-                f"Signature `{signature}` answers otherwise than the model; nothing "
-                f"was published. Output `{name}` has shape {list(value.shape)} in "
-                f"place of {list(wanted.shape)}."
+                f"The answer of signature `{signature}` differs from the model's; "
+                f"nothing was published. Output `{name}` has shape "
+                f"{list(value.shape)}, not {list(wanted.shape)}."
             )
         if wanted.dtype.kind == "f":
             is_near = np.abs(value - wanted) <= RTOL * np.abs(wanted) + ATOL
@@ -41,8 +41,8 @@ def compare(
         if not is_near.all():
             row = int(np.argmin(is_near.reshape(len(is_near), -1).all(axis=1)))
             raise ExportError(
-                f"Signature `{signature}` answers otherwise than the model; nothing "
-                f"was published. Output `{name}`, row {row} of the sample: "
+                f"The answer of signature `{signature}` differs from the model's; "
+                f"nothing was published. Output `{name}`, row {row} of the sample: "
                 f"{value[row]} against {wanted[row]}."
             )
 

@@ -8,7 +8,7 @@ import time
 import uuid
 
 FILE = "saved_model.pb"
-"""Without it a folder is no model, or not yet."""
+"""A folder without this file has no complete model."""
 
 _TEMPORARY = ".tmp-"
 _DAY_SECS = 86_400
@@ -18,8 +18,8 @@ _NUMBER = re.compile("[0-9]+")
 def folders(directory: pathlib.Path) -> dict[int, pathlib.Path]:
     """Returns version -> its folder, lowest first, as a model server finds them.
 
-    A version is a folder whose name is a number of 63 bits in decimal digits, with
-    leading zeros or without. All else is passed over.
+    A version is a folder whose name is a decimal number of at most 63 bits, with or
+    without leading zeros. All else is skipped.
     """
     if not directory.is_dir():
         return {}
@@ -32,7 +32,7 @@ def folders(directory: pathlib.Path) -> dict[int, pathlib.Path]:
 
 
 def is_model(folder: pathlib.Path) -> bool:
-    """Returns whether a version's folder holds a model already."""
+    """Returns whether a version's folder has a model."""
     return (folder / FILE).exists()
 
 
@@ -42,9 +42,9 @@ def versions(directory: pathlib.Path) -> list[int]:
 
 
 def make_temporary(directory: pathlib.Path) -> pathlib.Path:
-    """Returns a path for a version to be written to, which no server looks at.
+    """Returns a path to write a version to, which servers ignore.
 
-    What exports that were killed left there a day ago or earlier is removed.
+    Removes leftovers of killed exports that are at least a day old.
     """
     directory.mkdir(parents=True, exist_ok=True)
     for path in directory.glob(_TEMPORARY + "*"):
@@ -54,15 +54,15 @@ def make_temporary(directory: pathlib.Path) -> pathlib.Path:
 
 
 def publish(temporary: pathlib.Path, keep: int) -> pathlib.Path:
-    """Makes a whole version of what was written, by one rename, and drops old ones.
+    """Publishes a version by one rename, and removes old ones.
 
     Args:
-      temporary: What `make_temporary` gave.
-      keep: How many versions stay.
+      temporary: The path from `make_temporary`.
+      keep: How many versions to keep.
 
     Returns:
-      The version's folder: the present time in seconds, or one more than the highest
-      there is.
+      The version's folder: the current time in seconds, or one more than the highest
+      existing version.
     """
     directory = temporary.parent
     _sync(temporary)
@@ -71,7 +71,7 @@ def publish(temporary: pathlib.Path, keep: int) -> pathlib.Path:
         try:
             temporary.rename(directory / str(version))
         except OSError:
-            # Another export was quicker.
+            # Another export took this number.
             if not (directory / str(version)).exists():
                 raise
             version += 1
@@ -83,7 +83,7 @@ def publish(temporary: pathlib.Path, keep: int) -> pathlib.Path:
 
 
 def _sync(directory: pathlib.Path) -> None:
-    """Makes sure that what was written is on disk before it can be seen."""
+    """Flushes all files to disk, so a published version is complete after a crash."""
     for path in [directory, *directory.rglob("*")]:
         descriptor = os.open(path, os.O_RDONLY)
         try:

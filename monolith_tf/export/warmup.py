@@ -1,4 +1,4 @@
-"""The requests that a server answers when it loads an export, before others."""
+"""The warm-up requests that a server answers when it loads an export."""
 
 import pathlib
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from monolith_tf.export import signatures
 FILE = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
 
 MAX_ROWS = 16
-"""Of a request. A server that batches refuses one above its `max_batch_size`, and a
-version whose warm-up it refuses."""
+"""Rows per request. A server with batching refuses requests above its `max_batch_size`,
+and then the whole version."""
 
 
 def write(
     directory: pathlib.Path,
     requests: Mapping[str, tuple[str, Mapping[str, np.ndarray]]],
 ) -> None:
-    """Writes one request per signature, where `tensorflow-serving-api` is installed.
+    """Writes one request per signature, if `tensorflow-serving-api` is installed.
 
     Args:
       directory: A SavedModel.
@@ -32,7 +32,7 @@ def write(
     except ImportError:
         logging.warning(
             "The export has no warm-up requests: `tensorflow-serving-api` is not "
-            "installed. `pip install monolith_tf[serving]` brings it."
+            "installed. Run `pip install monolith_tf[serving]`."
         )
         return
     path = directory / FILE

@@ -26,14 +26,14 @@ def predict(
     """Answers named tensors with named tensors.
 
     Raises:
-      RequestError: If the request does not suit the model.
+      RequestError: If the request does not match the model.
     """
     key = request.model_spec.signature_name
     wanted = model.signature(key).inputs
     inputs = {
         name: tensors.read(name, value, wanted[name])
         if name in wanted
-        else np.array(0)  # The model says that there is no such input.
+        else np.array(0)  # The model raises the error for an unknown input.
         for name, value in request.inputs.items()
     }
     outputs = model.run(key, inputs, request.output_filter)
@@ -50,7 +50,7 @@ def classify(
     """Answers examples with classes and their scores.
 
     Raises:
-      RequestError: If the signature does not classify, or the examples do not suit it.
+      RequestError: If the signature does not classify, or the examples do not match it.
     """
     outputs = _run_on_examples(model, request, {_CLASSES, _SCORES}, "classify")
     response = classification_pb2.ClassificationResponse()
@@ -73,7 +73,7 @@ def regress(
     """Answers examples with one number each.
 
     Raises:
-      RequestError: If the signature does not regress, or the examples do not suit it.
+      RequestError: If the signature does not regress, or the examples do not match it.
     """
     outputs = _run_on_examples(model, request, {_VALUES}, "regress")
     response = regression_pb2.RegressionResponse()
@@ -86,10 +86,10 @@ def regress(
 def metadata(
     model: model_lib.Model, request: get_model_metadata_pb2.GetModelMetadataRequest
 ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-    """Tells a model's signatures.
+    """Returns a model's signatures.
 
     Raises:
-      RequestError: If something else is asked for.
+      RequestError: If something else is requested.
     """
     if list(request.metadata_field) != ["signature_def"]:
         raise errors.bad_request(
@@ -119,17 +119,17 @@ def _run_on_examples(
     if set(signature.inputs) != {_INPUTS} or not set(signature.outputs) <= outputs:
         raise errors.bad_request(
             f"The signature `{key or tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY}`"
-            f" does not {what}: it takes {sorted(signature.inputs)} and gives "
+            f" does not {what}: it takes {sorted(signature.inputs)} and returns "
             f"{sorted(signature.outputs)}."
         )
     examples = _serialized(request.input)
     if not examples:
-        raise errors.bad_request("The request holds no examples.")
+        raise errors.bad_request("The request has no examples.")
     return model.run(key, {_INPUTS: np.array(examples, object)})
 
 
 def _serialized(request_input: Any) -> list[bytes]:
-    """Returns the examples of a request, each with the context that they share."""
+    """Returns the examples of a request, each with the shared context."""
     context = b""
     if request_input.WhichOneof("kind") == "example_list_with_context":
         examples = request_input.example_list_with_context.examples
@@ -146,7 +146,7 @@ def _serialized(request_input: Any) -> list[bytes]:
         )
     for row, example in enumerate(examples):
         _check_numbers(example, f"example {row}")
-    # Two messages one after the other are parsed as one that has the fields of both.
+    # Two concatenated messages parse as one with the fields of both.
     return [context + example.SerializeToString() for example in examples]
 
 
@@ -155,6 +155,6 @@ def _check_numbers(example: Any, where: str) -> None:
     for name, feature in example.features.feature.items():
         if any(map(math.isnan, feature.float_list.value)):
             raise errors.bad_request(
-                f"`{name}` is NaN in {where}, which training takes for no value. Give "
-                "a number, or leave the feature out."
+                f"`{name}` is NaN in {where}, which training treats as missing. Send "
+                "a number, or omit the feature."
             )

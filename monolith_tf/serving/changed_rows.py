@@ -1,4 +1,4 @@
-"""What a checkpoint changes on a server that stands at an earlier step."""
+"""The rows that a checkpoint changes on a server at an earlier step."""
 
 import pathlib
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ class Rows(NamedTuple):
     """Rows of one table.
 
     Attributes:
-      table: What `update_embeddings` calls it: its name, and more of one that is exact.
-      ids: Feature ids, `[n]`, int64; of a table that is exact integers as they stand.
+      table: Its name in `update_embeddings`, with a suffix if the table is exact.
+      ids: Feature ids, `[n]`, int64; the integers themselves for an exact table.
       weights: `[n, dim]`, float32.
     """
 
@@ -29,14 +29,14 @@ class Rows(NamedTuple):
     weights: np.ndarray
 
     def split(self, max_bytes: int) -> Iterator["Rows"]:
-        """The same rows in pieces of at most so many bytes, of one row at least."""
+        """Yields the rows in pieces of at most `max_bytes`, but at least one row."""
         size = max(1, max_bytes // (8 + 4 * self.weights.shape[1]))
         for start in range(0, len(self.ids), size):
             piece = slice(start, start + size)
             yield Rows(self.table, self.ids[piece], self.weights[piece])
 
     def clipped(self, largest: np.ndarray) -> tuple["Rows", int]:
-        """The same rows within limits, `[dim]`, and how many were not."""
+        """Returns the rows clipped to limits, `[dim]`, and how many were clipped."""
         beyond = (np.abs(self.weights) > largest).any(axis=1)
         if not beyond.any():
             return self, 0
@@ -45,17 +45,17 @@ class Rows(NamedTuple):
 
 
 class SavedRows:
-    """The rows of a checkpoint, told by when they were last updated.
+    """The rows of a checkpoint, selected by the step of their last update.
 
-    Several threads may go through them at once; the files are read once for those that
-    keep together. Their checksums are not compared: `open_checkpoint` did so.
+    Several threads may iterate over them at once; the files are read once for threads
+    that keep up. Checksums are not verified: `open_checkpoint` has done so.
 
     Attributes:
       tables: Table -> width of its rows.
       largest: Table -> the largest numbers that can be served, `[dim]`, float32.
 
     Args:
-      directory: Where the embedding store wrote them.
+      directory: The folder that the embedding store wrote.
 
     Raises:
       ValueError: If they are damaged.
@@ -77,24 +77,24 @@ class SavedRows:
         }
 
     def updated(self, since_step: int) -> Iterator[Rows]:
-        """Rows inserted or updated at a step or later, chunk by chunk.
+        """Yields rows inserted or updated at a step or later, chunk by chunk.
 
         Raises:
-          ServingError: If the checkpoint does not say when rows were updated.
+          ServingError: If the checkpoint does not record when rows were updated.
           ValueError: If it is damaged.
         """
         groups = self._manifest["groups"]
         if not all("step" in group["stamps"] for group in groups):
             raise errors.ServingError(
-                f"{self._directory} does not tell when its rows were updated. Set "
-                "`export.spare_rows`, train on, and publish the next checkpoint."
+                f"{self._directory} does not record when its rows were updated. Set "
+                "`export.spare_rows`, train further, and publish the next checkpoint."
             )
         for group, chunk in self._chunks:
             changed = chunk.stamps["step"] >= since_step
             yield from _by_table(group, chunk.ids[changed], chunk.weights[changed])
 
     def removed(self, since: "SavedRows") -> Iterator[Rows]:
-        """Rows of zeros for the ids that an earlier checkpoint has and this one lacks.
+        """Yields zeros for the ids that an earlier checkpoint has and this one lacks.
 
         Args:
           since: The earlier checkpoint.
@@ -107,7 +107,7 @@ class SavedRows:
                 yield Rows(table, ids.astype(np.int64), zeros)
 
     def ids(self) -> dict[str, np.ndarray]:
-        """Table -> its ids, `[n]`, int64; tables without any are left out."""
+        """Returns table -> its ids, `[n]`, int64; tables without ids are omitted."""
         found: dict[str, list[np.ndarray]] = {}
         for group, chunk in self._chunks:
             for rows in _by_table(group, chunk.ids, chunk.weights):
@@ -115,7 +115,7 @@ class SavedRows:
         return {table: np.concatenate(ids) for table, ids in found.items()}
 
     def _read(self) -> Iterator[tuple[Mapping[str, Any], checkpoint_files.Chunk]]:
-        """Chunks with their groups; without the optimizers' state, to save memory."""
+        """Yields chunks with their groups, without optimizer state to save memory."""
         for group in self._manifest["groups"]:
             for chunk in checkpoint_files.read_rows(self._directory, group):
                 chunk.state = np.zeros([len(chunk.ids), 0], np.float32)
@@ -125,7 +125,7 @@ class SavedRows:
 def _by_table(
     group: Mapping[str, Any], ids: np.ndarray, weights: np.ndarray
 ) -> Iterator[Rows]:
-    """Splits rows by the tables of a group; ids of others are left out."""
+    """Splits rows by the tables of a group; omits ids of other tables."""
     if any(map(_is_exact, group["tables"])):
         (table,) = group["tables"]
         if len(ids):
@@ -139,8 +139,8 @@ def _by_table(
 
 
 def _largest(table: Mapping[str, Any], slices: list[Mapping[str, Any]]) -> np.ndarray:
-    """What the compressors of a table's slices hold, column by column."""
-    # Earlier checkpoints do not say.
+    """Returns the largest numbers that a table's compressors hold, by column."""
+    # Earlier checkpoints do not record it.
     largest = table.get("largest") or [None] * len(slices)
     limits = [np.inf if limit is None else limit for limit in largest]
     return np.repeat(np.array(limits, np.float32), [part["dim"] for part in slices])

@@ -1,24 +1,24 @@
-"""What can go wrong with a served model, and with a request."""
+"""Errors of a served model, and of a request."""
 
 import grpc
 
-# Headers hold it, which gRPC limits to 8 KiB, and percent signs make it longer.
+# The message travels in headers, which gRPC limits to 8 KiB, percent-encoded.
 _MOST_BYTES = 2000
 
 
 class ServingError(ValueError):
-    """A model that cannot be served or brought up to date, with the reason."""
+    """A model cannot be served or updated; the message gives the reason."""
 
 
 class RequestError(ValueError):
-    """A request that cannot be answered; the server goes on.
+    """A request cannot be answered; the server continues.
 
     Attributes:
       code: The status a gRPC client sees.
 
     Args:
       code: See above.
-      message: What is wrong; cut where it repeats too much of the request.
+      message: The reason; cut if it repeats too much of the request.
     """
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
@@ -30,5 +30,5 @@ class RequestError(ValueError):
 
 
 def bad_request(message: str) -> RequestError:
-    """Returns the error of a request that no model could answer as it is."""
+    """Returns the error of an invalid request."""
     return RequestError(grpc.StatusCode.INVALID_ARGUMENT, message)

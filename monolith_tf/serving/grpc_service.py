@@ -19,10 +19,10 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Answers `Predict`, `Classify`, `Regress` and `GetModelMetadata`."""
 
     def __init__(self, name: str, versions: versions_lib.Versions) -> None:
-        """Makes the service.
+        """Creates the service.
 
         Args:
-          name: What requests call the model.
+          name: The model's name in requests.
           versions: The model.
         """
         self._name = name
@@ -57,7 +57,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         except errors.RequestError as error:
             context.abort(error.code, str(error))
         except Exception as error:
-            logging.exception("A request could not be answered.")
+            logging.exception("A request failed.")
             text = f"{type(error).__name__}: {error}"
             context.abort(grpc.StatusCode.INTERNAL, text)
 
@@ -66,12 +66,12 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     """Answers `GetModelStatus`."""
 
     def __init__(self, name: str, versions: versions_lib.Versions) -> None:
-        """Makes the service; see `PredictionService`."""
+        """Creates the service; see `PredictionService`."""
         self._name = name
         self._versions = versions
 
     def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """Returns which version answers."""
+        """Returns the status of the current version."""
         try:
             version = check_spec(self._name, request.model_spec)
             with self._versions.use(version) as model:
@@ -81,7 +81,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
 
 def status(version: int) -> get_model_status_pb2.GetModelStatusResponse:
-    """Returns the status of a version that answers."""
+    """Returns the status of an available version."""
     response = get_model_status_pb2.GetModelStatusResponse()
     available = get_model_status_pb2.ModelVersionStatus.AVAILABLE
     fine = status_pb2.StatusProto()
@@ -102,6 +102,6 @@ def check_spec(name: str, spec: Any) -> int | None:
         )
     if spec.version_label:
         raise errors.bad_request(
-            f"Version labels are not served. Received: {spec.version_label!r}."
+            f"Version labels are not supported. Received: {spec.version_label!r}."
         )
     return spec.version.value if spec.HasField("version") else None

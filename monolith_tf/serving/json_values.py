@@ -13,7 +13,7 @@ from monolith_tf.serving import errors
 _BYTES_SUFFIX = "_bytes"
 _BASE64 = "b64"
 _KINDS = {"i": "iu", "u": "iu", "f": "iuf", "b": "b"}
-"""Kind of a type -> kinds of numbers that may be given for it."""
+"""Kind of a type -> kinds of numbers accepted for it."""
 
 
 def read_inputs(
@@ -23,10 +23,10 @@ def read_inputs(
 
     Args:
       body: The request: either `instances`, a list of rows, or `inputs`, whole tensors.
-      signature: Says of which type each input is.
+      signature: The signature, with the type of each input.
 
     Raises:
-      RequestError: If it is of neither form, or a value is not of its input's type.
+      RequestError: If it has neither form, or a value is not of its input's type.
     """
     by_row = "instances" in body
     if by_row == ("inputs" in body):
@@ -43,7 +43,7 @@ def read_inputs(
     arrays = {
         name: _array(name, value, tf.as_dtype(signature.inputs[name].dtype))
         if name in signature.inputs
-        else np.array(0)  # The model says that there is no such input.
+        else np.array(0)  # The model raises the error for an unknown input.
         for name, value in values.items()
     }
     return arrays, by_row
@@ -57,7 +57,7 @@ def write_outputs(outputs: Mapping[str, np.ndarray], by_row: bool) -> dict[str, 
       by_row: Whether the request listed rows.
 
     Raises:
-      RequestError: If rows are asked for, and the outputs have no common batch size.
+      RequestError: If rows are requested, and the outputs have no common batch size.
     """
     values = {name: _plain(name, value) for name, value in outputs.items()}
     if not by_row:
@@ -65,8 +65,8 @@ def write_outputs(outputs: Mapping[str, np.ndarray], by_row: bool) -> dict[str, 
     sizes = {value.shape[0] if value.ndim else None for value in outputs.values()}
     if len(sizes) != 1 or None in sizes:
         raise errors.bad_request(
-            "The outputs of this signature have no common batch size. Ask with "
-            "`inputs` in place of `instances`."
+            "The outputs of this signature have no common batch size. Send `inputs` "
+            "instead of `instances`."
         )
     rows = [
         _alone(dict(zip(values, row, strict=True)))
@@ -79,7 +79,7 @@ def read_example(values: Any) -> tf.train.Example:
     """Returns an example: feature -> a value, or a list of values of one type.
 
     Raises:
-      RequestError: If a value is of no feature's type.
+      RequestError: If a value has a type that no feature can have.
     """
     if not isinstance(values, dict):
         raise errors.bad_request(
@@ -134,7 +134,7 @@ def _array(name: str, value: Any, dtype: tf.DType) -> np.ndarray:
     wanted = np.dtype(dtype.as_numpy_dtype)
     if wanted.kind not in _KINDS:
         raise errors.bad_request(
-            f"`{name}` is of the type {dtype.name}, which JSON has not. Ask by gRPC."
+            f"`{name}` is of the type {dtype.name}, which JSON does not have. Use gRPC."
         )
     try:
         array = np.array(value)
@@ -143,7 +143,7 @@ def _array(name: str, value: Any, dtype: tf.DType) -> np.ndarray:
     if array.dtype == object:
         if not all(type(entry) in (int, float) for entry in array.ravel()):
             raise _uneven(name)
-        # An integer beyond 64 bits is among them.
+        # NumPy makes objects of integers beyond 64 bits.
         raise _out_of_range(name, dtype, max(array.ravel(), key=abs))
     if array.size and array.dtype.kind not in _KINDS[wanted.kind]:
         raise errors.bad_request(
@@ -172,15 +172,15 @@ def _out_of_range(name: str, dtype: tf.DType, value: Any) -> errors.RequestError
     is_long = isinstance(value, int) and value.bit_length() > 200
     digits = "an integer of many digits" if is_long else repr(value)
     return errors.bad_request(
-        f"`{name}` must be of the type {dtype.name}, which cannot hold a number as it "
-        f"was given. Received: {digits}."
+        f"`{name}` must be of the type {dtype.name}, which cannot hold this number "
+        f"exactly. Received: {digits}."
     )
 
 
 def _uneven(name: str) -> errors.RequestError:
     return errors.bad_request(
         f"The rows of `{name}` must be numbers or strings, or lists of one length. Pad "
-        "shorter lists, and say in the input with the lengths how much of each counts."
+        "shorter lists, and send the valid length of each in the input for lengths."
     )
 
 

@@ -15,22 +15,22 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class Model:
-    """A SavedModel, loaded by the session loader: what TF Serving does.
+    """A SavedModel, loaded by the session loader as in TF Serving.
 
     Attributes:
       path: Its folder.
       version: Its number.
-      signatures: Signature key -> what it takes and gives.
+      signatures: Signature key -> its `SignatureDef`.
     """
 
     def __init__(self, path: pathlib.Path) -> None:
         """Loads a version.
 
         Args:
-          path: Its folder, whose name is its number.
+          path: Its folder, named by the version number.
 
         Raises:
-          ServingError: If it is no SavedModel, or a damaged one.
+          ServingError: If it is not a SavedModel, or is damaged.
         """
         if not (path / "saved_model.pb").exists():
             raise errors.ServingError(
@@ -44,11 +44,11 @@ class Model:
             meta_graph = tf.compat.v1.saved_model.load(
                 self._session, [tf.saved_model.SERVING], str(path)
             )
-        except Exception as error:  # The loader raises what its parts raise.
+        except Exception as error:  # The loader documents no errors of its own.
             self._session.close()
             reason = _reason(str(error)) or f"{type(error).__name__}."
             raise errors.ServingError(
-                f"{path} cannot be loaded: {reason} The export is damaged or was made "
+                f"Cannot load {path}: {reason} The export is damaged or was made "
                 "for another server; export it again."
             ) from error
         self.signatures: Mapping[str, Any] = {
@@ -58,17 +58,17 @@ class Model:
         }
 
     def close(self) -> None:
-        """Frees what the model holds; it answers no more."""
+        """Frees the model's resources; it cannot answer requests afterwards."""
         self._session.close()
 
     def signature(self, key: str) -> Any:
         """Returns a signature.
 
         Args:
-          key: Its key; the default one where empty.
+          key: Its key; if empty, the default one.
 
         Raises:
-          RequestError: If there is none.
+          RequestError: If there is no such signature.
         """
         key = key or tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
         if key not in self.signatures:
@@ -88,16 +88,16 @@ class Model:
         """Answers a request.
 
         Args:
-          key: The signature's key; the default one where empty.
-          inputs: Input -> value; all that the signature names.
-          outputs: The outputs wanted; all where empty.
+          key: The signature's key; if empty, the default one.
+          inputs: Input -> value, for all inputs of the signature.
+          outputs: The requested outputs; if empty, all.
 
         Returns:
           Output -> value.
 
         Raises:
-          RequestError: If the inputs are not what the signature takes, or do not suit
-            the model.
+          RequestError: If the inputs do not match the signature, or the model rejects
+            them.
         """
         signature = self.signature(key)
         _check_inputs(key, signature, inputs)
@@ -109,7 +109,7 @@ class Model:
             )
         if len(set(outputs)) < len(outputs):
             raise errors.bad_request(
-                f"An output must be asked for once. Received: {_names(outputs)}."
+                f"An output must be requested once. Received: {_names(outputs)}."
             )
         fetched = {
             name: info.name
@@ -126,7 +126,7 @@ class Model:
             # The message of an `OpError` repeats bytes of the request.
             message = error.object.decode(errors="replace")
             raise errors.bad_request(_reason(message)) from error
-        # A scalar that is a string comes as plain bytes.
+        # A scalar string comes as plain bytes.
         return {
             name: np.array(value, object) if isinstance(value, bytes) else value
             for name, value in found.items()
@@ -154,14 +154,14 @@ def _check_inputs(key: str, signature: Any, inputs: Mapping[str, np.ndarray]) ->
         shape = tf.TensorShape(wanted[name].tensor_shape)
         if not shape.is_compatible_with(value.shape):
             raise errors.bad_request(
-                f"`{name}` must have the shape {_shape(shape)}, where ? stands for any "
-                f"size. Received: {list(value.shape)}."
+                f"`{name}` must have the shape {_shape(shape)}, where ? is any size. "
+                f"Received: {list(value.shape)}."
             )
         if dtype.is_floating and np.isnan(value).any():
             row = int(np.argwhere(np.isnan(value))[0][0]) if value.ndim else 0
             raise errors.bad_request(
-                f"`{name}` is NaN in row {row}, which training takes for no value. "
-                "Give a number."
+                f"`{name}` is NaN in row {row}, which training treats as missing. "
+                "Send a number."
             )
 
 
@@ -180,6 +180,6 @@ def _names(names: Any) -> str:
 
 
 def _reason(message: str) -> str:
-    """What went wrong, without the nodes in which it did."""
+    """Returns the reason in an error of TensorFlow, without its nodes."""
     lines = message.partition("\n\t [[")[0].strip().splitlines()
     return lines[-1].strip().removesuffix(".") + "." if lines else ""

@@ -1,4 +1,4 @@
-"""Sends what training changed in embedding rows to running model servers."""
+"""Sends the embedding rows that training changed to running model servers."""
 
 import math
 import pathlib
@@ -22,7 +22,7 @@ from monolith_tf.serving import update_client
 from monolith_tf.training import checkpoint as checkpoint_lib
 
 CHUNK_BYTES = 3_900_000
-"""Of ids and rows in a request, which with its frame stays below gRPC's 4 MiB."""
+"""Ids and rows per request; with the rest of the message below gRPC's 4 MiB."""
 
 _FIRST_WAIT_SECS = 0.5
 _LONGEST_WAIT_SECS = 30.0
@@ -38,17 +38,17 @@ _TRANSIENT = (
 
 
 class Published(NamedTuple):
-    """What one server was brought.
+    """The result of an update of one server.
 
     Attributes:
       version: The version it serves.
-      from_step: The step at which it stood.
-      to_step: The step at which it stands now.
+      from_step: Its step before.
+      to_step: Its step now.
       updated: Rows sent.
-      removed: Ids whose rows were taken away.
+      removed: Ids whose rows were removed.
       inserted: Ids that took one of the spare rows.
-      clipped: Rows sent with numbers clipped to what their table's `compressor` holds,
-        as an export clips them.
+      clipped: Rows sent with numbers clipped to the range of their table's
+        `compressor`, as in an export.
     """
 
     version: int
@@ -69,30 +69,29 @@ def publish(
     tls: tls_lib.Tls | None = None,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> Published:
-    """Brings a server's rows to the newest checkpoint of a job.
+    """Updates a server's rows to the newest checkpoint of a job.
 
-    The server says at which step it stands: after a restart, or when it has gone over
-    to another version, at that of its export. It gets all that changed since then. It
-    may be called as often as one likes. Of two calls at a time for one server, the one
-    with the older checkpoint is refused.
+    The server reports its step: after a restart, or a switch to another version, that
+    of its export. It receives all rows that changed since then. You may call this as
+    often as you like. Of two concurrent calls for one server, the one with the older
+    checkpoint is refused.
 
     Args:
-      model_dir: Of the job whose model is served.
-      address: Of the server, `host:port`.
-      name: What the server calls the model.
+      model_dir: The folder of the served model's job.
+      address: The server's, `host:port`.
+      name: The model's name on the server.
       patience_secs: How long to wait in all for a server that does not answer.
-      tls: What to connect with; None connects without TLS.
-      chunk_bytes: Of rows in a request.
+      tls: Files for TLS; None connects without TLS.
+      chunk_bytes: Bytes of rows per request.
 
     Returns:
-      What was sent.
+      The server's steps and the rows sent.
 
     Raises:
       ServingError: If the server's model takes no updates or has no more room for new
         ids; if its rows are of another job, or newer than the newest checkpoint; if
-        one end does not take the other's certificate; or if the server does not answer.
-      ValueError: If an argument cannot be used, there is no checkpoint, or it is
-        damaged.
+        one end rejects the other's certificate; or if the server does not answer.
+      ValueError: If an argument is invalid, there is no checkpoint, or it is damaged.
     """
     with Publisher(
         model_dir,
@@ -109,23 +108,22 @@ def publish(
 
 
 class Publisher:
-    """Brings several servers up to date side by side.
+    """Updates several servers in parallel.
 
-    Each server has a thread of its own, so that one that is dead or slow delays no
-    other; the checkpoint's files are read once for all of them.
+    Each server has its own thread, so a dead or slow one delays no other; the
+    checkpoint's files are read once for all of them.
 
     Args:
-      model_dir: Of the job whose model is served.
-      addresses: Of the servers, `host:port`.
-      name: What the servers call the model.
+      model_dir: The folder of the served model's job.
+      addresses: The servers', `host:port`.
+      name: The model's name on the servers.
       patience_secs: How long to wait in all for a server that does not answer.
-      tls: What to connect with; its files are read for every connection. None
-        connects without TLS.
-      chunk_bytes: Of rows in a request.
+      tls: Files for TLS, read for every connection; None connects without TLS.
+      chunk_bytes: Bytes of rows per request.
 
     Raises:
-      ServingError: If a file of `tls` cannot be used.
-      ValueError: If an address or `patience_secs` cannot be used.
+      ServingError: If a file of `tls` is invalid.
+      ValueError: If an address or `patience_secs` is invalid.
 
     Example::
 
@@ -171,24 +169,23 @@ class Publisher:
 
     @property
     def busy(self) -> list[str]:
-        """The servers that an earlier call has not come to an end with."""
+        """The servers that an earlier call is still updating."""
         return [address for address in self._addresses if address in self._at_work]
 
     def publish(
         self, wait_secs: float | None = None
     ) -> dict[str, Published | Exception]:
-        """Brings the servers that are not busy to the newest checkpoint of the job.
+        """Updates the servers that are not busy to the newest checkpoint of the job.
 
         Args:
-          wait_secs: How long to wait for them. Those that are not done by then go on,
-            and are left alone until they are. None waits for all.
+          wait_secs: How long to wait for them. Servers that are not done by then
+            continue, and stay busy until they are. None waits for all.
 
         Returns:
-          Server -> what was sent, or why it could not be, for all that came to an end
-          since the call before.
+          Server -> the result or the error, for all that finished since the last call.
 
         Raises:
-          ServingError: If the newest checkpoint does not say which job it is of.
+          ServingError: If the newest checkpoint does not record its job.
           ValueError: If there is no checkpoint, or it is damaged.
         """
         idle = [address for address in self._addresses if address not in self._at_work]
@@ -213,7 +210,7 @@ class Publisher:
         return {a: outcomes[a] for a in self._addresses if a in outcomes}
 
     def close(self) -> None:
-        """Breaks off what is under way."""
+        """Cancels the updates in progress."""
         self._stop.set()
         for client in list(self._clients.values()):
             client.close()
@@ -230,11 +227,13 @@ class Publisher:
     def _work(self, address: str, source: "_Source") -> None:
         try:
             self._done.put((address, self._patiently(address, source)))
-        except Exception as error:  # It belongs to one server; the others go on.
+        except Exception as error:  # It concerns one server; the others continue.
             self._done.put((address, error))
 
     def _patiently(self, address: str, source: "_Source") -> Published:
-        """Starts over, after ever longer waits, while the server does not answer."""
+        """Starts over, with increasing waits, while the server does not answer."""
+        # A new client per attempt has no token, so the server reports its step again
+        # and receives everything since: rows of an attempt that broke may be lost.
         silent, wait = 0.0, _FIRST_WAIT_SECS
         while True:
             timeout = max(_SHORTEST_TIMEOUT_SECS, self._patience_secs - silent)
@@ -264,22 +263,22 @@ class Publisher:
                     refusal = tls_lib.refusal(address, self._tls)
                     if refusal is not None:
                         raise errors.ServingError(
-                            f"{address} cannot be published to: {refusal}"
+                            f"Cannot publish to {address}: {refusal}"
                         ) from error
             silent += time.monotonic() - client.answered_at
             if silent + wait > self._patience_secs:
                 raise errors.ServingError(
-                    f"{address} could not be brought up to date. The last of several "
-                    f"tries in {silent:.1f} s ended with: {reason}"
+                    f"Could not update {address}. The last of several attempts in "
+                    f"{silent:.1f} s failed with: {reason}"
                 )
-            logging.warning("%s: %s. Trying again in %.1f s.", address, reason, wait)
+            logging.warning("%s: %s. Retrying in %.1f s.", address, reason, wait)
             if self._stop.wait(wait):
                 raise _broken_off(address)
             silent, wait = silent + wait, min(2 * wait, _LONGEST_WAIT_SECS)
 
 
 def _broken_off(address: str) -> errors.ServingError:
-    return errors.ServingError(f"{address}: publishing was broken off.")
+    return errors.ServingError(f"{address}: publishing was cancelled.")
 
 
 class _Source:
@@ -287,8 +286,8 @@ class _Source:
 
     Attributes:
       step: Its step.
-      lineage: Of the job.
-      nothing: A request's rows where there are none.
+      lineage: The job's.
+      nothing: An empty set of rows.
       largest: Table -> the largest numbers that can be served, `[dim]`, float32.
     """
 
@@ -303,10 +302,10 @@ class _Source:
         self.lineage = lineage_lib.of_state(newest.manifest["state"])
         if not self.lineage.branches:
             raise errors.ServingError(
-                f"{newest.path} does not say which job it is of. Train on, export "
+                f"{newest.path} does not record its job. Train further, export "
                 "again, and publish the next checkpoint."
             )
-        self._newest = newest  # Which is not removed meanwhile.
+        self._newest = newest  # Keeps the checkpoint from being removed.
         self.step = newest.step
         self._saved = changed_rows.SavedRows(newest.embedding_dir)
         self.largest = self._saved.largest
@@ -318,11 +317,11 @@ class _Source:
         self._removed: dict[int, list[changed_rows.Rows]] = {}
 
     def updated(self, since_step: int) -> Iterator[changed_rows.Rows]:
-        """Rows inserted or updated at a step or later, chunk by chunk."""
+        """Returns the rows inserted or updated at a step or later, chunk by chunk."""
         return self._saved.updated(since_step)
 
     def removed(self, since_step: int) -> list[changed_rows.Rows]:
-        """Rows of zeros for the ids that were removed since a step."""
+        """Returns rows of zeros for the ids that were removed since a step."""
         with self._lock:
             if since_step not in self._removed:
                 self._removed[since_step] = list(self._find_removed(since_step))
@@ -333,7 +332,7 @@ class _Source:
         names = {int(name.partition("-")[2]): name for name in checkpoints.names()}
         if since_step not in names:
             logging.warning(
-                "There is no checkpoint of step %d any more: ids that were removed "
+                "The checkpoint of step %d no longer exists: ids that were removed "
                 "since then are served until the next full version.",
                 since_step,
             )
@@ -345,6 +344,8 @@ class _Source:
 def _publish(
     client: update_client.UpdateClient, source: _Source, chunk_bytes: int
 ) -> Published:
+    # The step moves last: a server that restarts in between stays at its export's step,
+    # and the next call sends all rows again.
     start = client.update(source.nothing).step
     updated = removed = inserted = clipped = 0
     if start < source.step:
@@ -361,14 +362,14 @@ def _publish(
         client.update(source.nothing, step=source.step)
     elif start > source.step:
         raise errors.ServingError(
-            f"{client.address} stands at step {start}, ahead of the newest checkpoint "
-            f"that can be read, of step {source.step}. Publish again when the job is "
-            "further, or export it: `monolith-tf export CONFIG`."
+            f"{client.address} is at step {start}, ahead of the newest readable "
+            f"checkpoint, of step {source.step}. Publish again when the job has "
+            "trained further, or export it: `monolith-tf export CONFIG`."
         )
     if clipped:
         logging.warning(
-            "%s: %d of %d rows have numbers beyond what their table's `compressor` "
-            "holds, and were sent clipped, as an export has them.",
+            "%s: %d of %d rows have numbers out of range for their table's "
+            "`compressor`, and were sent clipped, as in an export.",
             client.address,
             clipped,
             updated,

@@ -35,13 +35,13 @@ _HTTP_STATUS = {
 }
 _MODELS = ("/v1/models/<name>", "/v1/models/<name>/versions/<number:version>")
 MAX_BODY_BYTES = 64 << 20
-"""Of a request."""
+"""Limit of a request's body."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _TOO_DEEP = "The request's lists and objects are nested too deeply."
 
 
 class _Number(routing.BaseConverter):
-    """A version in an address, of any length."""
+    """A version in a URL, with any number of digits."""
 
     regex = r"\d+"
 
@@ -56,12 +56,12 @@ class RestService:
         *,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
-        """Makes the application.
+        """Creates the application.
 
         Args:
-          name: What addresses call the model.
+          name: The model's name in URLs.
           versions: The model.
-          max_body_bytes: Of a request; a longer one is refused with the status 413.
+          max_body_bytes: Limit of a request; a longer one gets status 413.
         """
         self._name = name
         self._versions = versions
@@ -100,7 +100,7 @@ class RestService:
         except RecursionError:
             status, answer = 400, {"error": _TOO_DEEP}
         except Exception as error:
-            logging.exception("A request could not be answered.")
+            logging.exception("A request failed.")
             status, answer = 500, {"error": f"{type(error).__name__}: {error}"}
         response = wrappers.Response(
             json.dumps(answer) + "\n", status, content_type="application/json"
@@ -123,7 +123,7 @@ class RestService:
             _check_origin(request)
         number = None
         if version is not None:
-            # Python refuses to read thousands of digits; no version has more than 19.
+            # Python refuses to parse thousands of digits; no version has more than 19.
             number = int(version.lstrip("0")[:20] or 0)
         with self._versions.use(number) as model:
             return endpoint(model, body)
@@ -131,9 +131,9 @@ class RestService:
     def _body(self, request: wrappers.Request) -> dict[str, Any]:
         too_large = exceptions.RequestEntityTooLarge(
             f"A request may have {self._max_body_bytes:,} bytes. Send fewer rows at "
-            "once, or ask by gRPC."
+            "once, or use gRPC."
         )
-        # Of a body in chunks Werkzeug gives what is below the limit, and no error.
+        # Werkzeug cuts a chunked body at the limit without an error.
         request.max_content_length = self._max_body_bytes + 1
         try:
             data = request.get_data()
@@ -152,9 +152,11 @@ class RestService:
         except errors.RequestError:
             raise
         except UnicodeError as error:
-            raise errors.bad_request(f"The request is no Unicode: {error}.") from None
+            raise errors.bad_request(
+                f"The request is not valid Unicode: {error}."
+            ) from None
         except ValueError as error:
-            raise errors.bad_request(f"The request is no JSON: {error}.") from None
+            raise errors.bad_request(f"The request is not JSON: {error}.") from None
         if not isinstance(body, dict):
             raise errors.bad_request("The request must be a JSON object.")
         return body
@@ -169,9 +171,9 @@ def _float(digits: str) -> float:
 
 
 def _check_origin(request: wrappers.Request) -> None:
-    """Refuses what a page of another site has a browser send.
+    """Refuses requests that a browser sends for a page of another site.
 
-    `Host` does not count: it says what the page's author had the browser call us.
+    `Host` is not used: the page's author controls it.
     """
     origin = request.headers.get("Origin")
     if origin is None:
@@ -182,7 +184,7 @@ def _check_origin(request: wrappers.Request) -> None:
     if origin not in {f"{scheme}://{host}:{port}" for host in (*hosts, "[::1]")}:
         raise errors.RequestError(
             grpc.StatusCode.PERMISSION_DENIED,
-            f"`{updates.KEY}` is not answered to pages of other sites. "
+            f"`{updates.KEY}` is refused to pages of other sites. "
             f"Received: Origin={origin!r}.",
         )
 
@@ -248,6 +250,6 @@ def _signature_name(model: model_lib.Model, body: dict[str, Any]) -> str:
     try:
         model.signature(key)
     except errors.RequestError as error:
-        # By gRPC TF Serving gives another status.
+        # TF Serving's gRPC has another status for this.
         raise errors.bad_request(str(error)) from None
     return key

@@ -27,7 +27,7 @@ from monolith_tf.serving import warmup
 
 _GRACE_SECS = 10
 _STOP_POLL_SECS = 0.1
-_IDLE_SECS = 60  # After which a connection that says nothing is closed.
+_IDLE_SECS = 60  # After which a silent connection is closed.
 _ANY_SIZE = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -37,13 +37,13 @@ _ANY_SIZE = (
 class ModelServer:
     """Answers gRPC and REST requests from the highest version in a folder.
 
-    It has no batching: it is for trying client code, not for production. Whoever
-    reaches its port can also write, if the model takes updates; with a CA in `tls` only
-    who has a certificate can.
+    It has no batching: use it to try client code, not in production. If the model takes
+    updates, anyone who can reach the port can write; with a CA in `tls` only clients
+    with a certificate can.
 
     Attributes:
-      port: Where it listens for gRPC.
-      rest_port: Where it listens for HTTP, or None.
+      port: The gRPC port.
+      rest_port: The HTTP port, or None.
       versions: The model it serves.
 
     Example::
@@ -68,22 +68,22 @@ class ModelServer:
         """Loads the highest version and starts to answer.
 
         Args:
-          directory: Holds a folder for each version.
+          directory: The folder that contains one for each version.
           port: For gRPC; 0 takes a free one.
-          rest_port: For HTTP; 0 takes a free one, None answers no HTTP.
-          host: The address to listen at; the default one takes requests of this
-            machine alone.
-          name: What requests call the model.
-          poll_secs: Seconds between looks for a new version.
-          threads: gRPC requests that are answered at once.
-          tls: The server's certificate, and the CA of its clients' if it takes only
-            those that have one; None listens without TLS.
-          max_body_bytes: Of an HTTP request.
+          rest_port: For HTTP; 0 takes a free one, None disables HTTP.
+          host: The address to listen on; the default accepts only requests from this
+            machine.
+          name: The model's name in requests.
+          poll_secs: Seconds between checks for a new version.
+          threads: Maximum number of concurrent gRPC requests.
+          tls: The server's certificate and, to require client certificates, the CA of
+            these; None listens without TLS.
+          max_body_bytes: Limit of an HTTP request.
 
         Raises:
-          ServingError: If there is no version that loads, a port is taken, or a file
-            of `tls` cannot be used.
-          ValueError: If a port or a time cannot be used.
+          ServingError: If no version loads, a port is taken, or a file of `tls` is
+            invalid.
+          ValueError: If a port or a time is out of range.
         """
         for key, given in (("port", port), ("rest_port", rest_port or 0)):
             if not 0 <= given <= 65535:
@@ -131,8 +131,8 @@ class ModelServer:
             ) from error
         if not _is_loopback(host) and (tls is None or tls.ca is None):
             logging.warning(
-                "Whoever can reach %s can ask the model here, and change its rows if "
-                "it takes updates: nobody is asked for a certificate (--tls-ca).",
+                "Anyone who can reach %s can query the model, and change its rows if "
+                "it takes updates: no client certificate is required (--tls-ca).",
                 host,
             )
         self._grpc.start()
@@ -150,7 +150,7 @@ class ModelServer:
         self._grpc.wait_for_termination()
 
     def close(self) -> None:
-        """Lets the requests that are being answered end, and stops."""
+        """Finishes the requests in progress, and stops."""
         if self._http is not None:
             self._http.shutdown()
             self._http.server_close()
@@ -165,7 +165,7 @@ class ModelServer:
 
 
 def _check_listening(host: str, ports: Sequence[int]) -> None:
-    """Raises what would come of an address only after the model is loaded."""
+    """Raises an error for an unusable address before the model is loaded."""
     try:
         socket.getaddrinfo(host, None)
     except OSError as error:
@@ -196,16 +196,16 @@ def _is_loopback(host: str) -> bool:
 
 
 class _Handler(werkzeug_serving.WSGIRequestHandler):
-    """Answers a connection; logs no line for each request."""
+    """Handles a connection without a log line per request."""
 
     timeout = _IDLE_SECS
 
     def run_wsgi(self) -> None:
-        """See base class, which fails for an address that cannot be read."""
+        """See base class, which fails for a URL that cannot be parsed."""
         try:
             urllib.parse.urlsplit(self.path)
         except ValueError as error:
-            self.send_error(400, f"The address cannot be read: {error}")
+            self.send_error(400, f"The URL cannot be parsed: {error}")
             return
         super().run_wsgi()
 
@@ -220,7 +220,7 @@ class _Handler(werkzeug_serving.WSGIRequestHandler):
 def _http_server(
     host: str, port: int, application: Any, context: ssl.SSLContext | None
 ) -> Any:
-    # Given a port, Werkzeug would end the process where another has it.
+    # With a port, Werkzeug would exit the process if the port is taken.
     with socket.create_server((host, port), family=_family(host)) as listening:
         server = werkzeug_serving.make_server(
             host,
@@ -231,8 +231,8 @@ def _http_server(
             fd=listening.fileno(),
         )
     if context is not None:
-        # Werkzeug would shake hands in the thread that accepts connections, where a
-        # client that is silent keeps all others waiting.
+        # Werkzeug would do the TLS handshake in the thread that accepts connections,
+        # where a silent client blocks all others.
         server.ssl_context = context
         server.socket = context.wrap_socket(
             server.socket, server_side=True, do_handshake_on_connect=False

@@ -1,4 +1,4 @@
-"""One reading of files for several threads, each of which goes at its own pace."""
+"""One pass over files for several threads, each at its own pace."""
 
 import collections
 import itertools
@@ -12,13 +12,13 @@ _Item = TypeVar("_Item")
 
 
 class SharedReading(Generic[_Item]):
-    """Items that are read once for all threads that go through them together.
+    """Items that are read once for all threads that iterate over them together.
 
-    The last few items are kept for those that come after. A thread that is further
-    behind reads the rest for itself, so that it holds up nobody.
+    The last few items are kept for slower threads. A thread that is further behind
+    reads the rest itself, so it never blocks the others.
 
     Args:
-      read: Starts to read.
+      read: Returns an iterator that starts a new pass.
       window: Items to keep.
     """
 
@@ -32,10 +32,10 @@ class SharedReading(Generic[_Item]):
         self._error: Exception | None = None
 
     def __iter__(self) -> Iterator[_Item]:
-        """All items, in their order.
+        """Yields all items in order.
 
         Raises:
-          Exception: What the reading raised, in every thread.
+          Exception: The error of the pass, in every thread.
         """
         for at in itertools.count():
             with self._lock:

@@ -1,4 +1,4 @@
-"""Tensors of gRPC requests, read without trusting what they say of themselves."""
+"""Tensors of gRPC requests, read without trusting their stated shapes and types."""
 
 import math
 from typing import Any
@@ -9,21 +9,21 @@ import tensorflow as tf
 from monolith_tf.serving import errors
 
 MAX_EXPANDED_BYTES = 64 << 20
-"""Of a tensor whose message is much smaller, since its last value is repeated."""
+"""Limit for a tensor with a much smaller message, since its last value is repeated."""
 
-_MOST_TIMES = 8  # A value of eight bytes may take one in a message.
+_MOST_TIMES = 8  # A value of eight bytes may take one byte in a message.
 
 
 def read(name: str, proto: Any, info: Any) -> np.ndarray:
     """Returns the value of an input.
 
     Args:
-      name: Of the input.
+      name: The input's name.
       proto: A `TensorProto`.
       info: The signature's `TensorInfo` of the input.
 
     Raises:
-      RequestError: If it is not of the input's type, or no tensor at all.
+      RequestError: If it is not of the input's type, or not a valid tensor.
     """
     if proto.dtype != info.dtype:
         raise errors.bad_request(
@@ -34,10 +34,10 @@ def read(name: str, proto: Any, info: Any) -> np.ndarray:
     if proto.tensor_shape.unknown_rank or min(shape, default=0) < 0:
         found = shape or "a shape of unknown rank"
         raise errors.bad_request(
-            f"`{name}` must have a shape of sizes from 0 on. Received: {found}."
+            f"`{name}` must have a shape of sizes of at least 0. Received: {found}."
         )
     item_bytes = tf.as_dtype(proto.dtype).size or 8
-    # An empty tensor may be huge too, once a model makes a range of one of its sizes.
+    # An empty tensor may be harmful too: a model may make a range of one of its sizes.
     size = math.prod(max(1, dim) for dim in shape) * item_bytes
     limit = max(MAX_EXPANDED_BYTES, _MOST_TIMES * proto.ByteSize())
     if size > limit:
@@ -47,8 +47,8 @@ def read(name: str, proto: Any, info: Any) -> np.ndarray:
         )
     try:
         return tf.make_ndarray(proto)
-    except Exception as error:  # Whatever its parts may raise, it is no tensor.
-        raise errors.bad_request(f"`{name}` is no tensor: {error}") from None
+    except Exception as error:  # Any error means that the message is invalid.
+        raise errors.bad_request(f"`{name}` is not a valid tensor: {error}") from None
 
 
 def _type_name(number: int) -> str:

@@ -17,16 +17,16 @@ _PROBE_SECS = 5.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tls:
-    """Files in PEM form that one end of a connection has.
+    """The PEM files of one end of a connection.
 
     Attributes:
-      ca: Certificates of who may sign the other end's certificate. A server that has
-        them takes no client without such a certificate; a client must have them.
-      cert: This end's certificate, with those between it and its CA behind it. A
-        server must have one.
+      ca: Certificates of the CAs that may sign the other end's certificate. A server
+        with them accepts only clients with such a certificate; a client needs them.
+      cert: This end's certificate, followed by those between it and its CA. A server
+        needs one.
       key: Its private key, without a password.
-      server_name: What a client expects in the server's certificate; None takes the
-        host of the address.
+      server_name: The name a client expects in the server's certificate; None takes
+        the host of the address.
     """
 
     ca: str | pathlib.Path | None = None
@@ -42,10 +42,10 @@ class Tls:
             )
 
     def client_credentials(self) -> grpc.ChannelCredentials:
-        """Returns what a gRPC client needs.
+        """Returns the credentials of a gRPC client.
 
         Raises:
-          ServingError: If there is no CA, or a file cannot be used.
+          ServingError: If there is no CA, or a file is invalid.
         """
         self.client_context()
         return grpc.ssl_channel_credentials(
@@ -60,7 +60,7 @@ class Tls:
         return grpc.secure_channel(address, self.client_credentials(), options)
 
     def client_context(self) -> ssl.SSLContext:
-        """Returns what a client of Python's needs; see `client_credentials`."""
+        """Returns the context of a Python client; see `client_credentials`."""
         if self.ca is None:
             raise errors.ServingError(
                 "A client needs the certificate of the CA that signed the server's."
@@ -68,17 +68,17 @@ class Tls:
         return self._filled(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """Returns what a gRPC server needs.
+        """Returns the credentials of a gRPC server.
 
         Raises:
-          ServingError: If there is no certificate, or a file cannot be used.
+          ServingError: If there is no certificate, or a file is invalid.
         """
         self.server_context()
         pair = (_read(self.key), _read(self.cert))
         return grpc.ssl_server_credentials([pair], _read(self.ca), self.ca is not None)
 
     def server_context(self) -> ssl.SSLContext:
-        """Returns what an HTTP server needs; see `server_credentials`."""
+        """Returns the context of an HTTP server; see `server_credentials`."""
         if self.cert is None:
             raise errors.ServingError("A server needs a certificate and its key.")
         context = self._filled(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
@@ -92,31 +92,31 @@ class Tls:
                 context.load_verify_locations(self.ca)
         except (OSError, ValueError) as error:
             raise errors.ServingError(
-                f"{self.ca} does not hold certificates in PEM form: {error}."
+                f"{self.ca} has no certificates in PEM format: {error}."
             ) from None
         try:
             if self.cert is not None and self.key is not None:
-                # Without a password here, OpenSSL would ask at the terminal.
+                # Without a password here, OpenSSL would prompt at the terminal.
                 context.load_cert_chain(self.cert, self.key, password=lambda: "")
         except (OSError, ValueError) as error:
             raise errors.ServingError(
                 f"{self.cert} and {self.key} are not a certificate and its private "
-                f"key, in PEM form and without a password: {error}."
+                f"key, in PEM format and without a password: {error}."
             ) from None
         return context
 
 
 def refusal(address: str, tls: Tls | None) -> str | None:
-    """Says why a server and a client cannot agree on a connection, if that is so.
+    """Returns why a server and a client cannot agree on a connection, if so.
 
-    gRPC says of most of it only that the connection was closed.
+    In most cases gRPC reports only that the connection was closed.
 
     Args:
-      address: Of the server, `host:port`.
-      tls: What the client has; None connects without TLS.
+      address: The server's, `host:port`.
+      tls: The client's files; None connects without TLS.
 
     Returns:
-      What is wrong and what to do, as sentences; None if nothing is known to be.
+      The cause and what to do, as sentences; None if no cause is found.
     """
     match = _ADDRESS.fullmatch(address)
     if not match:
@@ -142,12 +142,12 @@ def refusal(address: str, tls: Tls | None) -> str | None:
         said = error.verify_message.rstrip(".")
         return (
             f"its certificate is not one for `{name}` signed by a CA in "
-            f"{tls and tls.ca}: {said}. Give the right CA (--tls-ca) or name "
+            f"{tls and tls.ca}: {said}. Pass the right CA (--tls-ca) or name "
             "(--tls-server-name)."
         )
     except ssl.SSLError as error:
         if error.reason == "WRONG_VERSION_NUMBER":
-            reason = "it speaks no TLS. Leave --tls-ca out, or give the server a "
+            reason = "it does not use TLS. Omit --tls-ca, or give the server a "
             return None if tls is None else reason + "certificate."
         is_tls = is_tls or "ALERT" in (error.reason or "")
     except TimeoutError:
@@ -157,15 +157,16 @@ def refusal(address: str, tls: Tls | None) -> str | None:
     if not is_tls:
         return None
     if tls is None:
-        return (
-            "it takes TLS connections only. Give the CA of its certificate (--tls-ca)."
-        )
+        return "it accepts only TLS. Pass the CA of its certificate (--tls-ca)."
     if tls.cert is None:
         return (
-            "it asks for a client's certificate. Give one and its key (--tls-cert, "
+            "it requires a client certificate. Pass one and its key (--tls-cert, "
             "--tls-key)."
         )
-    return f"it refuses the client's certificate in {tls.cert}. Its CA must be another."
+    return (
+        f"it refuses the client certificate in {tls.cert}. Pass one of a CA that the "
+        "server trusts."
+    )
 
 
 def _read(path: str | pathlib.Path | None) -> bytes | None:

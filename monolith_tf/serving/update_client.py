@@ -1,4 +1,4 @@
-"""The `update_embeddings` signature of a model server, from outside."""
+"""A client of a model server's `update_embeddings` signature."""
 
 import time
 from typing import NamedTuple
@@ -15,13 +15,13 @@ from monolith_tf.serving import errors
 from monolith_tf.serving import tls as tls_lib
 
 SIGNATURE = "update_embeddings"
-# Not all outputs: a server that batches would try to join such requests with others,
+# Not all outputs: a server with batching would try to merge such requests with others,
 # and refuse them, since their inputs are not rows.
 _OUTPUTS = ("inserted", "step", "token")
 
 
 class BrokenError(RuntimeError):
-    """What was sent so far may have been lost; start over."""
+    """The updates sent so far may be lost; start over."""
 
 
 class Updated(NamedTuple):
@@ -29,7 +29,7 @@ class Updated(NamedTuple):
 
     Attributes:
       inserted: Ids that took a spare row.
-      step: The step at which the server stands.
+      step: The server's step.
     """
 
     inserted: int
@@ -37,24 +37,24 @@ class Updated(NamedTuple):
 
 
 class UpdateClient:
-    """Sends row updates to one server, which refuses them when it has forgotten some.
+    """Sends row updates to one server, which refuses them if it has lost earlier ones.
 
-    A server that is restarted, or goes over to another version, has only what its
-    export has. So all requests but the first ask for the version that answered it, and
-    carry the token that it answered, which no other start of a server gives.
+    A server that restarts, or switches to another version, has only the rows of its
+    export. So all requests but the first name the version that answered the first one,
+    and carry its token, which is unique to one start of a server.
 
     Attributes:
-      address: Of the server.
+      address: The server's.
       version: The version that answers; 0 before the first answer.
-      answered_at: When it answered last, or this object was made, by
+      answered_at: The time of the last answer, or of this object's creation, by
         `time.monotonic`.
 
     Args:
       address: `host:port`.
-      name: What the server calls the model.
-      lineage: Of the job whose rows are sent.
+      name: The model's name on the server.
+      lineage: The lineage of the rows' job.
       newest: The step of their checkpoint.
-      tls: What to connect with; None connects without TLS.
+      tls: Files for TLS; None connects without TLS.
       timeout_secs: How long to wait for an answer.
     """
 
@@ -88,18 +88,19 @@ class UpdateClient:
         self.close()
 
     def close(self) -> None:
-        """Ends the connection; a request that waits for its answer fails."""
+        """Closes the connection; a pending request fails."""
         self._channel.close()
 
     def update(self, rows: changed_rows.Rows, *, step: int = 0) -> Updated:
         """Sends rows of one table.
 
         Args:
-          rows: The rows; they may be none.
-          step: The step at which the server stands once it has them; 0 leaves it.
+          rows: The rows, possibly none.
+          step: The server's step after this request; 0 leaves it unchanged.
 
         Raises:
-          BrokenError: If what answered before is gone; nothing has changed then.
+          BrokenError: If the server restarted or changed versions; the request changed
+            nothing.
           ServingError: If the model takes no updates, or has no room; or its rows are
             of another job, or newer than the job's.
           grpc.RpcError: If there is no answer.
@@ -136,7 +137,7 @@ class UpdateClient:
         text = error.details() or ""
         if self.version and error.code() is grpc.StatusCode.NOT_FOUND:
             return BrokenError(f"version {self.version} is gone")
-        if "was loaded anew" in text:
+        if "since it gave the token" in text:
             return BrokenError("it was restarted")
         if SIGNATURE in text and f"{SIGNATURE}:" not in text:
             return errors.ServingError(
@@ -145,21 +146,21 @@ class UpdateClient:
             )
         if SIGNATURE not in text and "lineage" in text and "newest" in text:
             return errors.ServingError(
-                f"The model at {self.address} was exported by a version of monolith_tf "
-                "that gave it no lineage, so nobody can say whose rows it has. Export "
-                f"it again: `monolith-tf export CONFIG`. It says: {text}"
+                f"The model at {self.address} was exported without a lineage by an "
+                "older version of monolith_tf, so the job of its rows is unknown. "
+                f"Export it again: `monolith-tf export CONFIG`. It says: {text}"
             )
         if "another lineage" in text:
             return errors.ServingError(
-                f"{self.address} serves another job's model, or one that trained on "
-                f"after this job went back. This job is {self._lineage}. Publish that "
-                "job's rows, or export this one: `monolith-tf export CONFIG`. "
-                f"It says: {text}"
+                f"{self.address} serves the model of another job, or of one that "
+                f"trained on after this job went back. This job is {self._lineage}. "
+                "Publish that job's rows, or export this one: `monolith-tf export "
+                f"CONFIG`. It says: {text}"
             )
         if "ahead of where" in text:
             return errors.ServingError(
                 f"{self.address} has newer rows than the step from which this job "
-                "goes on. Export a new version: `monolith-tf export CONFIG`. "
+                "continues. Export a new version: `monolith-tf export CONFIG`. "
                 f"It says: {text}"
             )
         if "of a later checkpoint" in text:
@@ -170,20 +171,21 @@ class UpdateClient:
             )
         if "unknown table" in text and updates.EXACT in text:
             return errors.ServingError(
-                f"The model at {self.address} was exported before a table of it had "
-                "`large_integers: exact`. Export it again: `monolith-tf export "
+                f"The model at {self.address} was exported before one of its tables "
+                "had `large_integers: exact`. Export it again: `monolith-tf export "
                 f"CONFIG`. It says: {text}"
             )
         if updates.BEYOND in text:
             return errors.ServingError(
                 f"The model at {self.address} cannot hold a row that was sent. If the "
-                "table's `compressor` or `int8_range` was changed since it was "
-                "exported, export it again: `monolith-tf export CONFIG`; else train on "
-                f"and publish the next checkpoint. It says: {text}"
+                "table's `compressor` or `int8_range` changed after the export, export "
+                "it again: `monolith-tf export CONFIG`; otherwise train further and "
+                f"publish the next checkpoint. It says: {text}"
             )
         if "capacity is spent" in text:
             return errors.ServingError(
-                f"{self.address} has no room for more new ids; a full version is due: "
-                "`monolith-tf export CONFIG`. More of `export.spare_rows` lasts longer."
+                f"{self.address} has no room for more new ids. Export a full version: "
+                "`monolith-tf export CONFIG`. A larger `export.spare_rows` lasts "
+                "longer."
             )
         return error

@@ -1,4 +1,4 @@
-"""The newest version of a model, exchanged while requests are answered."""
+"""The newest version of a model, replaced while requests are answered."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,10 @@ from monolith_tf.serving import model as model_lib
 
 @dataclasses.dataclass
 class _Held:
-    """A model and how many need it: the server, while it is current, and requests."""
+    """A model and its number of users: the server, while it is current, and requests.
+
+    The last one to release it closes it, so a request never runs on a closed session.
+    """
 
     model: model_lib.Model
     holders: int = 1
@@ -26,10 +29,9 @@ class _Held:
 class Versions:
     """Serves the highest version in a folder, and watches for a higher one.
 
-    A new version is loaded and warmed up beside the old one, takes over at once, and
-    requests that the old one is answering end in peace before it is freed. A version
-    that does not load is named in the log and passed over until its files change; so is
-    a folder that holds no model, or not yet.
+    A new version is loaded and warmed up next to the old one and takes over at once;
+    the old one finishes its requests before it is freed. A version that does not load
+    is logged and skipped until its files change; so is a folder without a model.
     """
 
     def __init__(
@@ -40,11 +42,11 @@ class Versions:
         """Loads the highest version.
 
         Args:
-          directory: Holds a folder for each version.
+          directory: The folder that contains one for each version.
           warm_up: Called with every model before it answers requests.
 
         Raises:
-          ServingError: If there is no version, or the highest does not load.
+          ServingError: If there is no version, or the highest one does not load.
         """
         self._directory = directory
         self._warm_up = warm_up
@@ -56,7 +58,7 @@ class Versions:
         self._current = _Held(self._load(self._newest()))
 
     def watch(self, every_secs: float) -> None:
-        """Starts to look for new versions."""
+        """Starts to poll for new versions."""
 
         def look() -> None:
             while not self._stop.wait(every_secs):
@@ -66,7 +68,7 @@ class Versions:
         self._watcher.start()
 
     def close(self) -> None:
-        """Ends the watch and frees the model once nobody uses it."""
+        """Stops polling and frees the model once it is unused."""
         self._stop.set()
         if self._watcher is not None:
             self._watcher.join()
@@ -74,18 +76,18 @@ class Versions:
 
     @property
     def version(self) -> int:
-        """The number of the version that answers."""
+        """The number of the current version."""
         return self._current.model.version
 
     @contextlib.contextmanager
     def use(self, version: int | None = None) -> Iterator[model_lib.Model]:
-        """Lends the model for a request; it stays whole until the request is done.
+        """Yields the model for a request; it stays loaded until the request is done.
 
         Args:
-          version: The number asked for; None takes what there is.
+          version: The requested number; None takes the current one.
 
         Raises:
-          RequestError: If another version was asked for.
+          RequestError: If another version is requested.
         """
         with self._lock:
             held = self._current
@@ -102,7 +104,7 @@ class Versions:
             self._release(held)
 
     def refresh(self) -> None:
-        """Goes over to the highest version if it is another one and loads."""
+        """Switches to the highest version if it differs and loads."""
         path = None
         try:
             path = self._newest()
@@ -114,7 +116,7 @@ class Versions:
         except (errors.ServingError, OSError) as error:
             if path is not None:
                 self._failed = (path, _state(path))
-                logging.error("Version %d goes on: %s", self.version, error)
+                logging.error("Version %d stays: %s", self.version, error)
             return
         with self._lock:
             former, self._current = self._current, held
@@ -138,19 +140,19 @@ class Versions:
         found = export_versions.folders(directory)
         models = [n for n, folder in found.items() if export_versions.is_model(folder)]
         if found and not models:
-            return found[max(found)]  # Which says what it lacks.
+            return found[max(found)]  # Loading it raises the error.
         if not models:
             hint = "`monolith-tf export` writes one."
             if export_versions.is_model(directory):
-                hint = f"It is one version; serve {directory.absolute().parent}."
+                hint = f"It is a version; serve {directory.absolute().parent}."
             raise errors.ServingError(
-                f"{directory} holds no versions, folders named by a number. {hint}"
+                f"{directory} has no versions, folders named by a number. {hint}"
             )
         newest = max(models)
         empty = {folder for number, folder in found.items() if number > newest}
         for folder in sorted(empty - self._passed_over):
             logging.warning(
-                "%s is passed over: it has no %s.", folder, export_versions.FILE
+                "%s is skipped: it has no %s.", folder, export_versions.FILE
             )
         self._passed_over = empty
         return found[newest]
@@ -164,7 +166,7 @@ class Versions:
 
 
 def _state(path: pathlib.Path) -> object:
-    """What changes when a file is added to a folder or written."""
+    """Returns a value that changes when a file in the folder is added or written."""
     found = []
     for file in sorted(path.rglob("*")):
         with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Replays the requests that come with an export before it answers others."""
+"""Replays an export's warm-up requests before it answers others."""
 
 import tensorflow as tf
 from absl import logging
@@ -15,8 +15,8 @@ def replay(model: model_lib.Model) -> None:
     """Answers every request of `assets.extra/tf_serving_warmup_requests`.
 
     Raises:
-      ServingError: If the file is damaged or too long, or a request fails, for which
-        TF Serving too refuses a version.
+      ServingError: If the file is damaged or too long, or a request fails. TF Serving
+        refuses such a version too.
     """
     path = model.path / "assets.extra" / "tf_serving_warmup_requests"
     if not path.exists():
@@ -27,13 +27,13 @@ def replay(model: model_lib.Model) -> None:
             count += 1
             if count > _MAX_RECORDS:
                 raise errors.ServingError(
-                    f"{path} has more than {_MAX_RECORDS} requests, which is all that "
-                    "TF Serving takes."
+                    f"{path} has more than {_MAX_RECORDS} requests, the limit of TF "
+                    "Serving."
                 )
             _answer(model, prediction_log_pb2.PredictionLog.FromString(record))
     except errors.ServingError:
         raise
-    except Exception as error:  # Whatever a damaged file or the graph may raise.
+    except Exception as error:  # A damaged file or the graph may raise any error.
         raise errors.ServingError(
             f"{model.path} fails at request {count} of its warm-up: {error}"
         ) from error

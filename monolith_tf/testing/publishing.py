@@ -75,7 +75,9 @@ class UpdateServer(prediction_service_pb2_grpc.PredictionServiceServicer):
             context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found for request")
         given = {name: tf.make_ndarray(v) for name, v in request.inputs.items()}
         if given["token"] not in (0, self._token):
-            text = "update_embeddings: the model was loaded anew"
+            text = (
+                "update_embeddings: the model was loaded again since it gave the token"
+            )
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
         before = len(self.rows)
         for id_, row in zip(given["ids"].tolist(), given["rows"], strict=True):

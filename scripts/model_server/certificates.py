@@ -1,4 +1,4 @@
-"""Certificates for both ends of a connection, made by `openssl`."""
+"""Certificates for both ends of a connection, created with `openssl`."""
 
 import dataclasses
 import pathlib
@@ -9,7 +9,7 @@ _TIMEOUT_SECS = 60
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """Files in PEM form; `ca` signed both certificates."""
+    """PEM files; `ca` signed both certificates."""
 
     ca: pathlib.Path
     server_cert: pathlib.Path
@@ -19,7 +19,7 @@ class Files:
 
 
 def make(folder: pathlib.Path) -> Files:
-    """Makes a CA, and a certificate for a server on 127.0.0.1 and one for a client."""
+    """Creates a CA, a certificate for a server on 127.0.0.1 and one for a client."""
     folder.mkdir()
     _openssl(
         folder,

@@ -1,4 +1,4 @@
-"""Asks a model server by gRPC and REST, and compares answers."""
+"""Queries a model server by gRPC and REST, and compares answers."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class Client:
-    """Asks one server.
+    """Queries one server.
 
     Args:
       server: The server.
@@ -42,12 +42,13 @@ class Client:
         self._channel.close()
 
     def ask(self, key: str, method: str, inputs: Arrays) -> dict[str, np.ndarray]:
-        """Asks a signature by gRPC.
+        """Queries a signature by gRPC.
 
         Args:
-          key: Of the signature.
+          key: The signature's key.
           method: "predict", "classify" or "regress".
-          inputs: Of the signature; for the last two `inputs`, serialized examples.
+          inputs: The signature's inputs; for the last two methods `inputs`, serialized
+            examples.
         """
         if method == "predict":
             return self._predict(key, inputs)
@@ -71,13 +72,13 @@ class Client:
         return {"outputs": np.array([row.value for row in rows.result.regressions])}
 
     def ask_at_once(self, requests: Sequence[Arrays]) -> list[dict[str, np.ndarray]]:
-        """Asks the default signature many things in as many threads."""
+        """Sends several requests to the default signature, each in its own thread."""
         with futures.ThreadPoolExecutor(len(requests)) as pool:
             asked = [pool.submit(self._predict, DEFAULT, row) for row in requests]
             return [answer.result() for answer in asked]
 
     def ask_rest(self, key: str, inputs: Arrays) -> dict[str, np.ndarray]:
-        """Asks a signature of the method Predict by REST, whole tensors at a time."""
+        """Queries a signature of the method Predict by REST, with whole tensors."""
         port = self._server.rest_port
         address = f"http://127.0.0.1:{port}/v1/models/{servers.NAME}:predict"
         body = {
@@ -92,7 +93,7 @@ class Client:
             with error:
                 text = error.read().decode(errors="replace")
             raise RuntimeError(f"HTTP {error.code}: {text}") from None
-        # A single output comes without its name.
+        # A single output has no name.
         named = outputs if isinstance(outputs, dict) else {"": outputs}
         return {name: np.array(value) for name, value in named.items()}
 
@@ -107,7 +108,7 @@ class Client:
 
 
 def largest_difference(found: Arrays, expected: Arrays) -> float:
-    """Returns by how much numbers of two answers differ at most."""
+    """Returns the largest absolute difference between numbers of two answers."""
     return max(
         float(np.abs(found[name] - value).max())
         for name, value in expected.items()
@@ -120,12 +121,12 @@ def compare(found: Arrays, expected: Arrays) -> None:
 
     Args:
       found: The answer; a single output may have the name "".
-      expected: What it should be, to a part in 100,000.
+      expected: The expected answer, compared to a part in 100,000.
     """
     if set(found) == {""} and len(expected) == 1:
         found = {next(iter(expected)): found[""]}
     if set(found) != set(expected):
-        raise ValueError(f"Outputs {sorted(found)} in place of {sorted(expected)}.")
+        raise ValueError(f"Outputs {sorted(found)} instead of {sorted(expected)}.")
     for name, value in expected.items():
         if value.dtype == object:
             if found[name].tolist() != value.tolist():
@@ -137,7 +138,7 @@ def compare(found: Arrays, expected: Arrays) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Returns lists of numbers, and of bytes as REST takes them."""
+    """Returns lists of numbers, and of bytes in REST's form."""
     if isinstance(value, list):
         return [_plain(entry) for entry in value]
     if isinstance(value, bytes):

@@ -1,4 +1,4 @@
-"""A small job whose rows change, and the exports that are served."""
+"""A small job with changing rows, and the served exports."""
 
 import pathlib
 import subprocess
@@ -15,7 +15,7 @@ from monolith_tf.testing import batching
 from monolith_tf.testing import small_job
 
 _TIMEOUT_SECS = 600
-# Dense variables stand still: only rows change, and those can be published.
+# Dense variables do not change: only rows do, which can be published.
 _OVERRIDES = (
     "trainer.deterministic=false",
     "trainer.eval_every_epochs=null",
@@ -35,7 +35,7 @@ class Job:
     """A job that `monolith-tf` runs.
 
     Args:
-      folder: Where it is made.
+      folder: The folder for its files.
     """
 
     def __init__(self, folder: pathlib.Path) -> None:
@@ -43,7 +43,7 @@ class Job:
         self._config = small_job.write(folder)
 
     def train_and_export(self, max_steps: int, name: str) -> pathlib.Path:
-        """Trains to a step, and exports to a folder of its own.
+        """Trains to a step, and exports to a separate folder.
 
         Returns:
           The version's folder.
@@ -64,7 +64,7 @@ class Job:
 
 
 class Version:
-    """An exported version, and what it answers in this process.
+    """An exported version, and its answers in this process.
 
     Attributes:
       path: Its folder.
@@ -79,15 +79,15 @@ class Version:
         self._loaded = tf.saved_model.load(str(path))
         if not self._records:
             raise ValueError(
-                f"{path} has no warm-up requests. Export it where the extra `serving` "
-                "is installed, with `export.verify_rows` and `export.warmup_rows`."
+                f"{path} has no warm-up requests. Install the extra `serving`, and "
+                "export it again with `export.verify_rows` and `export.warmup_rows`."
             )
 
     def requests(self, *, joined: bool) -> Iterator[batching.Record]:
-        """Gives a request for each signature, that of `serving_default` first.
+        """Yields a request for each signature, that of `serving_default` first.
 
         Args:
-          joined: Whether a server joins requests: leaves out what cannot be joined.
+          joined: Whether the server merges requests: skips those it cannot merge.
         """
         yield from self._records
         if not joined and "candidates" in self._loaded.signatures:
@@ -110,14 +110,14 @@ class Version:
             row = {k: value[number : number + 1] for k, value in inputs.items()}
             for name in inputs:
                 if name + _LENGTH in inputs:
-                    # A batching server cannot widen lists of no columns.
+                    # A server with batching cannot widen lists without columns.
                     width = max(1, row[name + _LENGTH].item())
                     row[name] = row[name][:, :width]
             rows.append(row)
         return rows
 
     def answer(self, key: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns what the SavedModel answers."""
+        """Returns the SavedModel's answer."""
         outputs = self._loaded.signatures[key](
             **{name: tf.constant(value) for name, value in inputs.items()}
         )
@@ -128,7 +128,7 @@ def newest_version(folder: pathlib.Path) -> pathlib.Path:
     """Returns the highest version in a folder."""
     found = [path for path in folder.iterdir() if path.name.isdecimal()]
     if not found:
-        raise ValueError(f"{folder} holds no versions, folders named by a number.")
+        raise ValueError(f"{folder} has no versions, folders named by a number.")
     return max(found, key=lambda path: int(path.name))
 
 

@@ -1,25 +1,25 @@
-"""Checks that a model server serves, batches and updates what this project exports.
+"""Checks that a model server serves, batches and updates this project's exports.
 
     scripts/check_model_server [--binary FILE | --stand-in] [--export DIR]
                                [--only {plain,batching,tls}]
 
-Trains and exports a small job, and starts `tensorflow_model_server` three times: as it
-is, with `--enable_batching`, and with an `--ssl_config_file` that asks clients for
+Trains and exports a small job, and starts `tensorflow_model_server` three times: plain,
+with `--enable_batching`, and with an `--ssl_config_file` that requires client
 certificates. Each time
 
-- every signature is asked by gRPC and by REST, and must answer as the SavedModel does
-  in this process;
-- rows with lists of different lengths are asked for all at once, which a batching
-  server joins;
-- the job's later rows are sent by `monolith-tf publish`, after which the server must
-  answer as a new export does.
+- every signature is queried by gRPC and REST, and must match the SavedModel's answer in
+  this process;
+- rows with lists of different lengths are requested at once, which a server with
+  batching merges;
+- `monolith-tf publish` sends the job's later rows, after which the server must answer
+  like a new export.
 
-`--export DIR` takes an export of your own, and leaves out what needs its job.
-`--stand-in` starts `monolith-tf serve`, which has no batching: there the rules of TF
-Serving's batcher are applied to the requests. All is asked on this machine's loopback
-address; but `tensorflow_model_server` itself listens on all addresses, so run this
-where its ports cannot be reached from outside. The exit code is 1 after the first step
-that fails.
+`--export DIR` checks your own export, and skips the steps that need its job.
+`--stand-in` starts `monolith-tf serve`, which has no batching: the script then applies
+the rules of TF Serving's batcher to the requests. All requests use this machine's
+loopback address, but `tensorflow_model_server` itself listens on all addresses, so run
+this on a machine whose ports are not reachable from outside. The exit code is 1 after
+the first step that fails.
 """
 
 import argparse
@@ -43,12 +43,12 @@ _BINARY = "tensorflow_model_server"
 
 
 class _FailedError(Exception):
-    """A step failed, and said so."""
+    """A step failed, and its error is printed."""
 
 
 @contextlib.contextmanager
 def _step(text: str) -> Iterator[None]:
-    """Prints a step and how it ends."""
+    """Prints a step and its result."""
     print(f"{text} ...", end=" ", flush=True)
     try:
         yield
@@ -62,12 +62,12 @@ def _step(text: str) -> Iterator[None]:
 def _check(
     kind: str, server: servers.Server, export: job_lib.Version, later: Any
 ) -> None:
-    """Asks one started server all that there is to ask.
+    """Runs all checks on one started server.
 
     Args:
-      kind: Which start it is.
-      server: Just started.
-      export: What it serves.
+      kind: One of `servers.KINDS`.
+      server: The server, just started.
+      export: The version it serves.
       later: A new export after more training, and a function that publishes; or None.
     """
     is_batching = kind == "batching"
@@ -100,7 +100,7 @@ def _check(
         after = fresh.answer(clients.DEFAULT, inputs)
         with _step(f"[{kind}] monolith-tf publish"):
             if clients.largest_difference(before, after) < 1e-3:
-                raise ValueError("The rows that are sent would change no answer.")
+                raise ValueError("The rows to send would change no answer.")
             publish(server)
         with _step(f"[{kind}] answers as a new export does"):
             clients.compare(client.ask(clients.DEFAULT, "predict", inputs), after)
@@ -109,11 +109,11 @@ def _check(
 def _refuse_unbatchable(is_batching: bool, inputs: Any) -> None:
     reason = batching.refusal(inputs, servers.MAX_BATCH_SIZE) if is_batching else None
     if reason is not None:
-        raise ValueError(f"A batching server takes no such request: {reason}.")
+        raise ValueError(f"A server with batching refuses this request: {reason}.")
 
 
 def _run(arguments: argparse.Namespace, folder: pathlib.Path) -> None:
-    """Makes what is served, and checks all starts of a server."""
+    """Creates the exports, and checks all starts of a server."""
     later = None
     if arguments.export is not None:
         with _step(f"load {arguments.export}"):
@@ -122,12 +122,12 @@ def _run(arguments: argparse.Namespace, folder: pathlib.Path) -> None:
         job = job_lib.Job(folder / "job")
         with _step("train and export a small job"):
             export = job_lib.Version(job.train_and_export(4, "export"))
-        with _step("train it on, and export it once more"):
+        with _step("train further, and export again"):
             later = (
                 job_lib.Version(job.train_and_export(20, "second")),
                 job.publish,
             )
-    with _step("make certificates"):
+    with _step("create certificates"):
         files = certificates.make(folder / "certificates")
     for kind in arguments.only or servers.KINDS:
         with servers.start(
@@ -151,7 +151,7 @@ def main() -> int:
     which.add_argument(
         "--stand-in",
         action="store_true",
-        help="start `monolith-tf serve` instead, where there is no model server",
+        help="start `monolith-tf serve` instead, if there is no model server",
     )
     parser.add_argument(
         "--export", type=pathlib.Path, metavar="DIR", help="a folder of versions"
@@ -160,21 +160,21 @@ def main() -> int:
         "--only",
         action="append",
         choices=servers.KINDS,
-        help="start the server in this way alone; may be given several times",
+        help="start the server only in this way; repeatable",
     )
     parser.add_argument(
         "--timeout-secs",
         type=int,
         default=1200,
         metavar="SECS",
-        help="of the whole check (default: 1200)",
+        help="time limit of the whole check (default: 1200)",
     )
     arguments = parser.parse_args()
     if arguments.stand_in:
         arguments.binary = None
     elif shutil.which(arguments.binary) is None:
         parser.error(
-            f"there is no program {arguments.binary}. Name one by --binary, or take "
+            f"there is no program {arguments.binary}. Name one with --binary, or use "
             "--stand-in."
         )
     signal.signal(signal.SIGALRM, _stop_late)

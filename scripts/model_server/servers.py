@@ -1,4 +1,4 @@
-"""Starts of a model server, each with a process of its own."""
+"""Starts model servers, each in its own process."""
 
 import contextlib
 import dataclasses
@@ -32,12 +32,12 @@ _END = get_model_status_pb2.ModelVersionStatus.END
 
 @dataclasses.dataclass(kw_only=True)
 class Server:
-    """A server that was started.
+    """A started server.
 
     Attributes:
-      address: Of gRPC, `host:port`.
-      rest_port: Of REST.
-      tls: The files by which to connect, or None to connect without.
+      address: The gRPC address, `host:port`.
+      rest_port: The REST port.
+      tls: Files to connect with TLS, or None to connect without.
     """
 
     address: str
@@ -48,7 +48,7 @@ class Server:
 
     @property
     def has_rest(self) -> bool:
-        """Whether it is asked by REST; `--ssl_config_file` is for gRPC alone."""
+        """Whether to query it by REST; `--ssl_config_file` is only for gRPC."""
         return self.tls is None
 
     def channel(self) -> grpc.Channel:
@@ -63,10 +63,10 @@ class Server:
         return grpc.secure_channel(self.address, credentials)
 
     def wait_until_available(self) -> None:
-        """Returns when the model can be asked.
+        """Waits until the model answers requests.
 
         Raises:
-          RuntimeError: If the server ends, or does not load the model.
+          RuntimeError: If the server exits, or does not load the model.
         """
         request = get_model_status_pb2.GetModelStatusRequest()
         request.model_spec.name = NAME
@@ -74,7 +74,9 @@ class Server:
         while time.monotonic() < end:
             if self._process.poll() is not None:
                 code = self._process.returncode
-                raise RuntimeError(f"The server ended with code {code}.\n{self.tail()}")
+                raise RuntimeError(
+                    f"The server exited with code {code}.\n{self.tail()}"
+                )
             with self.channel() as channel:
                 stub = model_service_pb2_grpc.ModelServiceStub(channel)
                 try:
@@ -96,7 +98,7 @@ class Server:
         )
 
     def tail(self) -> str:
-        """Returns the last lines that it wrote."""
+        """Returns the last lines of its output."""
         text = self._log.read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.splitlines()[-25:])
 
@@ -116,7 +118,7 @@ def start(
       binary: The program; None takes `monolith-tf serve`.
       export_dir: A folder of versions.
       files: Certificates.
-      log: Where its output goes.
+      log: File for its output.
     """
     port, rest_port = _free_ports(2)
     if binary is None:
@@ -174,7 +176,7 @@ def _model_server(
         command += ["--enable_batching=true", f"--batching_parameters_file={path}"]
     elif kind == "tls":
         path = folder / "ssl.txt"
-        # A JSON string is one of protocol buffers' text form.
+        # A JSON string is also a string in protocol buffers' text format.
         fields = {
             "server_key": json.dumps(files.server_key.read_text()),
             "server_cert": json.dumps(files.server_cert.read_text()),
@@ -187,7 +189,7 @@ def _model_server(
 
 
 def _free_ports(count: int) -> list[int]:
-    """Returns ports that nobody listens at now."""
+    """Returns ports that are free now."""
     with contextlib.ExitStack() as stack:
         found = []
         for _ in range(count):

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def plan(arguments: argparse.Namespace) -> list[trials.Plan]:
-    """Returns the runs that were asked for, seed by seed."""
+    """Returns the requested runs, seed by seed."""
     folder = trials.ROOT / "configs"
     known = {path.stem: path for path in sorted(folder.glob("*_*.yaml"))}
     names = arguments.configs or [
@@ -49,7 +49,7 @@ def plan(arguments: argparse.Namespace) -> list[trials.Plan]:
 
 
 def train(plans: Sequence[trials.Plan], *, again: bool = False) -> list[str]:
-    """Makes the runs that are not known yet; returns what went wrong."""
+    """Trains the runs without a result; returns the errors."""
     failed = []
     columns = [
         progress.TextColumn("{task.description}"),
@@ -91,10 +91,10 @@ def _parser() -> argparse.ArgumentParser:
         help="an override for every run, such as trainer.threads=1",
     )  # fmt: skip
     parser.add_argument(
-        "--again", action="store_true", help="describe runs anew that are known already"
+        "--again", action="store_true", help="write records of known runs again"
     )
     parser.add_argument(
-        "--report", action="store_true", help="only write tables and plots anew"
+        "--report", action="store_true", help="only write tables and plots again"
     )
     return parser
 

@@ -1,6 +1,6 @@
-"""Fills the results into the pages of the models, docs/models/*.md.
+"""Writes the results into the pages of the models, docs/models/*.md.
 
-A page says where: between `<!-- result: frappe_lr -->` and `<!-- end -->`.
+They go between `<!-- result: frappe_lr -->` and `<!-- end -->`.
 """
 
 import pathlib
@@ -15,11 +15,11 @@ _BLOCK = re.compile(r"(<!-- result: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def write(folder: pathlib.Path = FOLDER, known: pathlib.Path = results.FOLDER) -> None:
-    """Brings all pages up to date.
+    """Updates all pages.
 
     Args:
-      folder: The pages.
-      known: Where the results are.
+      folder: The folder of the pages.
+      known: The folder of the results.
     """
     for path in sorted(folder.glob("*.md")):
         text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Learning curves, and a bar chart against the published figures."""
+"""Learning curves, and a bar chart with the published figures."""
 
 import pathlib
 import statistics
@@ -15,14 +15,14 @@ from matplotlib import pyplot as plt
 
 
 def write(data: str, folder: pathlib.Path = results.FOLDER) -> None:
-    """Draws both plots of a data set."""
+    """Writes both plots of a data set."""
     records = results.load(data, folder)
     curves(records, folder / f"{data}_curves.png")
     bars(records, results.published(data, folder), folder / f"{data}_bars.png")
 
 
 def curves(records: Sequence[results.Record], path: pathlib.Path) -> None:
-    """Draws the valid metric over the steps, a line for each run."""
+    """Plots the valid metric over the steps, a line for each run."""
     figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
     colours = plt.get_cmap("tab20")
     metric = ""
@@ -44,7 +44,7 @@ def curves(records: Sequence[results.Record], path: pathlib.Path) -> None:
 def bars(
     records: Sequence[results.Record], known: Mapping[str, Any], path: pathlib.Path
 ) -> None:
-    """Draws the test metric of each config beside the published one."""
+    """Plots the test metric of each config with the published one."""
     metric = next(iter(records[0]["test"]))
     values = {
         config: [r["test"][metric] for r in seeds]

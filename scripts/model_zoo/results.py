@@ -1,4 +1,4 @@
-"""What the zoo knows: records of runs in JSON, and the table made of them."""
+"""The zoo's results: records of runs in JSON, and the tables of them."""
 
 import collections
 import json
@@ -18,13 +18,13 @@ Record = Mapping[str, Any]
 
 
 def load(data: str, folder: pathlib.Path = FOLDER) -> list[dict[str, Any]]:
-    """Returns the records of a data set; none where there is no file yet."""
+    """Returns the records of a data set; none if there is no file yet."""
     path = folder / f"{data}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
 def add(record: Record, data: str, folder: pathlib.Path = FOLDER) -> None:
-    """Adds a record to a data set's, in place of one of the same config and seed."""
+    """Adds a record, replacing one of the same config and seed."""
     key = (record["config"], record["seed"])
     kept = [r for r in load(data, folder) if (r["config"], r["seed"]) != key]
     kept = sorted([*kept, record], key=lambda r: (r["config"], r["seed"]))
@@ -41,7 +41,7 @@ def published(data: str, folder: pathlib.Path = FOLDER) -> dict[str, Any]:
 
 
 def by_config(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """Returns config -> its records, each by rising seed."""
+    """Returns config -> its records, in order of seed."""
     found: dict[str, list[Record]] = collections.defaultdict(list)
     for record in records:
         found[record["config"]].append(record)
@@ -49,7 +49,7 @@ def by_config(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 
 def spread(values: Sequence[float], digits: int = 5) -> str:
-    """Returns the mean, and after it the standard deviation of several values."""
+    """Returns the mean and, for several values, the standard deviation."""
     mean = f"{statistics.fmean(values):.{digits}f}"
     if len(values) == 1:
         return mean
@@ -101,7 +101,7 @@ def table(data: str, records: Sequence[Record], known: Mapping[str, Any]) -> str
 
 
 def write(data: str, folder: pathlib.Path = FOLDER) -> None:
-    """Writes the page of a data set anew."""
+    """Writes the page of a data set again."""
     text = table(data, load(data, folder), published(data, folder))
     (folder / f"{data}.md").write_text(text, encoding="utf-8")
 

@@ -25,7 +25,7 @@ PACKAGES = ("tensorflow", "tf_keras", "numpy")
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is to be trained.
+    """A run to train.
 
     Attributes:
       config: The config file.
@@ -49,7 +49,7 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """Changes with whatever in the config may change the result."""
+        """A hash of all settings that may change the result."""
         settings = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         settings = {**settings, "model_dir": "", "seed": 0}
         text = json.dumps([settings, self.overrides], sort_keys=True)
@@ -57,7 +57,7 @@ class Plan:
 
     @property
     def model_dir(self) -> pathlib.Path:
-        """Where the run lives; a changed config gets a new place."""
+        """The run's folder; a changed config gets a new one."""
         return RUNS / f"{self.name}-{self.digest}" / f"seed_{self.seed}"
 
     def command(self, verb: str) -> list[str]:
@@ -71,17 +71,17 @@ class Plan:
 
 
 def run(plan: Plan, watch: Callable[[str], None]) -> dict[str, Any]:
-    """Trains and scores, or goes on where that was interrupted.
+    """Trains and scores a run, or resumes it.
 
     Args:
-      plan: What.
-      watch: Told now and then how far it is.
+      plan: The run.
+      watch: Called from time to time with the progress.
 
     Returns:
       The run's record.
 
     Raises:
-      RuntimeError: If a command fails, with the end of what it said.
+      RuntimeError: If a command fails, with the end of its output.
     """
     if not read_metrics(plan.model_dir, "test"):
         plan.model_dir.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def run(plan: Plan, watch: Callable[[str], None]) -> dict[str, Any]:
 
 
 def record(plan: Plan) -> dict[str, Any]:
-    """Describes a finished run from what it left."""
+    """Returns the record of a finished run from its files."""
     (test,) = read_metrics(plan.model_dir, "test")[-1:]
     evaluations = read_metrics(plan.model_dir, "eval")
     training = read_metrics(plan.model_dir, "train")
@@ -123,7 +123,7 @@ def read_metrics(model_dir: pathlib.Path, phase: str) -> list[dict[str, Any]]:
 
 
 def num_parameters(model_dir: pathlib.Path) -> int:
-    """Counts the weights of a run's newest checkpoint, the rows' among them."""
+    """Counts the weights of a run's newest checkpoint, including rows."""
     manifests = sorted((model_dir / "checkpoints").glob("ckpt-*/manifest.json"))
     manifest = json.loads(manifests[-1].read_text(encoding="utf-8"))
     dense = sum(
@@ -140,14 +140,14 @@ def num_parameters(model_dir: pathlib.Path) -> int:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of Python and of what a result depends on."""
+    """Returns the versions of Python and of the packages a result depends on."""
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
     ours = {"monolith_tf": monolith_tf.__version__}
     return {"python": platform.python_version(), **ours, **found}
 
 
 def machine() -> str:
-    """Names the processor and its cores."""
+    """Returns the name of the processor and its number of cores."""
     model = platform.processor() or platform.machine()
     info = pathlib.Path("/proc/cpuinfo")
     if info.exists():

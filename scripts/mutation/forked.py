@@ -1,4 +1,4 @@
-"""Runs a function in a fork of this process, which has imported TensorFlow already."""
+"""Runs a function in a fork of this process, which has already imported TensorFlow."""
 
 import os
 import pathlib
@@ -10,7 +10,10 @@ from collections.abc import Callable
 
 
 def preload(package: pathlib.Path) -> None:
-    """Imports TensorFlow for a package of it; runs no op, which no fork survives."""
+    """Imports TensorFlow if the package uses it.
+
+    Runs no op: a fork does not have the threads that an op starts, and would hang.
+    """
     sources = (path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
     if not any("import tensorflow" in source for source in sources):
         return
@@ -22,7 +25,7 @@ def preload(package: pathlib.Path) -> None:
 
 
 def _end(pid: int) -> None:
-    """Ends the fork and whatever its tests started and left."""
+    """Ends the fork and all processes that its tests left running."""
     try:
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -30,12 +33,12 @@ def _end(pid: int) -> None:
 
 
 def run(function: Callable[[], int], output: pathlib.Path, limit: float) -> int | None:
-    """Returns what `function` returned, or None after `limit` seconds.
+    """Returns the return value of `function`, or None after `limit` seconds.
 
     Args:
-      function: Its return value must be a code of exit, 0 to 255.
-      output: File that gets what the fork prints.
-      limit: Seconds; then the fork is killed.
+      function: Returns an exit code, 0 to 255.
+      output: File for the fork's output.
+      limit: Seconds, after which the fork is killed.
     """
     sys.stdout.flush()
     sys.stderr.flush()

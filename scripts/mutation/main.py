@@ -1,4 +1,4 @@
-"""Runs the tests of a package against small changes of it; lists what they miss."""
+"""Runs a package's tests against small changes of it; lists the changes they miss."""
 
 import argparse
 import compileall
@@ -30,17 +30,17 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/mutate", description=__doc__)
     parser.add_argument("package", help="a package of monolith_tf, such as training")
     parser.add_argument("--count", type=int, default=150, help="mutants (150)")
-    parser.add_argument("--seed", type=int, default=1, help="of the draw (1)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the draw (1)")
     parser.add_argument(
         "--timeout",
         type=float,
-        help="seconds for one mutant; by default 60 and three times what its tests "
-        "take without a change",
+        help="seconds for one mutant; by default 60 plus three times the time of its "
+        "tests without a change",
     )
     parser.add_argument(
         "--retry",
         action="store_true",
-        help="run the survivors once more, on all tests of their modules",
+        help="run the survivors again, on all tests of their modules",
     )
     parser.add_argument(
         "--root", type=pathlib.Path, default=_ROOT, help=argparse.SUPPRESS
@@ -56,7 +56,7 @@ def _arguments() -> argparse.Namespace:
 
 @contextlib.contextmanager
 def _copy(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a copy of the tree: the working tree is never changed."""
+    """Yields a copy of the tree: the working tree is never changed."""
     with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
         copy = pathlib.Path(folder)
         for entry in root.iterdir():
@@ -67,14 +67,14 @@ def _copy(root: pathlib.Path) -> Iterator[pathlib.Path]:
                 shutil.copy(entry, copy)
             elif entry.name != ".git":
                 (copy / entry.name).symlink_to(entry)
-        # By a sum of the source, not by its time: a change may take less than a second.
+        # By a hash of the source, not its time: a change may take less than a second.
         checked = py_compile.PycInvalidationMode.CHECKED_HASH
         compileall.compile_dir(copy / "monolith_tf", quiet=2, invalidation_mode=checked)
         yield copy
 
 
 def _session(root: pathlib.Path, arguments: argparse.Namespace) -> pathlib.Path:
-    """Returns the file that keeps outcomes; changed source gets a file of its own."""
+    """Returns the file for outcomes; changed source gets its own file."""
     package = root / "monolith_tf" / arguments.package
     crc = 0
     for path in sorted(package.rglob("*.py")):
@@ -98,7 +98,7 @@ def _run(database: WorkDB, trials: Trials, *, retry: bool) -> None:
             continue
         result, said = trials(item)
         if result.worker_outcome is not WorkerOutcome.NORMAL:
-            # It does not count.
+            # It is not counted.
             print(f"{number:4} impossible {_where(item)} ({result.output})", flush=True)
             continue
         database.set_result(item.job_id, result)
@@ -127,7 +127,7 @@ def _report(database: WorkDB) -> None:
 
 
 def main() -> None:
-    """Runs what is left of a session, and prints its score and survivors."""
+    """Runs the rest of a session, and prints its score and survivors."""
     arguments = _arguments()
     session = _session(arguments.root, arguments)
     with _copy(arguments.root) as copy, use_db(session) as database:

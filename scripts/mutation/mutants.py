@@ -18,8 +18,8 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 def _without_effect(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Returns start and end of each place where no test can notice a change.
 
-    These are annotations, and what only guards against mistakes in the code itself:
-    `strict` of `zip`, and `kw_only` of dataclasses.
+    These are annotations, and arguments that only guard against mistakes in the code
+    itself: `strict` of `zip`, and `kw_only` of dataclasses.
     """
     found: list[ast.expr | None] = []
     for node in ast.walk(ast.parse(source)):
@@ -37,7 +37,7 @@ def _without_effect(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]
 
 
 def _changes(path: pathlib.Path) -> list[WorkItem]:
-    """Returns all changes of a file, in an order that does not depend on their ids."""
+    """Returns all changes of a file, in an order independent of their ids."""
     database = WorkDB(":memory:", WorkDB.Mode.create)
     init([path], database, {})
     items = sorted(
@@ -54,13 +54,13 @@ def _changes(path: pathlib.Path) -> list[WorkItem]:
 def draw(package: pathlib.Path, count: int, seed: int) -> list[WorkItem]:
     """Returns up to `count` mutants, at most one at each place.
 
-    Places are drawn first, then one change at each: a comparison, for which there are
-    many changes, weighs no more than a number.
+    Places are drawn first, then one change at each: a comparison, which has many
+    possible changes, weighs no more than a number.
 
     Args:
       package: Folder of the package, relative to the current folder.
       count: Largest number of mutants.
-      seed: Of the draw; the same seed and source give the same mutants.
+      seed: Seed of the draw; the same seed and source give the same mutants.
     """
     places = collections.defaultdict(list)
     for path in sorted(package.rglob("*.py")):
@@ -78,12 +78,12 @@ def draw(package: pathlib.Path, count: int, seed: int) -> list[WorkItem]:
 def lines_that_run(source: str, lines: Iterable[int]) -> list[int]:
     """Returns lines that run wherever a change of some lines has an effect.
 
-    What is changed in a function's head, such as a default, has it in the function's
-    body. What is changed outside of all functions may have it anywhere: no line.
+    A change in a function's head, such as a default, has an effect in its body. A
+    change outside of all functions may have one anywhere: no lines.
 
     Args:
-      source: Of the module.
-      lines: Numbers of neighbouring lines, from 1 on.
+      source: The module's source.
+      lines: Numbers of adjacent lines, from 1.
     """
     lines = list(lines)
     innermost = None
@@ -102,8 +102,8 @@ def lines_that_run(source: str, lines: Iterable[int]) -> list[int]:
 def covering_tests(module: pathlib.Path) -> list[str]:
     """Returns the test files of a module, its own first.
 
-    They are `<module>_test.py` and those of the same folder of `tests` that import the
-    module. A module without any is covered by the whole folder.
+    These are `<module>_test.py` and the files in the same folder of `tests` that import
+    the module. A module without any is covered by the whole folder.
 
     Args:
       module: Path from the root, such as `monolith_tf/training/loop.py`.

@@ -1,4 +1,4 @@
-"""Which lines each test of a package runs, and how long it takes."""
+"""Records the lines that each test of a package runs, and its time."""
 
 import collections
 import dataclasses
@@ -29,12 +29,12 @@ _LIMIT_SECS = 3600.0
 
 @dataclasses.dataclass(frozen=True)
 class Recorded:
-    """A test as it ran without any change.
+    """A test's run without any change.
 
     Attributes:
-      name: As pytest names it, `tests/training/loop_test.py::LoopTest::test_x`.
-      secs: Seconds that it took, with its fixtures.
-      lines: Lines that it ran of each module of the package.
+      name: Its pytest name, `tests/training/loop_test.py::LoopTest::test_x`.
+      secs: Its seconds, with its fixtures.
+      lines: The lines that it ran, for each module of the package.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Recorded:
 
 
 class _Seconds:
-    """A plugin of pytest: adds up the seconds of each test."""
+    """A pytest plugin that adds up the seconds of each test."""
 
     def __init__(self) -> None:
         self.of: dict[str, float] = collections.defaultdict(float)
@@ -53,7 +53,7 @@ class _Seconds:
 
 
 def _lines(measured: pathlib.Path) -> dict[str, dict[str, list[int]]]:
-    """Returns test -> module -> lines, from what coverage measured."""
+    """Returns test -> module -> lines, from coverage data."""
     data = coverage.CoverageData(str(measured))
     data.read()
     found: dict[str, dict[str, list[int]]] = collections.defaultdict(dict)
@@ -67,7 +67,7 @@ def _lines(measured: pathlib.Path) -> dict[str, dict[str, list[int]]]:
 
 
 def _record(file: pathlib.Path, package: pathlib.Path, kept: pathlib.Path) -> int:
-    """Runs a test file and writes what it did to `kept`; returns pytest's code."""
+    """Runs a test file and writes its record to `kept`; returns pytest's exit code."""
     measured = pathlib.Path("measured").absolute()
     measured.unlink(missing_ok=True)
     os.environ["COVERAGE_FILE"] = str(measured)
@@ -100,14 +100,14 @@ def _crc(paths: Iterable[pathlib.Path]) -> int:
 
 
 def record(package: pathlib.Path, folder: pathlib.Path) -> list[Recorded]:
-    """Runs the tests of a package, each file in a process of its own, under coverage.
+    """Runs the tests of a package under coverage, each file in its own process.
 
-    What a file's tests did is kept in `folder` until that file, the package, or what
-    the tests share changes.
+    A file's record stays in `folder` until that file, the package, or the tests' shared
+    files change.
 
     Args:
       package: Folder of the package, relative to the current folder.
-      folder: Where to keep what was recorded.
+      folder: The folder for the records.
 
     Raises:
       SystemExit: If a test fails, or if there is none.
@@ -125,7 +125,7 @@ def record(package: pathlib.Path, folder: pathlib.Path) -> list[Recorded]:
             fresh = kept.with_suffix(".part")
             _must_pass(functools.partial(_record, file, package, fresh), file)
             names = [test["name"] for test in json.loads(fresh.read_text("utf-8"))]
-            # A name that differs in each process would pass for a failed test.
+            # A name that differs between processes would count as a failed test.
             collect = [*OPTIONS, "--collect-only", *names]
             if names:
                 _must_pass(functools.partial(pytest.main, collect), file)
@@ -141,14 +141,14 @@ def record(package: pathlib.Path, folder: pathlib.Path) -> list[Recorded]:
 def covering(
     tests: Sequence[Recorded], module: pathlib.Path, lines: Iterable[int]
 ) -> list[Recorded]:
-    """Returns the tests that ran one of the lines; where none did, all of the module.
+    """Returns the tests that ran one of the lines; if none did, all of the module.
 
-    None ran a line that AutoGraph rewrote.
+    Coverage sees no test run a line that AutoGraph rewrote.
 
     Args:
-      tests: What `record` returned.
+      tests: The result of `record`.
       module: Path from the root.
-      lines: Numbers of lines; none for what is outside of all functions.
+      lines: Line numbers; none for code outside of all functions.
     """
     changed = frozenset(lines)
     found = [t for t in tests if changed & t.lines.get(str(module), frozenset())]
@@ -162,7 +162,7 @@ def of_module(tests: Sequence[Recorded], module: pathlib.Path) -> list[Recorded]
 
 
 def within(tests: Sequence[Recorded], secs: float) -> list[Recorded]:
-    """Returns the first tests that take `secs` together, and at least one."""
+    """Returns the first tests that take `secs` in total, at least one."""
     taken, total = [], 0.0
     for test in tests:
         total += test.secs

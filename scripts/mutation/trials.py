@@ -15,7 +15,7 @@ from cosmic_ray.work_item import WorkerOutcome
 from cosmic_ray.work_item import WorkItem
 from cosmic_ray.work_item import WorkResult
 
-# Tests of a change take no more than this together, unless every test is asked for.
+# Time limit in total for the tests of a change, unless every test is requested.
 _SECS = 120.0
 
 
@@ -36,7 +36,7 @@ class Trials:
     def _chosen(
         self, item: WorkItem, source: str
     ) -> tuple[list[recorded.Recorded], str]:
-        """Returns the tests to run, shortest first, and what to say of them."""
+        """Returns the tests to run, shortest first, and a note to print."""
         (mutation,) = item.mutations
         lines = range(mutation.start_pos[0], mutation.end_pos[0] + 1)
         lines = mutants.lines_that_run(source, lines)

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Makes data/amazon_beauty of Amazon reviews, 5-core, edition of 2014.
+"""Prepares data/amazon_beauty from Amazon reviews, 5-core, edition of 2014.
 
     scripts/prepare/amazon.py reviews_Beauty_5.json.gz meta_Beauty.json.gz
 
-Both files are at https://snap.stanford.edu/data/amazon/productGraph/categoryFiles/. Any
-other category of products goes with `--output`. A user's reviews in order of time are
-steps; every step but the first is predicted from those before it. The last step of each
-user is in the test split: a row with label 1, and one with label 0 that has in its
-place an item the user never reviewed, all of them alike likely. All others are in
-train, without labels: `data.negatives` draws other items for them, new ones in every
-epoch. `tuning` holds the same split of the train rows alone: settings chosen on its
-`test.parquet` have seen nothing of the test rows. A history holds the last 50 steps
-before, oldest first; an item's category is the most special one of its last path, or 0
-where it has none. Ids count from 1 as they come.
+Both files are at https://snap.stanford.edu/data/amazon/productGraph/categoryFiles/. For
+another product category set `--output`. A user's reviews in time order are steps; every
+step except the first is predicted from those before it. The last step of each user is
+in the test split: a row with label 1, and one with label 0 and another item, drawn
+uniformly from those the user never reviewed. All others are in train, without labels:
+`data.negatives` draws other items for them, new ones in every epoch. `tuning` has the
+same split of the train rows alone: settings chosen on its `test.parquet` have not seen
+the test rows. A history has the last 50 steps before, oldest first; an item's category
+is the most specific one of its last path, or 0 without one. Ids are numbered from 1 in
+order of appearance.
 """
 
 import ast
@@ -47,7 +47,7 @@ def main() -> None:
     """Runs the conversion."""
     parser = streaming.parser(__doc__, "amazon_beauty", "reviews_Beauty_5.json.gz")
     parser.add_argument("metadata", type=pathlib.Path, help="meta_Beauty.json.gz")
-    parser.add_argument("--seed", type=int, default=0, help="of the negatives")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the negatives")
     arguments = parser.parse_args()
     make(arguments.source, arguments.metadata, arguments.output, arguments.seed)
 
@@ -99,7 +99,7 @@ def _steps(
 def _write(
     splits: streaming.Splits, rows: Mapping[str, list[tuple]], at_least: int
 ) -> None:
-    """Writes the rows of splits that have so many, and forgets them."""
+    """Writes and clears the rows of splits that have at least `at_least`."""
     for split, found in rows.items():
         if len(found) >= at_least:
             schema = SCHEMAS[split.removeprefix("tuning/")]
@@ -108,7 +108,7 @@ def _write(
 
 
 def _objects(path: pathlib.Path) -> Iterator[Mapping[str, Any]]:
-    """Yields a file's objects; those of the metadata are Python's, not JSON."""
+    """Yields a file's objects; the metadata have Python literals, not JSON."""
     with streaming.opened(path) as file:
         for line in file:
             try:
@@ -129,7 +129,7 @@ def _categories(path: pathlib.Path, items: Mapping[str, int]) -> list[int]:
 
 
 def _negative(rng: np.random.Generator, seen: set[int], num_items: int) -> int:
-    """Draws an item that is not among those seen."""
+    """Draws an item that is not in `seen`."""
     if len(seen) == num_items:
         raise ValueError(f"A user has reviewed all {num_items} items.")
     while (item := int(rng.integers(1, num_items + 1))) in seen:

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Makes data/avazu of the `train.csv` of Avazu's click-through rate challenge.
+"""Prepares data/avazu from the `train.csv` of Avazu's click-through rate challenge.
 
     scripts/prepare/avazu.py train.gz      # or train.csv, unpacked
 
-The columns keep their names, but for `id`, which says nothing and is left out, and
-`hour`, a date of the form YYMMDDHH, which becomes `hour` (0 to 23), `weekday` (0 is
-Monday) and `is_weekend`. `click` is the label. Which split a row goes to depends on the
-seed and the row's number alone.
+The columns keep their names, except `id`, which carries no information and is dropped,
+and `hour`, a date of the form YYMMDDHH, which becomes `hour` (0 to 23), `weekday` (0 is
+Monday) and `is_weekend`. `click` is the label. A row's split depends only on the seed
+and the row's number.
 """
 
 import datetime
@@ -47,7 +47,7 @@ def make(
 
 
 def with_times(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Splits `hour` into what of it may come again."""
+    """Splits `hour` into its recurring parts."""
     hours, places = np.unique(batch["hour"].to_numpy(), return_inverse=True)
     times = [datetime.datetime.strptime(f"{h:08}", "%y%m%d%H") for h in hours.tolist()]
     parts = {

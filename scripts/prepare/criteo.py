@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Makes data/criteo of the `train.txt` of Criteo's display advertising challenge.
+"""Prepares data/criteo from the `train.txt` of Criteo's display advertising challenge.
 
     scripts/prepare/criteo.py train.txt                     # also train.txt.gz
     scripts/prepare/criteo.py train.txt --shares 0.9 0 0.1  # no valid split
 
-The file has no header: a label, 13 counts and 26 hashed categories, separated by tabs,
-any of which but the label may be missing. Columns are named `label`, `I1` to `I13` and
-`C1` to `C26`; what is missing is a null. Which split a row goes to depends on the seed
-and the row's number alone.
+The file has no header: a label, 13 counts and 26 hashed categories, separated by tabs;
+all except the label may be missing. Columns are named `label`, `I1` to `I13` and `C1`
+to `C26`; missing values are null. A row's split depends only on the seed and the row's
+number.
 """
 
 import pathlib

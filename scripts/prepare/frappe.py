@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Makes data/frappe of the Frappe_x1 split that BARS publishes.
+"""Prepares data/frappe from the Frappe_x1 split that BARS publishes.
 
     scripts/prepare/frappe.py Frappe_x1.zip      # or the folder with its CSV files
 
 Download: https://zenodo.org/record/5700987/files/Frappe_x1.zip. Its three CSV files are
-checked against the published MD5 sums. The `.libfm` files of the same data are taken
-too: there a label is 1 or -1, and each id stands before `:1`.
+checked against the published MD5 sums. The `.libfm` files of the same data also work:
+there a label is 1 or -1, and `:1` follows each id.
 """
 
 import pathlib
@@ -61,7 +61,7 @@ def make(source: pathlib.Path, output: pathlib.Path, *, check: bool = True) -> N
 
 
 def libfm(file: IO[bytes]) -> Iterator[pa.RecordBatch]:
-    """Yields the rows of a `.libfm` file, in pieces."""
+    """Yields the rows of a `.libfm` file in batches."""
     rows: list[list[int]] = []
     for line in file:
         label, *ids = line.split()

@@ -10,10 +10,10 @@ SPLITS = ("train", "valid", "test")
 
 
 def ranks(users: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sorts by user, then time; of several at once the first in the file is first.
+    """Sorts by user, then time; ties keep the file's order.
 
     Returns:
-      The order, and for each place in it how many places of this user are before it.
+      The order, and for each position in it the number of earlier ones of this user.
     """
     order = np.lexsort((times, users))
     _, starts, counts = np.unique(users[order], return_index=True, return_counts=True)
@@ -21,15 +21,15 @@ def ranks(users: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def split_numbers(places: np.ndarray, shares: Sequence[float]) -> np.ndarray:
-    """Returns for each place of `ranks` which of `SPLITS` it belongs to.
+    """Returns for each position of `ranks` the index of its split in `SPLITS`.
 
     Args:
-      places: How many places of this user are before it.
-      shares: Of a user's ratings, one of each split; they sum to 1.
+      places: The number of earlier positions of this user.
+      shares: The share of a user's ratings for each split; they sum to 1.
     """
     starts = np.flatnonzero(places == 0)
     counts = np.diff(np.append(starts, len(places)))
-    # Adding a little keeps 0.8 * 5 from being less than 4.
+    # A small offset keeps rounding from making 0.8 * 5 less than 4.
     edges = np.cumsum(shares)[:-1, np.newaxis] * counts + 1e-6  # [splits - 1, users]
     ends = np.repeat(np.floor(edges), counts, axis=1)
     return (places >= ends).sum(axis=0)
@@ -38,14 +38,14 @@ def split_numbers(places: np.ndarray, shares: Sequence[float]) -> np.ndarray:
 def histories(
     items: np.ndarray, places: np.ndarray, start: int, end: int, length: int
 ) -> pa.Array:
-    """Returns the last `length` items before each place, oldest first.
+    """Returns the last `length` items before each position, oldest first.
 
     Args:
-      items: In the order of `ranks`.
-      places: How many places of this user are before each.
-      start: First place asked for.
-      end: The place behind the last one.
-      length: Items of a history, at most.
+      items: Items in the order of `ranks`.
+      places: The number of earlier positions of the same user, for each.
+      start: The first position.
+      end: One past the last position.
+      length: Maximum number of items in a history.
     """
     ends = np.arange(start, end)
     return last(pa.array(items), ends - places[start:end], ends, length)
@@ -54,13 +54,13 @@ def histories(
 def last(
     values: pa.Array, starts: np.ndarray, ends: np.ndarray, length: int
 ) -> pa.ListArray:
-    """Returns for each range of places its last values, `length` of them at most.
+    """Returns the last values of each range, at most `length`.
 
     Args:
-      values: In the order in which they came.
-      starts: First place of each range.
-      ends: The place behind each range's last one.
-      length: Values of a list, at most.
+      values: Values in time order.
+      starts: The first position of each range.
+      ends: One past the last position of each range.
+      length: Maximum number of values in a list.
     """
     lengths = np.minimum(ends - starts, length)
     offsets = np.concatenate([[0], np.cumsum(lengths)])

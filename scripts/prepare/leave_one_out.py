@@ -1,4 +1,4 @@
-"""The split of neural collaborative filtering: a user's last rating is held out."""
+"""The split of neural collaborative filtering: each user's last rating is held out."""
 
 import itertools
 import pathlib
@@ -11,11 +11,11 @@ import pyarrow as pa
 NUM_NEGATIVES = 99
 
 Held = tuple[int, int, list[int]]
-"""A user, the item held out, and the items it is ranked among."""
+"""A user, the held-out item, and the items it is ranked among."""
 
 
 def numbered(values: np.ndarray) -> np.ndarray:
-    """Returns each value's place in the order of first appearance, from 0."""
+    """Numbers the values from 0 in order of first appearance."""
     _, first, codes = np.unique(values, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[codes]
 
@@ -26,13 +26,13 @@ def hold_out(
     """Yields each user's last item, with others that the user has not rated.
 
     Args:
-      users: Numbers from 0, one a rating; those that have none are left out.
+      users: Numbers from 0, one per rating; users without ratings are skipped.
       items: Numbers from 0.
-      times: When; of several at once the last in the file counts as the last.
-      seed: Of the draws.
+      times: Times of the ratings; ties keep the file's order.
+      seed: Seed of the draws.
     """
     rng = np.random.default_rng(seed)
-    order = np.lexsort((times, users))  # Stable: the file's order where times tie.
+    order = np.lexsort((times, users))  # Stable: ties keep the file's order.
     starts = np.searchsorted(users[order], np.arange(users.max() + 2))
     others = np.arange(items.max() + 1)
     for user, (start, end) in enumerate(itertools.pairwise(starts)):
@@ -45,15 +45,15 @@ def hold_out(
 
 
 def published(path: pathlib.Path) -> Iterator[Held]:
-    """Yields what a `.test.negative` file says: `(user,item)`, then items, by tabs."""
+    """Reads a `.test.negative` file: `(user,item)`, then items, separated by tabs."""
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             pair, *items = line.split()
             match = re.fullmatch(r"\((\d+),(\d+)\)", pair)
             if not match or not items:
                 raise ValueError(
-                    f"{path}:{number}: a line must be `(user,item)` and items after "
-                    f"it. Received: {line[:60]!r}."
+                    f"{path}:{number}: a line must be `(user,item)`, followed by "
+                    f"items. Received: {line[:60]!r}."
                 )
             yield int(match[1]), int(match[2]), [int(item) for item in items]
 
@@ -61,7 +61,7 @@ def published(path: pathlib.Path) -> Iterator[Held]:
 def test_rows(held: list[Held]) -> pa.RecordBatch:
     """Returns a row for each item to rank: `user`, `item`, and `label`, 1 or 0.
 
-    An item that is drawn twice for a user, or is the one held out, is there once.
+    An item that is drawn twice for a user, or is the held-out one, occurs once.
     """
     rows = [
         (user, candidate, int(candidate == item))
@@ -73,18 +73,18 @@ def test_rows(held: list[Held]) -> pa.RecordBatch:
 
 
 def kept(users: np.ndarray, items: np.ndarray, held: list[Held]) -> np.ndarray:
-    """Returns which ratings are not held out, bool [ratings].
+    """Returns a mask of the ratings that are not held out, bool [ratings].
 
     Raises:
-      ValueError: If what is held out is not among the ratings.
+      ValueError: If a held-out item is not among the ratings.
     """
     num_items = items.max() + 1
     pairs = np.array([user * num_items + item for user, item, _ in held])
     mask = ~np.isin(users * num_items + items, pairs)
     if len(users) - mask.sum() != len(held):
         raise ValueError(
-            "Every item held out must be rated once by its user. Received: "
-            f"{len(held)} of them, {len(users) - mask.sum()} of them among the "
-            "ratings. They belong to other ratings."
+            "Every held-out item must be rated once by its user. Received: "
+            f"{len(held)} items, {len(users) - mask.sum()} of them among the "
+            "ratings. The file belongs to other ratings."
         )
     return mask

@@ -1,27 +1,27 @@
 #!/usr/bin/env python3
-"""Makes data/ml1m of MovieLens-1M's `ml-1m.zip`.
+"""Prepares data/ml1m from MovieLens-1M's `ml-1m.zip`.
 
     scripts/prepare/movielens_1m.py ml-1m.zip
     scripts/prepare/movielens_1m.py ml-1m.zip --negatives ml-1m.test.negative
 
 Download: https://files.grouplens.org/datasets/movielens/ml-1m.zip, whose MD5 sum is
-published. `ratings.parquet` holds a row for each rating in the file's order, with what
-is known of the user and the movie beside it; genres are a list.
+published. `ratings.parquet` has a row for each rating in the file's order, with the
+columns of its user and movie; genres are a list.
 
 `train.parquet` and `test.parquet` are the split of neural collaborative filtering:
 each user's last rating is held out, to be ranked among 99 movies that the user has not
 rated. Users and items are numbered from 0 in the order of the file. The published
-split, which many papers use, decides in its own way where ratings have one time, and
-has drawn its movies: `ml-1m.test.negative` of
-https://github.com/hexiangnan/neural_collaborative_filtering/tree/master/Data tells.
-`tuning` holds the same split of the train rows alone: settings chosen on its
-`test.parquet` have seen nothing of the test rows.
+split, which many papers use, breaks ties of time in its own way, and has fixed drawn
+movies: see `ml-1m.test.negative` in
+https://github.com/hexiangnan/neural_collaborative_filtering/tree/master/Data.
+`tuning` has the same split of the train rows alone: settings chosen on its
+`test.parquet` have not seen the test rows.
 
-`by_time` holds another split of the rows of `ratings.parquet`: of each user's ratings
-in order of time the first 80 % are in `train.parquet`, then 10 % in `valid.parquet` and
-10 % in `test.parquet`. `history` are the last 20 movies that the user had rated before,
-oldest first. `user_folded` and `movie_folded` are hashes of the ids in so little space
-that about as many of them collide as in the experiment of the Monolith paper.
+`by_time` has another split of the rows of `ratings.parquet`: of each user's ratings in
+time order the first 80 % are in `train.parquet`, then 10 % in `valid.parquet` and 10 %
+in `test.parquet`. `history` has the last 20 movies that the user rated before, oldest
+first. `user_folded` and `movie_folded` are hashes of the ids into so few values that
+about the same share collides as in the experiment of the Monolith paper.
 """
 
 import pathlib
@@ -115,13 +115,13 @@ def _hold_out(
     known: np.ndarray,
     held: list[leave_one_out.Held],
 ) -> np.ndarray:
-    """Writes `train` and `test`; returns what is known of the train rows.
+    """Writes `train` and `test`; returns the columns of the train rows.
 
     Args:
-      splits: Where to.
-      folder: Of the two files: nothing, or a name and a slash.
+      splits: The writer.
+      folder: The folder of the two files: empty, or a name and a slash.
       known: Users, items, ratings and times, int64 [4, ratings].
-      held: What is held out.
+      held: The held-out items.
     """
     known = known[:, leave_one_out.kept(known[0], known[1], held)]
     columns = dict(zip(("user", "item", "rating"), map(pa.array, known), strict=False))

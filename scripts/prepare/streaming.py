@@ -1,4 +1,4 @@
-"""What the preparation scripts share: big files in, Parquet out, piece by piece."""
+"""Shared by the preparation scripts: converts big files to Parquet in pieces."""
 
 import argparse
 import contextlib
@@ -30,8 +30,8 @@ def parser(description: str | None, data: str, source: str) -> argparse.Argument
 
     Args:
       description: The script's docstring.
-      data: The folder below `data` that it makes.
-      source: What it reads.
+      data: The folder below `data` that it writes.
+      source: The help text for its input.
     """
     made = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     root = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -74,7 +74,7 @@ def opened(path: pathlib.Path, member: str | None = None) -> Iterator[IO[bytes]]
 
     Args:
       path: The file.
-      member: Of a zip file, the end of the member's name.
+      member: For a zip file, the end of the member's name.
     """
     columns = progress.Progress.get_default_columns()
     with contextlib.ExitStack() as stack:
@@ -83,7 +83,7 @@ def opened(path: pathlib.Path, member: str | None = None) -> Iterator[IO[bytes]]
             archive = stack.enter_context(zipfile.ZipFile(path))
             names = [n for n in archive.namelist() if n.endswith(member)]
             if not names:
-                sys.exit(f"error: {path} has no {member}; it is not the file expected.")
+                sys.exit(f"error: {path} has no {member}; it is not the expected file.")
             info = archive.getinfo(names[0])
             raw: IO[bytes] = stack.enter_context(archive.open(info))
             size = info.file_size
@@ -98,7 +98,7 @@ def opened(path: pathlib.Path, member: str | None = None) -> Iterator[IO[bytes]]
 
 
 def check_md5(path: pathlib.Path, expected: str, member: str | None = None) -> None:
-    """Ends the program if a file is not the one published."""
+    """Exits if a file is not the published one."""
     digest = hashlib.md5()
     with opened(path, member) as file:
         while piece := file.read(1 << 20):
@@ -107,7 +107,7 @@ def check_md5(path: pathlib.Path, expected: str, member: str | None = None) -> N
         sys.exit(
             f"error: {member or path} has the MD5 sum {digest.hexdigest()}, not the "
             f"published {expected}: it is damaged, or another version. "
-            "--no-checksum takes it as it is."
+            "--no-checksum skips this check."
         )
 
 
@@ -124,11 +124,11 @@ def csv_batches(
 
     Args:
       file: The file.
-      types: Column -> type, in the file's order where it has no header.
-      delimiter: Between cells.
+      types: Column -> type, in the file's order if it has no header.
+      delimiter: The delimiter of cells.
       header: Whether the first row names the columns.
-      null_values: Cells that stand for a missing value.
-      block_bytes: Read at a time.
+      null_values: Cells that mean a missing value.
+      block_bytes: Bytes to read at a time.
     """
     reader = pyarrow.csv.open_csv(
         file,
@@ -149,7 +149,7 @@ def csv_batches(
 
 
 def batch(rows: Sequence[tuple], schema: pa.Schema) -> pa.RecordBatch:
-    """Returns rows, one at least, as columns."""
+    """Returns at least one row as columns."""
     columns = [
         pa.array(column, field.type)
         for column, field in zip(zip(*rows, strict=True), schema, strict=True)
@@ -160,13 +160,13 @@ def batch(rows: Sequence[tuple], schema: pa.Schema) -> pa.RecordBatch:
 class Splits:
     """Writes rows to `train.parquet`, `valid.parquet` and `test.parquet`.
 
-    Which split a row goes to is drawn from the seed and the row's number alone. Files
-    have their names once they are whole: until then `.partial` is behind them.
+    A row's split is drawn from the seed and the row's number alone. Unfinished files
+    have the suffix `.partial`.
 
     Args:
-      folder: Where to; made where missing.
+      folder: The folder to write, created if missing.
       shares: Split -> its share; they sum to 1.
-      seed: Of the draws.
+      seed: Seed of the draws.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class Splits:
             self.write_to(name, batch.filter(pa.array(drawn == number)))
 
     def write_to(self, name: str, batch: pa.RecordBatch) -> None:
-        """Writes rows to one split; its name may begin with that of a folder."""
+        """Writes rows to one split; its name may start with a folder."""
         if not batch.num_rows:
             return
         if name not in self._writers:
@@ -201,7 +201,7 @@ class Splits:
         self.rows[name] = self.rows.get(name, 0) + batch.num_rows
 
     def close(self, *, quiet: bool = False) -> None:
-        """Ends the files, and says what is in them unless `quiet`."""
+        """Finishes the files, and prints their numbers of rows unless `quiet`."""
         for name, writer in self._writers.items():
             writer.close()
             path = self._folder / f"{name}.parquet"
@@ -211,7 +211,7 @@ class Splits:
 
 
 def shares(values: Sequence[float]) -> dict[str, float]:
-    """Returns split -> share; ends the program if they do not sum to 1."""
+    """Returns split -> share; exits if they do not sum to 1."""
     if len(values) != 3 or min(values) < 0 or abs(sum(values) - 1) > 1e-6:
-        sys.exit(f"error: three shares that sum to 1 are expected, not {values}.")
+        sys.exit(f"error: expected three shares that sum to 1, not {values}.")
     return dict(zip(("train", "valid", "test"), values, strict=True))

@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""Makes data/taobao_ad of the ad display and click data of Taobao.com.
+"""Prepares data/taobao_ad from the ad display and click data of Taobao.com.
 
     scripts/prepare/taobao_ad.py raw_sample.csv
     scripts/prepare/taobao_ad.py raw_sample.csv --behaviors behavior_log.csv
 
 Download, with an account: https://tianchi.aliyun.com/dataset/56; no checksums are
-published. `ad_feature.csv` and `user_profile.csv` must lie beside `raw_sample.csv`. A
-row is an ad that was shown: `clk` is the label, and what is known of the ad and the
-user stands beside it, null where it is not known. The seven days to 12 May 2017 are
-train and the eighth is test, by Beijing's clock. Columns keep their names.
+published. `ad_feature.csv` and `user_profile.csv` must be next to `raw_sample.csv`. A
+row is an ad that was shown: `clk` is the label, with the known columns of the ad and
+the user, null if unknown. The seven days to 12 May 2017 are train and the eighth is
+test, in Beijing time. Columns keep their names.
 
 With the behaviors, `cate_history`, `brand_history` and `btag_history` are the user's
-last 50 before the row's second, oldest first. Rows and behaviors are parted by user
-into files below the output folder, which are gone at the end; one part at a time is in
-memory, and the rows made lie part by part.
+last 50 before the row's second, oldest first. Rows and behaviors are partitioned by
+user into temporary files below the output folder; one part at a time is in memory, and
+the output rows are ordered by part.
 """
 
 import pathlib
@@ -120,13 +120,13 @@ def with_histories(shown: pa.Table, log: pa.Table) -> pa.Table:
 def _batches(
     path: pathlib.Path, types: Mapping[str, pa.DataType]
 ) -> Iterator[pa.RecordBatch]:
-    """Yields a file's rows; ends the program if the header is not the one expected."""
+    """Yields a file's rows; exits if the header is not the expected one."""
     with streaming.opened(path) as file:
         names = [name.strip() for name in file.readline().decode().split(",")]
         if names != list(types):
             sys.exit(
                 f"error: {path}:1: the columns must be {','.join(types)}. Received: "
-                f"{','.join(names)[:200]}. It is not the file expected."
+                f"{','.join(names)[:200]}. It is not the expected file."
             )
         yield from streaming.csv_batches(
             file, types, header=False, null_values=("", "NULL")
@@ -140,13 +140,13 @@ def _table(path: pathlib.Path, types: Mapping[str, pa.DataType]) -> pa.Table:
 
 
 def _read(path: pathlib.Path, types: Mapping[str, pa.DataType]) -> pa.Table:
-    """Returns the rows of a part; none where there is no file."""
+    """Returns the rows of a part; none if there is no file."""
     schema = pa.schema(list(types.items()))
     return pq.read_table(path) if path.exists() else schema.empty_table()
 
 
 def _joined(batch: pa.RecordBatch, ads: pa.Table, users: pa.Table) -> pa.RecordBatch:
-    """Puts what is known of the ad and of the user beside each row."""
+    """Adds the columns of the ad and the user to each row."""
     columns = {name: batch[name] for name in SHOWN if name != "nonclk"}
     for name, table in (("adgroup_id", ads), ("user", users)):
         key, *others = table.column_names

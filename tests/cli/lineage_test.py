@@ -86,7 +86,9 @@ def test_rows_of_another_job_or_line_are_refused(jobs, sent):
     jobs.train("other", 25, "seed=4")
     status, steps, err = jobs.publish("other")
     assert (status, steps) == (1, [])
-    assert "serves another job's model, or one that trained on after this" in err
+    assert (
+        "serves the model of another job, or of one that trained on after this" in err
+    )
     assert sent == [0]  # It only asked.
 
     jobs.train("first", 40)

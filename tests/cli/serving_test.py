@@ -107,7 +107,7 @@ def test_a_server_keeps_up_with_a_job(tmp_path, capsys):
         assert _call(*publish, *away) == 1
         out, err = capsys.readouterr()
         assert out.splitlines()[3].split()[2:] == ["20", "20", "0", "0", "0", "0"]
-        assert "error: 127.0.0.1:1 could not be brought up to date." in err
+        assert "error: Could not update 127.0.0.1:1." in err
     assert served.last.endswith("Stopped.\n")
     assert served.process.returncode == 0
     with _Served(folder / "second") as served:
@@ -119,7 +119,7 @@ def test_a_server_keeps_up_with_a_job(tmp_path, capsys):
 def test_what_is_no_export_is_told(tmp_path, capsys):
     assert _call("serve", tmp_path, "--port", 0) == 1
     assert (
-        f"error: {tmp_path} holds no versions, folders named by a number."
+        f"error: {tmp_path} has no versions, folders named by a number."
         in capsys.readouterr().err
     )
 

@@ -18,7 +18,7 @@ _SPEC.loader.exec_module(collisions)
 
 @pytest.fixture
 def data(tmp_path):
-    """Users 0 to 9, two of whom share a row, and movies that share none."""
+    """Users 0 to 9, two of them sharing a row, and movies that share none."""
     rng = np.random.default_rng(0)
     for split in ("train", "valid", "test"):
         users, movies = np.arange(200) % 10, np.arange(200) // 10
@@ -51,7 +51,7 @@ def test_the_table_takes_the_difference_seed_by_seed():
     assert "| user | 200 | 150 | 25.00% |" in lines
     assert "| 3 | 0.80000 | 0.79000 | 0.01000 |" in lines
     assert "| 5 | 0.90000 | 0.87000 | 0.03000 |" in lines
-    # Half of the differences' squares: 0.02 ** 2 / 2 and so on.
+    # The variance of two values is half of their squared difference.
     assert lines[-1].endswith(
         "| 0.85000 ± 0.07071 | 0.83000 ± 0.05657 | 0.02000 ± 0.01414 |"
     )

@@ -85,7 +85,7 @@ def test_what_is_found_is_trained_from_its_config(data, tmp_path, capsys):
     assert "| one width | 16 | 160 | 512 |" in text
     config = yaml.safe_load((folder / "SimpleNasV2Layer_0.01_1.yaml").read_text())
     assert {table["name"]: table["dim"] for table in config["tables"]} == {
-        # Of 17 probable entries the first 16, for 0 to 15 columns, have 0.9.
+        # The first 16 of 17 entries, for 0 to 15 columns, reach 0.9.
         name: 15
         for name in _FIELDS
     }

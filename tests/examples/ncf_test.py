@@ -1,4 +1,4 @@
-"""Trains the models of `examples/ncf.py`, and gives them the published weights."""
+"""Trains the models of `examples/ncf.py`, and loads the published weights."""
 
 import contextlib
 import importlib.util
@@ -23,7 +23,7 @@ _NUM_USERS, _NUM_ITEMS, _NUM_GROUPS = 120, 60, 4
 
 
 def _data(rng):
-    """Users who like the items of one group; keys of all 64 bits."""
+    """Users who like the items of one group; keys use all 64 bits."""
     users = rng.integers(-(2**63), 2**63 - 1, size=_NUM_USERS)
     items = rng.integers(-(2**63), 2**63 - 1, size=_NUM_ITEMS)
     groups = [np.arange(g, _NUM_ITEMS, _NUM_GROUPS) for g in range(_NUM_GROUPS)]
@@ -47,7 +47,7 @@ class NcfTest(testing.TestCase):
         tf_keras.utils.set_random_seed(1)
         interactions, test = _data(self.rng)
         model = ncf.MODELS[name](optimizer=ncf.ADAM | {"learning_rate": 0.02})
-        # Keys without a row score alike, and ties are misses.
+        # Keys without a row have equal scores, and ties are misses.
         self.assertEqual(ncf.evaluate(model, test), (0.0, 0.0))
         losses = []
         ncf.train(

@@ -22,7 +22,7 @@ _MOVIES = 110
 
 @pytest.fixture
 def data(tmp_path):
-    """Three splits of ratings of 12 users; the last movie is in the test alone."""
+    """Three splits of ratings of 12 users; the last movie is only in the test split."""
     rng = np.random.default_rng(0)
     rated = {u: 1 + rng.choice(_MOVIES, 20, replace=False) for u in range(1, 13)}
     pairs = {
@@ -51,7 +51,7 @@ def data(tmp_path):
 
 
 def _recall(scores, data, k, *, new):
-    """Counts by the definition, movie by movie."""
+    """Counts movie by movie, as in the definition."""
     _, pairs = data
     rated = {(u, m) for split in ("train", "valid") for u, m in pairs[split]}
     hits = []

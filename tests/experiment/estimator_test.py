@@ -332,7 +332,7 @@ class EstimatorTest(testing.TestCase):
         target = self.folder / "exports"
         with (
             mock.patch("monolith_tf.export.verify.RTOL", -1.0),
-            self.assertRaisesRegex(export_errors.ExportError, "answers otherwise"),
+            self.assertRaisesRegex(export_errors.ExportError, "differs from the model"),
         ):
             job.export_saved_model(target)
         self.assertEqual(list(target.iterdir()), [])

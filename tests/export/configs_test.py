@@ -1,4 +1,4 @@
-"""Every config: what is exported answers as the trainer does, by TensorFlow's C API."""
+"""Every config: exports answer as the trainer does, through TensorFlow's C API."""
 
 import pathlib
 
@@ -21,8 +21,8 @@ _WARMUP_ROWS = 16
 
 
 def _parameters():
-    # One config per commit, all of them with `scripts/test --all`. Every second one can
-    # be updated, which has other indices of its tables.
+    # One config per commit, all of them with `scripts/test --all`. Every second one
+    # takes updates, which gives its tables other indices.
     for number, path in enumerate(sorted(_CONFIGS.glob("*.yaml"))):
         marks = () if path.stem == "frappe_lr" else (pytest.mark.slow,)
         yield pytest.param(path, 8 * (number % 2), id=path.stem, marks=marks)
@@ -92,13 +92,13 @@ def _arrays(columns, table, rows):
 
 
 def _warmup_requests(version, requests):
-    """Returns those of the warm-up file, after checking that a batcher takes each."""
+    """Returns the warm-up file's requests; checks that a batcher accepts each."""
     found = []
     for key, _, inputs in batching.warmup_records(version):
         assert batching.refusal(inputs, _WARMUP_ROWS) is None, key
         assert {len(value) for value in inputs.values()} == {_WARMUP_ROWS}, key
         found.append((key, inputs))
-    # All signatures but `update_embeddings` and this one, which have no such requests.
+    # All signatures except `update_embeddings` and this one, which have no requests.
     assert {key for key, _ in found} == {key for key, _ in requests} - {"candidates"}
     return found
 

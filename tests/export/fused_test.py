@@ -16,7 +16,7 @@ from monolith_tf.models import base
 
 
 class _Network(tf.Module):
-    """As much of a network as an export needs, with fused layers in it."""
+    """The parts of a network that an export needs, with fused layers."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a stock server would refuse is found before it is published."""
+"""Graphs that a stock server would refuse are found before publishing."""
 
 import pathlib
 import tempfile
@@ -61,7 +61,9 @@ class GraphTest(testing.TestCase):
                 node.op = "FancySin"
 
         self.edit(change)
-        self.refused("has the op FancySin, which TensorFlow itself does not have")
+        self.refused(
+            "has the op FancySin, which TensorFlow and stock model servers do not have"
+        )
 
     def test_devices(self):
         self.save(lambda x: {"y": tf.sin(x)})

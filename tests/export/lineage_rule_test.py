@@ -1,4 +1,4 @@
-"""Whose rows a served model takes: the graph decides as `lineage.accepts` does."""
+"""The rows that a served model accepts: the graph decides as `lineage.accepts`."""
 
 import hypothesis
 import tensorflow as tf
@@ -11,21 +11,21 @@ from monolith_tf.lineage import Branch
 from monolith_tf.lineage import Lineage
 from monolith_tf.testing import small_network
 
-# Few of each, so that lines meet; one name begins with another.
+# Few of each, so that lines coincide; one name is a prefix of another.
 _BRANCHES = st.builds(Branch, st.sampled_from(["a", "b", "ab"]), st.integers(0, 4))
 _LINES = st.lists(_BRANCHES, max_size=3)
 
 
 @st.composite
 def _cases(draw):
-    """What is served, its newest step, whose rows come, of which step, and whether."""
+    """The served line and its newest step, the rows' line and step, and if any."""
     served = draw(_LINES)
     mine = draw(st.one_of(_LINES, _LINES.map(lambda more: served + more)))
     return (
         Lineage(tuple(served)),
         draw(st.integers(0, 5)),
         Lineage(tuple(mine)),
-        draw(st.integers(1, 5)),  # Rows of step 1 are of no checkpoint before it.
+        draw(st.integers(1, 5)),  # Rows of step 1 come from no earlier checkpoint.
         draw(st.booleans()),
     )
 
@@ -33,7 +33,7 @@ def _cases(draw):
 def _expected(served, newest_served, mine, newest, changes):
     """Whether a request is answered."""
     if not changes and served == mine == Lineage():
-        return True  # An export without a job can be asked, and no more.
+        return True  # An export without a job can only be read.
     is_older = changes and served == mine and newest < newest_served
     return lineage_lib.accepts(served, newest_served, mine) and not is_older
 
@@ -79,4 +79,4 @@ class LineageRuleTest(testing.TestCase):
             decided.add((answered, changes, len(mine.branches) > len(served.branches)))
 
         decides_alike()
-        self.assertLen(decided, 8)  # Every kind came up.
+        self.assertLen(decided, 8)  # Every kind occurred.

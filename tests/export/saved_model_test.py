@@ -1,4 +1,4 @@
-"""Exports of a network whose answers NumPy works out, asked by TensorFlow's C API."""
+"""Exports of a network whose answers NumPy computes, through TensorFlow's C API."""
 
 import pathlib
 import sys
@@ -162,7 +162,7 @@ class ExportTest(testing.TestCase):
             kind = log.WhichOneof("log_type")
             request = getattr(log, kind).request
             warm[request.model_spec.signature_name] = (kind, request)
-        del methods["candidates"]  # A server that batches could not answer it.
+        del methods["candidates"]  # A server with batching could not answer it.
         self.assertEqual(
             {key: f"{method}_log" for key, method in methods.items()},
             {key: kind for key, (kind, _) in warm.items()},
@@ -220,7 +220,7 @@ class ExportTest(testing.TestCase):
         sample = small_network.sample(users, lists, items, [0.0] * 4)
         named = {
             "user": np.array(users),
-            "history": sample["history"].to_tensor(2).numpy(),  # Filled up with a row.
+            "history": sample["history"].to_tensor(2).numpy(),  # Padded with a row.
             "history_length": sample["history"].row_lengths().numpy(),
             "item": np.array(items),
             "price": np.zeros([4], np.float32),

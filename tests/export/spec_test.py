@@ -8,8 +8,8 @@ from monolith_tf.export import spec
     [
         (
             {"every_steps": 0},
-            "`every_steps` must be at least 1. Received: every_steps=0. Leave it out "
-            "to export only when asked.",
+            "`every_steps` must be at least 1. Received: every_steps=0. Omit it to "
+            "export only with `monolith-tf export`.",
         ),
         (
             {"keep_versions": 0},

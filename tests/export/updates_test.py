@@ -1,4 +1,4 @@
-"""Rows of a served model change in place: asked by TensorFlow's C API."""
+"""Rows of a served model change in place, through TensorFlow's C API."""
 
 import contextlib
 import pathlib
@@ -74,7 +74,7 @@ class UpdatesTest(testing.TestCase):
 
     @contextlib.contextmanager
     def started(self, path):
-        """Gives a function that answers requests of one start of a server."""
+        """Yields a function that answers requests as one start of a server."""
         with tf.compat.v1.Session(graph=tf.Graph()) as session:
             meta_graph = tf.compat.v1.saved_model.load(session, ["serve"], str(path))
 
@@ -131,7 +131,7 @@ class UpdatesTest(testing.TestCase):
             TableSpec(name="user", slot=1, dim=3, large_integers="exact"),
             TableSpec(name="item", slot=2, dim=3),
         ]
-        # The second looks like feature ids of the other table, the last like none.
+        # The second looks like an id of the other table, the last like none.
         values = np.array([2**63 - 1, 2 << 48, -(2**63), -1], np.int64)
         weights = np.arange(1, 13, dtype=np.float32).reshape(4, 3)
         chunks = [RowChunk(values[:2], weights[:2], "user")]
@@ -180,7 +180,7 @@ class UpdatesTest(testing.TestCase):
         with self.started(path) as run:
             with self.assertRaisesRegex(
                 tf.errors.InvalidArgumentError,
-                "update_embeddings: the model was loaded anew since it gave the token",
+                "update_embeddings: the model was loaded again since it gave the token",
             ):
                 run(again)
             self.assertAllClose(run(asked)["sums"][:, 0], [9])
@@ -327,7 +327,7 @@ class UpdatesTest(testing.TestCase):
         ]
         path = self.export(tables)
         asked = _predict([7, 9], [0, 0])
-        rounded = np.float32(0.5 * 127.4 / 127)  # To the largest that is held.
+        rounded = np.float32(0.5 * 127.4 / 127)  # To the largest int8 value.
         before, *refused, after, half, byte = c_session.ask(
             path,
             [

@@ -1,4 +1,4 @@
-"""The warm-up file holds what a server that batches can answer."""
+"""The warm-up file has only requests that a server with batching can answer."""
 
 import pathlib
 import tempfile
@@ -78,7 +78,7 @@ class WarmupTest(testing.TestCase):
         }
 
     def check(self, path, methods, rows):
-        """Asserts which signatures have a request, and that the batcher takes it."""
+        """Asserts which signatures have a request, and that the batcher accepts it."""
         records = self.records(path)
         self.assertEqual({k: method for k, (method, _) in records.items()}, methods)
         answers = c_session.ask(
@@ -86,7 +86,7 @@ class WarmupTest(testing.TestCase):
         )
         for (key, (_, inputs)), answer in zip(records.items(), answers, strict=True):
             self.assertIsNone(batching.refusal(inputs, rows), key)
-            # It cuts answers apart by their rows.
+            # It splits answers by their rows.
             self.assertEqual({value.shape[0] for value in answer.values()}, {rows}, key)
         return records
 
@@ -102,7 +102,7 @@ class WarmupTest(testing.TestCase):
 
     def test_what_cannot_be_joined_is_left_out(self):
         # Lists as values, and outputs without a row for each row. With a single row
-        # most first dimensions are equal by chance, but two requests cannot be joined.
+        # most first dimensions are equal by chance, but two requests cannot be merged.
         path = self.export(
             1, list_inputs="values", model=_Total(), output_signatures=("total",)
         )

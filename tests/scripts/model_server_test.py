@@ -15,7 +15,7 @@ _MAIN = (
 )
 _KINDS = ("plain", "batching", "tls")
 
-# Takes a model server's flags, notes them, and starts `monolith-tf serve` with its own.
+# Records a model server's flags, and starts `monolith-tf serve` with equivalent ones.
 _SERVER = """\
 #!{python}
 import os, pathlib, sys
@@ -96,7 +96,7 @@ def test_the_first_step_that_fails_ends_it(export_dir, tmp_path):
     assert done.returncode == 1
     lines = done.stdout.splitlines()
     place = lines.index("[plain] starts and answers the warm-up ... failed")
-    assert lines[place + 1] == "  RuntimeError: The server ended with code 3."
+    assert lines[place + 1] == "  RuntimeError: The server exited with code 3."
     assert lines[place + 2 :] == ["  bad flag"]
 
 
@@ -115,4 +115,4 @@ def test_a_server_that_hangs_is_stopped(export_dir, tmp_path):
 def test_a_program_that_is_not_there_is_an_error(tmp_path):
     done = _check("--binary", tmp_path / "none")
     assert done.returncode == 2
-    assert "Name one by --binary, or take --stand-in." in done.stderr
+    assert "Name one with --binary, or use --stand-in." in done.stderr

@@ -115,7 +115,7 @@ def test_a_default_is_tried_by_the_tests_of_its_function(root):
         "def first():\n    return 40\n\n\ndef tested(number=40):\n    return number\n"
     )
     (root / "tests" / "toy" / "numbers_test.py").write_text(
-        # The first test imports the module, and so runs the line of the default.
+        # The first test imports the module, which runs the line of the default.
         "def test_first():\n    from monolith_tf.toy import numbers\n\n"
         "    assert numbers.first() == 40\n\n\n"
         "def test_tested():\n    from monolith_tf.toy import numbers\n\n"

@@ -1,4 +1,4 @@
-"""Tests of the preparation scripts on small files of the true formats."""
+"""Tests of the preparation scripts on small files in the real formats."""
 
 import gzip
 import importlib
@@ -19,7 +19,7 @@ _NAMES = ("amazon", "frappe", "movielens_1m", "criteo", "avazu", "taobao_ad")
 
 @pytest.fixture
 def scripts(monkeypatch):
-    """Imports the scripts as they import each other, by their names alone."""
+    """Imports the scripts as they import each other, by bare names."""
     monkeypatch.syspath_prepend(str(_FOLDER))
     yield importlib.import_module
     for name in ("streaming", "leave_one_out", "in_time_order", *_NAMES):
@@ -162,7 +162,7 @@ def test_movielens_holds_out_the_last_rating_of_each_user(scripts, tmp_path):
 def test_movielens_holds_out_once_more_for_tuning(scripts, tmp_path):
     source = _movielens(tmp_path / "ml-1m.zip", [*_RATINGS[:5], (3, 10, 1, 1)])
     scripts("movielens_1m").make(source, tmp_path / "out", check=False)
-    # Of users 0 and 1 one rating less than in train; user 2 has had its only one.
+    # Users 0 and 1 have one rating less than in train; user 2 had only one.
     train = _rows(tmp_path / "out" / "tuning" / "train.parquet")
     assert train == [{"user": 0, "item": 0, "rating": 5}]
     test = _rows(tmp_path / "out" / "tuning" / "test.parquet")
@@ -178,7 +178,7 @@ def test_movielens_takes_the_published_negatives(scripts, tmp_path):
     negatives.write_text("(0,1)\t7\t9\t7\n(1,0)\t0\t3\n")
     scripts("movielens_1m").make(source, tmp_path / "out", negatives, check=False)
     rows = [tuple(row.values()) for row in _rows(tmp_path / "out" / "test.parquet")]
-    # 7 is there once; 0, for the user who has it held out, only as that.
+    # 7 occurs once; 0, for the user whose held-out item it is, only as such.
     assert rows == [(0, 1, 1), (0, 7, 0), (0, 9, 0), (1, 0, 1), (1, 3, 0)]
     train = _rows(tmp_path / "out" / "train.parquet")
     assert [tuple(row.values()) for row in train] == [(0, 0, 5), (0, 2, 4), (1, 2, 1)]
@@ -198,7 +198,7 @@ def test_movielens_splits_each_users_ratings_by_time(scripts, tmp_path):
         split: [(row["user"], row["movie"]) for row in rows]
         for split, rows in splits.items()
     } == {
-        # 24 and 3 and 3 of 30; 4 and the half that is left of 5: 4.5 is not yet 5.
+        # 24, 3 and 3 of 30; 4 of 5, whose valid split ends at 4.5 and so is empty.
         "train": [(1, movie) for movie in range(101, 125)]
         + [(2, movie) for movie in (9, 5, 8, 6)],
         "valid": [(1, 125), (1, 126), (1, 127)],
@@ -246,7 +246,7 @@ def test_the_true_ratings_are_split_by_time_and_folded_as_the_paper_does(
             later["user"].to_pylist(), later["timestamp"].to_pylist(), strict=True
         ):
             assert last[user] < time
-    # The paper's 162,541 users become 149,970 and its 59,047 movies 57,361.
+    # In the paper 162,541 users become 149,970 and 59,047 movies 57,361.
     for name, share in (("user", 149_970 / 162_541), ("movie", 57_361 / 59_047)):
         left = len(rows[f"{name}_folded"].unique()) / len(rows[name].unique())
         assert left == pytest.approx(share, abs=0.001)
@@ -256,7 +256,7 @@ def test_the_true_ratings_are_split_by_time_and_folded_as_the_paper_does(
     ("text", "message"),
     [
         ("(0,1)\t7\n1,0 3\n", r"negative:2: a line must be `\(user,item\)`.*'1,0 3"),
-        ("(0,77)\t7\n", "1 of them, 0 of them among the ratings"),
+        ("(0,77)\t7\n", "1 items, 0 of them among the ratings"),
     ],
 )
 def test_movielens_refuses_other_negatives(scripts, tmp_path, text, message):
@@ -284,13 +284,13 @@ def test_another_zip_file_is_told_apart(scripts, tmp_path):
 
 
 def _amazon(folder, reviews):
-    """Writes reviews and metadata as Amazon's files have them."""
+    """Writes reviews and metadata in the form of Amazon's files."""
     with gzip.open(folder / "reviews_Beauty_5.json.gz", "wt") as file:
         for user, item, time in reviews:
             review = {"reviewerID": user, "asin": item, "reviewerName": 'A "B"'}
             review |= {"helpful": [1, 2], "overall": 5.0, "unixReviewTime": time}
             file.write(json.dumps(review) + "\n")
-    # The metadata are no JSON: quotes are single unless there is one inside.
+    # The metadata are not JSON: quotes are single unless there is one inside.
     with gzip.open(folder / "meta_Beauty.json.gz", "wt") as file:
         file.write(
             "{'asin': 'b', 'title': \"Men's\", 'categories': "
@@ -307,7 +307,7 @@ def test_amazon_predicts_each_step_from_those_before(scripts, tmp_path):
     out = tmp_path / "out"
     scripts("amazon").make(*_amazon(tmp_path, reviews), out, seed=1)
     # U's steps are b, c, a: items 2, 3, 1 of categories 1 (Face), 2 (Hair) and none. V
-    # has one step, which has none before it.
+    # has one step, without any before it.
     shared = {"user": 1, "item_history": [2], "category_history": [1]}
     assert _rows(out / "train.parquet") == [{"item": 3, "category": 2, **shared}]
     positive, negative = _rows(out / "test.parquet")
@@ -421,7 +421,7 @@ _BEFORE, _AFTER = 1_494_604_799, 1_494_604_800  # Around 13 May 2017, 0:00, Beij
 
 
 def _taobao(folder):
-    """Writes small files of the true formats; returns two of their paths."""
+    """Writes small files in the real formats; returns two of their paths."""
     (folder / "raw_sample.csv").write_text(
         "user,time_stamp,adgroup_id,pid,nonclk,clk\n"
         f"581738,{_BEFORE},1,430548_1007,1,0\n"
@@ -432,7 +432,7 @@ def _taobao(folder):
         "63133,6406,83237,1,95471,170.0\n"
         "1,9025,8,2,NULL,99.5\n"
     )
-    # A space follows the last name in the true file.
+    # In the real file a space follows the last name.
     (folder / "user_profile.csv").write_text(
         "userid,cms_segid,cms_group_id,final_gender_code,age_level,pvalue_level,"
         "shopping_level,occupation,new_user_class_level \n"
@@ -471,7 +471,7 @@ def test_taobao_gives_the_behaviors_before_a_row(scripts, tmp_path):
     assert train["cate_history"] == [3, 4]
     assert train["brand_history"] == [9, 8]
     assert train["btag_history"] == ["cart", "buy"]
-    # The one of the row's own second is not before it; of the others the last 50 are.
+    # The one in the row's own second is not before it; the last 50 others are.
     assert test["cate_history"] == [*range(50, 0, -1)]
     assert train["new_user_class_level"] == 3
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [

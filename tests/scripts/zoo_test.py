@@ -1,4 +1,4 @@
-"""Tests of what `scripts/zoo` keeps and writes."""
+"""Tests of the records and pages of `scripts/zoo`."""
 
 import importlib
 import json
@@ -125,7 +125,7 @@ def test_only_what_matters_changes_a_digest(zoo, tmp_path):
         return trials.Plan(path, 1, overrides).digest
 
     first = digest("{model_dir: a, seed: 1, x: 2}")
-    assert digest("# Said anew.\n{x: 2, seed: 5, model_dir: b}") == first
+    assert digest("# Again.\n{x: 2, seed: 5, model_dir: b}") == first
     assert digest("{model_dir: a, seed: 1, x: 3}") != first
     assert digest("{model_dir: a, seed: 1, x: 2}", "x=3") != first
 
@@ -155,5 +155,5 @@ def test_a_run_is_trained_scored_and_described(zoo, tmp_path, monkeypatch):
         "config.yaml seed=2 trainer.epochs=1 trainer.eval_every_epochs=1"
     )
     json.dumps(record)
-    # Described again without training again.
+    # The record is written again without training again.
     trials.run(plan, lambda state: pytest.fail("it was trained already"))

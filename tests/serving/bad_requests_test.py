@@ -1,4 +1,4 @@
-"""Requests that no client should send: the server says what is wrong, and goes on."""
+"""Bad requests: the server returns the reason, and continues."""
 
 import http.client
 import json
@@ -27,7 +27,7 @@ _LIMIT = 100_000
 
 @pytest.fixture(scope="module")
 def shared(saved):
-    """A server for all tests here, so that none may leave it broken."""
+    """A server shared by all tests here, so no test may leave it broken."""
     with server_lib.ModelServer(
         saved, port=0, rest_port=0, max_body_bytes=_LIMIT
     ) as running:
@@ -64,7 +64,7 @@ def _row(**values):
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         ("[" * 100_000, "nested too deeply"),
         ('{"instances":' + "[" * 5000 + "]" * 5000 + "}", "nested too deeply"),
@@ -72,15 +72,18 @@ def _row(**values):
         (_row(user=json.loads("[" * 40 + "1.5" + "]" * 40)), "Received: 1.5"),
         (_text(json.loads("[" * 300 + '"a"' + "]" * 300)), "`words` must be|too deep"),
         (_row(user=json.loads("[" * 300 + "1" + "]" * 300)), "`user` must be|too deep"),
-        (r'{"signature_name": "text", "inputs": ["\ud800"]}', "no Unicode"),
-        (r'{"\udfff": 1}', "no Unicode"),
-        (b'{"signature_name": "text", "inputs": ["\xed\xa0\x80"]}', "no Unicode"),
-        (b'{"inputs": "\xff"}', "no Unicode"),
-        ('{"inputs": 1'.encode("utf-16"), "no Unicode"),
+        (r'{"signature_name": "text", "inputs": ["\ud800"]}', "not valid Unicode"),
+        (r'{"\udfff": 1}', "not valid Unicode"),
+        (
+            b'{"signature_name": "text", "inputs": ["\xed\xa0\x80"]}',
+            "not valid Unicode",
+        ),
+        (b'{"inputs": "\xff"}', "not valid Unicode"),
+        ('{"inputs": 1'.encode("utf-16"), "not valid Unicode"),
         (_row(user=2**63), "`user` must be of the type int64, which cannot hold"),
         (_row(user=-(2**63) - 1), r"Received: -9223372036854775809"),
         (_row(user=10**400), "an integer of many digits"),
-        ('{"inputs": ' + "9" * 5000 + "}", "no JSON"),
+        ('{"inputs": ' + "9" * 5000 + "}", "not JSON"),
         (_row(price=2**24), "of the type float32, which cannot hold"),
         (_row(price=1e39), "of the type float32, which cannot hold"),
         (
@@ -92,7 +95,7 @@ def _row(**values):
         (_row(price=True), "`price` must be of the type float32. Received: True."),
         (_row(user="NaN"), "`user` must be of the type int64. Received: 'NaN'."),
         ('{"instances": [{"user": NaN}]}', "`user` must be of the type int64"),
-        (_row(price=float("nan")), "`price` is NaN in row 0, .* takes for no value"),
+        (_row(price=float("nan")), "`price` is NaN in row 0, .* treats as missing"),
         (
             {
                 "inputs": {"user": [1, 2, 3], "price": [0.5, 1.5, float("nan")]}
@@ -105,7 +108,7 @@ def _row(**values):
                 "signature_name": "regress",
                 "examples": [{"user": 1}, {"user": 2, "price": [0.5, float("nan")]}],
             },
-            "`price` is NaN in example 1, .* or leave the feature out",
+            "`price` is NaN in example 1, .* or omit the feature",
         ),
         (
             {
@@ -130,7 +133,7 @@ def _row(**values):
         ),
     ],
 )
-def test_bad_bodies_are_refused_with_a_reason(shared, body, told):
+def test_bad_bodies_are_refused_with_a_reason(shared, body, message):
     path = _PREDICT
     if isinstance(body, dict) and "examples" in body:
         path = path.replace("predict", "regress")
@@ -138,7 +141,7 @@ def test_bad_bodies_are_refused_with_a_reason(shared, body, told):
     assert status == 400
     assert len(answer["error"]) < 2100
     assert list(answer) == ["error"]
-    assert re.search(told, answer["error"])
+    assert re.search(message, answer["error"])
 
 
 def test_numbers_at_the_end_of_their_range_are_taken(shared):
@@ -160,8 +163,7 @@ def test_long_bodies_are_refused(shared):
         status, answer = _send(shared, body, **headers)
         assert (status, answer["error"]) == (
             413,
-            "A request may have 100,000 bytes. Send fewer rows at once, or ask by "
-            "gRPC.",
+            "A request may have 100,000 bytes. Send fewer rows at once, or use gRPC.",
         )
     assert _send(shared, _text(["a" * (_LIMIT - 100)]))[0] == 200
 
@@ -268,7 +270,7 @@ _UNKNOWN.tensor_shape.unknown_rank = True
 
 
 @pytest.mark.parametrize(
-    ("tensor", "told"),
+    ("tensor", "message"),
     [
         (_tensor(0, 1), "type int64. Received: an unknown type, 0."),
         (_tensor(99, 1), "type int64. Received: an unknown type, 99."),
@@ -287,21 +289,27 @@ _UNKNOWN.tensor_shape.unknown_rank = True
             _tensor(9, *[2**62] * 200, int64_val=[1]),
             f"its shape [{f'{2**62}, ' * 8}'...'] takes more than 67,108,864 bytes.",
         ),
-        (_tensor(9, -1, tensor_content=b"\0" * 16), "sizes from 0 on. Received: [-1]"),
-        (_tensor(9, -(2**63), int64_val=[1]), "must have a shape of sizes from 0 on."),
-        (_UNKNOWN, "sizes from 0 on. Received: a shape of unknown rank"),
-        (_tensor(9, 3, tensor_content=b"\0" * 16), "`user` is no tensor: "),
-        (_tensor(9, 1, int64_val=[1, 2]), "`user` is no tensor: "),
-        (_tensor(9, *[1] * 100, int64_val=[1]), "`user` is no tensor: "),
+        (
+            _tensor(9, -1, tensor_content=b"\0" * 16),
+            "sizes of at least 0. Received: [-1]",
+        ),
+        (
+            _tensor(9, -(2**63), int64_val=[1]),
+            "must have a shape of sizes of at least 0.",
+        ),
+        (_UNKNOWN, "sizes of at least 0. Received: a shape of unknown rank"),
+        (_tensor(9, 3, tensor_content=b"\0" * 16), "`user` is not a valid tensor: "),
+        (_tensor(9, 1, int64_val=[1, 2]), "`user` is not a valid tensor: "),
+        (_tensor(9, *[1] * 100, int64_val=[1]), "`user` is not a valid tensor: "),
     ],
 )
-def test_bad_tensors_are_refused(stub, ask, rows, tensor, told):
+def test_bad_tensors_are_refused(stub, ask, rows, tensor, message):
     request = ask(**rows)
     request.inputs["user"].CopyFrom(tensor)
     with pytest.raises(grpc.RpcError) as caught:
         stub.Predict(request, timeout=20)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert told in caught.value.details()
+    assert message in caught.value.details()
 
 
 def test_the_last_value_is_repeated_within_bounds(stub, ask, rows):
@@ -316,7 +324,7 @@ def test_the_last_value_is_repeated_within_bounds(stub, ask, rows):
         else:
             with pytest.raises(ValueError, match="too large for its message"):
                 tensors.read("user", _tensor(9, count, int64_val=[1]), info)
-    # What is sent in full may be of any size.
+    # A tensor sent in full may have any size.
     full = tf.make_tensor_proto(np.zeros([2**23 + 1], np.int64))
     assert len(tensors.read("user", full, info)) == 2**23 + 1
 
@@ -335,7 +343,7 @@ def test_nan_is_no_value(stub, ask, rows):
         stub.Predict(ask(**rows), timeout=20)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "`price` is NaN in row 1" in caught.value.details()
-    # Training takes infinity, which a clip may bound.
+    # Training accepts infinity, which a clip may bound.
     rows["price"] = np.array([0.5, np.inf], np.float32)
     outputs = stub.Predict(ask(**rows), timeout=20).outputs
     assert np.isinf(tf.make_ndarray(outputs["click"])).tolist() == [False, True]
@@ -346,7 +354,7 @@ def test_an_output_asked_for_twice_is_refused(stub, ask):
     with pytest.raises(grpc.RpcError) as caught:
         stub.Predict(request, timeout=20)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "An output must be asked for once." in caught.value.details()
+    assert "An output must be requested once." in caught.value.details()
 
 
 def test_long_reasons_reach_the_client_cut(stub, ask, rows):

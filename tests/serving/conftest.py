@@ -1,4 +1,4 @@
-"""A small SavedModel by hand, a server over it, and a client."""
+"""A small handmade SavedModel, a server for it, and a client."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from monolith_tf.testing import publishing as publishing_support
 
 
 class Small(tf.Module):
-    """click = scale * user + price + sum of history; the examples hold a user."""
+    """click = scale * user + price + sum of history; the examples have a user."""
 
     def __init__(self, scale):
         super().__init__()
@@ -68,7 +68,7 @@ def _save(scale, path):
 
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory):
-    """SavedModels of scale 1, 2 and 3, in folders of that name."""
+    """SavedModels of scale 1, 2 and 3, in folders of these names."""
     folder = tmp_path_factory.mktemp("saved")
     for scale in (1, 2, 3):
         _save(scale, folder / str(scale))
@@ -77,7 +77,7 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def export_dir(saved, tmp_path):
-    """A folder of versions that holds version 1."""
+    """A folder of versions with version 1."""
     folder = tmp_path / "export"
     shutil.copytree(saved / "1", folder / "1")
     return folder
@@ -142,6 +142,6 @@ def rows():
 
 @pytest.fixture
 def job(tmp_path, monkeypatch):
-    """A job whose rows are published, with short waits between tries."""
+    """A job whose rows are published, with short waits between attempts."""
     monkeypatch.setattr(publishing, "_FIRST_WAIT_SECS", 0.05)
     return publishing_support.RowJob(tmp_path)

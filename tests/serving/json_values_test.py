@@ -139,7 +139,7 @@ def test_strings_are_text_unless_their_name_says_bytes():
 )
 def test_outputs_without_a_batch_size_cannot_be_listed_by_row(outputs):
     with pytest.raises(
-        errors.RequestError, match=r"have no common batch size\. Ask with `inputs`"
+        errors.RequestError, match=r"have no common batch size\. Send `inputs`"
     ):
         json_values.write_outputs(outputs, True)
 

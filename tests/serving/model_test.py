@@ -1,4 +1,4 @@
-"""Loading: what is damaged, foreign or not there is told."""
+"""Loading: errors for damaged, foreign and missing models."""
 
 import shutil
 
@@ -59,7 +59,7 @@ def test_a_truncated_version_is_told(version, file, keep, reason):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(
         errors.ServingError,
-        match=rf"{version} cannot be loaded: .*{reason}.* The export is damaged or was "
+        match=rf"Cannot load {version}: .*{reason}.* The export is damaged or was "
         "made for another server; export it again.",
     ):
         model_lib.Model(version)
@@ -67,7 +67,7 @@ def test_a_truncated_version_is_told(version, file, keep, reason):
 
 def test_a_version_without_its_variables_is_told(version):
     shutil.rmtree(version / "variables")
-    with pytest.raises(errors.ServingError, match=rf"{version} cannot be loaded: "):
+    with pytest.raises(errors.ServingError, match=rf"Cannot load {version}: "):
         model_lib.Model(version)
 
 
@@ -78,7 +78,7 @@ def test_a_model_for_training_is_told(tmp_path):
         tf.constant(1.0)
         builder.add_meta_graph_and_variables(session, ["train"])
     builder.save()
-    with pytest.raises(errors.ServingError, match=r"cannot be loaded: MetaGraphDef"):
+    with pytest.raises(errors.ServingError, match=r"Cannot load .*: MetaGraphDef"):
         model_lib.Model(path)
 
 
@@ -87,11 +87,11 @@ def test_a_foreign_folder_is_told(tmp_path, saved):
         versions.Versions(tmp_path / "none")
     with pytest.raises(
         errors.ServingError,
-        match=rf"^{tmp_path} holds no versions, folders named by a number\. "
+        match=rf"^{tmp_path} has no versions, folders named by a number\. "
         r"`monolith-tf export` writes one\.$",
     ):
         versions.Versions(tmp_path)
-    with pytest.raises(errors.ServingError, match=rf"It is one version; serve {saved}"):
+    with pytest.raises(errors.ServingError, match=rf"It is a version; serve {saved}"):
         versions.Versions(saved / "1")
     (tmp_path / "7").mkdir()
     with pytest.raises(

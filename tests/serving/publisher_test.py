@@ -1,4 +1,4 @@
-"""Several servers at once, of which some are dead, mute or refuse."""
+"""Several servers at once, some of them dead, silent or refusing."""
 
 import socket
 import time
@@ -42,7 +42,7 @@ def test_a_dead_server_and_a_mute_one_delay_nobody(job, mute, pair):
                 assert time.monotonic() < end
                 outcomes |= publisher.publish(0.1)
             assert set(outcomes) <= set(addresses)
-            # Those that do not answer are waited for all the time.
+            # Servers that do not answer use the whole wait.
             assert [a for a in publisher.busy if a not in addresses] == [_DEAD, mute]
         threads = list(publisher._at_work.values())
     assert not any(thread.is_alive() for thread in threads)
@@ -82,7 +82,7 @@ def test_what_became_of_each_server_is_told(job, mute, pair, monkeypatch):
     assert str(outcomes[one]) == f"{one} refuses an update: not you"
     for address in (_DEAD, mute):
         assert isinstance(outcomes[address], errors.ServingError)
-        assert f"{address} could not be brought up to date" in str(outcomes[address])
+        assert f"Could not update {address}." in str(outcomes[address])
     assert outcomes[two] == publishing.Published(1, 0, 1, 6, 0, 6)
     assert set(servers[1].rows) == set(job.rows([1, 2]))
 

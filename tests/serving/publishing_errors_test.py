@@ -1,4 +1,4 @@
-"""What cannot be published is told."""
+"""Errors of publishing."""
 
 import functools
 import math
@@ -24,13 +24,13 @@ def _refusing(code, text):
 
 
 @pytest.mark.parametrize(
-    ("code", "text", "told"),
+    ("code", "text", "message"),
     [
         (
             grpc.StatusCode.INVALID_ARGUMENT,
             "assertion failed: [update_embeddings: capacity is spent: ...",
-            r"{address} has no room for more new ids; a full version is due: "
-            r"`monolith-tf export CONFIG`\. More of `export\.spare_rows` lasts ",
+            r"{address} has no room for more new ids\. Export a full version: "
+            r"`monolith-tf export CONFIG`\. A larger `export\.spare_rows` lasts ",
         ),
         (
             grpc.StatusCode.INVALID_ARGUMENT,
@@ -51,16 +51,16 @@ def _refusing(code, text):
         (
             grpc.StatusCode.UNAVAILABLE,
             "failed to connect",
-            r"{address} could not be brought up to date\. The last of several tries in "
-            r"[\d.]+ s ended with: UNAVAILABLE: failed to connect",
+            r"Could not update {address}\. The last of several attempts in "
+            r"[\d.]+ s failed with: UNAVAILABLE: failed to connect",
         ),
     ],
 )
-def test_what_a_server_refuses_is_told(job, code, text, told):
+def test_what_a_server_refuses_is_told(job, code, text, message):
     job.train([1])
     with (
         support.listening(_refusing(code, text)) as address,
-        pytest.raises(errors.ServingError, match="^" + told.format(address=address)),
+        pytest.raises(errors.ServingError, match="^" + message.format(address=address)),
     ):
         publishing.publish(job.folder, address, patience_secs=0.5)
 
@@ -79,12 +79,10 @@ def test_an_address_without_a_port_is_refused(job):
 def test_a_server_that_is_ahead_is_refused(job):
     job.train([1])
     server = support.UpdateServer(step=7)
-    told = (
-        "stands at step 7, ahead of the newest checkpoint that can be read, of step 1"
-    )
+    message = "is at step 7, ahead of the newest readable checkpoint, of step 1"
     with (
         support.listening(server) as address,
-        pytest.raises(errors.ServingError, match=told),
+        pytest.raises(errors.ServingError, match=message),
     ):
         publishing.publish(job.folder, address)
     assert not server.rows
@@ -100,7 +98,7 @@ def test_an_export_without_a_lineage_is_to_be_exported_again(job):
     with (
         support.listening(refusing) as address,
         pytest.raises(
-            errors.ServingError, match=r"gave it no lineage.* Export it again"
+            errors.ServingError, match=r"exported without a lineage.* Export it again"
         ),
     ):
         publishing.publish(job.folder, address)
@@ -117,8 +115,9 @@ def test_a_job_that_does_not_track_updates_is_told(tmp_path):
         support.listening(support.UpdateServer(step=0)) as address,
         pytest.raises(
             errors.ServingError,
-            match=r"ckpt-00000001/embedding does not tell when its rows were updated\. "
-            r"Set `export\.spare_rows`, train on, and publish the next checkpoint\.",
+            match=r"ckpt-00000001/embedding does not record when its rows were "
+            r"updated\. Set `export\.spare_rows`, train further, and publish the "
+            r"next checkpoint\.",
         ),
     ):
         publishing.publish(tmp_path, address)

@@ -1,4 +1,4 @@
-"""Publishing to a gRPC server on loopback that keeps rows in a dictionary."""
+"""Publishing to a gRPC server on loopback that stores rows in a dictionary."""
 
 import dataclasses
 
@@ -34,7 +34,7 @@ def test_a_server_gets_what_was_touched_since_its_step(job):
         )
         _same(server.rows, job.rows([2, 4]))
         assert server.step == 3
-        # Nothing is left to send.
+        # There is nothing left to send.
         done = publishing.publish(job.folder, address)
         assert done == publishing.Published(1, 3, 3, 0, 0, 0)
         job.train([2, 5])
@@ -61,7 +61,7 @@ def test_rows_are_clipped_as_in_an_export(tmp_path, caplog):
     with support.listening(server) as address:
         done = publishing.publish(tmp_path, address)
     assert (done.updated, done.clipped) == (6, 4)
-    assert "4 of 6 rows have numbers beyond what their table's" in caplog.text
+    assert "4 of 6 rows have numbers out of range for their table's" in caplog.text
     (checkpoint,) = (tmp_path / "checkpoints").glob("ckpt-*")
     columns = [ColumnSpec(feature=t.name, table=t.name) for t in tables]
     store = frozen.frozen_store(tables, columns, str(checkpoint / "embedding"))
@@ -97,7 +97,7 @@ def test_requests_are_small_and_the_step_comes_last(job):
     _same(server.rows, job.rows(range(100)))
     steps = [int(tf.make_ndarray(r.inputs["step"])) for r in server.requests]
     assert steps == [0] * (len(steps) - 1) + [1]
-    # Rows of `a` have 16 bytes with their id, others 20: 12 and 10 a request.
+    # Rows of `a` have 16 bytes with their id, others 20: 12 and 10 per request.
     assert len(steps) == 1 + 9 + 10 + 10 + 1
     for request in server.requests:
         tensors = request.inputs["ids"], request.inputs["rows"]
@@ -139,7 +139,7 @@ def test_removals_that_are_not_known_are_told(job, caplog):
     with support.listening(support.UpdateServer(step=0)) as address:
         publishing.publish(job.folder, address)
     assert (
-        "There is no checkpoint of step 0 any more: ids that were removed since then "
+        "The checkpoint of step 0 no longer exists: ids that were removed since then "
         "are served until the next full version." in caplog.text
     )
 
@@ -185,7 +185,7 @@ def test_a_restart_that_nobody_saw_is_refused_by_the_server(job):
         server.requests.clear()
 
         def restart(number):
-            # Before the request that moves the step, and without a lost connection.
+            # Before the request that sets the step, and without a lost connection.
             if number == last:
                 server.restart()
 

@@ -102,12 +102,12 @@ def test_what_is_no_json_is_refused(rest, server):
         urllib.request.urlopen(address, b"{", timeout=10)
     with caught.value as error:
         assert error.code == 400
-        assert b"The request is no JSON: " in error.read()
+        assert b"The request is not JSON: " in error.read()
 
 
 def test_a_body_may_have_64_mib_unless_the_server_says_otherwise(server):
     connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=10)
-    # Refused by its header; the body does not come.
+    # Refused because of its header; the body is not sent.
     headers = {"Content-Length": str((64 << 20) + 2)}
     connection.request("POST", "/v1/models/default:predict", headers=headers)
     answer = connection.getresponse()
@@ -124,7 +124,7 @@ def test_what_fails_within_is_told_and_logged(rest, monkeypatch, caplog):
     with monkeypatch.context() as patch:
         patch.setattr(model_lib.Model, "run", fail)
         assert rest("default:predict", body) == (500, {"error": "KeyError: 'lost'"})
-    assert "A request could not be answered." in caplog.text
+    assert "A request failed." in caplog.text
     assert "in fail" in caplog.text
     assert rest("default:predict", body)[0] == 200
 
@@ -132,7 +132,7 @@ def test_what_fails_within_is_told_and_logged(rest, monkeypatch, caplog):
 @pytest.mark.parametrize(
     ("server", "origin", "status"),
     [
-        # Let through: there is no such signature, which is another matter.
+        # Accepted here; the error is that there is no such signature.
         ("10.1.2.3", "http://10.1.2.3:8501", 400),
         ("2001:db8::1", "http://[2001:db8::1]:8501", 400),
         ("2001:db8::1", "http://[::1]:8501", 400),

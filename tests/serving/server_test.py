@@ -1,4 +1,4 @@
-"""gRPC on loopback, and the change of versions under load."""
+"""gRPC on loopback, and version changes under load."""
 
 import math
 import re
@@ -146,8 +146,7 @@ def test_bad_requests_by_grpc_leave_the_server_up(stub, ask, rows):
         (
             ask(**rows | {"history": rows["user"]}),
             invalid,
-            "`history` must have the shape [?, ?], where ? stands for any size. "
-            "Received: [2].",
+            "`history` must have the shape [?, ?], where ? is any size. Received: [2].",
         ),
         (
             ask("serve", **rows),
@@ -178,24 +177,24 @@ def test_bad_requests_by_grpc_leave_the_server_up(stub, ask, rows):
     request.model_spec.version_label = "stable"
     assert _refusal(stub.Predict, request) == (
         invalid,
-        "Version labels are not served. Received: 'stable'.",
+        "Version labels are not supported. Received: 'stable'.",
     )
     request = ask(**rows)
     request.inputs["user"].tensor_content = b"abc"
     code, text = _refusal(stub.Predict, request)
     assert code is invalid
-    assert text.startswith("`user` is no tensor: ")
+    assert text.startswith("`user` is not a valid tensor: ")
     request = classification_pb2.ClassificationRequest()
     request.model_spec.name = "default"
     assert _refusal(stub.Classify, request) == (
         invalid,
         "The signature `serving_default` does not classify: it takes ['history', "
-        "'history_length', 'price', 'user'] and gives ['click'].",
+        "'history_length', 'price', 'user'] and returns ['click'].",
     )
     request.model_spec.signature_name = "classify"
     assert _refusal(stub.Classify, request) == (
         invalid,
-        "The request holds no examples.",
+        "The request has no examples.",
     )
     request.input.example_list.examples.append(_example(item=1))
     code, text = _refusal(stub.Classify, request)
@@ -257,13 +256,13 @@ def test_a_truncated_version_leaves_the_old_one_up(
     shutil.copytree(saved / "2", bad)
     data = bad / "variables" / "variables.data-00000-of-00001"
     whole = data.read_bytes()
-    # The server may see the folder before it is damaged here, so make a third.
+    # The server may see the folder before this test damages it, so make a third.
     shutil.copytree(bad, export_dir / ".tmp")
     (export_dir / ".tmp" / data.relative_to(bad)).write_bytes(whole[:-1])
     (export_dir / ".tmp").rename(export_dir / "5")
-    _wait_until(lambda: "cannot be loaded" in caplog.text)
+    _wait_until(lambda: "Cannot load" in caplog.text)
     assert stub.Predict(ask(**rows), timeout=_TIMEOUT).model_spec.version.value < 5
-    # Once its files are whole it is taken.
+    # Once its files are complete it is loaded.
     (export_dir / "5" / data.relative_to(bad)).write_bytes(whole)
     _wait_until(lambda: server.versions.version == 5)
 
@@ -289,7 +288,7 @@ def test_a_port_in_use_is_told(export_dir, server):
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1"])
 def test_an_address_that_is_not_ours_is_told_before_a_model_is_loaded(tmp_path, host):
-    # There is no model, which would be the next error.
+    # There is no model either, which would be the next error.
     with pytest.raises(
         errors.ServingError, match=rf"^Cannot listen at {host}.*another address\.$"
     ):
@@ -302,8 +301,8 @@ def test_a_version_without_a_model_is_passed_over(saved, export_dir, caplog):
         assert server.versions.version == 1
         for _ in range(3):
             server.versions.refresh()
-        told = f"{export_dir}/888 is passed over: it has no saved_model.pb."
-        assert caplog.text.count(told) == 1
+        message = f"{export_dir}/888 is skipped: it has no saved_model.pb."
+        assert caplog.text.count(message) == 1
         shutil.copytree(saved / "2", export_dir / ".tmp")
         shutil.rmtree(export_dir / "888")
         (export_dir / ".tmp").rename(export_dir / "888")
@@ -341,7 +340,7 @@ def test_an_ipv6_address_to_listen_at(export_dir):
 
 @pytest.fixture
 def verbosity():
-    """Sets absl's, and sets it back."""
+    """Sets absl's verbosity, and restores it."""
     before = logging.get_verbosity()
     yield logging.set_verbosity
     logging.set_verbosity(before)

@@ -7,7 +7,7 @@ from monolith_tf.serving import shared_reading
 
 
 class _Counting:
-    """Gives numbers, and counts how often it was started and asked for one."""
+    """Yields numbers, and counts how often it was started and advanced."""
 
     def __init__(self, size):
         self.size = size
@@ -37,7 +37,7 @@ def test_who_is_far_behind_reads_the_rest_for_itself():
     assert source.started == 1
     assert list(slow) == list(range(1, 10))
     assert source.started == 2
-    # Who is behind by no more than the window does not.
+    # A thread behind by at most the window does not.
     shared = shared_reading.SharedReading(source, window=10)
     assert list(shared) == list(shared) == list(range(10))
     assert source.started == 3

@@ -68,7 +68,7 @@ def pki(tmp_path_factory):
 
 @pytest.fixture
 def secure_server(export_dir, pki):
-    """A server that asks for clients' certificates."""
+    """A server that requires client certificates."""
     with server_lib.ModelServer(
         export_dir, port=0, rest_port=0, tls=pki.tls("ca", "server")
     ) as running:
@@ -104,7 +104,7 @@ def test_rest_answers_clients_with_a_certificate_alone(pki, secure_server):
         ) as answer:
             return json.load(answer)["model_version_status"][0]["state"]
 
-    # A client that connects and is silent keeps nobody waiting.
+    # A client that connects and stays silent does not block others.
     with socket.create_connection(("127.0.0.1", secure_server.rest_port)):
         assert get(pki.tls("ca", "client")) == "AVAILABLE"
         for client in (pki.tls("ca"), pki.tls("ca", "stranger")):
@@ -116,17 +116,17 @@ def test_rest_answers_clients_with_a_certificate_alone(pki, secure_server):
 
 
 def test_whoever_listens_to_all_is_warned(pki, export_dir, caplog, monkeypatch):
-    told = "Whoever can reach 127.0.0.1 can ask the model here, and change its rows"
+    message = "Anyone who can reach 127.0.0.1 can query the model, and change its rows"
     with server_lib.ModelServer(export_dir, port=0):
-        assert told not in caplog.text
-    # No test listens at another address.
+        assert message not in caplog.text
+    # Tests listen on no other address.
     monkeypatch.setattr(server_lib, "_is_loopback", lambda host: False)
     with server_lib.ModelServer(export_dir, port=0, tls=pki.tls("ca", "server")):
-        assert told not in caplog.text
+        assert message not in caplog.text
     for half in (None, pki.tls(cert="server")):
         caplog.clear()
         with server_lib.ModelServer(export_dir, port=0, tls=half):
-            assert told in caplog.text
+            assert message in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_rows_are_published_by_tls(pki, job, served, client):
 
 
 @pytest.mark.parametrize(
-    ("served", "client", "told"),
+    ("served", "client", "message"),
     [
         (
             {"cert": "server"},
@@ -177,32 +177,34 @@ def test_rows_are_published_by_tls(pki, job, served, client):
         (
             {"cert": "server", "ca": "ca"},
             {"ca": "ca"},
-            r"it asks for a client's certificate\. Give one and its key \(--tls-cert",
+            r"it requires a client certificate\. Pass one and its key \(--tls-cert",
         ),
         (
             {"cert": "server", "ca": "ca"},
             {"ca": "ca", "cert": "stranger"},
-            r"it refuses the client's certificate in \S+stranger\.pem\. Its CA must ",
+            r"it refuses the client certificate in \S+stranger\.pem\. Pass one of a ",
         ),
         (
             {"cert": "server"},
             None,
-            r"it takes TLS connections only\. Give the CA of its certificate \(--tls",
+            r"it accepts only TLS\. Pass the CA of its certificate \(--tls",
         ),
-        (None, {"ca": "ca"}, r"it speaks no TLS\. Leave --tls-ca out, or give the "),
+        (None, {"ca": "ca"}, r"it does not use TLS\. Omit --tls-ca, or give the "),
     ],
 )
-def test_ends_that_do_not_trust_each_other_are_told_why(pki, job, served, client, told):
+def test_ends_that_do_not_trust_each_other_are_told_why(
+    pki, job, served, client, message
+):
     job.train([1])
     server = support.UpdateServer(step=0)
     credentials = served and pki.tls(**served).server_credentials()
     with (
         support.listening(server, credentials) as address,
         pytest.raises(
-            errors.ServingError, match=rf"^{address} cannot be published to: {told}"
+            errors.ServingError, match=rf"^Cannot publish to {address}: {message}"
         ) as caught,
     ):
-        # At once, and not when patience is at its end.
+        # At once, not after `patience_secs`.
         publishing.publish(
             job.folder, address, tls=client and pki.tls(**client), patience_secs=3600
         )
@@ -211,15 +213,15 @@ def test_ends_that_do_not_trust_each_other_are_told_why(pki, job, served, client
 
 
 @pytest.mark.parametrize(
-    ("client", "told"),
+    ("client", "message"),
     [
-        ({"ca": "ca"}, "it asks for a client's certificate"),
-        ({"ca": "ca", "cert": "stranger"}, "it refuses the client's certificate"),
+        ({"ca": "ca"}, "it requires a client certificate"),
+        ({"ca": "ca", "cert": "stranger"}, "it refuses the client certificate"),
     ],
 )
-def test_a_server_that_refuses_within_the_handshake_is_understood(pki, client, told):
+def test_a_server_that_refuses_within_the_handshake_is_understood(pki, client, message):
     context = pki.tls("ca", "server").server_context()
-    # By TLS 1.3 a client hears of it only later.
+    # With TLS 1.3 a client learns of it only later.
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     done = threading.Event()
 
@@ -238,7 +240,7 @@ def test_a_server_that_refuses_within_the_handshake_is_understood(pki, client, t
         reason = tls.refusal(address, pki.tls(**client))
         done.set()
         thread.join()
-    assert reason.startswith(told)
+    assert reason.startswith(message)
 
 
 def test_files_that_cannot_be_used_are_told(pki, tmp_path):
@@ -257,7 +259,7 @@ def test_files_that_cannot_be_used_are_told(pki, tmp_path):
     cert, right_key = pki.path("server.pem"), pki.path("server.key")
     for ca in (tmp_path / "none.pem", tmp_path / "text.pem"):
         with pytest.raises(
-            errors.ServingError, match=f"{ca} does not hold certificates in PEM form: "
+            errors.ServingError, match=f"{ca} has no certificates in PEM format: "
         ):
             tls.Tls(ca=ca).client_credentials()
     for key in (pki.path("client.key"), tmp_path / "none.key", locked):
@@ -297,7 +299,7 @@ def test_publish_by_the_command_line(call, pki, job, capsys):
     with support.listening(server, credentials) as address:
         publish = ["publish", job.folder, "--to", address]
         assert call(*publish, *ca) == 1
-        assert "error: " + address in capsys.readouterr().err
+        assert f"error: Cannot publish to {address}" in capsys.readouterr().err
         assert not server.rows
         assert call(*publish, *ca, *pair) == 0
     assert set(server.rows) == set(job.rows([1]))
@@ -323,7 +325,7 @@ def test_serve_by_the_command_line(call, pki, export_dir, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["serve", "x", "--tls-ca", "ca.pem"], "--tls-ca needs --tls-cert and"),
         (["serve", "x", "--tls-cert", "c.pem"], "--tls-cert and --tls-key must be"),
@@ -332,6 +334,6 @@ def test_serve_by_the_command_line(call, pki, export_dir, capsys, monkeypatch):
         (["serve", "x", "--tls-cert", "gs://b/c.pem"], "`--tls-cert` must be a path"),
     ],
 )
-def test_wrong_use_is_told(call, capsys, arguments, told):
+def test_wrong_use_is_told(call, capsys, arguments, message):
     assert call(*arguments) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err

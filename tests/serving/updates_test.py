@@ -31,7 +31,7 @@ _OTHER = Lineage((Branch("other"),))
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """A folder of versions of an export that takes updates, and no sigmoid after."""
+    """A folder of versions of an export that takes updates, without a sigmoid."""
     folder = tmp_path_factory.mktemp("updatable")
     chunks = small_network.rows(_WEIGHTS)
     saved_model.export(
@@ -63,7 +63,7 @@ def _connected(server, lineage, newest=120):
 
 @pytest.fixture
 def sums(stub, ask):
-    """What the model adds up for users, without history and item."""
+    """The model's sums for users, without history and item."""
 
     def answer(users):
         count = len(users)
@@ -91,10 +91,10 @@ def test_mutate_then_predict(client, sums):
     changed = _rows([7, 9], [[1, 1, 1], [2, 2, 2]])
     assert client.update(changed) == update_client.Updated(inserted=1, step=100)
     assert sums([7, 8, 9]) == [3, 1, 6]
-    # Sent again, it is as it was.
+    # Sending it again changes nothing.
     assert client.update(changed) == update_client.Updated(inserted=0, step=100)
     assert sums([7, 8, 9]) == [3, 1, 6]
-    # Zeros take a row away; and the step comes with the last request.
+    # Zeros remove a row; the last request sets the step.
     assert client.update(_rows([9], [[0, 0, 0]]), step=120).step == 120
     assert sums([7, 8, 9]) == [3, 1, 0]
 
@@ -111,7 +111,7 @@ def test_updates_are_none_of_a_batchers_requests(exported, client, sums, monkeyp
     changed = _rows([7], [[1, 1, 1]])
     assert client.update(changed, step=120) == update_client.Updated(0, 120)
     assert sums([7]) == [3]
-    # It knows requests by their inputs and outputs, those of each signature.
+    # It recognizes requests by the inputs and outputs of each signature.
     (version,) = exported.iterdir()
     content = (version / "saved_model.pb").read_bytes()
     saved = saved_model_pb2.SavedModel.FromString(content)
@@ -128,7 +128,7 @@ def test_a_restarted_server_has_its_export(client, sums):
 def test_spent_capacity_is_told_and_changes_nothing(client, sums):
     with pytest.raises(
         errors.ServingError,
-        match=r"has no room for more new ids; a full version is due",
+        match=r"has no room for more new ids. Export a full version",
     ):
         client.update(_rows([7, 20, 21, 22], np.ones([4, 3])))
     assert sums([7, 20]) == [6, 0]
@@ -137,7 +137,9 @@ def test_spent_capacity_is_told_and_changes_nothing(client, sums):
 
 def test_an_export_of_before_a_table_was_exact_is_told(client, sums):
     exact = changed_rows.Rows("user/exact", np.array([7]), np.ones((1, 3), "f4"))
-    with pytest.raises(errors.ServingError, match=r"exported before a table .* exact"):
+    with pytest.raises(
+        errors.ServingError, match=r"exported before one of its .* exact"
+    ):
         client.update(exact)
     assert sums([7]) == [6]
 
@@ -215,7 +217,7 @@ def test_another_jobs_rows_are_refused_and_the_right_ones_are_not(
     assert not lineage_lib.accepts(_JOB, 100, lineage)
     with (
         _connected(server, lineage) as other,
-        pytest.raises(errors.ServingError, match="serves another job's model"),
+        pytest.raises(errors.ServingError, match="serves the model of another job"),
     ):
         other.update(_rows([7], [[9, 9, 9]]), step=120)
     assert sums([7]) == [6]
@@ -238,7 +240,7 @@ def test_a_job_that_went_back_goes_on_where_the_server_is_not_ahead(
                     later.update(_rows([7], [[2, 2, 2]]))
                 assert sums([7]) == [3]
     assert sums([7]) == [6]
-    # The line that was left is refused now.
+    # The old line is now refused.
     assert not lineage_lib.accepts(_branched(120), 150, _JOB)
     with pytest.raises(errors.ServingError, match="after this job went back"):
         client.update(_rows([7], [[1, 1, 1]]))
@@ -271,17 +273,17 @@ def test_pages_of_other_sites_cannot_write_by_rest(server, sums):
         {"Origin": "null"},
         {"Origin": f"https://{own}"},
         {"Origin": f"http://127.0.0.1:{server.rest_port + 1}"},
-        # A page whose name was made to lead here.
+        # A page whose host name was made to resolve to this server.
         {"Origin": "http://evil.example:8501", "Host": "evil.example:8501"},
     ):
         status, answer = send(**headers)
         assert status == 403
         assert answer["error"] == (
-            "`update_embeddings` is not answered to pages of other sites. "
+            "`update_embeddings` is refused to pages of other sites. "
             f"Received: Origin={headers['Origin']!r}."
         )
     assert sums([7]) == [6]
-    # To ask is free; what is wrong here is something else.
+    # Reading is allowed; the request fails for another reason.
     assert send("serving_default", Origin="http://evil.example")[0] == 400
     assert send(Origin=f"http://{own}")[0] == 200
     assert sums([7]) == [1]

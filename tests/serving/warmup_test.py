@@ -52,9 +52,7 @@ def test_requests_are_answered(version, ask, rows):
         del log.request.input.example_list.examples[:]
     for bad in (classify, regress):
         _write(version, [_log(ask, **rows), bad])
-        with pytest.raises(
-            errors.ServingError, match=r"request 2 .* holds no examples"
-        ):
+        with pytest.raises(errors.ServingError, match=r"request 2 .* has no examples"):
             _replay(version)
 
 
