@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from monolith_tf import schedules
-from monolith_tf.embedding import admission
 from monolith_tf.embedding import initializers
-from monolith_tf.embedding import optimizers
+from monolith_tf.embedding.optimizers import rules as optimizers
+from monolith_tf.embedding.shard import admission
 from monolith_tf.embedding.spec import SliceSpec
 from monolith_tf.embedding.spec import TableSpec
 

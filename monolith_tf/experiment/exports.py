@@ -7,7 +7,7 @@ from typing import Any
 from monolith_tf import lineage as lineage_lib
 from monolith_tf.config import schema
 from monolith_tf.data import spec as data_spec
-from monolith_tf.embedding import frozen as frozen_lib
+from monolith_tf.embedding.frozen import store as frozen_lib
 from monolith_tf.experiment import build
 from monolith_tf.export import saved_model
 from monolith_tf.features import encode

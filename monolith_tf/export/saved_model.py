@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from monolith_tf.embedding import frozen_files
-from monolith_tf.embedding import frozen_survey
-from monolith_tf.embedding.frozen import FrozenStore
-from monolith_tf.embedding.frozen import Rows
+from monolith_tf.embedding.frozen import files as frozen_files
+from monolith_tf.embedding.frozen import survey as frozen_survey
+from monolith_tf.embedding.frozen.store import FrozenStore
+from monolith_tf.embedding.frozen.store import Rows
 from monolith_tf.export import clean_process
 from monolith_tf.export import graph
 from monolith_tf.export import metadata

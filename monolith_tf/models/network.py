@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from monolith_tf.embedding.frozen import FrozenStore
+from monolith_tf.embedding.frozen.store import FrozenStore
 from monolith_tf.features import encode
 from monolith_tf.features import labels as labels_lib
 from monolith_tf.features.spec import LabelSpec

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from monolith_tf import ids as ids_lib
-from monolith_tf.embedding.frozen import FrozenStore
+from monolith_tf.embedding.frozen.store import FrozenStore
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.features.columns import ColumnType

@@ -32,8 +32,8 @@ from typing import TypeVar
 import tensorflow as tf
 from absl import logging
 
-from monolith_tf.embedding import checkpoint_files
-from monolith_tf.embedding import sealed
+from monolith_tf.embedding.saved import files as checkpoint_files
+from monolith_tf.embedding.saved import sealed
 
 FORMAT = 1
 _NAME = re.compile(r"ckpt-(\d+)")

@@ -5,12 +5,12 @@ import pytest
 
 from monolith_tf import config as config_lib
 from monolith_tf.cli import placement
-from monolith_tf.embedding import layout
 from monolith_tf.embedding import optimizer_spec
-from monolith_tf.embedding import optimizers
-from monolith_tf.embedding import sizing
 from monolith_tf.embedding import spec
+from monolith_tf.embedding.lookup import layout
 from monolith_tf.embedding.optimizer_spec import RowOptimizerSpec
+from monolith_tf.embedding.optimizers import rules as optimizers
+from monolith_tf.embedding.shard import sizing
 
 DATA = pathlib.Path(__file__).parents[1] / "config" / "testdata"
 _OPTIMIZERS = typing.get_args(typing.get_args(RowOptimizerSpec)[0])
