@@ -197,7 +197,7 @@ class StepStore(tf.Module):
         """
         counters = {name: value.numpy() for name, value in self.counters().items()}
         bytes_per_id = {
-            table.name: sizing.bytes_per_id(group)
+            table.name: group.bytes_per_id
             for group in self.groups
             for table in group.tables
         }

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from monolith_tf.embedding import row_size
+from monolith_tf.embedding.optimizers import row_state
 from monolith_tf.embedding.optimizers import rules as optimizers
 from monolith_tf.embedding.spec import SliceSpec
 from monolith_tf.embedding.spec import TableSpec
@@ -93,6 +95,11 @@ class Group:
         return 4 * (self.dim + self.state_dim)
 
     @property
+    def bytes_per_id(self) -> int:
+        """Bytes that one more id takes, its index entry included."""
+        return row_size.bytes_per_id(self.tables, self.tracks_updates)
+
+    @property
     def updates_all_rows(self) -> bool:
         """Whether a step updates all rows, not only those of the batch."""
         return self.tables[0].update_rows == "all"
@@ -118,15 +125,12 @@ class Group:
     @property
     def keeps_step(self) -> bool:
         """Whether the step of a row's last update is asked for."""
-        return self.tracks_updates or any(
-            table.expire_after_steps is not None or table.when_full == "evict_oldest"
-            for table in self.tables
-        )
+        return row_size.keeps_step(self.tables, self.tracks_updates)
 
     @property
     def keeps_secs(self) -> bool:
         """Whether any table asks for the time of a row's last update."""
-        return any(table.expire_after_days is not None for table in self.tables)
+        return row_size.keeps_secs(self.tables)
 
     def table_of(self, ids: Tensor) -> Tensor:
         """Each id's table as a place in `tables`, int32; 0 where there is one table."""
@@ -189,16 +193,12 @@ def merge_tables(
     _check_distinct(tables)
     merged: dict[tuple, list[TableSpec]] = {}
     for table in tables:
-        layout = tuple(
-            (
-                part.name,
-                part.dim,
-                *(key(part) if key else (optimizers.kind(part.optimizer),)),
+        alone, rows, layout = row_size.layout_key(table)
+        if key is not None:
+            rows = None
+            layout = tuple(
+                (part.name, part.dim, *key(part)) for part in table.row_slices()
             )
-            for part in table.row_slices()
-        )
-        rows = None if key else table.update_rows
-        alone = table.name if table.large_integers == "exact" else None
         merged.setdefault((alone, rows, layout), []).append(table)
     names: set[str] = set()
     groups = []
@@ -219,7 +219,7 @@ def _place(slices: Sequence[SliceSpec], with_state: bool) -> tuple[Part, ...]:
     state_start = 0
     for part in slices:
         kind = optimizers.kind(part.optimizer)
-        state = optimizers.part_dims(kind, part.dim)[1:] if with_state else []
+        state = row_state.part_dims(kind, part.dim)[1:] if with_state else []
         parts.append(Part(part.name, part.dim, kind, start, state_start, tuple(state)))
         start += part.dim
         state_start += sum(state)

@@ -1,34 +1,19 @@
 """Row optimizers: the state of a row, and its update from a gradient.
 
-A row is stored as its weights followed by its optimizer's state, part by part:
-
-| optimizer | parts of the state |
-| --- | --- |
-| sgd without momentum, moving_average | none |
-| adagrad, rmsprop, rmsprop_v2 | n `[dim]` |
-| rowwise_adagrad, group_adagrad | n `[1]` |
-| adadelta | a `[dim]`, u `[dim]` |
-| adam | m `[dim]`, v `[dim]`, beta_1^t `[1]`, beta_2^t `[1]` |
-| amsgrad | m `[dim]`, v `[dim]`, x `[dim]`, beta_1^t `[1]`, beta_2^t `[1]` |
-| momentum, sgd with momentum | n `[dim]` |
-| ftrl, group_ftrl | z `[dim]`, n `[dim]` |
-| lion | m `[dim]` |
-| batch_softmax | last_step `[1]`, a float32 and so exact up to step 2^24 |
-
-Those of "monolith_adam" and the like are those of "adam".
-
-The formulas and the hyperparameters are described beside their specs, in
+A row is stored as its weights followed by its optimizer's state, part by part; see
+`row_state`. The formulas and the hyperparameters are described beside their specs, in
 `optimizer_spec`.
 """
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
+from monolith_tf.embedding.optimizers.row_state import STATE
+from monolith_tf.embedding.optimizers.row_state import part_dims
 from monolith_tf.embedding.optimizers.specs import RowOptimizerSpec
-from monolith_tf.embedding.optimizers.update_rules import RULES
+from monolith_tf.embedding.optimizers.update_rules import UPDATES
 from monolith_tf.embedding.optimizers.update_rules import Hyperparameters
 from monolith_tf.embedding.optimizers.update_rules import Rows
 from monolith_tf.embedding.optimizers.update_rules import is_zero
@@ -57,16 +42,11 @@ def hyperparameters(spec: RowOptimizerSpec) -> dict[str, float]:
     }
 
 
-def state_dim(spec: RowOptimizerSpec, dim: int) -> int:
-    """Floats of state in a row of `dim` weights."""
-    return sum(part_dims(kind(spec), dim)[1:])
-
-
 def initial_parts(spec: RowOptimizerSpec) -> list[float]:
     """A new row's state, one value per part of it."""
     return [
         float(getattr(spec, part.initial_field, part.initial))
-        for part in RULES[kind(spec)].state
+        for part in STATE[kind(spec)]
     ]
 
 
@@ -75,16 +55,6 @@ def initial_state(spec: RowOptimizerSpec, dim: int) -> list[float]:
     widths = part_dims(kind(spec), dim)[1:]
     parts = zip(initial_parts(spec), widths, strict=True)
     return [value for value, width in parts for _ in range(width)]
-
-
-def part_names(kind: str) -> list[str]:
-    """Names of the parts of a row: "weights", then those of the state."""
-    return ["weights", *(part.name for part in RULES[kind].state)]
-
-
-def part_dims(kind: str, dim: Any) -> list[Any]:
-    """Widths of the parts of a row: `dim` weights, then the parts of the state."""
-    return [dim, *(1 if part.is_per_row else dim for part in RULES[kind].state)]
 
 
 def update(
@@ -124,7 +94,7 @@ def update(
     if not is_zero(decay):
         weights = weights - learning_rate * decay * weights
     rows = Rows(weights, state, gradients, learning_rate, hyper, step)
-    return RULES[kind].update(rows)
+    return UPDATES[kind](rows)
 
 
 def apply(

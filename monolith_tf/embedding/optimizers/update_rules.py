@@ -36,25 +36,6 @@ class Rows(NamedTuple):
     step: Tensor
 
 
-class Part(NamedTuple):
-    """A part of the state: one value per weight, or one per row.
-
-    A new row holds `initial`, or the spec's `initial_field` where it has that field.
-    """
-
-    name: str
-    is_per_row: bool = False
-    initial: float = 0.0
-    initial_field: str = ""
-
-
-class Rule(NamedTuple):
-    """An optimizer: its update, from `Rows` to new weights and state, and its state."""
-
-    update: Callable[[Rows], list[Tensor]]
-    state: tuple[Part, ...]
-
-
 def is_zero(value: float | Tensor) -> bool:
     """Whether a hyperparameter is known to be zero, so that its operations can go."""
     return isinstance(value, (int, float)) and value == 0
@@ -257,33 +238,26 @@ def _batch_softmax(rows: Rows) -> list[Tensor]:
     return [weights, tf.zeros_like(last_step) + step]
 
 
-_N = Part("n", initial_field="initial_accumulator_value")
-_N_PER_ROW = _N._replace(is_per_row=True)
-_POWERS = (
-    Part("beta_1_power", is_per_row=True, initial=1.0),
-    Part("beta_2_power", is_per_row=True, initial=1.0),
-)
-
-RULES = {
-    "sgd": Rule(_sgd, ()),
-    "adagrad": Rule(_adagrad, (_N,)),
-    "rowwise_adagrad": Rule(_rowwise_adagrad, (_N_PER_ROW,)),
-    "group_adagrad": Rule(_group_adagrad, (_N_PER_ROW,)),
-    "adadelta": Rule(_adadelta, (Part("a"), Part("u"))),
-    "adam": Rule(_adam, (Part("m"), Part("v"), *_POWERS)),
-    "amsgrad": Rule(_amsgrad, (Part("m"), Part("v"), Part("x"), *_POWERS)),
-    "momentum": Rule(_momentum, (_N,)),
-    "momentum_nesterov": Rule(_momentum_nesterov, (_N,)),
-    "moving_average": Rule(_moving_average, ()),
-    "rmsprop": Rule(_rmsprop, (_N,)),
-    "rmsprop_v2": Rule(_rmsprop_v2, (_N,)),
-    "ftrl": Rule(_ftrl, (Part("z"), _N)),
-    "group_ftrl": Rule(_group_ftrl, (Part("z"), _N)),
-    "lion": Rule(_lion, (Part("m"),)),
-    "monolith_adagrad": Rule(_monolith_adagrad, (_N,)),
-    "monolith_adadelta": Rule(_adadelta, (Part("a"), Part("u"))),
-    "monolith_adam": Rule(_monolith_adam, (Part("m"), Part("v"), *_POWERS)),
-    "monolith_rmsprop": Rule(_monolith_rmsprop, (_N,)),
-    "monolith_ftrl": Rule(_monolith_ftrl, (Part("z"), _N)),
-    "batch_softmax": Rule(_batch_softmax, (Part("last_step", is_per_row=True),)),
+UPDATES: dict[str, Callable[[Rows], list[Tensor]]] = {
+    "sgd": _sgd,
+    "adagrad": _adagrad,
+    "rowwise_adagrad": _rowwise_adagrad,
+    "group_adagrad": _group_adagrad,
+    "adadelta": _adadelta,
+    "adam": _adam,
+    "amsgrad": _amsgrad,
+    "momentum": _momentum,
+    "momentum_nesterov": _momentum_nesterov,
+    "moving_average": _moving_average,
+    "rmsprop": _rmsprop,
+    "rmsprop_v2": _rmsprop_v2,
+    "ftrl": _ftrl,
+    "group_ftrl": _group_ftrl,
+    "lion": _lion,
+    "monolith_adagrad": _monolith_adagrad,
+    "monolith_adadelta": _adadelta,
+    "monolith_adam": _monolith_adam,
+    "monolith_rmsprop": _monolith_rmsprop,
+    "monolith_ftrl": _monolith_ftrl,
+    "batch_softmax": _batch_softmax,
 }

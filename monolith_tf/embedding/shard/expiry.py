@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from monolith_tf.embedding import row_size
 from monolith_tf.embedding.lookup.layout import Group
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.ids import NUM_SLOTS
@@ -114,35 +115,20 @@ def check_share(table: TableSpec, num_dead: int, num_rows: int) -> None:
     )
 
 
-def row_limit(table: TableSpec, row_bytes: int) -> int | None:
-    """Most rows of a table, None if there is no limit.
-
-    Args:
-      table: The table.
-      row_bytes: Bytes of a row with optimizer state.
-    """
-    limits = []
-    if table.max_rows is not None:
-        limits.append(table.max_rows)
-    if table.max_bytes is not None:
-        limits.append(table.max_bytes // row_bytes)
-    return min(limits) if limits else None
-
-
-def check_limit(table: TableSpec, num_rows: int, row_bytes: int) -> int:
+def check_limit(table: TableSpec, num_rows: int) -> int:
     """How many rows of a table must go.
 
     Raises:
       TableFullError: If there are too many, and the table wants that to be an error.
     """
-    limit = row_limit(table, row_bytes)
+    limit = row_size.max_rows(table)
     if limit is None or num_rows <= limit:
         return 0
     if table.when_full == "error":
         which = "max_rows" if limit == table.max_rows else "max_bytes"
         raise TableFullError(
             f"Table `{table.name}` is full: it holds {num_rows} ids, "
-            f"{num_rows * row_bytes} bytes with optimizer state, and "
+            f"{num_rows * row_size.row_bytes(table)} bytes with optimizer state, and "
             f"{which}={getattr(table, which)} allows {limit} ids. Raise `{which}`, set "
             "`when_full` to 'evict_oldest', let rows expire by `expire_after_days` or "
             "`expire_after_steps`, or admit fewer ids by `admit_after`."

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from monolith_tf.embedding import initializers
 from monolith_tf.embedding.lookup.layout import Group
-from monolith_tf.embedding.optimizers import rules as optimizers
+from monolith_tf.embedding.optimizers import row_state
 from monolith_tf.embedding.shard.bindable import Cell
 from monolith_tf.types import Tensor
 
@@ -88,7 +88,7 @@ class BoundGroup(Group):
             dataclasses.replace(
                 part,
                 dim=dim,
-                state_dims=tuple(optimizers.part_dims(part.kind, dim)[1:]),
+                state_dims=tuple(row_state.part_dims(part.kind, dim)[1:]),
             )
             for part, dim in zip(kind.parts, dims, strict=True)
         )

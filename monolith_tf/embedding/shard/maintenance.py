@@ -11,7 +11,6 @@ from absl import logging
 
 from monolith_tf.embedding.lookup import layout
 from monolith_tf.embedding.shard import expiry
-from monolith_tf.embedding.shard import sizing
 from monolith_tf.embedding.shard.shard_rows import COUNTERS
 from monolith_tf.embedding.shard.shard_rows import ShardRows
 from monolith_tf.embedding.spec import TableSpec
@@ -123,7 +122,7 @@ def _evict(shards: Sequence[ShardRows], step: int | None) -> None:
     group = shards[0].group
     num_rows = _totals(shards)[:, COUNTERS.index("rows")].tolist()
     for table, rows in zip(group.tables, num_rows, strict=True):
-        count = expiry.check_limit(table, rows, group.row_bytes)
+        count = expiry.check_limit(table, rows)
         if count:
             ids = expiry.oldest(*_ids_and_steps(shards, table), count)
             of_ids = layout.shard_of(tf.constant(ids), len(shards)).numpy()
@@ -188,7 +187,7 @@ def _make_room(shard: ShardRows) -> None:
     names = ", ".join(f"`{table.name}`" for table in group.tables)
     message = (
         f"There is no memory on {shard.device} for more rows of {names}: they hold "
-        f"{num_rows} ids there, {num_rows * sizing.bytes_per_id(group)} bytes. Give "
+        f"{num_rows} ids there, {num_rows * group.bytes_per_id} bytes. Give "
         "them limits by `max_rows` or `max_bytes` with `when_full` 'evict_oldest', let "
         "rows expire, or add shards on other machines."
     )

@@ -4,10 +4,10 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
+from monolith_tf.embedding import row_size
 from monolith_tf.embedding.lookup.layout import Group
 from monolith_tf.embedding.placement import Placement
 
-_INDEX_BYTES = 43  # A node of a hash map, and its share of the buckets.
 _MIN_CAPACITY = 1 << 10
 _MAX_CAPACITY = 1 << 25
 _SHARE_OF_MEMORY = 1 / 32
@@ -35,16 +35,6 @@ class TableInfo:
     devices: tuple[str, ...]
 
 
-def bookkeeping_bytes(group: Group) -> int:
-    """Bytes of a row beside weights and state: its id, and its stamps."""
-    return 8 + 8 * (group.keeps_step + group.keeps_secs)
-
-
-def bytes_per_id(group: Group) -> int:
-    """Bytes that one more id takes, its index entry included."""
-    return group.row_bytes + bookkeeping_bytes(group) + _INDEX_BYTES
-
-
 def capacity(group: Group, groups: Sequence[Group], placement: Placement) -> int:
     """Rows that a shard of a group has room for at first.
 
@@ -55,6 +45,7 @@ def capacity(group: Group, groups: Sequence[Group], placement: Placement) -> int
     machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     devices = [placement.device(number) for number in range(placement.num_shards)]
     parts = len(groups) * max(devices.count(device) for device in devices)
-    reserved = group.row_bytes + bookkeeping_bytes(group) + 8  # A freed row's number.
+    bookkeeping = row_size.bookkeeping_bytes(group.tables, group.tracks_updates)
+    reserved = group.row_bytes + bookkeeping + row_size.ID_BYTES
     rows = int(machine_bytes * _SHARE_OF_MEMORY / (parts * reserved))
     return max(_MIN_CAPACITY, min(_MAX_CAPACITY, rows))

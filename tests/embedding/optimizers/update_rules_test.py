@@ -8,6 +8,7 @@ from absl.testing import parameterized
 
 from monolith_tf import testing
 from monolith_tf.embedding import optimizer_spec
+from monolith_tf.embedding.optimizers import row_state
 from monolith_tf.embedding.optimizers import rules as optimizers
 
 # Floats of state in a row of 8 weights.
@@ -55,11 +56,10 @@ class UpdateRulesTest(testing.TestCase):
     def test_state_has_the_width_it_declares(self, kind):
         spec = spec_of(kind)
         self.assertEqual(optimizers.kind(spec), kind)
-        dims = optimizers.part_dims(kind, 8)
+        dims = row_state.part_dims(kind, 8)
         self.assertEqual([dims[0], sum(dims[1:])], [8, STATE_DIMS[kind]])
-        self.assertEqual(optimizers.state_dim(spec, 8), STATE_DIMS[kind])
+        self.assertEqual(row_state.state_dim(kind, 8), STATE_DIMS[kind])
         self.assertLen(optimizers.initial_state(spec, 8), STATE_DIMS[kind])
-        self.assertLen(optimizers.part_names(kind), len(dims))
 
     @parameterized.product(kind=list(STATE_DIMS), dim=[1, 5, 16])
     def test_a_row_comes_out_the_same_wherever_it_stands(self, kind, dim):

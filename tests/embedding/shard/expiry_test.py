@@ -65,16 +65,19 @@ class AgesTest(testing.TestCase):
 
 class CheckLimitTest(testing.TestCase):
     def test_counts_what_must_go(self):
-        table = TableSpec(
-            name="t", dim=2, max_rows=3, max_bytes=80, when_full="evict_oldest"
-        )
+        def table(dim):
+            return TableSpec(
+                name="t", dim=dim, max_rows=3, max_bytes=80, when_full="evict_oldest"
+            )
+
         for num_rows in (0, 2, 3):
-            self.assertEqual(expiry.check_limit(table, num_rows, row_bytes=16), 0)
-        self.assertEqual(expiry.check_limit(table, 5, row_bytes=16), 2)
-        self.assertEqual(expiry.check_limit(table, 5, row_bytes=40), 3)
+            self.assertEqual(expiry.check_limit(table(2), num_rows), 0)
+        # Rows of 16 bytes, and of 40.
+        self.assertEqual(expiry.check_limit(table(2), 5), 2)
+        self.assertEqual(expiry.check_limit(table(5), 5), 3)
 
     def test_no_limit_lets_every_row_stay(self):
-        self.assertEqual(expiry.check_limit(TableSpec(name="t", dim=2), 10**9, 16), 0)
+        self.assertEqual(expiry.check_limit(TableSpec(name="t", dim=2), 10**9), 0)
 
     def test_error_names_table_ids_bytes_and_what_to_set(self):
         message = (
@@ -82,10 +85,10 @@ class CheckLimitTest(testing.TestCase):
             "Raise `max_rows`, set `when_full`"
         )
         with self.assertRaisesRegex(expiry.TableFullError, message):
-            expiry.check_limit(TableSpec(name="t", dim=2, max_rows=3), 5, 16)
+            expiry.check_limit(TableSpec(name="t", dim=2, max_rows=3), 5)
         message = "max_bytes=40 allows 2 ids. Raise `max_bytes`"
         with self.assertRaisesRegex(expiry.TableFullError, message):
-            expiry.check_limit(TableSpec(name="t", dim=2, max_bytes=40), 5, 16)
+            expiry.check_limit(TableSpec(name="t", dim=2, max_bytes=40), 5)
 
 
 class OldestTest(testing.TestCase):
