@@ -24,7 +24,7 @@ def pytest_configure():
 @pytest.fixture(autouse=True)
 def small_tables(monkeypatch):
     """Reserves little memory by default; many tests share the memory of a process."""
-    sizing = sys.modules.get("monolith_tf.embedding.sizing")
+    sizing = sys.modules.get("monolith_tf.embedding.shard.sizing")
     if sizing is not None:
         monkeypatch.setattr(sizing, "_SHARE_OF_MEMORY", 1 / 1024)
 

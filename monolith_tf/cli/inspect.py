@@ -14,7 +14,7 @@ from monolith_tf.cli import errors
 from monolith_tf.cli import exported_tables
 from monolith_tf.cli import saved_model
 from monolith_tf.cli import tables
-from monolith_tf.embedding import sealed
+from monolith_tf.embedding.saved import sealed
 from monolith_tf.export import metadata
 from monolith_tf.export.errors import ExportError
 from monolith_tf.features import id_kinds

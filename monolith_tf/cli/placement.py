@@ -1,40 +1,15 @@
 """Estimates the memory of embedding tables from the config alone."""
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from monolith_tf.cli import inspect
 from monolith_tf.cli import tables
+from monolith_tf.embedding import row_size
 
 if TYPE_CHECKING:
     from monolith_tf.config import schema
-    from monolith_tf.embedding import optimizer_spec
-    from monolith_tf.embedding import spec as embedding
-
-# Update rule -> floats of state: per weight, and more per row.
-_STATE = {
-    "sgd": (0, 0),
-    "moving_average": (0, 0),
-    "adagrad": (1, 0),
-    "rmsprop": (1, 0),
-    "rmsprop_v2": (1, 0),
-    "rowwise_adagrad": (0, 1),
-    "group_adagrad": (0, 1),
-    "adadelta": (2, 0),
-    "adam": (2, 2),
-    "amsgrad": (3, 2),
-    "momentum": (1, 0),
-    "momentum_nesterov": (1, 0),
-    "ftrl": (2, 0),
-    "group_ftrl": (2, 0),
-    "lion": (1, 0),
-    "batch_softmax": (0, 1),
-}
-# The id beside its row (8 bytes), and the entry of the hash table that finds the row:
-# 16 bytes of key and value, and the table's free space.
-_INDEX_BYTES = 8 + 43
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,27 +44,23 @@ def placements(config: "schema.ExperimentConfig") -> Iterator[TablePlacement]:
         last = config.cluster.ps - 1
         device = "ps 0" if last == 0 else f"ps 0 to {last}, by hash of the id"
     used = schema.features_of_tables(config)
-    for table in schema.resolved_tables(config):
+    specs = schema.resolved_tables(config)
+    for table in specs:
+        layout = row_size.layout_key(table)
+        bytes_per_id = row_size.bytes_per_id(
+            [other for other in specs if row_size.layout_key(other) == layout],
+            tracks_updates=config.export.spare_rows > 0,
+        )
+        max_rows = row_size.max_rows(table)
         yield TablePlacement(
             table=table.name,
             slot=table.slot,
             dim=table.row_dim,
             features=used.get(table.name, ()),
-            row_bytes=row_bytes(table),
-            max_bytes=_max_bytes(table),
+            row_bytes=bytes_per_id,
+            max_bytes=None if max_rows is None else max_rows * bytes_per_id,
             device=device,
         )
-
-
-def row_bytes(table: "embedding.TableSpec") -> int:
-    """Returns the memory of one row, index included."""
-    return _stored_bytes(table) + _INDEX_BYTES
-
-
-def state_dim(optimizer: "optimizer_spec.RowOptimizerSpec", dim: int) -> int:
-    """Returns the floats of optimizer state beside `dim` weights."""
-    per_weight, per_row = _STATE[optimizer.kind.removeprefix("monolith_")]
-    return per_weight * dim + per_row
 
 
 def show(config: "schema.ExperimentConfig") -> None:
@@ -127,23 +98,3 @@ def show(config: "schema.ExperimentConfig") -> None:
         "device",
     ]
     tables.show("Embedding tables", headers, rows)
-
-
-def _stored_bytes(table: "embedding.TableSpec") -> int:
-    floats = sum(
-        part.dim + state_dim(part.optimizer, part.dim) for part in table.row_slices()
-    )
-    keeps_step = table.expire_after_steps is not None
-    stamps = (keeps_step or table.when_full == "evict_oldest") + (
-        table.expire_after_days is not None
-    )
-    return 4 * floats + 8 * stamps
-
-
-def _max_bytes(table: "embedding.TableSpec") -> int | None:
-    limits = []
-    if table.max_rows is not None:
-        limits.append(table.max_rows)
-    if table.max_bytes is not None:
-        limits.append(math.ceil(table.max_bytes / _stored_bytes(table)))
-    return min(limits) * row_bytes(table) if limits else None

@@ -15,8 +15,8 @@ import pydantic
 from monolith_tf import ids
 from monolith_tf.embedding.initializer_spec import InitializerSpec
 from monolith_tf.embedding.initializer_spec import UniformSpec
-from monolith_tf.embedding.optimizer_spec import MonolithAdagradSpec
-from monolith_tf.embedding.optimizer_spec import RowOptimizerSpec
+from monolith_tf.embedding.optimizers.specs import MonolithAdagradSpec
+from monolith_tf.embedding.optimizers.specs import RowOptimizerSpec
 
 Compressor: TypeAlias = Literal["fp32", "fp16", "int8"]
 Combiner: TypeAlias = Literal["sum", "mean", "sqrtn", "max", "first_n", "none"]

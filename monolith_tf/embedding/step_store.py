@@ -7,17 +7,17 @@ from typing import Literal
 
 import tensorflow as tf
 
-from monolith_tf.embedding import expansion
-from monolith_tf.embedding import layout
-from monolith_tf.embedding import routing
-from monolith_tf.embedding import sizing
-from monolith_tf.embedding.distinct import Distinct
+from monolith_tf.embedding.lookup import expansion
+from monolith_tf.embedding.lookup import layout
+from monolith_tf.embedding.lookup import routing
+from monolith_tf.embedding.lookup.distinct import Distinct
+from monolith_tf.embedding.lookup.pulled import Pulled
+from monolith_tf.embedding.lookup.pulled import PulledShard
 from monolith_tf.embedding.placement import Placement
-from monolith_tf.embedding.pulled import Pulled
-from monolith_tf.embedding.pulled import PulledShard
-from monolith_tf.embedding.shard import Shard
-from monolith_tf.embedding.shard_rows import COUNTERS
-from monolith_tf.embedding.shard_rows import Clock
+from monolith_tf.embedding.shard import sizing
+from monolith_tf.embedding.shard.shard import Shard
+from monolith_tf.embedding.shard.shard_rows import COUNTERS
+from monolith_tf.embedding.shard.shard_rows import Clock
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.types import Tensor
@@ -197,7 +197,7 @@ class StepStore(tf.Module):
         """
         counters = {name: value.numpy() for name, value in self.counters().items()}
         bytes_per_id = {
-            table.name: sizing.bytes_per_id(group)
+            table.name: group.bytes_per_id
             for group in self.groups
             for table in group.tables
         }

@@ -10,16 +10,17 @@ from typing import Literal
 
 import numpy as np
 
-from monolith_tf.embedding import checkpoint
-from monolith_tf.embedding import layout
-from monolith_tf.embedding import maintenance
-from monolith_tf.embedding import sizing
 from monolith_tf.embedding import step_store
-from monolith_tf.embedding.checkpoint_files import Chunk
-from monolith_tf.embedding.frozen import FrozenStore
-from monolith_tf.embedding.frozen import RowChunk
+from monolith_tf.embedding.frozen.store import FrozenStore
+from monolith_tf.embedding.frozen.store import RowChunk
+from monolith_tf.embedding.lookup import layout
 from monolith_tf.embedding.placement import Placement
-from monolith_tf.embedding.restoring import Restoring
+from monolith_tf.embedding.saved import restore
+from monolith_tf.embedding.saved import write
+from monolith_tf.embedding.saved.chain import Chain
+from monolith_tf.embedding.shard import maintenance
+from monolith_tf.embedding.shard import sizing
+from monolith_tf.embedding.shard.chunk import Chunk
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
 
@@ -150,7 +151,7 @@ class EmbeddingStore(step_store.StepStore):
         """
         if since_step is not None:
             self._check_tracked(since_step)
-        manifest = checkpoint.save(
+        manifest = write.save(
             directory,
             self._shards,
             step=step,
@@ -169,7 +170,7 @@ class EmbeddingStore(step_store.StepStore):
         aliases: Mapping[str, str] | None = None,
         with_optimizer_state: bool = True,
         keep_others: bool = False,
-    ) -> checkpoint.RestoreReport:
+    ) -> restore.RestoreReport:
         """Replaces everything by what `save` wrote, whatever its number of shards.
 
         Tables and slices that the checkpoint lacks start anew; those that the store
@@ -189,7 +190,7 @@ class EmbeddingStore(step_store.StepStore):
             file changes while it is read, the store is empty then; with `keep_others`
             it may hold rows of the checkpoint.
         """
-        restoring = Restoring(
+        chain = Chain(
             directory,
             self.groups,
             seed=self._seed,
@@ -197,11 +198,11 @@ class EmbeddingStore(step_store.StepStore):
             aliases=aliases,
             with_optimizer_state=with_optimizer_state,
         )
-        report = checkpoint.restore(restoring, self._shards, keep_others=keep_others)
+        report = restore.restore(chain, self._shards, keep_others=keep_others)
         self._tracked_since = report.step or 0
         if not keep_others:
             self._saved = []
-        self._note(report.step, restoring.newest.manifest.get("id"))
+        self._note(report.step, chain.newest.manifest.get("id"))
         return report
 
     def touched(self, since_step: int) -> Iterator[tuple[layout.Group, Chunk]]:
@@ -215,7 +216,7 @@ class EmbeddingStore(step_store.StepStore):
         """
         self._check_tracked(since_step)
         for shard in itertools.chain(*self._shards.values()):
-            size = checkpoint.chunk_rows(shard.group)
+            size = write.chunk_rows(shard.group)
             for chunk in shard.chunks(size, with_state=False, since_step=since_step):
                 yield shard.group, chunk
 
@@ -230,7 +231,7 @@ class EmbeddingStore(step_store.StepStore):
         """
         self._check_tracked(since_step)
         shards = list(itertools.chain(*self._shards.values()))
-        return np.concatenate([checkpoint.removed(s, since_step) for s in shards])
+        return np.concatenate([write.removed(s, since_step) for s in shards])
 
     def forget_removed(self, before_step: int) -> None:
         """Frees the memory of removed ids that nobody will ask for.
@@ -248,7 +249,7 @@ class EmbeddingStore(step_store.StepStore):
     def rows(self) -> Iterator[RowChunk]:
         """Ids and weights of all rows in use, chunk by chunk."""
         for shard in itertools.chain(*self._shards.values()):
-            size = checkpoint.chunk_rows(shard.group)
+            size = write.chunk_rows(shard.group)
             for chunk in shard.chunks(size, with_state=False):
                 yield RowChunk.of_group(shard.group, chunk)
 

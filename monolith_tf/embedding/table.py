@@ -13,9 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from monolith_tf import schedules
-from monolith_tf.embedding import admission
 from monolith_tf.embedding import initializers
-from monolith_tf.embedding import optimizers
+from monolith_tf.embedding.optimizers import row_state
+from monolith_tf.embedding.optimizers import rules as optimizers
+from monolith_tf.embedding.shard import admission
 from monolith_tf.embedding.spec import SliceSpec
 from monolith_tf.embedding.spec import TableSpec
 
@@ -163,7 +164,7 @@ def _initial(part: SliceSpec, table: str, id_: int, seed: int) -> Parts:
     ids = tf.constant([id_], tf.int64)
     weights = initializers.initial_values(part.initializer, part.dim, ids, key)[0]
     state = np.array(optimizers.initial_state(part.optimizer, part.dim), np.float32)
-    dims = optimizers.part_dims(optimizers.kind(part.optimizer), part.dim)[1:]
+    dims = row_state.part_dims(optimizers.kind(part.optimizer), part.dim)[1:]
     return [weights.numpy(), *np.split(state, np.cumsum(dims)[:-1])][: 1 + len(dims)]
 
 

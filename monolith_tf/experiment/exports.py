@@ -7,10 +7,12 @@ from typing import Any
 from monolith_tf import lineage as lineage_lib
 from monolith_tf.config import schema
 from monolith_tf.data import spec as data_spec
-from monolith_tf.embedding import frozen as frozen_lib
+from monolith_tf.embedding.frozen import store as frozen_lib
+from monolith_tf.embedding.store import EmbeddingStore
 from monolith_tf.experiment import build
 from monolith_tf.export import saved_model
 from monolith_tf.features import encode
+from monolith_tf.models.frozen_network import FrozenNetwork
 from monolith_tf.models.network import Network
 from monolith_tf.training import actions as actions_lib
 from monolith_tf.training import checkpoint as checkpoint_lib
@@ -60,7 +62,7 @@ class Exporter:
 
     def _export(
         self,
-        network: Network,
+        network: Network[EmbeddingStore],
         rows: Callable[[], frozen_lib.Rows],
         origin: saved_model.Origin,
         directory: str | pathlib.Path,
@@ -71,7 +73,7 @@ class Exporter:
         )
         frozen = frozen_lib.FrozenStore(store.tables, store.columns, integers=integers)
         return saved_model.export(
-            network.over(frozen),
+            FrozenNetwork.of(network, frozen),
             self._job.feature_columns,
             directory,
             rows=rows,

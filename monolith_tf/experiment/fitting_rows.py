@@ -5,7 +5,7 @@ from typing import Any
 
 from monolith_tf.config import schema
 from monolith_tf.embedding import optimizer_spec
-from monolith_tf.embedding import optimizers
+from monolith_tf.embedding.optimizers import rules as optimizers
 from monolith_tf.embedding.spec import SliceSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.experiment import resumed_optimizers

@@ -12,7 +12,7 @@ from monolith_tf.config import schema
 from monolith_tf.distribute import server
 from monolith_tf.distribute.spec import ClusterSpec
 from monolith_tf.distribute.task import Task
-from monolith_tf.embedding import sealed
+from monolith_tf.embedding.saved import sealed
 from monolith_tf.experiment import estimator as estimator_lib
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import spec as training_spec

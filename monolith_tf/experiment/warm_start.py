@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from absl import logging
 
 from monolith_tf.config import schema
-from monolith_tf.embedding import sealed
+from monolith_tf.embedding.saved import sealed
 from monolith_tf.experiment import dropped_tables
 from monolith_tf.experiment import fitting_rows
 from monolith_tf.experiment import id_types as id_types_lib

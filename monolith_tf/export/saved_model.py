@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from monolith_tf.embedding import frozen_files
-from monolith_tf.embedding import frozen_survey
-from monolith_tf.embedding.frozen import FrozenStore
-from monolith_tf.embedding.frozen import Rows
+from monolith_tf.embedding.frozen import files as frozen_files
+from monolith_tf.embedding.frozen import survey as frozen_survey
+from monolith_tf.embedding.frozen.store import FrozenStore
+from monolith_tf.embedding.frozen.store import Rows
 from monolith_tf.export import clean_process
 from monolith_tf.export import graph
 from monolith_tf.export import metadata
@@ -29,7 +29,7 @@ from monolith_tf.export.spec import ExportSpec
 from monolith_tf.features import columns as columns_lib
 from monolith_tf.features.columns import ColumnType
 from monolith_tf.lineage import Lineage
-from monolith_tf.models import network as network_lib
+from monolith_tf.models.frozen_network import FrozenNetwork
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ _UNKNOWN = Origin()
 
 
 def export(
-    network: network_lib.Network,
+    network: FrozenNetwork,
     columns: Mapping[str, ColumnType],
     directory: str | pathlib.Path,
     *,
@@ -65,7 +65,7 @@ def export(
     """Writes `<directory>/<version>/` atomically, if its answers are correct.
 
     Args:
-      network: The network, over a `FrozenStore`.
+      network: The network.
       columns: The raw features it reads.
       directory: The folder of the versions. The new version is the current UTC time in
         seconds, or one more than the highest existing one.
@@ -98,7 +98,7 @@ class _Export:
 
     def __init__(
         self,
-        network: network_lib.Network,
+        network: FrozenNetwork,
         columns: Mapping[str, ColumnType],
         rows: Callable[[], Rows] | None,
         spec: ExportSpec,
@@ -137,7 +137,7 @@ class _Export:
             else:  # With updates, later integers may have any size.
                 ranges = counted.ranges(network.store.integers)
                 store = network.store.emptied(exact=False, ranges=ranges)
-                network = network.over(store)
+                network = FrozenNetwork.of(network, store)
         servable = servable_lib.Servable(network, self._columns, spec, updates)
         tf.saved_model.save(servable, str(path), signatures=servable.trace())
         if self._rows is not None and counted is not None:
@@ -174,7 +174,7 @@ class _Export:
         if counted is not None:
             store = network.store.emptied(exact=exact)
             store.fill(counted.wanted)
-            network = network.over(store)
+            network = FrozenNetwork.of(network, store)
         function: signatures.Answer = tf.function(servable_lib.answer_function(network))
         return function
 
@@ -234,12 +234,11 @@ class _Export:
     def _metadata(
         self,
         path: pathlib.Path,
-        store: Any,
+        store: FrozenStore,
         counted: frozen_survey.Survey | None,
         difference: float | None,
     ) -> dict[str, Any]:
         spec, reading = self._spec, self._origin.reading
-        groups = store.groups if isinstance(store, FrozenStore) else []
         user = set(spec.user_features)
         features = self._network.encoder.features
         id_types = columns_lib.id_types(features, self._columns)
@@ -280,7 +279,7 @@ class _Export:
                         for part in table.row_slices()
                     ],
                 }
-                for number, frozen in enumerate(groups)
+                for number, frozen in enumerate(store.groups)
                 for table in frozen.group.tables
             },
             "groups": [
@@ -289,7 +288,7 @@ class _Export:
                     "dropped_rows": counted.dropped(frozen.group),
                     "capacity": counted.rows(frozen.group) + spec.spare_rows,
                 }
-                for frozen in groups
+                for frozen in store.groups
             ]
             if counted
             else [],

@@ -15,7 +15,7 @@ from monolith_tf.export.spec import ExportSpec
 from monolith_tf.features.columns import ColumnType
 from monolith_tf.layers.functional import forms
 from monolith_tf.models import base
-from monolith_tf.models import network as network_lib
+from monolith_tf.models.frozen_network import FrozenNetwork
 from monolith_tf.types import Tensor
 
 PREDICT_KEY = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
@@ -40,7 +40,7 @@ class Servable(tf.Module):
 
     def __init__(
         self,
-        network: network_lib.Network,
+        network: FrozenNetwork,
         columns: Mapping[str, ColumnType],
         spec: ExportSpec,
         updates: updates_lib.Updates | None = None,
@@ -98,7 +98,7 @@ class Servable(tf.Module):
 
 
 def answer_function(
-    network: network_lib.Network, user_features: tuple[str, ...] = ()
+    network: FrozenNetwork, user_features: tuple[str, ...] = ()
 ) -> signatures_lib.Answer:
     """Returns a function from raw columns to predictions and extra outputs.
 

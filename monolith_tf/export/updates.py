@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from monolith_tf.embedding import layout
-from monolith_tf.embedding.frozen import FrozenStore
+from monolith_tf.embedding.frozen.store import FrozenStore
+from monolith_tf.embedding.lookup import layout
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.export import signatures
 from monolith_tf.lineage import Lineage

@@ -1,35 +1,39 @@
 """Encoder, embedding store and model: from raw columns to a model's spec."""
 
 import dataclasses
-from collections.abc import Collection
-from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
+from typing import Generic
+from typing import TypeVar
 
 import tensorflow as tf
 
-from monolith_tf.embedding.frozen import FrozenStore
+from monolith_tf.embedding.lookup.row_store import RowStore
 from monolith_tf.features import encode
 from monolith_tf.features import labels as labels_lib
 from monolith_tf.features.spec import LabelSpec
 from monolith_tf.models import base
 from monolith_tf.types import Tensor
 
+StoreT = TypeVar("StoreT", bound=RowStore)
 
-class Network(tf.Module):
+
+class Network(tf.Module, Generic[StoreT]):
     """The forward path that training, evaluation, prediction and export share.
 
     Attributes:
       encoder: Turns columns into feature ids and dense features.
-      store: The embedding store, or a frozen copy.
+      store: The store of the rows.
       model: The model.
+      labels: The labels; empty if the columns hold none.
+      weight: Column of the examples' weights, or None.
     """
 
     def __init__(
         self,
         encoder: encode.FeatureEncoder,
-        store: Any,
+        store: StoreT,
         model: base.Model,
         *,
         labels: Sequence[LabelSpec] = (),
@@ -39,7 +43,7 @@ class Network(tf.Module):
 
         Args:
           encoder: Turns columns into feature ids and dense features.
-          store: The embedding store, or a frozen copy.
+          store: The store of the rows.
           model: The model.
           labels: The labels; empty if the columns hold none.
           weight: Column of the examples' weights, or None.
@@ -48,23 +52,17 @@ class Network(tf.Module):
         self.encoder = encoder
         self.store = store
         self.model = model
-        self._labels = tuple(labels)
-        self._weight = weight
+        self.labels = tuple(labels)
+        self.weight = weight
 
     def targets(
         self, columns: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         """Returns labels by name, and weights or None, each `[batch]` float32."""
-        labels = labels_lib.encode_labels(self._labels, columns)
-        if self._weight is None:
+        labels = labels_lib.encode_labels(self.labels, columns)
+        if self.weight is None:
             return labels, None
-        return labels, labels_lib.encode_weights(self._weight, columns)
-
-    def over(self, store: Any) -> "Network":
-        """Returns the same network over other tables."""
-        return Network(
-            self.encoder, store, self.model, labels=self._labels, weight=self._weight
-        )
+        return labels, labels_lib.encode_weights(self.weight, columns)
 
     def lookup(
         self, columns: Mapping[str, Tensor], mode: base.Mode, **when: Any
@@ -81,15 +79,7 @@ class Network(tf.Module):
         """
         training = mode is base.Mode.TRAIN
         batch = self.encoder.encode(columns, training=training)
-        if isinstance(self.store, FrozenStore):
-            return batch, self._found(self.encoder, columns)
         return batch, self.store.lookup(batch.ids, training=training, **when)
-
-    def _found(
-        self, encoder: encode.FeatureEncoder, columns: Mapping[str, Tensor]
-    ) -> Any:
-        """Looks columns up in a frozen store, hashing only where it needs hashes."""
-        return self.store.find_values(encoder.values(columns, self.store.integers))
 
     def run(
         self,
@@ -116,46 +106,12 @@ class Network(tf.Module):
             keys=batch.ids,
         )
 
-    def candidates(
-        self, columns: Mapping[str, Tensor], user_features: Collection[str]
-    ) -> base.EstimatorSpec:
-        """Predicts many items for one user, encoding and looking up the user once.
-
-        Args:
-          columns: Raw columns; those of `user_features` have one row, the others one
-            row per item.
-          user_features: The user's features; they share no column with other features.
-        """
-        order = [feature.name for feature in self.encoder.features]
-        sides = []
-        for is_user in (True, False):
-            names = [name for name in order if (name in user_features) == is_user]
-            encoder = self.encoder.only(names)
-            batch = encoder.encode(columns)
-            sides.append(self.inputs(batch, self._found(encoder, columns)))
-        user, items = sides
-        inputs = base.Inputs(
-            embeddings=_merged(self.store.features, user.embeddings, items.embeddings),
-            slices=_merged(self.store.features, user.slices, items.slices),
-            masks=_merged(self.store.features, user.masks, items.masks),
-            dense=_merged(order, user.dense, items.dense),
-            keys=_merged(order, user.keys, items.keys),
-        )
-        return self.model.run(inputs, base.Mode.PREDICT, user_features=user_features)
-
     def __call__(
         self, columns: Mapping[str, Tensor], mode: base.Mode
     ) -> base.EstimatorSpec:
         """Runs the whole forward path: `lookup`, then `run`."""
         batch, pulled = self.lookup(columns, mode)
         return self.run(columns, batch, pulled, mode)
-
-
-def _merged(
-    order: Iterable[str], user: Mapping[str, Any], items: Mapping[str, Any]
-) -> dict[str, Any]:
-    both = {**user, **items}
-    return {name: both[name] for name in order if name in both}
 
 
 def _side_by_side(slices: Mapping[str, Tensor]) -> Tensor:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from monolith_tf.embedding import checkpoint_files
+from monolith_tf.embedding.saved import files as checkpoint_files
+from monolith_tf.embedding.shard.chunk import Chunk
 from monolith_tf.export import updates
 from monolith_tf.ids import HASH_BITS
 from monolith_tf.serving import errors
@@ -114,7 +115,7 @@ class SavedRows:
                 found.setdefault(rows.table, []).append(rows.ids)
         return {table: np.concatenate(ids) for table, ids in found.items()}
 
-    def _read(self) -> Iterator[tuple[Mapping[str, Any], checkpoint_files.Chunk]]:
+    def _read(self) -> Iterator[tuple[Mapping[str, Any], Chunk]]:
         """Yields chunks with their groups, without optimizer state to save memory."""
         for group in self._manifest["groups"]:
             for chunk in checkpoint_files.read_rows(self._directory, group):

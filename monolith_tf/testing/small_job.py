@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from monolith_tf.embedding import checkpoint_files
-from monolith_tf.embedding import sealed
+from monolith_tf.embedding.saved import files as checkpoint_files
+from monolith_tf.embedding.saved import sealed
 from monolith_tf.training import checkpoint
 
 CONFIG = """\

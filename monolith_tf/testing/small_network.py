@@ -8,14 +8,14 @@ import numpy as np
 import tensorflow as tf
 
 from monolith_tf import ids as ids_lib
-from monolith_tf.embedding.frozen import FrozenStore
+from monolith_tf.embedding.frozen.store import FrozenStore
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.features.columns import ColumnType
 from monolith_tf.features.encode import FeatureEncoder
 from monolith_tf.features.spec import FeatureSpec
 from monolith_tf.models import base
-from monolith_tf.models.network import Network
+from monolith_tf.models.frozen_network import FrozenNetwork
 
 SLOTS = {"user": 1, "item": 2}
 COLUMNS = {
@@ -39,7 +39,9 @@ class Sum(base.Model):
         )
 
 
-def make(tables: Sequence[TableSpec] = (), model: base.Model | None = None) -> Network:
+def make(
+    tables: Sequence[TableSpec] = (), model: base.Model | None = None
+) -> FrozenNetwork:
     """Returns the network over an empty store.
 
     Args:
@@ -61,7 +63,7 @@ def make(tables: Sequence[TableSpec] = (), model: base.Model | None = None) -> N
     store = FrozenStore(specs, columns, integers=SLOTS)
     large = {table.name: table.large_integers for table in specs}
     encoder = FeatureEncoder(features, SLOTS, large_integers=large)
-    return Network(encoder, store, model or Sum())
+    return FrozenNetwork(encoder, store, model or Sum())
 
 
 def feature_ids(table: str, values: Sequence[int]) -> np.ndarray:

@@ -32,8 +32,9 @@ from typing import TypeVar
 import tensorflow as tf
 from absl import logging
 
-from monolith_tf.embedding import checkpoint_files
-from monolith_tf.embedding import sealed
+from monolith_tf.embedding.saved import files as checkpoint_files
+from monolith_tf.embedding.saved import sealed
+from monolith_tf.embedding.store import EmbeddingStore
 
 FORMAT = 1
 _NAME = re.compile(r"ckpt-(\d+)")
@@ -358,7 +359,7 @@ class CheckpointDir:
     def save(
         self,
         root: tf.Module,
-        store: Any,
+        store: EmbeddingStore,
         *,
         step: int,
         state: Mapping[str, Any],
@@ -386,7 +387,7 @@ class CheckpointDir:
             tf.train.Checkpoint(**_slots(variables)).write(str(temporary / "dense"))
             embedding = store.save(str(temporary / "embedding"), step=step)
             (temporary / "config.yaml").write_text(config_yaml, encoding="utf-8")
-            manifest = {
+            manifest: dict[str, Any] = {
                 "format": FORMAT,
                 "step": step,
                 "state": dict(state),

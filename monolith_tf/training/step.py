@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras
 
 from monolith_tf import random
+from monolith_tf.embedding.store import EmbeddingStore
 from monolith_tf.features import encode
 from monolith_tf.models import base
 from monolith_tf.models import network as network_lib
@@ -110,7 +111,7 @@ class TrainStep(tf.Module):
 
     def __init__(
         self,
-        network: network_lib.Network,
+        network: network_lib.Network[EmbeddingStore],
         default_optimizer: tf_keras.optimizers.Optimizer,
         *,
         clip_norm: float | None = None,

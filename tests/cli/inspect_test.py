@@ -7,7 +7,7 @@ from monolith_tf import config as config_lib
 from monolith_tf.cli import errors
 from monolith_tf.cli import inspect
 from monolith_tf.cli import main
-from monolith_tf.embedding import sealed
+from monolith_tf.embedding.saved import sealed
 
 
 def _slice(name, dim, optimizer, state_dim):

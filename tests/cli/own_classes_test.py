@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from monolith_tf.embedding import sealed
+from monolith_tf.embedding.saved import sealed
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = pathlib.Path(__file__).parent / "testdata" / "own_classes"

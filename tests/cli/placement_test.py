@@ -1,53 +1,15 @@
+import dataclasses
 import pathlib
-import typing
 
 import pytest
 
 from monolith_tf import config as config_lib
 from monolith_tf.cli import placement
-from monolith_tf.embedding import layout
-from monolith_tf.embedding import optimizer_spec
-from monolith_tf.embedding import optimizers
-from monolith_tf.embedding import sizing
-from monolith_tf.embedding import spec
-from monolith_tf.embedding.optimizer_spec import RowOptimizerSpec
+from monolith_tf.config import schema
+from monolith_tf.embedding.lookup import layout
+from monolith_tf.embedding.shard import expiry
 
 DATA = pathlib.Path(__file__).parents[1] / "config" / "testdata"
-_OPTIMIZERS = typing.get_args(typing.get_args(RowOptimizerSpec)[0])
-
-
-@pytest.mark.parametrize("kind", _OPTIMIZERS, ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("dim", [1, 7])
-def test_state_is_that_of_the_optimizer(kind, dim):
-    made = kind()
-    assert placement.state_dim(made, dim) == optimizers.state_dim(made, dim)
-
-
-def test_bytes_of_a_row():
-    table = spec.TableSpec(name="a", dim=16)
-    # 16 weights, 16 sums of squares, the id beside them, and an entry of the index.
-    assert placement.row_bytes(table) == 4 * 32 + 8 + 43
-    table = spec.TableSpec(
-        name="a",
-        slices=(spec.SliceSpec(name="b", dim=1), spec.SliceSpec(name="v", dim=4)),
-        expire_after_days=3.0,
-        when_full="evict_oldest",
-    )
-    assert placement.row_bytes(table) == 4 * 10 + 8 * 2 + 8 + 43
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"dim": 5, "optimizer": optimizer_spec.AdamSpec()},
-        {"dim": 5, "expire_after_days": 3.0, "expire_after_steps": 7},
-        {"dim": 5, "admit_after": 2, "max_rows": 9, "when_full": "evict_oldest"},
-    ],
-)
-def test_bytes_of_a_row_are_those_that_the_store_counts(values):
-    table = spec.TableSpec(name="a", slot=1, **values)
-    (group,) = layout.merge_tables([table])
-    assert placement.row_bytes(table) == sizing.bytes_per_id(group)
 
 
 def test_placements():
@@ -79,3 +41,32 @@ def test_a_limit_in_bytes_leaves_the_index_out():
     user, _ = placement.placements(config)
     assert user.max_bytes == 10 * 179
     assert user.device == "this process, CPU"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("export.spare_rows=10",),
+        ("tables[0].max_bytes=2000000", "tables[0].when_full=evict_oldest"),
+        # The other table has the same layout then, and so the same stamps.
+        ("tables[1].optimizer={name: adagrad}", "tables[0].expire_after_days=3"),
+    ],
+)
+def test_what_is_printed_is_what_the_store_takes(overrides):
+    config = config_lib.load_config(
+        DATA / "dcn.yaml", ["cluster=", *overrides], data="ignored"
+    )
+    specs = [
+        dataclasses.replace(table, slot=slot)
+        for slot, table in enumerate(schema.resolved_tables(config))
+    ]
+    groups = layout.merge_tables(specs, tracks_updates=config.export.spare_rows > 0)
+    of_table = {t.name: group for group in groups for t in group.tables}
+    for spec, place in zip(specs, placement.placements(config), strict=True):
+        group = of_table[spec.name]
+        assert place.row_bytes == group.bytes_per_id
+        if spec.max_bytes is not None:
+            most = place.max_bytes // place.row_bytes
+            assert expiry.check_limit(spec, most) == 0
+            assert expiry.check_limit(spec, most + 1) == 1

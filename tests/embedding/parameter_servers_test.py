@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from monolith_tf import testing
 from monolith_tf.embedding import optimizer_spec
-from monolith_tf.embedding import row_blocks
-from monolith_tf.embedding import saved_tables
-from monolith_tf.embedding import sealed
 from monolith_tf.embedding.initializer_spec import ZerosSpec
 from monolith_tf.embedding.placement import Placement
+from monolith_tf.embedding.saved import read as saved_tables
+from monolith_tf.embedding.saved import sealed
+from monolith_tf.embedding.shard import row_blocks
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.embedding.store import EmbeddingStore

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from monolith_tf import ids as ids_lib
 from monolith_tf import testing
 from monolith_tf.embedding import optimizer_spec
-from monolith_tf.embedding import row_blocks
 from monolith_tf.embedding.initializer_spec import ConstantSpec
 from monolith_tf.embedding.placement import Placement
+from monolith_tf.embedding.shard import row_blocks
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.embedding.store import EmbeddingStore

@@ -7,7 +7,7 @@ import tempfile
 from unittest import mock
 
 from monolith_tf import testing
-from monolith_tf.embedding import saved_tables
+from monolith_tf.embedding.saved import read as saved_tables
 from monolith_tf.experiment import estimator
 from monolith_tf.testing import small_job
 from monolith_tf.training import checkpoint

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from monolith_tf.embedding import row_blocks
-from monolith_tf.embedding import sizing
+from monolith_tf.embedding.shard import row_blocks
+from monolith_tf.embedding.shard import sizing
 from monolith_tf.experiment import estimator
 
 _BATCH = 64

@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from monolith_tf import config as config_lib
 from monolith_tf.data import csv as csv_lib
-from monolith_tf.embedding import checkpoint_files
+from monolith_tf.embedding.saved import files as checkpoint_files
 from monolith_tf.experiment import estimator
 from monolith_tf.export import metadata
 from monolith_tf.testing import small_job

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from monolith_tf import testing
-from monolith_tf.embedding.frozen import RowChunk
+from monolith_tf.embedding.frozen.store import RowChunk
 from monolith_tf.embedding.spec import SliceSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.export import metadata

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from monolith_tf.embedding import checkpoint_files
+from monolith_tf.embedding.saved import files as checkpoint_files
 from monolith_tf.launch import local
 from monolith_tf.testing import cluster_processes
 from monolith_tf.testing import small_job

@@ -6,7 +6,7 @@ import time
 import grpc
 import pytest
 
-from monolith_tf.embedding import checkpoint_files
+from monolith_tf.embedding.saved import files as checkpoint_files
 from monolith_tf.serving import errors
 from monolith_tf.serving import publishing
 from monolith_tf.testing import publishing as support

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
-from monolith_tf.embedding import frozen
 from monolith_tf.embedding import initializer_spec
+from monolith_tf.embedding.frozen import store as frozen
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.serving import changed_rows

@@ -9,12 +9,12 @@ import tensorflow as tf
 import tf_keras
 
 from monolith_tf import testing
-from monolith_tf.embedding import checkpoint_files
-from monolith_tf.embedding import counting
 from monolith_tf.embedding import optimizer_spec
-from monolith_tf.embedding import saved_tables
-from monolith_tf.embedding import sealed
 from monolith_tf.embedding.placement import Placement
+from monolith_tf.embedding.saved import files as checkpoint_files
+from monolith_tf.embedding.saved import read as saved_tables
+from monolith_tf.embedding.saved import sealed
+from monolith_tf.embedding.shard import counting
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.embedding.store import EmbeddingStore

@@ -6,7 +6,7 @@ import types
 import pytest
 import tensorflow as tf
 
-from monolith_tf.embedding import sizing
+from monolith_tf.embedding.shard import sizing
 from monolith_tf.training import loop
 from monolith_tf.training import memory
 from tests.training import fakes

@@ -13,7 +13,7 @@ from serving_sides import case
 
 from monolith_tf import config as config_lib
 from monolith_tf import ids as ids_lib
-from monolith_tf.embedding import checkpoint_files
+from monolith_tf.embedding.saved import files as checkpoint_files
 from monolith_tf.experiment import estimator
 from monolith_tf.training import checkpoint as checkpoint_lib
 

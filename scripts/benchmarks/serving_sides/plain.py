@@ -9,7 +9,7 @@ from serving_sides import case
 
 from monolith_tf import ids as ids_lib
 from monolith_tf.config import schema
-from monolith_tf.embedding import checkpoint_files
+from monolith_tf.embedding.saved import files as checkpoint_files
 from monolith_tf.models import base
 from monolith_tf.models import registry
 from monolith_tf.training import checkpoint as checkpoint_lib

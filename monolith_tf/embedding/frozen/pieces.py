@@ -1,0 +1,71 @@
+"""What a frozen store is asked for, group by group, and what it answers."""
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from monolith_tf.embedding.frozen.group import FrozenGroup
+from monolith_tf.embedding.spec import ColumnSpec
+from monolith_tf.padded import Padded
+from monolith_tf.types import Tensor
+
+
+class Found(NamedTuple):
+    """What a lookup in a frozen store found.
+
+    Attributes:
+      rows: Feature -> slice name -> its rows: `[batch, dim]`; of lists, `[total, dim]`,
+        or `[batch, width, dim]` with zeros for padding.
+      lists: Feature -> row splits, or the padded lists; None of one id per example.
+    """
+
+    rows: dict[str, dict[str, Tensor]]
+    lists: dict[str, Any]
+
+
+class Piece(NamedTuple):
+    """What one group is asked for at once.
+
+    Attributes:
+      frozen: The group.
+      columns: Those of one id per example, or one of lists.
+      slots: Slots of their tables, `[columns, 1]`; of lists a scalar.
+      asked: Feature ids, or values as the group's index takes them: `[columns, batch]`;
+        of lists `[total]` or `[batch, width]`.
+      lists: As in `Found`.
+    """
+
+    frozen: FrozenGroup
+    columns: Sequence[ColumnSpec]
+    slots: np.ndarray
+    asked: Tensor
+    lists: Any
+
+    def read(self) -> Iterable[tuple[str, dict[str, Tensor]]]:
+        """Gives each feature, and slice name -> the rows of its values."""
+        index = self.frozen.index
+        numbers = index.find(index.keys(self.slots, self.asked))
+        if isinstance(self.lists, Padded):
+            numbers *= tf.cast(self.lists.mask(), numbers.dtype)
+        slices = self.frozen.read(numbers)
+        if self.lists is not None:
+            return [(self.columns[0].feature, slices)]
+        by_column = zip(*map(tf.unstack, slices.values()), strict=True)
+        return [
+            (column.feature, dict(zip(slices, rows, strict=True)))
+            for column, rows in zip(self.columns, by_column, strict=True)
+        ]
+
+
+def read(pieces: Iterable[Piece]) -> Found:
+    """Reads the rows of values."""
+    found = Found({}, {})
+    for piece in pieces:
+        for feature, rows in piece.read():
+            found.rows[feature] = rows
+            found.lists[feature] = piece.lists
+    return found

@@ -1,0 +1,361 @@
+"""A drop-in for `tf_keras.layers.Embedding` without a vocabulary."""
+
+import dataclasses
+import random
+import re
+import threading
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from monolith_tf import saving
+from monolith_tf.embedding.keras import arguments as keras_arguments
+from monolith_tf.embedding.keras import contexts as keras_contexts
+from monolith_tf.embedding.keras import saving as keras_saving
+from monolith_tf.embedding.keras.keys import Keys
+from monolith_tf.embedding.keras.rows import KeyedRows
+from monolith_tf.embedding.keras.training import RowTraining
+from monolith_tf.embedding.lookup import expansion
+from monolith_tf.embedding.placement import HOST
+from monolith_tf.embedding.spec import DEFAULT_SLICE
+from monolith_tf.embedding.spec import SliceSpec
+from monolith_tf.types import RaggedTensor
+from monolith_tf.types import Tensor
+
+# Of all layers: a lock of each layer could not be copied with it.
+_BUILDING = threading.RLock()
+
+
+@tf_keras.utils.register_keras_serializable(package="monolith_tf")
+class Embedding(tf_keras.layers.Layer):
+    """Turns keys into vectors that are learned, one row per key and no collisions.
+
+        y[...] = rows[x[...]]
+
+    In place of `tf_keras.layers.Embedding(input_dim, dim)`, without `input_dim`: any
+    integer of 64 bits is a key, or any string by a 63-bit hash (among n strings
+    n (n - 1) / 2^64 pairs are expected to collide). A key gets its row when a training
+    call first meets it; elsewhere a key without a row reads zeros. As in Keras' own
+    layer, a call trains with `training=True`, or without `training` under a tape.
+
+    Rows learn by an optimizer of their own. In each step the gradients of all that read
+    a row, in however many calls of the layer, are summed and change it once; that
+    happens while the gradient of the layer's weight is computed, so a custom loop takes
+    that once in a step. Where the optimizer of `compile` scales the loss, gradients are
+    scaled back, and one that is not finite makes both leave the step out;
+    a custom loop adds `sum(model.losses)` to the loss for that, as `fit` does. A layer
+    that is not `trainable` neither learns nor makes rows.
+
+    Under other optimizers a row whose gradient is not finite stays as it is in a step.
+    `dropped_gradients` counts those, and the log warns of them when rows are saved,
+    counted or read by `get_rows` or `get_weights`.
+
+    It runs in one process and on the CPU, without `jit_compile` and distribution
+    strategies. Its rows in use are saved with the model: in a SavedModel, a `.keras`
+    file, and by `export`, `save_weights` and `get_weights`; not in the old `.h5` form.
+
+    Args:
+      dim: Values per row, at least 1.
+      embeddings_initializer: How a new row is drawn: a name ("uniform" in
+        [-0.05, 0.05), "normal", "truncated_normal", "zeros"), a mapping such as
+        `{"name": "normal", "stddev": 0.01}`, or Keras' initializer of that kind.
+      optimizer: How a row learns: a name such as "adam", "adagrad" or "ftrl", with
+        Keras' formula and defaults; or a mapping with hyperparameters,
+        `{"name": "adagrad", "learning_rate": 0.1}`, where the learning rate may be a
+        mapping that describes a `ScheduleSpec`; or a spec of `optimizer_spec`. When not
+        given, Adagrad with a learning rate of 0.05. Steps are counted by the layer.
+      embeddings_regularizer: A penalty on the rows that a call reads, each once.
+      clip_norm: Largest norm of a row's gradient; longer ones are scaled down to it.
+      mask_zero: Whether key 0 (of strings, "") is padding that later layers mask.
+      input_length: Keys of an example, one number or several, where the input's shape
+        does not say so.
+      seed: Of new rows, together with the layer's name; drawn by Python's `random` when
+        not given, which `tf_keras.utils.set_random_seed` seeds.
+      capacity: Keys there is room for at first, a thousand when not given; more room is
+        made when it is needed. Memory is taken as rows are made.
+      **kwargs: Arguments of `tf_keras.layers.Layer`.
+
+    Input shape: integers or strings, `[...]`; or ragged.
+    Output shape: `[..., dim]`, ragged where the input is.
+
+    Raises:
+      ValueError: If an argument is out of range; on a call under `jit_compile` or a
+        distribution strategy, or of integers after strings.
+      tf.errors.InvalidArgumentError: If the gradient of one step is computed twice.
+      tf.errors.ResourceExhaustedError: If there is no memory for more rows.
+
+    Example:
+      >>> layer = Embedding(4, embeddings_initializer={"name": "constant", "value": 2})
+      >>> layer(tf.constant([[7, -3]], tf.int64), training=True).shape
+      TensorShape([1, 2, 4])
+      >>> layer(tf.constant([7, 8], tf.int64)).numpy()
+      array([[2., 2., 2., 2.],
+             [0., 0., 0., 0.]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        embeddings_initializer: Any = "uniform",
+        optimizer: Any = "monolith_adagrad",
+        *,
+        embeddings_regularizer: Any = None,
+        clip_norm: float | None = None,
+        mask_zero: bool = False,
+        input_length: int | Sequence[int | None] | None = None,
+        seed: int | None = None,
+        capacity: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if capacity is not None and capacity < 1:
+            raise ValueError(
+                f"`capacity` must be at least 1. Received: capacity={capacity}."
+            )
+        # Keys that came as floats must not be cast to half precision.
+        super().__init__(**{"autocast": False} | kwargs)
+        self.dim = dim
+        self.optimizer = keras_arguments.row_optimizer(optimizer)
+        self.embeddings_initializer = keras_arguments.initializer(
+            embeddings_initializer
+        )
+        self.embeddings_regularizer = tf_keras.regularizers.get(embeddings_regularizer)
+        self.clip_norm = clip_norm
+        self.mask_zero = mask_zero
+        self.supports_masking = mask_zero
+        self.input_length = input_length
+        self.seed = random.randrange(2**31) if seed is None else seed
+        self.capacity = capacity
+        self._supports_ragged_inputs = True
+        self._keys = Keys(self.name)
+        self._spec = SliceSpec(
+            name=DEFAULT_SLICE,
+            dim=dim,
+            initializer=self.embeddings_initializer,
+            optimizer=self.optimizer,
+            clip_norm=clip_norm,
+        )
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the table; where there is one, it stays with its rows."""
+        with _BUILDING:  # The first calls of several threads share one table.
+            if not self.built:
+                self._build(input_shape)
+
+    def _build(self, input_shape: Any) -> None:
+        keras_contexts.check_strategy(self.name)
+        self._rows = KeyedRows(
+            re.sub(r"[^\w.-]", "_", self.name),
+            self._spec,
+            seed=self.seed,
+            capacity=self.capacity,
+        )
+        # Its value is of no use; its gradient takes the rows to the tape.
+        self._anchor = self.add_weight(
+            "anchor",
+            shape=[],
+            dtype=tf.float32,  # As rows and their gradients are.
+            initializer="zeros",
+            experimental_autocast=False,
+        )
+        self._step = self.add_weight(
+            "step", shape=[], dtype=tf.int64, initializer="zeros", trainable=False
+        )
+        self._saved_rows = keras_saving.SavedRows(self.name, self._rows)
+        weight = keras_saving.RowsWeight(f"{self.name}/rows", self._saved_rows)
+        self._add_trackable(weight, trainable=False)
+        self._serving = keras_saving.Serving(self._rows)
+        self._training = RowTraining(
+            self.name,
+            self._rows,
+            anchor=self._anchor,
+            step=self._step,
+            is_half=lambda: keras_contexts.is_half(self),
+        )
+        self.add_loss(self._training.scale_probe)
+        super().build(input_shape)
+
+    # Nothing in it is Python that depends on tensors, and to look for that takes long.
+    @tf.autograph.experimental.do_not_convert
+    def call(self, inputs: Tensor, training: Any = None) -> Tensor | RaggedTensor:
+        """Looks keys up."""
+        keras_contexts.check_graph(self.name)
+        if isinstance(inputs, tf.RaggedTensor):
+            return inputs.with_flat_values(self.call(inputs.flat_values, training))
+        training = keras_contexts.known_training(self.name, training)
+        with tf.device(HOST):
+            keys = self._keys.as_int64(tf.convert_to_tensor(inputs))
+            rows = self._lookup(tf.reshape(keys, [-1]), training)
+        rows = tf.reshape(rows, tf.concat([tf.shape(keys), [self.dim]], axis=0))
+        rows.set_shape(self.compute_output_shape(keys.shape))
+        return tf.cast(rows, self.compute_dtype)
+
+    def compute_mask(self, inputs: Tensor, mask: Any = None) -> Tensor | None:
+        """True where a key is not padding; None without `mask_zero`."""
+        if not self.mask_zero:
+            return None
+        if not isinstance(inputs, tf.RaggedTensor):
+            inputs = tf.convert_to_tensor(inputs)
+        return tf.not_equal(inputs, tf.zeros([], inputs.dtype))
+
+    def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
+        """The input's shape with the width of a row behind."""
+        shape = tf.TensorShape(input_shape)
+        if self.input_length is not None and shape.rank is not None:
+            lengths = np.atleast_1d(np.array(self.input_length)).tolist()
+            known = tf.TensorShape([*shape[:1], *lengths])
+            if not known.is_compatible_with(shape):
+                raise ValueError(
+                    "`input_length` must agree with the input's shape. Received: "
+                    f"input_length={self.input_length}, input of shape {shape}."
+                )
+            shape = shape.merge_with(known)
+        return shape.concatenate([self.dim])
+
+    def num_rows(self) -> int:
+        """How many keys have a row."""
+        if not self.built:
+            return 0
+        self._saved_rows.warn_of_dropped()
+        return self._rows.num_rows()
+
+    def dropped_gradients(self) -> int:
+        """How many gradients of rows were left out because they were not finite.
+
+        Counted since the layer was made, once for each row of a step. Those rows stayed
+        as they were. Steps that a loss-scaling optimizer skips are not counted.
+        """
+        return self._saved_rows.num_dropped() if self.built else 0
+
+    def make_rows(self, keys: Any) -> None:
+        """Makes rows for keys that have none, as a training call would.
+
+        Args:
+          keys: Integers or strings of any shape.
+        """
+        self._built_rows()
+        keys = self._keys.as_int64(tf.convert_to_tensor(keys))
+        self._rows.lookup(tf.unique(tf.reshape(keys, [-1]))[0], insert=True)
+
+    def get_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """All keys that have a row, `[n]`, rising, and their rows, `[n, dim]`.
+
+        The keys of strings are their hashes.
+        """
+        arrays = self._built_rows().arrays()
+        order = np.argsort(arrays["keys"])
+        return arrays["keys"][order], arrays["weights"][order]
+
+    def set_rows(self, keys: Any, rows: Any) -> None:
+        """Writes rows, where a key has none as a new one.
+
+        Their optimizer state starts again; other rows stay as they are.
+
+        Args:
+          keys: Different integers or strings, `[n]`.
+          rows: `[n, dim]`, finite numbers of float32.
+
+        Raises:
+          ValueError: If the shapes are others, a key stands there twice, or a row has
+            NaN or infinity; no row is written then.
+        """
+        self._built_rows()
+        given = tf.convert_to_tensor(keys)
+        keys = self._keys.as_int64(given).numpy()
+        with np.errstate(over="ignore"):  # What is too large is refused below.
+            rows = np.asarray(rows, np.float32)
+        if keys.ndim != 1 or rows.shape != (len(keys), self.dim):
+            raise ValueError(
+                f"`keys` and `rows` must have shapes [n] and [n, {self.dim}]. "
+                f"Received: keys of shape {keys.shape}, rows of shape {rows.shape}."
+            )
+        if len(np.unique(keys)) != len(keys):
+            raise ValueError(
+                f"`keys` must differ. Received: {len(keys)} keys, "
+                f"{len(np.unique(keys))} of them different."
+            )
+        wrong = np.argwhere(~np.isfinite(rows))
+        if len(wrong):
+            row, column = wrong[0]
+            raise ValueError(
+                f"`rows` of embedding `{self.name}` must be finite, as float32. "
+                f"Received: {rows[row, column]} at [{row}, {column}], of key "
+                f"{given.numpy()[row]!s}; {len(np.unique(wrong[:, 0]))} of {len(rows)} "
+                "rows have such values. Leave their keys out, or mend the values "
+                "(`np.nan_to_num`)."
+            )
+        self._rows.assign(keys, rows)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return super().get_config() | {
+            "dim": self.dim,
+            "embeddings_initializer": dataclasses.asdict(self.embeddings_initializer),
+            "optimizer": dataclasses.asdict(self.optimizer),
+            **keras_arguments.NAMES_OF_KERAS,
+            **keras_arguments.of_every_layer(self),
+            "embeddings_regularizer": tf_keras.regularizers.serialize(
+                self.embeddings_regularizer
+            ),
+            "clip_norm": self.clip_norm,
+            "mask_zero": self.mask_zero,
+            "input_length": self.input_length,
+            "seed": self.seed,
+            "capacity": self.capacity,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Embedding":
+        """Returns the layer that `get_config` described, of monolith_tf 0.1.0 too."""
+        return cls(**keras_arguments.with_names_of_keras(config))
+
+    def save_own_variables(self, store: Any) -> None:
+        """Writes anchor, step and rows into a `.keras` or `.weights.h5` file."""
+        store["anchor"] = self._anchor.numpy()
+        store["step"] = self._step.numpy()
+        for name, array in self._built_rows().arrays().items():
+            store[name] = array
+
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
+        """Reads what `save_own_variables` wrote."""
+        self._built_rows().restore(store)
+        self._anchor.assign(np.asarray(store["anchor"]))
+        self._step.assign(np.asarray(store["step"]))
+
+    def _trackable_children(
+        self, save_type: str = "checkpoint", **kwargs: Any
+    ) -> dict[str, Any]:
+        children = super()._trackable_children(save_type, **kwargs)
+        saves = save_type == "savedmodel" or saving.is_exporting()
+        if saves and self.built:
+            children["served_rows"] = self._serving.served()
+        return children
+
+    def _lookup(self, keys: Tensor, training: bool | None) -> Tensor:
+        """Rows of keys, `[n, dim]`, float32."""
+        if saving.is_saving():
+            return self._serving.served().read(keys)
+        self._serving.release()
+        learns = training is not False and self.trainable
+        learns = learns and not (training is None and keras_contexts.is_planned())
+        inserts = learns and (training or self._training.is_recorded())
+        # A function traced without a tape may be differentiated as a whole.
+        learns = inserts or (learns and keras_contexts.is_in_function())
+        if not learns and self.embeddings_regularizer is None:
+            return self._rows.read(keys)
+        unique, places = tf.unique(keys)
+        if learns:
+            rows = self._training.read(unique, insert=inserts)  # [unique, dim]
+        else:
+            rows = self._rows.read(unique)
+        if self.embeddings_regularizer is not None:
+            self.add_loss(self.embeddings_regularizer(rows))
+        return expansion.expand(rows, places)
+
+    def _built_rows(self) -> keras_saving.SavedRows:
+        if not self.built:
+            self.build(None)
+        return self._saved_rows

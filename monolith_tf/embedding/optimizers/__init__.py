@@ -1,0 +1,1 @@
+"""Row optimizers: what they are, and how they update rows."""

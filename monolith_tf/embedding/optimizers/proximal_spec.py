@@ -1,0 +1,102 @@
+"""Row optimizers that make weights, or whole rows, exactly zero, as data."""
+
+import dataclasses
+from typing import Literal
+
+from monolith_tf import schedules
+from monolith_tf.embedding.optimizers.row_optimizer import RowOptimizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GroupAdagradSpec(RowOptimizer):
+    """Adagrad with one accumulator a row and a group lasso that zeroes whole rows.
+
+        n += max(g^2)                         # one number a row
+        e = lr / (beta + sqrt(n))
+        z = w - e * g
+        w = z * max(0, 1 - e * l2 / norm(z))
+
+    Attributes:
+      initial_accumulator_value: `n` of a new row.
+      beta: Added to the root.
+      l2: Strength of the penalty on the L2 norm of a row.
+    """
+
+    name: Literal["group_adagrad"] = "group_adagrad"
+    initial_accumulator_value: float = 0.1
+    beta: float = 0.0
+    l2: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_some_positive("initial_accumulator_value", "beta")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FtrlSpec(RowOptimizer):
+    """FTRL-proximal: sparse weights.
+
+        n' = n + g^2
+        z += g - (sqrt(n') - sqrt(n)) / lr * w
+        w = 0                                                          if abs(z) <= l1
+        w = -(z - sign(z) * l1) / ((beta + sqrt(n')) / lr + 2 * l2)    otherwise
+
+    The rate of the last formula scales the whole weight, so a decaying schedule shrinks
+    weights too; FTRL's own `sqrt(n)` already makes its steps smaller.
+
+    Source: McMahan et al., "Ad Click Prediction", KDD 2013, algorithm 1; as in
+    `tf_keras`, where `l1` is `l1_regularization_strength` and `l2` is
+    `l2_regularization_strength`.
+
+    Attributes:
+      learning_rate: Above 0 at every step.
+      weight_decay: Decays the `w` that enters `z`; `l2` is FTRL's usual penalty.
+      initial_accumulator_value: `n` of a new row.
+      beta: Added to the root.
+      l1: Strength of the penalty on `abs(w)`, which makes weights exactly 0.
+      l2: Strength of the penalty on `w^2`.
+    """
+
+    name: Literal["ftrl"] = "ftrl"
+    learning_rate: float | schedules.ScheduleSpec = 0.001
+    initial_accumulator_value: float = 0.1
+    beta: float = 0.0
+    l1: float = 0.0
+    l2: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_some_positive("initial_accumulator_value", "beta", "l2")
+        self.check_rate_stays_positive()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GroupFtrlSpec(RowOptimizer):
+    """FTRL-proximal with a group lasso: whole rows become zero.
+
+        z, n as in "ftrl"; b = l1 * sqrt(dim)
+        w = 0                                                      if norm(z) <= b
+        w = -(1 - b / norm(z)) * z / ((beta + sqrt(n')) / lr + l2)   otherwise
+
+    Source: Ni et al., "Feature Selection for Facebook Feed Ranking System via a
+    Group-Sparsity-Regularized Training Algorithm", CIKM 2019.
+
+    Attributes:
+      learning_rate: Above 0 at every step.
+      weight_decay: Decays the `w` that enters `z`; `l2` is FTRL's usual penalty.
+      initial_accumulator_value: `n` of a new row.
+      beta: Added to the root.
+      l1: Strength of the penalty on the L2 norm of a row.
+      l2: Strength of the penalty on `w^2 / 2`.
+    """
+
+    name: Literal["group_ftrl"] = "group_ftrl"
+    initial_accumulator_value: float = 0.0
+    beta: float = 1.0
+    l1: float = 0.0
+    l2: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_some_positive("initial_accumulator_value", "beta", "l2")
+        self.check_rate_stays_positive()

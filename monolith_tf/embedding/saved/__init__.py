@@ -1,0 +1,1 @@
+"""A store's tables in files: written, read, restored."""

@@ -1,0 +1,118 @@
+"""A checkpoint and what changed since, read as one."""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+import numpy as np
+
+from monolith_tf.embedding.lookup.layout import Group
+from monolith_tf.embedding.saved.read import SavedTables
+from monolith_tf.embedding.shard.chunk import Chunk
+
+_IDS_SHOWN = 3
+
+
+class Chain:
+    """Reads a checkpoint, and deltas on top of it, as rows of groups.
+
+    Attributes:
+      newest: The last of them, which counts and counters are taken from.
+
+    Args:
+      directory: Of the checkpoint.
+      groups: The groups to fill.
+      seed: Of the values of slices that the checkpoint lacks.
+      deltas: Directories of what changed since, oldest first.
+      aliases: Saved table name -> table name; by default they are the same.
+      with_optimizer_state: Whether optimizer state is read too.
+
+    Raises:
+      ValueError: If one is damaged, they do not follow each other, or they do not fit
+        the tables.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        groups: Sequence[Group],
+        *,
+        seed: int,
+        deltas: Sequence[str] = (),
+        aliases: Mapping[str, str] | None = None,
+        with_optimizer_state: bool = True,
+    ) -> None:
+        self._layers = [
+            SavedTables(
+                layer,
+                groups,
+                seed=seed,
+                aliases=aliases,
+                with_optimizer_state=with_optimizer_state,
+            )
+            for layer in (directory, *deltas)
+        ]
+        self.newest = self._layers[-1]
+        if self._layers[0].manifest["since_step"] is not None:
+            raise ValueError(
+                "`directory` must hold a full checkpoint, not what changed since one. "
+                f"Received: directory={directory!r}. Give it among `deltas`."
+            )
+        for before, delta in zip(self._layers, self._layers[1:], strict=False):
+            since_step, step = delta.manifest["since_step"], before.manifest["step"]
+            if since_step is None or step is None or since_step > step:
+                raise ValueError(
+                    "`deltas` must follow each other. Received: "
+                    f"{delta.directory!r}, of since_step={since_step}, after "
+                    f"{before.directory!r}, of step={step}."
+                )
+            _check_follows(before, delta)
+
+    def verify(self) -> None:
+        """Compares all files with their checksums.
+
+        Raises:
+          DamagedError: If one differs.
+        """
+        for layer in self._layers:
+            layer.verify()
+
+    def rows(self) -> Iterator[tuple[Group, Chunk]]:
+        """The newest row of each id, in the columns of its group, chunk by chunk."""
+        # Group -> ids told by newer layers, in order.
+        settled: dict[str, np.ndarray] = {}
+        for layer in reversed(self._layers):
+            told = {name: [ids] for name, ids in settled.items()}
+            for group, ids in layer.removed():
+                told.setdefault(group.name, []).append(ids)
+            for group, chunk in layer.rows():
+                if group.name in settled:
+                    chunk = chunk.take(~_is_in(chunk.ids, settled[group.name]))
+                if layer is not self._layers[0]:
+                    told.setdefault(group.name, []).append(chunk.ids)
+                if len(chunk.ids):
+                    yield group, chunk
+            settled = {k: np.unique(np.concatenate(ids)) for k, ids in told.items()}
+
+
+def _check_follows(before: SavedTables, delta: SavedTables) -> None:
+    """Refuses what changed since another checkpoint, of another run for instance."""
+    found, follows = before.manifest.get("id"), delta.manifest.get("follows")
+    if found is None or follows is None:
+        return  # Written before there were ids.
+    if found not in follows:
+        wanted = ", ".join(follows[-_IDS_SHOWN:]) or "none that has an id"
+        raise ValueError(
+            "`deltas` must be of the run that wrote, or was restored from, what they "
+            f"follow. Received: {delta.directory!r}, which follows the checkpoint "
+            f"{wanted}, after {before.directory!r}, which is {found}. Give the "
+            "directories of one run."
+        )
+
+
+def _is_in(ids: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """Which ids stand in an ordered array."""
+    if not len(ordered):
+        return np.zeros(len(ids), bool)
+    places = np.minimum(np.searchsorted(ordered, ids), len(ordered) - 1)
+    return ordered[places] == ids

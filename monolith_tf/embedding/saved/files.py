@@ -1,0 +1,223 @@
+"""The files of an embedding checkpoint, read and written without TensorFlow.
+
+A directory holds one rows file per physical group and shard, and `manifest.json`,
+which is written last and says what the others hold, their sizes and checksums. A rows
+file is a sequence of NumPy arrays as `numpy.save` writes them, chunk after chunk: ids,
+weights, optimizer state, then one array for each of the group's `stamps`. A counts file
+holds the ids that wait for admission, and their counts, in the same form; a sketch file
+one array, what a shard counted or several were given; a removed file, where only what
+changed was saved, the ids that lost their row. Rows are keyed by feature id and stand
+in no order, so that any number of shards can read them.
+"""
+
+import contextlib
+import os
+import zlib
+from collections.abc import Iterator
+from typing import Any
+from typing import BinaryIO
+
+import numpy as np
+
+from monolith_tf.embedding.saved import sealed
+from monolith_tf.embedding.shard.chunk import Chunk
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+
+class ArrayWriter:
+    """Writes arrays one after the other, keeping count of bytes and checksum.
+
+    Args:
+      directory: Where to write.
+      name: Of the file.
+    """
+
+    def __init__(self, directory: str, name: str) -> None:
+        self._name = name
+        self._file: BinaryIO = open(os.path.join(directory, name), "wb")  # noqa: SIM115
+        self._bytes = 0
+        self._crc = 0
+
+    def write(self, data: bytes) -> int:
+        """Takes the place of a file for `numpy.save`."""
+        self._crc = zlib.crc32(data, self._crc)
+        self._bytes += len(data)
+        return self._file.write(data)
+
+    def save(self, array: np.ndarray) -> None:
+        """Adds one array."""
+        np.lib.format.write_array(self, array, allow_pickle=False)
+
+    def close(self) -> dict[str, Any]:
+        """Makes sure that the data is on disk, and returns its manifest entry."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return {"name": self._name, "bytes": self._bytes, "crc32": self._crc}
+
+
+def write_manifest(directory: str, manifest: dict[str, Any]) -> None:
+    """Writes the manifest, by which a directory counts as complete."""
+    path = os.path.join(directory, MANIFEST)
+    with open(path + ".part", "w", encoding="utf-8") as file:
+        file.write(sealed.seal(manifest))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(path + ".part", path)
+
+
+def read_manifest(directory: str) -> dict[str, Any]:
+    """Reads the manifest of a directory, and checks that its files have their sizes.
+
+    Raises:
+      DamagedError: If the manifest is damaged, or a file is missing or has another
+        size.
+      ValueError: If there is no manifest, or it is of another format.
+    """
+    path = os.path.join(directory, MANIFEST)
+    try:
+        manifest, _ = sealed.unseal(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(
+            f"`directory` must hold a complete embedding checkpoint. Received: "
+            f"directory={directory!r}, which has no {MANIFEST}."
+        ) from None
+    if manifest.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} must be of format {FORMAT}. "
+            f"Received: format={manifest.get('format')}."
+        )
+    try:
+        files = [(entry["name"], entry["bytes"]) for entry in all_files(manifest)]
+    except (KeyError, TypeError) as error:
+        raise sealed.DamagedError(f"{path} is damaged: it lacks {error}.") from None
+    for name, num_bytes in files:
+        file_path = os.path.join(directory, name)
+        size = os.path.getsize(file_path) if os.path.exists(file_path) else None
+        if size != num_bytes:
+            found = "is missing" if size is None else f"has {size} bytes"
+            raise sealed.DamagedError(
+                f"Embedding checkpoint file {file_path} {found}; the manifest says "
+                f"{num_bytes} bytes. The checkpoint is damaged; use another one."
+            )
+    return manifest
+
+
+def verify(directory: str, manifest: dict[str, Any]) -> None:
+    """Compares every file with its checksum.
+
+    Raises:
+      DamagedError: If one differs.
+    """
+    for entry in all_files(manifest):
+        path = os.path.join(directory, entry["name"])
+        crc = 0
+        with sealed.reading(path), open(path, "rb") as file:
+            while block := file.read(1 << 22):
+                crc = zlib.crc32(block, crc)
+        _check(path, entry, crc)
+
+
+def _check(path: str, entry: dict[str, Any], crc: int) -> None:
+    if crc != entry["crc32"]:
+        raise sealed.DamagedError(
+            f"Embedding checkpoint file {path} differs from its checksum. The "
+            "checkpoint is damaged; use another one."
+        )
+
+
+def all_files(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The manifest entries of all files."""
+    for group in manifest["groups"]:
+        yield from group["rows_files"]
+        yield from group["counts_files"]
+        yield from group["sketch_files"]
+        yield from group["removed_files"]
+
+
+def read_rows(directory: str, group: dict[str, Any]) -> Iterator[Chunk]:
+    """Reads a group's rows, chunk by chunk.
+
+    Args:
+      directory: Of the checkpoint.
+      group: The group's entry in the manifest.
+    """
+    for entry in group["rows_files"]:
+        for arrays in _records(directory, entry, 3 + len(group["stamps"])):
+            stamps = dict(zip(group["stamps"], arrays[3:], strict=True))
+            yield Chunk(arrays[0], arrays[1], arrays[2], stamps)
+
+
+def read_counts(
+    directory: str, group: dict[str, Any]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Reads the ids of a group that wait for admission, and their counts."""
+    for entry in group["counts_files"]:
+        for arrays in _records(directory, entry, 2):
+            yield arrays[0], arrays[1]
+
+
+def read_removed(directory: str, group: dict[str, Any]) -> Iterator[np.ndarray]:
+    """Reads the ids of a group that lost their row since an earlier checkpoint."""
+    for entry in group["removed_files"]:
+        for (ids,) in _records(directory, entry, 1):
+            yield ids
+
+
+def read_sketches(directory: str, group: dict[str, Any]) -> Iterator[np.ndarray]:
+    """Reads the sketches of a group that counts by them, file by file."""
+    for entry in group["sketch_files"]:
+        for (sketch,) in _records(directory, entry, 1):
+            yield sketch
+
+
+class _Reader:
+    """Reads a file for `numpy.load`, keeping count of bytes and checksum."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.bytes = 0
+        self.crc = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Takes the place of a file."""
+        data = self._file.read(size)
+        self.bytes += len(data)
+        self.crc = zlib.crc32(data, self.crc)
+        return data
+
+
+def _records(
+    directory: str, entry: dict[str, Any], size: int
+) -> Iterator[list[np.ndarray]]:
+    """Reads a file, `size` arrays at a time.
+
+    Raises:
+      DamagedError: If the file is not what was written. What its checksum alone shows
+        is known when all of it is read.
+    """
+    path = os.path.join(directory, entry["name"])
+    with contextlib.closing(_open(path)) as file:
+        reader = _Reader(file)
+        while reader.bytes < entry["bytes"]:
+            yield [_array(path, reader) for _ in range(size)]
+        _check(path, entry, reader.crc)
+
+
+def _open(path: str) -> BinaryIO:
+    with sealed.reading(path):
+        return open(path, "rb")
+
+
+def _array(path: str, reader: _Reader) -> np.ndarray:
+    try:
+        with sealed.reading(path):
+            return np.lib.format.read_array(reader, allow_pickle=False)
+    except (ValueError, EOFError, MemoryError) as error:
+        if isinstance(error, sealed.DamagedError):
+            raise
+        raise sealed.DamagedError(
+            f"Embedding checkpoint file {path} is damaged: {error}"
+        ) from error

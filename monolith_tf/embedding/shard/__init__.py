@@ -1,0 +1,1 @@
+"""One shard's rows: where they are, how they are made, updated and dropped."""
