@@ -204,7 +204,7 @@ class Cluster:
     def watched(self) -> Iterator[None]:
         """Turns TensorFlow's errors into `ParameterServerLostError` if one is lost.
 
-        On a clean exit, the file tells the other tasks that the job is done.
+        On a clean exit, the other tasks see that the job is done.
         """
         try:
             yield

@@ -134,8 +134,8 @@ class Job:
         """Waits until another process runs a task."""
 
         def is_back():
-            told = self.told(name)
-            return told.get("pid", old) != old and told["state"] == state
+            entry = self.told(name)
+            return entry.get("pid", old) != old and entry["state"] == state
 
         self.wait_for(f"{name} is back", is_back)
 
@@ -356,11 +356,11 @@ def test_a_parameter_server_hangs_where_no_launcher_is(tmp_path):
         config, tmp_path / "model", *_TRAINING, _HANG, timeout=300
     ) as cluster:
         cluster.start()
-        told = tmp_path / "model" / "cluster" / "chief.json"
-        cluster.wait_until(lambda: told.exists() and '"step": ' in told.read_text())
+        file = tmp_path / "model" / "cluster" / "chief.json"
+        cluster.wait_until(lambda: file.exists() and '"step": ' in file.read_text())
         cluster.kill("ps-0", signal.SIGSTOP)
         assert cluster.wait("chief") == 75
-        assert json.loads(told.read_text())["state"] == "ps_lost"
+        assert json.loads(file.read_text())["state"] == "ps_lost"
         assert "trains again on" in cluster.log("chief")
 
 
@@ -372,8 +372,8 @@ def test_a_worker_is_gone_and_another_one_dies_where_no_launcher_is(tmp_path):
         config, tmp_path / "model", *_TRAINING, *many, workers=2, timeout=300
     ) as cluster:
         cluster.start()
-        told = tmp_path / "model" / "cluster" / "chief.json"
-        cluster.wait_until(lambda: told.exists() and '"step": ' in told.read_text())
+        file = tmp_path / "model" / "cluster" / "chief.json"
+        cluster.wait_until(lambda: file.exists() and '"step": ' in file.read_text())
         cluster.kill("worker-0")
         cluster.kill("worker-1")
         cluster.start("worker-1")
