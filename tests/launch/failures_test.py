@@ -175,7 +175,7 @@ class Job:
 
 
 def is_ours(pid, folder):
-    """Whether a process id still belongs to a task of the job in a folder."""
+    """Returns whether a process still runs a task of the job in a folder."""
     try:
         command = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

@@ -146,7 +146,7 @@ def test_the_replicas(tfjob, parse):
 
 
 def test_what_the_operator_sets_is_understood():
-    """`TF_CONFIG` as it is documented, with the field that old versions needed."""
+    """`TF_CONFIG` as documented, with the field that old versions needed."""
     given = {
         "cluster": {
             "chief": ["clicks-chief-0.space.svc:2222"],
