@@ -288,7 +288,7 @@ class Supervisor:
         self._actions.append(Start(state.task.name))
 
     def _stop(self, state: TaskState, plan: Plan, now: float) -> None:
-        """Ends a process by signals at given times; an earlier, faster plan stays."""
+        """Ends a process by signals at given times; keeps the plan that ends sooner."""
         if not state.alive:
             if state.state == "waiting":
                 state.state = "ended"
