@@ -1,6 +1,6 @@
 """Runs a job on a cluster: on this machine, or as manifests for Kubernetes.
 
-On this machine it starts a chief, parameter servers, workers and, with --evaluator, an
+On this machine it starts a chief, parameter servers, workers and, if requested, an
 evaluator, and restarts tasks that die. Every task logs to <model_dir>/logs/<task>.log.
 Ctrl-C writes a checkpoint and ends all tasks; the same command resumes the job. With
 --target kubernetes it prints manifests for `kubectl apply -f -`.

@@ -67,7 +67,7 @@ class Frame(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """An error without what wraps it.
+    """An error without its wrappers.
 
     Attributes:
       error: The error that was raised first.

@@ -2,7 +2,7 @@
 
 FILES hold raw features, in columns named like the model's inputs. They are read like
 the job's own files, as the SavedModel or the job's config says. Other columns are not
-read, and labels are not needed. The output has one row per input row, in order.
+read, and labels are not needed. The output has one row per row that is read, in order.
 """
 
 import argparse

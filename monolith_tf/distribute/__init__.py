@@ -1,1 +1,1 @@
-"""Clusters: which processes a job runs in."""
+"""Clusters: the processes of a job."""

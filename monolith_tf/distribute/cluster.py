@@ -1,4 +1,4 @@
-"""The chief's side of a cluster: strategy, coordinator, and what became of the rest."""
+"""The chief's side of a cluster: strategy, coordinator, and state of other tasks."""
 
 import concurrent.futures
 import contextlib
@@ -35,9 +35,9 @@ class Cluster:
       task: The chief's own task.
       spec: The cluster, with the workers that take part.
       strategy: Places dense variables on the parameter servers.
-      coordinator: Hands functions to workers.
-      reported: What `report` was given last.
-      members: Task name -> what its file held when it signed in.
+      coordinator: Schedules functions on workers.
+      reported: The last values of `report`.
+      members: Task name -> contents of its file when it signed in.
     """
 
     def __init__(
@@ -51,16 +51,15 @@ class Cluster:
     ) -> None:
         """Signs in, waits for the other tasks, and connects to them.
 
-        Workers that are given up are not waited for.
+        It does not wait for workers that are given up.
 
         Args:
-          task: The chief's.
+          task: The chief's task.
           spec: The cluster.
           model_dir: The job's folder.
-          reported: Where to keep what `report` is given.
-          explain: Makes a message of what is lost where a parameter server is, for the
-            case that the main thread hangs and the process has to be ended; it is not
-            ended where there is none.
+          reported: Receives the values of `report`.
+          explain: Returns the message when a parameter server is lost, the main thread
+            hangs and the process must be ended; None never ends the process.
 
         Raises:
           ConnectionError: If a task's address cannot be reached.
@@ -113,12 +112,12 @@ class Cluster:
         )
         if self.reported["without"]:
             logging.warning(
-                "The job goes on without %s.", ", ".join(self.reported["without"])
+                "The job continues without %s.", ", ".join(self.reported["without"])
             )
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
-        """Puts variables made meanwhile on the parameter servers."""
+        """Places variables that are made inside on the parameter servers."""
         with self.strategy.scope(), partitioner.whole_initial_values():
             yield
 
@@ -129,7 +128,7 @@ class Cluster:
 
     @property
     def feed_tokens(self) -> tuple[str, str]:
-        """What the workers call the functions that read their data and count it.
+        """Tokens of the workers' functions that read their data and return counts.
 
         Raises:
           RosterError: If they differ.
@@ -141,14 +140,14 @@ class Cluster:
         }
         if len(tokens) != 1:
             raise roster.RosterError(
-                f"The workers must have one feeder. Received: {tokens}. They must run "
-                "the same version of monolith_tf with the same config."
+                f"The workers must have the same feeder. Received: {tokens}. Run the "
+                "same version of monolith_tf with the same config everywhere."
             )
         rows, news = next(iter(tokens))
         return rows, news
 
     def report(self, **values: Any) -> None:
-        """Puts values into the chief's file: the first ones at once, then at beats."""
+        """Puts values into the chief's file: new keys at once, others at a beat."""
         is_first = not values.keys() <= self.reported.keys()
         self.reported.update(values)
         if is_first:
@@ -156,7 +155,7 @@ class Cluster:
                 self.signed_in.update(**values)
 
     def _failure_of_workers(self) -> str | None:
-        """Returns what workers say went wrong while reading data."""
+        """Returns a worker's error of reading data, or None."""
         for other in self.task.others():
             entry = roster.read(self._model_dir, other.name) or {}
             if other.kind == "worker" and entry.get("message"):
@@ -165,15 +164,15 @@ class Cluster:
         return None
 
     def check(self, waited_secs: float = 0.0) -> None:
-        """Checks that there is something to wait for.
+        """Checks that waiting for the workers is not useless.
 
         Args:
           waited_secs: For how long no worker has returned from a call.
 
         Raises:
-          ParameterServerLostError: If one hangs, is gone, or another process by now.
-          StuckError: If workers are gone, and the others cannot go on without a new
-            start: TensorFlow takes back none that has been away before all are there.
+          ParameterServerLostError: If one hangs, is gone, or is now another process.
+          StuckError: If workers are gone, and the others cannot continue without a
+            restart: TensorFlow waits for all of them before it readmits one.
         """
         if self._watch is None:
             return
@@ -189,23 +188,23 @@ class Cluster:
 
     @property
     def change(self) -> str:
-        """Why the chief should start again with other workers; empty if not."""
+        """Why the chief should restart with other workers; empty if not."""
         return "" if self._watch is None else self._watch.change
 
     def regroup(self) -> None:
-        """Has `watched` make way for a chief with other workers."""
+        """Makes `watched` end for a new chief with other workers."""
         self._regroups = True
 
     @property
     def regroups(self) -> bool:
-        """Whether this process is to be replaced by a chief with other workers."""
+        """Whether a chief with other workers will replace this process."""
         return self._regroups
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Turns TensorFlow's errors into `ParameterServerLostError` where one is lost.
+        """Turns TensorFlow's errors into `ParameterServerLostError` if one is lost.
 
-        On a clean exit the other tasks learn that the job is done.
+        On a clean exit, the other tasks see that the job is done.
         """
         try:
             yield
@@ -218,7 +217,7 @@ class Cluster:
                 if failure == str(error):
                     raise
                 raise ValueError(failure) from error
-            if self._watch is not None:  # It sees to it that the process ends.
+            if self._watch is not None:  # It ensures that the process ends.
                 self._watch.lost = _lost(lost)
             self.signed_in.close(state="ps_lost", message=_lost(lost))
             raise exits.ParameterServerLostError(_lost(lost)) from error
@@ -245,7 +244,7 @@ class Cluster:
             self.signed_in.close(state="done")
 
     def _make_way(self) -> None:
-        """Says whom the next chief need not wait for."""
+        """Writes for which workers the next chief need not wait."""
         without = (
             self.reported["without"] if self._watch is None else self._watch.without
         )
@@ -259,7 +258,7 @@ class Cluster:
         return [other for other in self.task.others() if other.kind == "ps"]
 
     def _lost_servers(self) -> list[Task]:
-        """Returns the parameter servers that are gone, or other processes by now."""
+        """Returns the parameter servers that are gone, or are now other processes."""
         deadline = time.monotonic() + 2 * heartbeat.BEAT_SECS
         while True:
             lost = [
@@ -269,7 +268,7 @@ class Cluster:
                 or (roster.read(self._model_dir, other.name) or {}).get("nonce")
                 != self.members[other.name]["nonce"]
             ]
-            # A process that was killed a moment ago may be being replaced just now.
+            # A process that was just killed may be about to be replaced.
             if lost or time.monotonic() > deadline:
                 return lost
             time.sleep(0.2)
@@ -301,7 +300,7 @@ def check_reachable(others: Sequence[Task]) -> None:
 
 
 def _unreachable(other: Task) -> str | None:
-    """Returns why a task cannot be reached, or None where it can."""
+    """Returns why a task cannot be reached, or None if it can."""
     try:
         address = split_address(other.address or "")
         with socket.create_connection(address, timeout=_CONNECT_SECS):
@@ -311,11 +310,11 @@ def _unreachable(other: Task) -> str | None:
 
 
 def _left_out(model_dir: str, former: roster.Entry) -> Callable[[], frozenset[str]]:
-    """Returns what gives the workers that a chief need not wait for.
+    """Returns a function that returns the workers for which a chief need not wait.
 
     Args:
       model_dir: The job's folder.
-      former: What the chief before this one has left.
+      former: The file that the previous chief has left.
     """
     launcher = watch.Launcher(model_dir)
     ended = former.get("state") in ("done", "failed", "interrupted")
@@ -329,7 +328,7 @@ def _left_out(model_dir: str, former: roster.Entry) -> Callable[[], frozenset[st
 
 
 def _connect(task: Task, workers: Sequence[str], spec: ClusterSpec) -> tuple[Any, Any]:
-    # Has TensorFlow report a lost task instead of waiting for it.
+    # Makes TensorFlow report a lost task instead of waiting for it.
     os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_inter_op_parallelism_threads(inter_op_threads())
@@ -337,7 +336,7 @@ def _connect(task: Task, workers: Sequence[str], spec: ClusterSpec) -> tuple[Any
         tf.train.ClusterSpec(
             {
                 **{job: list(a) for job, a in task.cluster.items()},
-                # Numbered as the coordinator wants them, where some are left out.
+                # Numbered from 0 for the coordinator, even if some are left out.
                 "worker": list(workers),
             }
         ),

@@ -1,21 +1,21 @@
-"""Exit codes of a cluster's tasks, and the errors that stand for them."""
+"""Exit codes of a cluster's tasks, and their errors."""
 
 DONE = 0
 FAILED = 1
 WRONG_USE = 2
 PS_LOST = 75
-"""The chief's, when a parameter server is gone: start both again."""
+"""Of the chief, when a parameter server is gone: restart both."""
 CHIEF_GONE = 76
-"""Any other task's, when there was no chief for `cluster.idle_timeout`."""
+"""Of any other task, when there was no chief for `cluster.idle_timeout`."""
 INTERRUPTED = 130
 
 
 class ParameterServerLostError(RuntimeError):
-    """A parameter server went away, and its rows with it."""
+    """A parameter server and its rows were lost."""
 
 
 class StuckError(RuntimeError):
-    """A worker is gone, and those that are left cannot go on before a new start."""
+    """A worker is gone, and the remaining ones cannot continue without a restart."""
 
 
 class ChiefGoneError(RuntimeError):

@@ -1,7 +1,7 @@
-"""Heartbeats: how a task shows that it lives, and how others judge that it hangs.
+"""Heartbeats: how a task shows that it lives, and how others detect that it hangs.
 
-Nobody compares the clocks of two machines. A beat is a number that goes on changing; a
-judge looks at it again and again, and counts its own time between what it sees.
+Clocks of two machines are never compared. A beat is a number that keeps changing; a
+judge reads it regularly, and measures the time between changes with its own clock.
 """
 
 import contextlib
@@ -18,16 +18,16 @@ BEAT_SECS = 2.0
 """How often a task beats."""
 
 FILE_VARIABLE = "MONOLITH_TF_BEAT_FILE"
-"""Names the file on the task's own machine that a liveness probe looks at."""
+"""Names the file on the task's own machine that a liveness probe reads."""
 
-# Time in which nobody was heard counts up to this: the judge, all tasks or the storage
-# that they share stood still, and nobody can be blamed for that.
+# Time in which no task was heard counts at most this long: the judge, all tasks or
+# their shared storage stalled, and no single task hangs.
 _LONGEST_GAP_SECS = 3 * BEAT_SECS
 
 
 @dataclasses.dataclass(frozen=True)
 class Beat:
-    """What is known of a task at some time.
+    """The state of a task at some time.
 
     Attributes:
       life: Differs between any two starts of the task.
@@ -39,18 +39,18 @@ class Beat:
 
 
 class Beats(Protocol):
-    """Where beats of other tasks are found, however they travel."""
+    """Reads the beats of other tasks, by any means."""
 
     def latest(self, name: str) -> Beat | None:
-        """Returns a task's last beat; None where there is none."""
+        """Returns a task's last beat; None if there is none."""
 
 
 class Judge:
     """Finds the tasks that are silent while others are heard.
 
     A task's silence grows by the time between two moments at which any task was heard,
-    and only by a few seconds where that time is long. So a stall of the judge, of all
-    tasks, or of the storage between them makes nobody look lost.
+    and by only a few seconds if that time is long. So a stall of the judge, of all
+    tasks, or of their shared storage makes no task look lost.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class Judge:
           names: The tasks to judge. One is judged from its first beat on.
           beats: Where their beats are.
           hang_timeout: Seconds of silence after which a task hangs.
-          witnesses: Tasks that are not judged, but show by their beats that time goes
-            on, such as the judge's own.
-          clock: The judge's own clock, in seconds; it must never go back.
+          witnesses: Tasks that are not judged, but whose beats show that time passes,
+            such as the judge's own task.
+          clock: The judge's own monotonic clock, in seconds.
         """
         self._beats = beats
         self._hang_timeout = hang_timeout
@@ -81,13 +81,13 @@ class Judge:
         self._heard_at = clock()
 
     def look(self) -> None:
-        """Takes in the present beats; to be called about once a second."""
+        """Reads the current beats; call it about once a second."""
         heard = set()
         for name in (*self._silent, *self._witnesses):
             beat = self._beats.latest(name)
             if beat is None or beat == self._last.get(name):
                 continue
-            if name in self._last:  # A process that is gone may have left a first one.
+            if name in self._last:  # The first one may be left by a dead process.
                 heard.add(name)
             self._last[name] = beat
         if not heard:
@@ -102,7 +102,7 @@ class Judge:
                 self._silent[name] += passed
 
     def forget(self, name: str) -> None:
-        """Judges a task from its next beat on, as when it is started again."""
+        """Judges a task from its next beat on, such as after a restart."""
         self._last.pop(name, None)
         self._silent[name] = 0.0
 
@@ -120,13 +120,13 @@ class Judge:
 
 
 def beat_into_file(path: str | os.PathLike[str] | None = None) -> None:
-    """Has a thread change a file at every beat, for a liveness probe on this machine.
+    """Starts a thread that changes a file at every beat, for a local liveness probe.
 
-    It does not touch what the tasks share: a stall of that is no reason to end them.
+    It does not use the shared storage: a stall of that is no reason to end the tasks.
 
     Args:
-      path: The file; None takes what the environment says, and does nothing where it
-        says nothing.
+      path: The file; None takes `FILE_VARIABLE` of the environment, and does nothing if
+        it is not set.
     """
     chosen = path or os.environ.get(FILE_VARIABLE)
     if not chosen:

@@ -1,8 +1,8 @@
-"""Keeps a server from being reached by other addresses than its own.
+"""Restricts a server to its own address.
 
 TensorFlow's gRPC server listens on all interfaces, whatever address the cluster gives
-it. On Linux a packet filter on the listening socket makes it deaf to everything that
-is not sent to the configured address; no privilege is needed for that.
+it. On Linux, a packet filter on the listening socket drops everything that is not sent
+to the configured address; this needs no privilege.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ Instruction = tuple[int, int, int, int]
 
 
 def only_on(address: str) -> bool:
-    """Lets this process' server on a port hear what is sent to its own address only.
+    """Makes this process' server accept only what is sent to its own address.
 
     Args:
-      address: `host:port`, the port that the server listens on.
+      address: `host:port`, with the port on which the server listens.
 
     Returns:
-      Whether that was possible. Where it was not, a warning says why.
+      Whether that was possible. If not, a warning says why.
     """
     host, port = split_address(address)
     own = [found for found in _resolve(host) if _is_local(*found)]
@@ -47,8 +47,8 @@ def only_on(address: str) -> bool:
             return True
         reason = "the system refused the packet filter"
     logging.warning(
-        "The server at %s can be reached by all addresses of this machine, since %s. "
-        "TensorFlow's servers ask nobody for a password: fence port %d off.",
+        "The server at %s can be reached at all addresses of this machine, since %s. "
+        "TensorFlow's servers have no access control: protect port %d by a firewall.",
         address,
         reason,
         port,
@@ -57,7 +57,7 @@ def only_on(address: str) -> bool:
 
 
 def _resolve(host: str) -> list[tuple[int, bytes]]:
-    """Returns family and packed address of everything that a host's name stands for."""
+    """Returns family and packed form of each address of a host."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:

@@ -1,4 +1,4 @@
-"""Cutting large dense variables into blocks of rows, one per parameter server."""
+"""Cuts large dense variables into blocks of rows, one per parameter server."""
 
 import contextlib
 from collections.abc import Callable
@@ -12,8 +12,8 @@ class Partitioner:
     """Cuts a variable along its first axis, if it is large enough.
 
     Args:
-      max_parts: Most blocks of a variable.
-      min_bytes: Least bytes of a block.
+      max_parts: Largest number of blocks of a variable.
+      min_bytes: Smallest size of a block, in bytes.
     """
 
     def __init__(self, max_parts: int, min_bytes: int) -> None:
@@ -30,10 +30,10 @@ class Partitioner:
 
 @contextlib.contextmanager
 def whole_initial_values() -> Iterator[None]:
-    """Makes initial values not depend on how variables are cut.
+    """Makes initial values independent of how variables are cut.
 
-    Initializers of Keras draw each block by itself otherwise. To be entered inside the
-    scope of the strategy.
+    Otherwise Keras initializers draw each block separately. Enter it inside the
+    strategy's scope.
     """
 
     def create(next_creator: Callable[..., Any], **kwargs: Any) -> Any:

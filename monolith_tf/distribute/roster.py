@@ -1,9 +1,8 @@
-"""Who takes part in a job: one small file per task below `<model_dir>/cluster`.
+"""The tasks that take part in a job: one small file each in `<model_dir>/cluster`.
 
-The folder is what the tasks share anyway, so a task that cannot be found there has not
-been started, or was given another `model_dir`. Nobody compares the clocks of two
-machines: a task lives as long as the counter in its file goes on changing while one
-looks at it.
+All tasks share the folder, so a task that is not found there was not started, or has
+another `model_dir`. Clocks of two machines are never compared: a task lives as long as
+the counter in its file keeps changing while it is watched.
 """
 
 import contextlib
@@ -27,15 +26,15 @@ from monolith_tf.distribute.heartbeat import Beat
 from monolith_tf.distribute.task import Task
 
 SILENT_SECS = 10.0
-"""After how long without a change a task counts as gone."""
+"""A task counts as gone after so long without a change."""
 LAST_STATES = ("done", "ended", "failed", "ps_lost", "interrupted")
-"""What a task's file says when it does not change any more."""
+"""States of a task whose file does not change any more."""
 STEADY_SECS = 600.0
-"""After how long a life a death counts as the first one again."""
+"""The restart count resets after a life of this length."""
 RESTARTS_VARIABLE = "MONOLITH_TF_MAX_RESTARTS"
-"""How often in a row a task may start again, where nothing but the task counts."""
+"""How often in a row a task may restart, if only the task itself counts it."""
 REGROUPING = "regrouping"
-"""What the chief's file says while it makes way for a chief with other workers."""
+"""State of the chief while a chief with other workers replaces it."""
 SILENT_STATES = (*LAST_STATES, REGROUPING)
 
 _FIRST_BEAT_SECS = 0.25
@@ -45,23 +44,23 @@ Entry = Mapping[str, Any]
 
 
 class Signer(Protocol):
-    """Whoever signs in: a task, or what launches tasks."""
+    """A task or a launcher that signs in."""
 
     @property
     def name(self) -> str:
-        """What its file is called."""
+        """The name of its file."""
 
     @property
     def kind(self) -> str:
-        """What it does."""
+        """Its kind, such as `chief`."""
 
     @property
     def address(self) -> str | None:
-        """Where it listens, if it does."""
+        """The address on which it listens, or None."""
 
 
 class RosterError(ValueError):
-    """Tasks that do not fit together; the message names task and address."""
+    """Tasks do not fit together; the message names task and address."""
 
 
 def versions() -> dict[str, str]:
@@ -76,12 +75,12 @@ def versions() -> dict[str, str]:
 
 
 def folder(model_dir: str | os.PathLike[str]) -> pathlib.Path:
-    """Returns where the files of a job's tasks are."""
+    """Returns the folder of the files of a job's tasks."""
     return pathlib.Path(model_dir) / "cluster"
 
 
 def read(model_dir: str | os.PathLike[str], name: str) -> Entry | None:
-    """Returns what a task's file holds, or None where there is no whole one."""
+    """Returns the contents of a task's file, or None if there is no complete one."""
     path = folder(model_dir) / f"{name}.json"
     # Another machine may replace a file while it is read.
     with contextlib.suppress(OSError, ValueError):
@@ -92,11 +91,11 @@ def read(model_dir: str | os.PathLike[str], name: str) -> Entry | None:
 
 
 class FileBeats:
-    """Beats as the tasks' files hold them; see `heartbeat.Beats`.
+    """Reads beats from the tasks' files; see `heartbeat.Beats`.
 
     Args:
       model_dir: The job's folder.
-      counts: Takes a task's name and file; returns whether its beat counts.
+      counts: Returns whether a beat counts, from the task's name and file.
     """
 
     def __init__(
@@ -108,7 +107,7 @@ class FileBeats:
         self._counts = counts
 
     def latest(self, name: str) -> Beat | None:
-        """Returns a task's last beat; None where there is none that counts."""
+        """Returns a task's last beat; None if there is none that counts."""
         entry = read(self._model_dir, name)
         if entry is None or not self._counts(name, entry):
             return None
@@ -125,9 +124,9 @@ class Pulse:
         self.lives = False
 
     def look(self, entry: Entry | None) -> bool:
-        """Takes in a task's file; returns whether the task lives.
+        """Reads a task's file; returns whether the task lives.
 
-        A counter seen for the first time says nothing yet.
+        The first counter that is seen does not show that it lives.
         """
         now = time.monotonic()
         if entry is None:
@@ -151,11 +150,11 @@ class Pulse:
 
 
 class SignedIn:
-    """This process' own file, kept fresh by a thread.
+    """This process' own file, which a thread refreshes.
 
     Attributes:
       nonce: Differs between any two starts of the task.
-      rival: The file of another process that says it is the same task, or None.
+      rival: The file of another process that claims to be the same task, or None.
     """
 
     def __init__(
@@ -173,8 +172,8 @@ class SignedIn:
           model_dir: The job's folder.
           task: Which task this process is.
           beat_secs: How often to refresh.
-          latest: Gives values that change by themselves, asked at every beat.
-          **values: What else the file holds, at first.
+          latest: Returns values that change over time; called at every beat.
+          **values: Other initial values of the file.
         """
         self.nonce = secrets.token_hex(8)
         self.rival: Entry | None = None
@@ -203,18 +202,18 @@ class SignedIn:
         self._thread.start()
 
     def check_starts(self) -> None:
-        """Raises RosterError if the environment does not allow so many in a row."""
+        """Raises RosterError if the environment does not allow so many restarts."""
         limit = os.environ.get(RESTARTS_VARIABLE)
         restarts = self._values["starts"] - 1
         if limit and restarts > int(limit):
             raise RosterError(
                 f"{self._name} died {restarts} times in a row, each time within "
                 f"{STEADY_SECS / 60:g} minutes; `--max-restarts` was {limit}. Its "
-                "former logs say why."
+                "earlier logs say why."
             )
 
     def update(self, **values: Any) -> None:
-        """Changes what the file holds, at once."""
+        """Changes values in the file at once."""
         with self._lock:
             self._values.update(values)
             self._write()
@@ -226,7 +225,7 @@ class SignedIn:
         self.update(**{**self._latest(), **values})
 
     def _pause_secs(self) -> float:
-        """Newcomers change their counter more often, for others to see it move."""
+        """Returns the time between beats; the first beats are faster."""
         if self._values["counter"] < _FIRST_BEATS:
             return min(_FIRST_BEAT_SECS, self._beat_secs)
         return self._beat_secs
@@ -236,7 +235,7 @@ class SignedIn:
             found = read(self._model_dir, self._name)
             if found is not None and found.get("nonce") != self.nonce:
                 self.rival = found
-            # A full disk must not end the task; it shows where it matters.
+            # A full disk must not end the task here; other writes report it.
             with contextlib.suppress(OSError), self._lock:
                 self._values["counter"] += 1
                 self._values.update(self._latest())
@@ -250,7 +249,7 @@ class SignedIn:
 
 
 def _starts_in_a_row(former: Entry | None) -> int:
-    """Returns which start this is since a task last ended well or lived for long."""
+    """Returns the number of starts since a task last ended well or lived long."""
     if former is None or former.get("state") in ("done", "ended", "failed"):
         return 1
     starts = int(former.get("starts", 0))
@@ -265,7 +264,7 @@ def check_alone(
 ) -> None:
     """Checks that no other process is the same task of the same job.
 
-    Waits for a little more than a beat where there is a file that looks fresh.
+    Waits for a little more than a beat if there is a file that looks fresh.
 
     Raises:
       RosterError: If there is one.
@@ -278,9 +277,9 @@ def check_alone(
 def find_rival(
     model_dir: str | os.PathLike[str], name: str, *, beat_secs: float = BEAT_SECS
 ) -> Entry | None:
-    """Returns the file of another process of a name that runs; None where none does.
+    """Returns the file of another running process of a name; None if there is none.
 
-    Waits for a little more than a beat where there is a file that looks fresh.
+    Waits for a little more than a beat if there is a file that looks fresh.
     """
     entry = read(model_dir, name)
     if entry is None or entry.get("state") in LAST_STATES:
@@ -288,7 +287,7 @@ def find_rival(
     if entry.get("host") == socket.gethostname() and not _runs(entry.get("pid")):
         return None
     if entry.get("pid") == os.getpid() and entry.get("host") == socket.gethostname():
-        return None  # This process itself, before it replaced its own image.
+        return None  # This process itself, before it restarted itself.
     pulse = Pulse()
     deadline = time.monotonic() + 2.5 * beat_secs
     while time.monotonic() < deadline:
@@ -306,9 +305,9 @@ def check_rival(task: Task, signed_in: SignedIn) -> None:
 
 def _twice(task: Task, entry: Entry) -> RosterError:
     return RosterError(
-        f"Another process is {task.name} of this job already: process "
+        f"Another process is already {task.name} of this job: process "
         f"{entry.get('pid')} on {entry.get('host')}, address {entry.get('address')}. "
-        "End one of the two, or give this one another `task.index` in `TF_CONFIG`."
+        "End one of them, or give this one another `task.index` in `TF_CONFIG`."
     )
 
 
@@ -335,15 +334,14 @@ def wait_for_all(
 
     Args:
       model_dir: The job's folder.
-      task: The chief's.
+      task: The chief's task.
       signed_in: The chief's file.
       timeout: Seconds to wait.
-      optional: Gives the names of workers that are not waited for, as long as there is
-        another one.
-      poll_secs: How often to look.
+      optional: Returns the names of workers that need not come, if another one does.
+      poll_secs: Seconds between checks.
 
     Returns:
-      Task name -> what its file holds, of those that are there.
+      Task name -> contents of its file, for the tasks that serve.
 
     Raises:
       RosterError: If one is missing, failed, or has other versions or addresses.
@@ -376,7 +374,7 @@ def _absent(other: Task, model_dir: str | os.PathLike[str], timeout: float) -> s
     return (
         f"{other.name} at {other.address} did not sign in under {folder(model_dir)} "
         f"within {timeout:g} s: it is not running, or its `model_dir` is another "
-        "folder. All tasks must see one and the same `model_dir`."
+        "folder. All tasks must share the same `model_dir`."
     )
 
 
@@ -387,18 +385,18 @@ def _check_fits(other: Task, entry: Entry) -> None:
         raise RosterError(f"{where} failed: {entry.get('message')}")
     if entry["address"] != other.address:
         raise RosterError(
-            f"{where} says that its address is {entry['address']}. Give all tasks the "
-            "same `cluster` in `TF_CONFIG`."
+            f"{where} has the address {entry['address']}. Give all tasks the same "
+            "`cluster` in `TF_CONFIG`."
         )
     for name, version in versions().items():
         theirs = entry["versions"].get(name)
         if theirs != version and not _same_python(name, theirs, version):
             raise RosterError(
-                f"{where} runs {name} {theirs}; the chief runs {version}. Install one "
-                "version everywhere."
+                f"{where} runs {name} {theirs}; the chief runs {version}. Install the "
+                "same version everywhere."
             )
 
 
 def _same_python(name: str, left: str, right: str) -> bool:
-    """Whether two versions of Python differ by their patch level at most."""
+    """Returns whether two versions of Python differ at most in their patch level."""
     return name == "python" and left.split(".")[:2] == right.split(".")[:2]

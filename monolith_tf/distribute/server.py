@@ -1,4 +1,4 @@
-"""What a worker and a parameter server do: serve a chief until it is done."""
+"""Workers and parameter servers: they serve a chief until it is done."""
 
 import os
 import sys
@@ -18,15 +18,15 @@ from monolith_tf.distribute.task import Task
 from monolith_tf.distribute.task import split_address
 
 _POLL_SECS = 0.2
-# Handlers of remote calls block a thread each; with too few of them a server hangs.
+# Each handler of a remote call blocks a thread; with too few threads a server hangs.
 _MIN_INTER_OP_THREADS = 16
 
 
 class Member:
-    """A task that serves chiefs: signs in, follows the chief, and knows when to end.
+    """A task that serves chiefs: signs in, follows the chief, and decides when to end.
 
     Attributes:
-      chief: What the present chief's file holds; None before there is one.
+      chief: Contents of the current chief's file; None before there is one.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Member:
         latest: Callable[[], roster.Entry] = dict,
         **values: Any,
     ) -> None:
-        """Signs in; arguments as `roster.SignedIn`, and how long to wait for a chief.
+        """Signs in; arguments as for `roster.SignedIn`, and how long to wait.
 
         Raises:
           RosterError: If another process is the same task.
@@ -54,10 +54,10 @@ class Member:
         self.chief: roster.Entry | None = None
 
     def follow(self) -> bool:
-        """Looks at the chief's file; returns whether to go on.
+        """Reads the chief's file; returns whether to continue.
 
-        Where another chief has taken over, the process replaces itself by a fresh
-        image of the same command: nothing of the former chief's is left in memory.
+        If another chief has taken over, the process restarts itself with the same
+        command, so nothing of the old chief stays in memory.
 
         Raises:
           ChiefGoneError: If there was no chief for too long.
@@ -72,7 +72,7 @@ class Member:
             lives = lives and chief.get("state") in ("joining", "running")
         elif chief is not None and lives:
             if self._incarnation:
-                logging.info("A new chief has taken over; starting afresh.")
+                logging.info("A new chief has taken over; restarting.")
                 self.signed_in.close(state="ended")
                 restart()
             self._incarnation = str(chief["incarnation"])
@@ -89,7 +89,7 @@ class Member:
         if chief is None or not self._incarnation:
             why = f"has not signed in under {roster.folder(self._model_dir)}"
         elif chief.get("state") in ("joining", "running"):
-            why = "is gone"
+            why = "has been gone"
         else:
             why = f"ended ({chief.get('state')}) and did not come back"
         return (
@@ -112,8 +112,8 @@ def serve(
       task: A worker or a parameter server.
       model_dir: The job's folder.
       spec: The cluster.
-      latest: Gives values for the task's file, asked again and again.
-      **values: What else that file is to hold.
+      latest: Returns values for the task's file; called at every beat.
+      **values: Other initial values of that file.
 
     Raises:
       ChiefGoneError: If there was no chief for `idle_timeout`.
@@ -165,14 +165,14 @@ def start(task: Task) -> Any:
 
 
 def inter_op_threads() -> int:
-    """Returns the threads that a server needs not to starve."""
+    """Returns the number of threads that a server needs."""
     return max(_MIN_INTER_OP_THREADS, 2 * (os.cpu_count() or 1))
 
 
 def intra_op_threads(task: Task) -> int:
-    """Returns the threads that one operation may use: the host's workers share cores.
+    """Returns the threads of one operation; a host's workers share its cores.
 
-    0, which is all cores, where no worker runs.
+    Returns 0, which means all cores, if no worker runs on the host.
     """
     host = _host(task.address)
     workers = [_host(address) for address in task.cluster["worker"]].count(host)

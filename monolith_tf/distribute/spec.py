@@ -1,4 +1,4 @@
-"""The processes of a cluster job, as data."""
+"""The description of the processes of a cluster job."""
 
 import dataclasses
 from typing import Literal
@@ -8,10 +8,10 @@ from monolith_tf.distribute.heartbeat import BEAT_SECS
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PipelineSpec:
-    """What a worker does at the same time.
+    """Which stages of steps a worker overlaps.
 
-    Off, a worker finishes a step before it begins the next. Each stage lets it work
-    with rows that are one update older than they could be.
+    By default, a worker finishes a step before it begins the next. With each stage, it
+    uses rows that miss one more update.
 
     Attributes:
       prefetch: Batches whose rows are looked up ahead of their step, 0 or 1.
@@ -35,29 +35,29 @@ class PipelineSpec:
 class ClusterSpec:
     """A parameter-server cluster. A config without one runs in one process.
 
-    The environment variable `TF_CONFIG` says which process is which task; a command
-    that runs without it runs in one process.
+    The environment variable `TF_CONFIG` says which task a process is; without it, a
+    command runs in one process.
 
     Attributes:
       ps: Parameter servers, which hold the embedding rows; at least 1.
       workers: Workers, which read the data and compute gradients; at least 1.
-      evaluator: Whether a process of its own scores every checkpoint while training
-        goes on, oldest first. Where it falls behind, those that
-        `trainer.keep_checkpoints` removes are not scored; its log says so.
-        Otherwise the workers score the eval split between training phases.
-        With an evaluator, `trainer.eval_every_steps` and `eval_every_epochs` say when
-        a checkpoint is written for it.
+      evaluator: Whether a separate process scores every checkpoint during training,
+        oldest first. If it falls behind, checkpoints that `trainer.keep_checkpoints`
+        removes are not scored; its log warns of that. Otherwise the workers score the
+        eval split between training phases. With an evaluator,
+        `trainer.eval_every_steps` and `eval_every_epochs` say when a checkpoint is
+        written for it.
       mode: `exact`: updates of one parameter server's rows wait for each other.
-        `hogwild`: they do not, and some are lost where workers update one row at once.
-      pipeline: What a worker does at the same time.
-      min_part_bytes: Dense variables are cut into blocks of rows of at least so many
-        bytes, at most one per parameter server.
+        `hogwild`: they do not, and some are lost if workers update a row at once.
+      pipeline: Which stages of steps a worker overlaps.
+      min_part_bytes: Smallest block, in bytes, into which dense variables are cut; at
+        most one block per parameter server.
       join_timeout: Seconds that the chief waits for the other tasks at the start.
-      idle_timeout: Seconds that the other tasks wait for a chief, or for one that is
-        gone to come back, before they end.
-      hang_timeout: Seconds after which a task that is not heard, while others are, is
-        replaced; at least 10. A stall of all tasks, or of the storage that they
-        share, does not count.
+      idle_timeout: Seconds that the other tasks wait for a chief, or for a lost chief
+        to come back, before they end.
+      hang_timeout: Seconds after which a task that is silent, while others are not, is
+        replaced; at least 10. A stall of all tasks, or of their shared storage, does
+        not count.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012

@@ -1,4 +1,4 @@
-"""Which task of a cluster this process is, as `TF_CONFIG` says."""
+"""The task of a cluster that this process runs, from `TF_CONFIG`."""
 
 import dataclasses
 import json
@@ -27,10 +27,10 @@ class Task:
     """One process of a cluster.
 
     Attributes:
-      kind: What it does.
-      index: Its place among those of its kind.
+      kind: Its kind.
+      index: Its index among the tasks of its kind.
       cluster: Job -> addresses `host:port`: one `chief`, and any number of `worker` and
-        `ps`. An evaluator is not part of it: nobody connects to it.
+        `ps`. It has no evaluator, since no task connects to that.
     """
 
     kind: Kind
@@ -39,7 +39,7 @@ class Task:
 
     @property
     def name(self) -> str:
-        """What messages and files call it."""
+        """Its name in messages and files."""
         return self.kind if self.kind == "chief" else f"{self.kind}-{self.index}"
 
     @property
@@ -50,7 +50,7 @@ class Task:
         return self.cluster[self.kind][self.index]
 
     def others(self) -> tuple["Task", ...]:
-        """Returns the workers and parameter servers, this one too if it is one."""
+        """Returns all workers and parameter servers, including this task."""
         return tuple(
             Task(kind=kind, index=index, cluster=self.cluster)
             for kind in _SERVING
@@ -71,7 +71,7 @@ class Task:
           environment: Such as `os.environ`.
 
         Returns:
-          The task; None where `TF_CONFIG` is missing or empty.
+          The task; None if `TF_CONFIG` is missing or empty.
 
         Raises:
           TaskError: If it cannot be used.
@@ -93,7 +93,7 @@ class Task:
 
 
 def check_counts(task: Task, *, ps: int, workers: int) -> None:
-    """Checks that a config and `TF_CONFIG` speak of the same cluster.
+    """Checks that a config and `TF_CONFIG` describe the same cluster.
 
     Raises:
       TaskError: If they do not.
@@ -109,7 +109,7 @@ def check_counts(task: Task, *, ps: int, workers: int) -> None:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Returns host and port of `host:port`; an IPv6 host stands in brackets."""
+    """Returns host and port of `host:port`; an IPv6 host is in brackets."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
 
@@ -152,7 +152,7 @@ def _addresses(given: dict[str, Any], job: str) -> tuple[str, ...]:
 
 
 def is_address(address: str) -> bool:
-    """Returns whether a text is `host:port`; an IPv6 host stands in brackets."""
+    """Returns whether a text is `host:port`; an IPv6 host must be in brackets."""
     host, _, port = address.rpartition(":")
     in_brackets = host.startswith("[") and host.endswith("]")
     return (
@@ -171,8 +171,7 @@ def _check_cluster(
     if "evaluator" in given:
         raise _error(
             "cluster.evaluator",
-            "must be left out: an evaluator is started by its `task` alone, and has no "
-            "address",
+            "must be left out: an evaluator needs only its `task`, and has no address",
             json.dumps(given["evaluator"]),
         )
     unknown = [job for job in given if job not in _JOBS]

@@ -1,4 +1,4 @@
-"""The chief's watch over the other tasks: who hangs, who is gone, who is back."""
+"""The chief's watch over the other tasks: which hang, are gone, or are back."""
 
 import contextlib
 import os
@@ -17,14 +17,14 @@ from monolith_tf.distribute import roster
 from monolith_tf.distribute.task import Task
 
 LAUNCHER = "launcher"
-"""What the file of whatever starts the tasks, and starts them again, is called."""
+"""The name of the file of the launcher, which starts and restarts the tasks."""
 
 _LOOK_SECS = 1.0
 _LEAVE_SECS = 20.0
 
 
 class Launcher:
-    """What a launcher reports to the chief, where one runs."""
+    """What a launcher, if one runs, reports to the chief."""
 
     def __init__(self, model_dir: str) -> None:
         self._model_dir = model_dir
@@ -38,29 +38,29 @@ class Launcher:
 
     @property
     def lives(self) -> bool:
-        """Whether one runs; it then decides who is given up."""
+        """Whether a launcher runs; it then decides which tasks are given up."""
         return self._pulse.lives
 
     @property
     def given_up(self) -> frozenset[str]:
-        """The tasks that it does not start again."""
+        """The tasks that it does not restart."""
         if not self.lives or self._entry is None:
             return frozenset()
         return frozenset(self._entry.get("given_up", ()))
 
 
 class Watch:
-    """Looks at the other tasks in a thread of its own.
+    """Watches the other tasks in its own thread.
 
-    The main thread may wait for a task that hangs inside of TensorFlow, for ever. So
-    this one also ends the process when a parameter server is lost and the main thread
-    does not do it.
+    The main thread may wait forever, inside TensorFlow, for a task that hangs. So this
+    thread also ends the process if a parameter server is lost and the main thread does
+    not end it.
 
     Attributes:
       lost: Which parameter servers are lost; empty while none is.
-      change: Why the chief should start again with other workers; empty while it
-        should not.
-      without: The workers that a chief that starts then should not wait for.
+      change: Why the chief should restart with other workers; empty while it should
+        not.
+      without: The workers for which the next chief should not wait.
     """
 
     def __init__(
@@ -74,16 +74,16 @@ class Watch:
         explain: Callable[[str], str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Makes a watch that does not look yet.
+        """Makes a watch that is not started.
 
         Args:
-          task: The chief's.
+          task: The chief's task.
           model_dir: The job's folder.
           signed_in: The chief's file.
           members: Task name -> its file when it signed in, of those that take part.
           hang_timeout: Seconds of silence after which a task hangs.
-          explain: Makes of `lost` what to say when this thread ends the process; where
-            there is none, it does not.
+          explain: Returns the message for `lost` when this thread ends the process;
+            None never ends it.
           clock: The chief's own clock, in seconds.
         """
         self.lost = ""
@@ -115,7 +115,7 @@ class Watch:
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """Begins to look, about once a second."""
+        """Starts to check, about once a second."""
         threading.Thread(target=self._run, name="watch", daemon=True).start()
 
     def stop(self) -> None:
@@ -123,9 +123,9 @@ class Watch:
         self._ended.set()
 
     def give_up_gone(self) -> None:
-        """Wants a change where workers are gone for so long that nobody replaces them.
+        """Requests a change if workers are gone for so long that none replaces them.
 
-        Not where no other one is left, nor where a launcher runs, which knows better.
+        It does not if no other worker is left, or if a launcher runs, which decides.
         """
         gone = [
             other.name
@@ -143,7 +143,7 @@ class Watch:
                 return
 
     def look(self) -> None:
-        """Takes in what the tasks' files say now."""
+        """Reads the tasks' files."""
         self._judge.look()
         self._launcher.look()
         self._report_hung_workers()
@@ -158,9 +158,9 @@ class Watch:
         for other in self._workers:
             if other.name in now.keys() - self._reported.keys():
                 logging.warning(
-                    "%s at %s has not been heard for %g s, `cluster.hang_timeout`, "
-                    "while others were: it hangs, or its machine is gone. It must be "
-                    "ended and started again.",
+                    "%s at %s was silent for %g s, `cluster.hang_timeout`, while other "
+                    "tasks were not: it hangs, or its machine is gone. It must be "
+                    "ended and restarted.",
                     other.name,
                     other.address,
                     self._hang_timeout,
@@ -188,7 +188,7 @@ class Watch:
             self.lost = f"A parameter server was lost: {', '.join(lost)}."
 
     def _find_change(self) -> None:
-        """Finds workers that are given up, and those left out that are back."""
+        """Finds workers that are given up, and left-out workers that are back."""
         given_up = self._launcher.given_up
         going = [o.name for o in self._workers if o.name in given_up]
         back = []
@@ -206,21 +206,21 @@ class Watch:
     def _change(
         self, why: str, *, going: Sequence[str] = (), back: Sequence[str] = ()
     ) -> None:
-        """Wants a change if there is any, and a worker left after it."""
+        """Requests a change if there is any, and a worker is left after it."""
         if (going or back) and len(going) < len(self._workers):
             self.without = [name for name in self._left_out if name not in back]
             self.without += going
             self.change = why
 
     def _leave(self) -> None:
-        """Says that a parameter server is lost, and ends the process if it must."""
+        """Reports that a parameter server is lost, and ends the process if needed."""
         with contextlib.suppress(OSError):
             self._signed_in.update(state="ps_lost", message=self.lost)
         if self._explain is None:
             return
         time.sleep(_LEAVE_SECS)
         logging.error(
-            "%s The main thread waits inside of TensorFlow; the process ends.",
+            "%s The main thread waits inside TensorFlow; ending the process.",
             self._explain(self.lost),
         )
         sys.stdout.flush()

@@ -554,7 +554,7 @@ def _count_examples(progress: run_lib.Progress, saved: Mapping[str, Any]) -> Non
 
 @contextlib.contextmanager
 def _large_integers_explained(run: run_lib.Run, source: build.Source) -> Iterator[None]:
-    """Adds to a step's error where the integer is that caused it, and what to do."""
+    """Adds to a step's error which integer caused it, and what to do."""
     try:
         yield
     except tf.errors.OpError as error:

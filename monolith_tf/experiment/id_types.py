@@ -20,9 +20,9 @@ def check(
     """Compares the types of ids with those of a checkpoint.
 
     Args:
-      checkpoint: The checkpoint. A checkpoint of version 0.1.0, which does not have the
-        types, gets those that that version guessed: strings for CSV cells with lists,
-        and for a column in which one cell is not a number.
+      checkpoint: The checkpoint. One of version 0.1.0 does not have the types; it gets
+        the types that 0.1.0 guessed: strings for CSV cells with lists, and for a column
+        in which one cell is not a number.
       features: The features of the config.
       schema: Type of every column of the files.
 

@@ -140,7 +140,7 @@ def log(checkpoint: checkpoint_lib.Checkpoint, config: schema.ExperimentConfig) 
 def _changes(
     before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> Iterator[tuple[str, str, str]]:
-    """Yields key, old and new value of what both have but differs."""
+    """Yields key, old and new value for keys of both whose values differ."""
     for key, value in now.items():
         old, new = _shown(before.get(key, value)), _shown(value)
         if old != new:

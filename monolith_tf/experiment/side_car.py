@@ -67,7 +67,7 @@ class Scorer:
         self._watched = None if keep is None else self._estimator.metric(keep)
         self._keep = config.trainer.keep_checkpoints
         self._file = folder / "scored.json"
-        self._scored = _read(self._file)  # Name -> what `_identity` said.
+        self._scored = _read(self._file)  # Name -> `_identity`.
         self._waiting: set[str] = set()
         if self._keep == 1:
             logging.warning(

@@ -1,4 +1,4 @@
-"""Launching: the processes of a cluster job, on this machine or on Kubernetes."""
+"""Launches the processes of a cluster job, on this machine or on Kubernetes."""
 
 from monolith_tf import _lazy
 

@@ -1,4 +1,4 @@
-"""What a supervisor asks for."""
+"""The actions that a supervisor requests."""
 
 import dataclasses
 import signal
@@ -13,7 +13,7 @@ class Start:
 
 @dataclasses.dataclass(frozen=True)
 class Send:
-    """Send the process of a task a signal."""
+    """Send a signal to the process of a task."""
 
     name: str
     signal: signal.Signals

@@ -1,8 +1,8 @@
-"""Ends the tasks of a launcher that is gone: `python guard.py`, beside the launcher.
+"""Ends the tasks of a launcher that was killed; the launcher runs `python guard.py`.
 
 It reads lines: `+ PID KIND` for a process that has started, `- PID` for one that has
-ended. When there are no more, because the launcher was killed, the chief may write a
-checkpoint before the others are asked to end too.
+ended. When its input ends, because the launcher was killed, the chief may write a
+checkpoint before the other tasks are ended.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ _CHECKPOINT_SECS = 300.0
 
 
 def main(lines: Iterable[str]) -> None:
-    """Follows a launcher until it is gone, then ends what it has left."""
+    """Follows a launcher until it is gone, then ends its remaining tasks."""
     alive: dict[int, str] = {}
     for line in lines:
         sign, pid, *kind = line.split()

@@ -1,4 +1,4 @@
-"""What a launcher hears of its tasks, and what it lets them know."""
+"""Exchanges state between a launcher and its tasks, through files."""
 
 import dataclasses
 import os
@@ -32,7 +32,7 @@ def sign_in(
 
     Args:
       model_dir: The job's folder.
-      given_up: Gives the tasks that are not started again.
+      given_up: Returns the tasks that are not restarted.
 
     Raises:
       RosterError: If another launcher runs the job.
@@ -52,7 +52,7 @@ def sign_in(
 
 
 def check_alone(model_dir: str | os.PathLike[str], signed_in: roster.SignedIn) -> None:
-    """Raises RosterError if another launcher signed in at the same time, and stays."""
+    """Raises RosterError if another launcher signed in at the same time and wins."""
     rival = signed_in.rival
     if rival is not None and str(rival.get("nonce")) < signed_in.nonce:
         raise _twice(model_dir, rival)
@@ -62,7 +62,7 @@ def _twice(
     model_dir: str | os.PathLike[str], rival: roster.Entry
 ) -> roster.RosterError:
     return roster.RosterError(
-        f"Another launcher runs the job of {model_dir} already: process "
+        f"Another launcher already runs the job of {model_dir}: process "
         f"{rival.get('pid')} on {rival.get('host')}. End it first, or give this job "
         "another `model_dir`."
     )
@@ -72,9 +72,9 @@ class Heard:
     """Reads the tasks' files about once a second.
 
     Attributes:
-      hung: The tasks whose processes were found to hang by the last look.
-      ps_lost: Whether the chief says that a parameter server is lost.
-      trains: Whether the chief trains, so that it writes a checkpoint when interrupted.
+      hung: The tasks whose processes hang, as of the last `look`.
+      ps_lost: Whether the chief reports that a parameter server is lost.
+      trains: Whether the chief trains, so it writes a checkpoint when interrupted.
     """
 
     def __init__(
@@ -101,7 +101,8 @@ class Heard:
         self._pids: Mapping[str, int] = {}
         self._clock = clock
         self._due = clock()
-        # Not by the launcher's own beats: when all tasks are stopped, somebody did it.
+        # The launcher's own beats do not count: if all tasks are stopped together, a
+        # user did it, and none of them hangs.
         self._judge = heartbeat.Judge(
             self._names,
             roster.FileBeats(model_dir, self._is_present),
@@ -110,11 +111,11 @@ class Heard:
         )
 
     def look(self, pids: Mapping[str, int], *, at_once: bool = False) -> None:
-        """Takes in what the files say.
+        """Reads the tasks' files.
 
         Args:
-          pids: Task name -> process id, of those that run.
-          at_once: Whether to look even if the last look was a moment ago.
+          pids: Task name -> process id, of the running tasks.
+          at_once: Whether to read even if the last time was a moment ago.
         """
         self.hung = []
         if self._clock() < self._due and not at_once:
@@ -124,7 +125,7 @@ class Heard:
         entries = {name: self._entry(name) for name in self._names}
         self._judge.look()
         for name, entry in entries.items():
-            # Who starts, ends, or replaces its own image does not beat.
+            # A task that starts, ends, or restarts itself does not beat.
             if entry is None or entry.get("state") in roster.SILENT_STATES:
                 self._judge.forget(name)
         chief = entries.get("chief") or {}
@@ -140,10 +141,10 @@ class Heard:
         self.trains = chief.get("state") == "running" and "step" in chief
 
     def _blame_servers_first(self) -> None:
-        """Leaves out who may be silent only because a parameter server is.
+        """Removes tasks that may be silent only because a parameter server is.
 
-        The chief and workers wait for it inside of TensorFlow. Once it is found to
-        hang, they are judged from their next beats on.
+        The chief and workers wait for it inside TensorFlow. Once it is found to hang,
+        they are judged from their next beats on.
         """
         servers = [name for name in self._names if name.startswith("ps-")]
         if all(self._judge.silent_secs(name) <= _SILENT_SECS for name in servers):
@@ -159,5 +160,5 @@ class Heard:
         return entry if entry is not None and self._is_present(name, entry) else None
 
     def _is_present(self, name: str, entry: roster.Entry) -> bool:
-        """Whether the process that runs now wrote a file."""
+        """Returns whether the running process wrote a file."""
         return name in self._pids and entry.get("pid") == self._pids[name]

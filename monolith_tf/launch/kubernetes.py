@@ -1,8 +1,8 @@
 """Manifests of a job for plain Kubernetes, 1.31 or later.
 
 Parameter servers and workers are StatefulSets, whose pods keep their names and never
-run twice; chief and evaluator are Jobs, which end. One headless Service gives all of
-them addresses.
+run twice at a time; chief and evaluator are Jobs, which end. One headless Service gives
+all of them addresses.
 """
 
 import json
@@ -25,9 +25,9 @@ def kubernetes_manifests(
     """Returns the objects that run a job.
 
     Args:
-      config: The job's, with a `cluster`. Paths are relative to the volume.
-      image: What the containers run; None takes `monolith-tf:<version>`.
-      max_restarts: How often in a row the chief or an evaluator starts again.
+      config: The job's config, with a `cluster`. Paths are relative to the volume.
+      image: The image of the containers; None takes `monolith-tf:<version>`.
+      max_restarts: How often in a row the chief or an evaluator restarts.
 
     Raises:
       ValueError: If there is no `cluster`, or `model_dir` is outside of the volume.
@@ -137,7 +137,7 @@ def _job(
                         },
                     },
                     # `backoffLimit` counts over a job's whole life. So the task itself
-                    # counts how often it was started in a row, and ends with 1.
+                    # counts its starts in a row, and ends with 1 after too many.
                     {
                         "action": "Ignore",
                         "onExitCodes": {
@@ -162,7 +162,7 @@ def _template(
 ) -> Manifest:
     name = pods.job_name(config)
     spec = pods.pod_spec(kind, config, image, container="task", port="grpc")
-    # The index stands unquoted: Kubernetes puts a number in its place.
+    # The index is not quoted: Kubernetes replaces it by a number.
     task = f'{{"type": "{kind}", "index": {index}}}'
     tf_config = f'{{"cluster": {json.dumps(addresses)}, "task": {task}}}'
     spec["containers"][0]["env"].append({"name": "TF_CONFIG", "value": tf_config})

@@ -26,8 +26,8 @@ from monolith_tf.launch import supervisor as supervisor_lib
 from monolith_tf.launch.states import Outcome
 from monolith_tf.launch.states import TaskState
 
-# Below the ports that systems lend to outgoing connections, one of which could take a
-# task's port while the task starts again.
+# Below the ephemeral ports: an outgoing connection could take a task's port while the
+# task restarts.
 _PORTS = range(15_000, 32_000)
 _HOST = "127.0.0.1"
 _TAIL_BYTES = 16_384
@@ -59,8 +59,8 @@ def local_tasks(*, ps: int, workers: int, evaluator: bool) -> list[task_lib.Task
 class LocalCluster:
     """The processes of a job, and their logs at `<model_dir>/logs/<task>.log`.
 
-    Should this process be killed, a small one beside it ends the tasks, the chief with
-    a checkpoint.
+    If this process is killed, a guard process ends the tasks; the chief writes a
+    checkpoint.
     """
 
     def __init__(
@@ -77,14 +77,14 @@ class LocalCluster:
         """Makes a cluster that is not running yet.
 
         Args:
-          tasks: The job's.
-          command: What every task runs; it learns from `TF_CONFIG` which one it is.
+          tasks: The job's tasks.
+          command: The command of every task, which learns its task from `TF_CONFIG`.
           model_dir: The job's folder.
           max_restarts: As for `Supervisor`.
-          hang_timeout: Seconds after which a task that is not heard, while others are,
-            is ended and started again.
-          watch: Called with task states and process ids every now and then.
-          poll_secs: How often to look at the processes.
+          hang_timeout: Seconds after which a task that is silent, while others are not,
+            is killed and restarted.
+          watch: Called regularly with task states and process ids.
+          poll_secs: Seconds between checks of the processes.
         """
         self.logs = pathlib.Path(model_dir) / "logs"
         self._model_dir = model_dir
@@ -101,7 +101,7 @@ class LocalCluster:
         self._guarded: IO[str] | None = None
 
     def run(self) -> Outcome:
-        """Runs the job until it ends, or SIGINT or SIGTERM end it.
+        """Runs the job until it ends, or until SIGINT or SIGTERM end it.
 
         Raises:
           RosterError: If another launcher runs it.
@@ -158,7 +158,7 @@ class LocalCluster:
                 self._do(self._supervisor.ended(name, code, time.monotonic()))
 
     def _listen(self) -> None:
-        """Reports to the supervisor what the tasks say, and who says nothing."""
+        """Reports to the supervisor what the tasks report, and which are silent."""
         self._heard.look(self._pids())
         for name in self._heard.hung:
             self._do(self._supervisor.hangs(name, self._hang_timeout))
@@ -192,18 +192,18 @@ class LocalCluster:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                # Ctrl-C in the terminal must reach the launcher only.
+                # Ctrl-C in the terminal must reach only the launcher.
                 start_new_session=True,
             )
         self._write_to_guard(f"+ {self._processes[task.name].pid} {task.kind}")
 
     def _write_to_guard(self, line: str) -> None:
-        with contextlib.suppress(BrokenPipeError):  # The job can do without it.
+        with contextlib.suppress(BrokenPipeError):  # The job does not need it.
             print(line, file=self._guarded, flush=True)
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """Ends a process and what it has started."""
+    """Kills a process and its children."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -212,7 +212,10 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
 
 @contextlib.contextmanager
 def _guard() -> Iterator[IO[str]]:
-    """Starts what ends the tasks when this process is killed; gives its input."""
+    """Starts the guard, which ends the tasks if this process is killed.
+
+    Yields its standard input.
+    """
     with subprocess.Popen(
         [sys.executable, "-I", "-S", str(guard.__file__)],
         stdin=subprocess.PIPE,
@@ -228,7 +231,7 @@ def _signals() -> Iterator[list[int]]:
     caught: list[int] = []
     former: dict[int, Any] = {}
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # As `nohup` does.
+        if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` ignores it.
             former[number] = signal.signal(number, lambda n, _: caught.append(n))
     try:
         yield caught
@@ -238,7 +241,7 @@ def _signals() -> Iterator[list[int]]:
 
 
 def _free_addresses(count: int) -> list[str]:
-    """Returns loopback addresses at which nothing listens."""
+    """Returns loopback addresses on which nothing listens."""
     found = []
     for port in random.sample(_PORTS, min(100 * count, len(_PORTS))):
         with contextlib.suppress(OSError), socket.socket() as probe:

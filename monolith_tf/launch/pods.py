@@ -1,4 +1,4 @@
-"""What the pods of all Kubernetes manifests have in common."""
+"""The common parts of all Kubernetes manifests."""
 
 import math
 import pathlib
@@ -19,7 +19,7 @@ Manifest = dict[str, Any]
 PORT = 2222
 VOLUME_DIR = "/job"
 _CONFIG_DIR = "/etc/monolith_tf"
-# What a pod is promised at least; edit them by the sizing rules of docs/cluster.md.
+# Resource requests of pods; edit them by the sizing rules of docs/cluster.md.
 _REQUESTS = {
     "chief": {"cpu": "1", "memory": "2Gi"},
     "ps": {"cpu": "2", "memory": "8Gi"},
@@ -28,8 +28,8 @@ _REQUESTS = {
 }
 _CHECKPOINT_SECS = 300
 _BEAT_FILE = "/tmp/monolith_tf.beat"
-# Whether the task has beaten since the last probe. No clock is asked, and Python is not
-# started. A task that has not come so far as to beat is let alone.
+# Whether the task has beaten since the last probe. It uses no clock, and does not start
+# Python. It succeeds if the task has not begun to beat.
 _PROBE = (
     f"test ! -e {_BEAT_FILE} || "
     f"{{ ! cmp -s {_BEAT_FILE} {_BEAT_FILE}.seen && "
@@ -39,7 +39,7 @@ _PROBES = 3
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes texts of several lines as they are."""
+    """Writes texts of several lines as literal blocks."""
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
@@ -58,10 +58,10 @@ def to_yaml(manifests: Sequence[Manifest]) -> str:
 
 
 def job_name(config: schema.ExperimentConfig) -> str:
-    """Returns a job's name: the last part of its `model_dir`, as Kubernetes likes it.
+    """Returns a job's name: the last part of its `model_dir`, valid for Kubernetes.
 
     Raises:
-      ValueError: If nothing of it is left.
+      ValueError: If that part has no letters or digits.
     """
     last = pathlib.PurePosixPath(config.model_dir).name.lower()
     name = re.sub(r"[^a-z0-9]+", "-", last).strip("-")[:40].strip("-")
@@ -70,12 +70,12 @@ def job_name(config: schema.ExperimentConfig) -> str:
             "The last part of `model_dir` must have letters or digits, since it names "
             f"the job. Received: model_dir={config.model_dir!r}."
         )
-    # A name of a Service begins with a letter.
+    # The name of a Service must begin with a letter.
     return name if name[0].isalpha() else f"job-{name}"
 
 
 def cluster_of(config: schema.ExperimentConfig) -> ClusterSpec:
-    """Returns a config's cluster, having checked that its tasks can share a folder.
+    """Returns a config's cluster, after checking that its tasks can share a folder.
 
     Raises:
       ValueError: If there is no `cluster`, or `model_dir` is outside of the volume.
@@ -87,13 +87,13 @@ def cluster_of(config: schema.ExperimentConfig) -> ClusterSpec:
     if not below or ".." in path.split("/"):
         raise ValueError(
             f"`model_dir` must be relative or below {VOLUME_DIR}, where the pods mount "
-            f"the volume that they share. Received: model_dir={path!r}."
+            f"their shared volume. Received: model_dir={path!r}."
         )
     return config.cluster
 
 
 def labels(name: str) -> dict[str, str]:
-    """Returns what all objects of a job are labelled with."""
+    """Returns the labels of all objects of a job."""
     return {
         "app.kubernetes.io/name": "monolith-tf",
         "app.kubernetes.io/instance": name,
@@ -154,11 +154,11 @@ def pod_spec(
     container: str,
     port: str,
 ) -> Manifest:
-    """Returns what a task's pod runs.
+    """Returns the spec of a task's pod.
 
     Args:
-      kind: The task's.
-      config: The job's.
+      kind: The task's kind.
+      config: The job's config.
       image: The image; None takes `monolith-tf:<version>`.
       container: The container's name.
       port: The port's name.
@@ -194,12 +194,12 @@ def pod_spec(
 
 
 def _liveness_probe(cluster: ClusterSpec) -> Manifest:
-    """Returns what ends a container whose task hangs."""
+    """Returns the probe that ends a container whose task hangs."""
     return {
         "exec": {"command": ["sh", "-c", _PROBE]},
         "periodSeconds": math.ceil(cluster.hang_timeout / _PROBES),
         "failureThreshold": _PROBES,
         "timeoutSeconds": 10,
-        # What hangs does not hear SIGTERM, and writes no checkpoint.
+        # A task that hangs ignores SIGTERM, and writes no checkpoint.
         "terminationGracePeriodSeconds": 10,
     }

@@ -1,4 +1,4 @@
-"""Where tasks are, how often they were tried, and how a job ends."""
+"""The states of tasks, their restart counts, and how a job ends."""
 
 import dataclasses
 import math
@@ -18,8 +18,8 @@ class Outcome:
 
     Attributes:
       code: The launcher's exit code.
-      message: Why it is not 0; empty where it is.
-      culprit: The task whose log says more, or None.
+      message: Why the code is not 0; empty if it is.
+      culprit: The task whose log has details, or None.
     """
 
     code: int
@@ -29,13 +29,13 @@ class Outcome:
 
 @dataclasses.dataclass
 class TaskState:
-    """Where a task is.
+    """The state of a task.
 
     Attributes:
-      task: Which one.
+      task: The task.
       state: `waiting` for its start, `running`, `stopping` (it was asked to end, or is
         about to end), `ended`, or `lost`: it died too often.
-      restarts: How often it was started again.
+      restarts: How often it was restarted.
     """
 
     task: Task
@@ -52,13 +52,13 @@ class TaskState:
 
 @dataclasses.dataclass
 class Retries:
-    """How often something was started again in a row, since it last began."""
+    """Counts restarts in a row; the count resets after a long life."""
 
     begun: float = 0.0
     count: int = 0
 
     def next(self, now: float, limit: int) -> float | None:
-        """Returns seconds to wait before the next try; None when there is none."""
+        """Returns seconds to wait before the next restart; None if none is left."""
         if now - self.begun >= STEADY_SECS:
             self.count = 0
         if self.count >= limit:
@@ -68,7 +68,7 @@ class Retries:
 
 
 def how_it_ended(code: int) -> str:
-    """Says how a process ended."""
+    """Returns a description of how a process ended."""
     if code == exits.PS_LOST:
         return "lost a parameter server"
     if code >= 0:

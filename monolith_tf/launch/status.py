@@ -1,4 +1,4 @@
-"""How far a running job is, from the files that its tasks write."""
+"""The progress of a running job, from the files that its tasks write."""
 
 import dataclasses
 import json
@@ -15,15 +15,15 @@ from monolith_tf.launch.states import TaskState
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What there is to show of a task.
+    """The values to show for a task.
 
     Attributes:
-      name: Which task.
-      state: What it does.
-      steps: The job's step for the chief; for a worker, the steps it took since its
-        start; None where that is not known.
-      examples_per_sec: The job's speed for the chief, its own for a worker.
-      restarts: How often it was started again.
+      name: The task's name.
+      state: Its state.
+      steps: For the chief, the job's step; for a worker, the steps since its start;
+        None if not known.
+      examples_per_sec: For the chief, the job's speed; for a worker, its own.
+      restarts: How often it was restarted.
     """
 
     name: str
@@ -58,8 +58,8 @@ class Status:
 
         Args:
           model_dir: The job's folder.
-          batch_size: Examples of a step.
-          clock: Gives the time.
+          batch_size: Examples per step.
+          clock: Returns the time.
         """
         self._model_dir = model_dir
         self._batch_size = batch_size
@@ -67,7 +67,7 @@ class Status:
         self._seen: dict[str, _Seen] = {}
 
     def chief(self, pids: Mapping[str, int]) -> roster.Entry | None:
-        """Returns what the chief says; None where its process has said nothing."""
+        """Returns the chief's file; None if its process has written none."""
         return self._entry("chief", pids)
 
     def rows(
@@ -106,7 +106,7 @@ class Status:
         return examples // self._batch_size, self._seen[name].per_sec
 
     def _entry(self, name: str, pids: Mapping[str, int]) -> roster.Entry | None:
-        """Returns a task's file, unless a former process wrote it."""
+        """Returns a task's file, unless an earlier process wrote it."""
         entry = roster.read(self._model_dir, name)
         if entry is None or name not in pids or entry.get("pid") != pids[name]:
             return None
@@ -114,7 +114,7 @@ class Status:
 
 
 class MetricsTail:
-    """Follows a `metrics.jsonl` from where it ends now."""
+    """Follows a `metrics.jsonl` from its current end."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = pathlib.Path(path)
@@ -122,7 +122,7 @@ class MetricsTail:
 
     def read(self) -> list[dict[str, Any]]:
         """Returns the lines that were added since the last call."""
-        # A chief that resumes cuts off what it will write again.
+        # A chief that resumes cuts off the lines that it writes again.
         self._position = min(self._position, self._size())
         try:
             with self._path.open("rb") as file:
@@ -136,7 +136,7 @@ class MetricsTail:
         for line in whole.splitlines():
             try:
                 records.append(json.loads(line))
-            except ValueError:  # The file was cut in between.
+            except ValueError:  # The file was cut off during the read.
                 continue
         return records
 

@@ -1,8 +1,8 @@
-"""What a launcher does when tasks end: events in, actions out, no processes.
+"""Decides what a launcher does when tasks end: events in, actions out, no processes.
 
-The chief and the parameter servers stand and fall together: the rows are in the
-servers' memory, and only a chief that starts again restores them from the checkpoint.
-Workers come and go, and so does an evaluator.
+The chief and the parameter servers restart together: the rows are in the servers'
+memory, and only a chief that restarts restores them from the checkpoint. Workers and an
+evaluator restart alone.
 """
 
 import math
@@ -25,11 +25,11 @@ Plan = Sequence[tuple[float, signal.Signals]]
 
 _LEFT_EARLY_SECS = 10.0
 _STOP: Plan = ((0.0, signal.SIGTERM), (10.0, signal.SIGKILL))
-# It sees the chief's end by itself, and says so in its log.
+# The task itself sees the chief's end, and logs it.
 _LET_END: Plan = ((5.0, signal.SIGTERM), (15.0, signal.SIGKILL))
-# A chief that lost a parameter server ends by itself.
+# A chief that lost a parameter server ends itself.
 _LET_CHIEF_END: Plan = ((30.0, signal.SIGKILL),)
-# It has said that it is done, and has only itself to tidy up.
+# The chief has reported that it is done, and only cleans up.
 _LET_DONE_CHIEF_END: Plan = ((60.0, signal.SIGTERM), (70.0, signal.SIGKILL))
 _CHECKPOINT_AND_STOP: Plan = ((0.0, signal.SIGTERM), (300.0, signal.SIGKILL))
 _STOP_CHIEF: Plan = ((0.0, signal.SIGTERM), (30.0, signal.SIGKILL))
@@ -37,23 +37,23 @@ _KILL: Plan = ((0.0, signal.SIGKILL),)
 
 
 class Supervisor:
-    """Decides what to start and to stop.
+    """Decides which tasks to start and to stop.
 
-    Every method takes the present time, in seconds of a clock that never goes back,
-    and returns what to do now.
+    Every method takes the current time, in seconds of a monotonic clock, and returns
+    the actions to take now.
 
     Attributes:
       tasks: Task name -> its state.
-      outcome: How the job ended; None before all tasks have.
+      outcome: How the job ended; None before all tasks have ended.
     """
 
     def __init__(self, tasks: Sequence[Task], *, max_restarts: int) -> None:
         """Makes a supervisor.
 
         Args:
-          tasks: The job's.
-          max_restarts: How often in a row a worker, an evaluator, or the chief with
-            its parameter servers, is started again; not negative.
+          tasks: The job's tasks.
+          max_restarts: How often in a row a worker, an evaluator, or the chief with its
+            parameter servers, is restarted; not negative.
         """
         if max_restarts < 0:
             raise ValueError(
@@ -70,7 +70,7 @@ class Supervisor:
         }
         self._result: Outcome | None = None
         self._recover_at: float | None = None
-        self._done = False  # Whether a task has seen that the chief is.
+        self._done = False  # Whether a task has seen that the chief is done.
         self._interrupts = 0
         self._checkpoints = False  # Whether the chief was asked to write one and end.
         self._actions: list[Action] = []
@@ -82,10 +82,10 @@ class Supervisor:
         return self._taken()
 
     def ended(self, name: str, code: int, now: float) -> list[Action]:
-        """Takes in that a process ended.
+        """Handles the end of a process.
 
         Args:
-          name: Its task's.
+          name: The name of its task.
           code: Its exit code, or minus the signal that ended it.
           now: The time.
         """
@@ -109,10 +109,10 @@ class Supervisor:
             self._done = True
             if self._chief.alive:
                 self._stop(self._chief, _LET_DONE_CHIEF_END, now)
-            else:  # It was killed when it had nothing left to do.
+            else:  # It was killed after it had finished.
                 self._finish(exits.DONE, "", None, now)
         elif code == exits.CHIEF_GONE:
-            # The chief comes back; if it never was away, it misses the task.
+            # The chief may come back. If it was never gone, the task must restart.
             state.due = now + _LEFT_EARLY_SECS
         elif self._done and kind != "evaluator":
             pass
@@ -125,34 +125,33 @@ class Supervisor:
 
     @property
     def given_up(self) -> list[str]:
-        """The tasks that are not started again."""
+        """The tasks that are not restarted."""
         return [s.task.name for s in self._all() if s.state == "lost"]
 
     def hangs(self, name: str, secs: float) -> list[Action]:
-        """Takes in that a task was not heard for so many seconds, while others were."""
+        """Handles a task that was silent for `secs` while other tasks were not."""
         state = self.tasks[name]
         if state.state == "running":
             self._say(
-                f"{name} has not been heard for {secs:g} s while others were; it is "
-                "ended by SIGKILL."
+                f"{name} was silent for {secs:g} s while other tasks were not; ending "
+                "it by SIGKILL."
             )
             self._send(state, signal.SIGKILL)
         return self._taken()
 
     def lost_server(self, now: float) -> list[Action]:
-        """Takes in that the chief says that a parameter server is lost."""
+        """Handles the chief's report that a parameter server is lost."""
         if self._chief.state == "running" and self._result is None:
             self._recover("chief", "The chief lost a parameter server", now)
         self._settle(now)
         return self._taken()
 
     def interrupt(self, now: float, *, trains: bool = True) -> list[Action]:
-        """Ends the job: at first with a checkpoint, the second time at once.
+        """Ends the job: the first time with a checkpoint, the second time at once.
 
         Args:
           now: The time.
-          trains: Whether the chief has begun to train. If not, there is nothing that it
-            could write.
+          trains: Whether the chief has begun to train. If not, it writes no checkpoint.
         """
         self._interrupts += 1
         interrupted = Outcome(exits.INTERRUPTED, "Interrupted.")
@@ -168,9 +167,9 @@ class Supervisor:
                 self._stop(state, _STOP, now)
         else:
             self._say(
-                "Interrupted; the chief is asked for a checkpoint. Again: ends at once."
+                "Interrupted; the chief writes a checkpoint. Again: ends at once."
                 if trains
-                else "Interrupted; the tasks are ended. Again: ends at once."
+                else "Interrupted; ending the tasks. Again: ends at once."
             )
             self._checkpoints = trains
             for state in self._all():
@@ -184,7 +183,7 @@ class Supervisor:
         return self._taken()
 
     def tick(self, now: float) -> list[Action]:
-        """Does what is due."""
+        """Does what is due at a time."""
         for state in self._all():
             while state.plan and state.plan[0][0] <= now:
                 self._send(state, state.plan.pop(0)[1])
@@ -214,19 +213,17 @@ class Supervisor:
             message = "Interrupted; the chief did not train, and wrote no checkpoint."
             self._finish(exits.INTERRUPTED, message, None, now)
         elif self._interrupts:
-            message = (
-                f"The chief {how_it_ended(code)} before it had written a checkpoint."
-            )
+            message = f"The chief {how_it_ended(code)} before it wrote a checkpoint."
             self._finish(exits.FAILED, message, "chief", now)
         elif recovering:
-            pass  # Whatever it says of itself, it has lost its parameter servers.
+            pass  # Whatever its exit code is, it has lost its parameter servers.
         elif code == exits.PS_LOST or code < 0:
             self._recover("chief", f"The chief {how_it_ended(code)}", now)
         else:
             self._finish(code, f"The chief {how_it_ended(code)}.", "chief", now)
 
     def _recover(self, culprit: str, why: str, now: float) -> None:
-        """Starts the chief and the parameter servers again."""
+        """Restarts the chief and the parameter servers."""
         if self._recover_at is not None:
             return
         retries = self._retries["chief"]
@@ -236,7 +233,7 @@ class Supervisor:
             self._finish(exits.FAILED, message, culprit, now)
             return
         self._say(
-            f"{why}; the chief and the parameter servers start again from the last "
+            f"{why}; the chief and the parameter servers restart from the last "
             f"checkpoint ({retries.count} of {self._max_restarts})."
         )
         self._recover_at = now + backoff
@@ -244,13 +241,13 @@ class Supervisor:
             self._stop(state, _LET_CHIEF_END if state is self._chief else _STOP, now)
 
     def _retry(self, state: TaskState, why: str, now: float) -> None:
-        """Starts a worker or an evaluator again, or goes on without it."""
+        """Restarts a worker or an evaluator, or continues without it."""
         retries = self._retries[state.task.name]
         backoff = retries.next(now, self._max_restarts)
         if backoff is not None:
             state.state, state.due = "waiting", now + backoff
             count = f"{retries.count} of {self._max_restarts}"
-            self._say(f"{why}; it starts again in {backoff:g} s ({count}).")
+            self._say(f"{why}; it restarts in {backoff:g} s ({count}).")
             return
         state.state = "lost"
         why = f"{why}, after {retries.count} restarts in a row"
@@ -259,16 +256,16 @@ class Supervisor:
             message = f"{why}, and no other worker is left."
             self._finish(exits.FAILED, message, state.task.name, now)
         elif self._result is None:
-            self._say(f"{why}; the job goes on without it.")
+            self._say(f"{why}; the job continues without it.")
 
     def _finish(self, code: int, message: str, culprit: str | None, now: float) -> None:
-        """Settles how the job ends; the others are stopped once the chief is."""
+        """Sets how the job ends; the others are stopped after the chief."""
         self._recover_at = None
         self._result = Outcome(code, message, culprit)
         self._stop(self._chief, _STOP_CHIEF, now)
 
     def _settle(self, now: float) -> None:
-        """Does what had to wait until other tasks ended."""
+        """Does what must wait until other tasks have ended."""
         if self._recover_at is not None and not any(s.alive for s in self._core):
             at, self._recover_at = self._recover_at, None
             for state in self._all():
@@ -302,7 +299,7 @@ class Supervisor:
         self._actions.append(Start(state.task.name))
 
     def _stop(self, state: TaskState, plan: Plan, now: float) -> None:
-        """Ends a process by signals after given times; the harsher plan counts."""
+        """Ends a process by signals at given times; keeps the plan that ends sooner."""
         if not state.alive:
             if state.state == "waiting":
                 state.state = "ended"

@@ -7,7 +7,7 @@ from monolith_tf.config import schema
 from monolith_tf.launch import pods
 from monolith_tf.launch.pods import Manifest
 
-# What the operator looks for in a pod.
+# Names that the operator looks for in a pod.
 _CONTAINER = "tensorflow"
 _PORT = "tfjob-port"
 
@@ -18,8 +18,8 @@ def tfjob_manifests(
     """Returns the objects that run a job.
 
     Args:
-      config: The job's, with a `cluster`. Paths are relative to the volume.
-      image: What the containers run; None takes `monolith-tf:<version>`.
+      config: The job's config, with a `cluster`. Paths are relative to the volume.
+      image: The image of the containers; None takes `monolith-tf:<version>`.
 
     Raises:
       ValueError: If there is no `cluster`, or `model_dir` is outside of the volume.
@@ -41,7 +41,7 @@ def tfjob_manifests(
             "kind": "TFJob",
             "metadata": pods.metadata(name),
             "spec": {
-                # The operator counts over the whole life of the job.
+                # The operator counts over the job's whole life.
                 "runPolicy": {"backoffLimit": 10, "cleanPodPolicy": "Running"},
                 "tfReplicaSpecs": {
                     key: _replica(config, kind, count, image)
@@ -58,12 +58,12 @@ def _replica(
     labels = pods.labels(pods.job_name(config))
     return {
         "replicas": count,
-        # The policy ExitCode would take a lost parameter server, 75, for final.
+        # The policy ExitCode treats a lost parameter server, 75, as permanent.
         "restartPolicy": "OnFailure",
         "template": {
             "metadata": {
                 "labels": labels | {"app.kubernetes.io/component": kind},
-                # A mesh's proxy does not understand the tasks' connections.
+                # A service mesh's proxy breaks the tasks' connections.
                 "annotations": {"sidecar.istio.io/inject": "false"},
             },
             "spec": pods.pod_spec(

@@ -76,7 +76,7 @@ class Calls:
         another one repeat the call, but the first fetch raises the error.
         """
         since = time.monotonic()
-        while not self._coordinator.done():  # Raises what failed first, if any did.
+        while not self._coordinator.done():  # Raises the first error, if any.
             self._check(time.monotonic() - since)
             time.sleep(_POLL_SECS)
         return remote.fetch()

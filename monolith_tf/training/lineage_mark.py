@@ -48,7 +48,7 @@ def resumed(
     path = model_dir / _NAME
     if not path.exists():
         logging.warning(
-            "%s, which says how far the job had trained, is missing: its folder is a "
+            "%s is missing, which says how far the job had trained: its folder is a "
             "partial copy, or of version 0.1.0. %s",
             path,
             _consequence(checkpoint),
@@ -60,7 +60,7 @@ def resumed(
         written = mark.get("file")
     except (ValueError, KeyError, TypeError) as error:
         raise checkpoint_lib.CheckpointError(
-            f"{path}, which says how far the job had trained, is damaged: {error!r}. "
+            f"{path} is damaged: {error!r}. It says how far the job had trained. "
             "Remove it, and export the job again before you publish its rows."
         ) from None
     if written != _identity(path.stat()):

@@ -120,8 +120,8 @@ def _apply(
     optimizer: tf_keras.optimizers.Optimizer, pairs: list[tuple[Tensor, tf.Variable]]
 ) -> None:
     if tf.distribute.in_cross_replica_context():
-        # On a worker. A replica context must begin here: it cannot be entered outside
-        # of a loop and used inside.
+        # On a worker. The replica context must be entered here, inside the loop of
+        # steps, and not around it.
         strategy = tf.distribute.get_strategy()
         sent = _sent(pairs)
         strategy.run(

@@ -54,8 +54,8 @@ def test_the_commands_of_a_job(call, folder):
 
     out = call("export", "--output", folder / "export")
     (version,) = (folder / "export").iterdir()
-    told, size, difference = out.splitlines()
-    assert told == f"SavedModel: {version}"
+    saved, size, difference = out.splitlines()
+    assert saved == f"SavedModel: {version}"
     assert size.startswith("size: ")
     assert difference == "largest difference of a prediction on real rows: 0"
     assert "Signature serving_default (predict)" in call("inspect", version)

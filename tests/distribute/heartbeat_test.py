@@ -1,4 +1,4 @@
-"""Who counts as hung, by a clock that the test turns."""
+"""Which tasks count as hung, by a clock that the test controls."""
 
 import time
 
@@ -31,7 +31,7 @@ class Tasks:
         return heartbeat.Beat(self.lives[name], self.counts[name])
 
     def run(self, secs, *, silent=()):
-        """Lets time pass in which some are silent."""
+        """Lets time pass in which some tasks are silent."""
         for _ in range(int(secs)):
             self.now += 1.0
             if self.now % 2 == 0:
@@ -82,7 +82,7 @@ def test_after_a_stall_of_all_one_may_come_back_later():
 def test_a_stall_of_the_judge_is_nobodys():
     tasks = Tasks("a", "b")
     tasks.now += 3600
-    tasks.counts["a"] += 1  # Heard first, and b a moment later.
+    tasks.counts["a"] += 1  # Heard first; b is heard a moment later.
     tasks.judge.look()
     assert tasks.hung == []
     tasks.run(10)

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(name="server")
 def _server():
-    """A server as TensorFlow's: deaf to no address."""
+    """A server like TensorFlow's, which listens on all addresses."""
     with socket.create_server(
         ("::", 0), family=socket.AF_INET6, dualstack_ipv6=True
     ) as server:
@@ -60,5 +60,5 @@ def test_an_address_of_another_machine_is_warned_of(server, host, caplog):
     port = server.getsockname()[1]
     assert not listening.only_on(f"{host}:{port}")
     assert f"{host} is not an address of this machine" in caplog.text
-    assert f"fence port {port} off" in caplog.text
+    assert f"protect port {port} by a firewall" in caplog.text
     assert _answers("127.0.0.1", server)

@@ -26,7 +26,7 @@ def _chief(tmp_path):
 
 
 def _write(model_dir, name, **values):
-    """Writes the file of a task that does not exist."""
+    """Writes the file of a fake task."""
     entry = {
         "nonce": f"nonce of {name}",
         "incarnation": "",
@@ -117,8 +117,8 @@ def test_the_chief_names_who_is_missing(tmp_path, chief):
         _wait(tmp_path, chief)
     assert str(caught.value) == (
         f"worker-1 at x:4 did not sign in under {tmp_path}/cluster within 0.3 s: it is "
-        "not running, or its `model_dir` is another folder. All tasks must see one and "
-        "the same `model_dir`."
+        "not running, or its `model_dir` is another folder. All tasks must share the "
+        "same `model_dir`."
     )
 
 
@@ -129,7 +129,7 @@ def test_the_chief_names_who_has_other_versions(tmp_path, chief):
         _wait(tmp_path, chief)
     assert str(caught.value) == (
         "ps-0 at p:2 (process 17 on elsewhere) runs tensorflow 2.20.0; the chief runs "
-        f"{roster.versions()['tensorflow']}. Install one version everywhere."
+        f"{roster.versions()['tensorflow']}. Install the same version everywhere."
     )
 
 
@@ -149,8 +149,8 @@ def test_the_chief_names_who_has_another_address(tmp_path, chief):
     with pytest.raises(roster.RosterError) as caught:
         _wait(tmp_path, chief)
     assert str(caught.value) == (
-        "ps-0 at p:2 (process 17 on elsewhere) says that its address is q:9. Give all "
-        "tasks the same `cluster` in `TF_CONFIG`."
+        "ps-0 at p:2 (process 17 on elsewhere) has the address q:9. Give all tasks the "
+        "same `cluster` in `TF_CONFIG`."
     )
 
 
@@ -174,8 +174,8 @@ def test_two_processes_of_one_index_are_told(tmp_path):
         roster.check_rival(_task("worker"), signed_in)
     signed_in.close()
     assert str(caught.value) == (
-        "Another process is worker-0 of this job already: process 17 on elsewhere, "
-        "address w:3. End one of the two, or give this one another `task.index` in "
+        "Another process is already worker-0 of this job: process 17 on elsewhere, "
+        "address w:3. End one of them, or give this one another `task.index` in "
         "`TF_CONFIG`."
     )
 
@@ -193,7 +193,7 @@ time.sleep(60)
 
 def test_a_second_process_of_one_index_does_not_begin(tmp_path):
     worker = _task("worker")
-    roster.check_alone(tmp_path, worker)  # Nobody is there.
+    roster.check_alone(tmp_path, worker)  # There is no other process.
     command = [sys.executable, "-c", _STAND_IN, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         try:
@@ -203,7 +203,7 @@ def test_a_second_process_of_one_index_does_not_begin(tmp_path):
         finally:
             other.kill()
     begin = time.monotonic()
-    roster.check_alone(tmp_path, worker)  # It is dead, which this machine knows.
+    roster.check_alone(tmp_path, worker)  # Its process is dead on this machine.
     assert time.monotonic() - begin < 1
     assert roster.read(tmp_path, "worker-0")["host"] == socket.gethostname()
 
@@ -244,7 +244,7 @@ def test_the_chief_does_not_wait_for_workers_that_are_given_up(tmp_path, chief):
 class TestStartsInARow:
     @pytest.fixture
     def start(self, tmp_path):
-        """Signs a chief in after a former one; returns how many starts that makes."""
+        """Signs in a chief after an earlier one; returns the number of starts."""
 
         def start(**former):
             _write(tmp_path, "chief", **former)
@@ -283,5 +283,5 @@ class TestStartsInARow:
             self.signed_in.check_starts()
         assert str(caught.value) == (
             "chief died 3 times in a row, each time within 10 minutes; "
-            "`--max-restarts` was 2. Its former logs say why."
+            "`--max-restarts` was 2. Its earlier logs say why."
         )

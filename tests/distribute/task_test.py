@@ -82,8 +82,8 @@ def test_others_are_servers_before_workers():
          "`TF_CONFIG`: `cluster.worker[0]` must be `host:port` with a port from 1 to "
          '65535. Received: "http://b:2".'),
         (_given({"evaluator": ["d:5"]}),
-         "`TF_CONFIG`: `cluster.evaluator` must be left out: an evaluator is started "
-         'by its `task` alone, and has no address. Received: ["d:5"].'),
+         "`TF_CONFIG`: `cluster.evaluator` must be left out: an evaluator needs only "
+         'its `task`, and has no address. Received: ["d:5"].'),
         (_given({"master": ["d:5"]}),
          "`TF_CONFIG`: `cluster.master` is not one of chief, worker, ps. Received: "
          "master."),

@@ -1,4 +1,4 @@
-"""What a chief makes of the other tasks' files, by a clock that the test turns."""
+"""What a chief concludes from other tasks' files, by a clock that the test controls."""
 
 import json
 
@@ -18,7 +18,7 @@ _TIMEOUT = 30.0
 
 
 class Files:
-    """The files of tasks that beat while the test's clock goes on."""
+    """The files of tasks that beat while the test's clock advances."""
 
     def __init__(self, model_dir, *, without=()):
         self.model_dir = model_dir

@@ -238,7 +238,7 @@ def test_tasks_end_where_their_chief_is_gone(config, tmp_path):
         assert cluster.wait("ps-0") == cluster.wait("worker-0") == exits.CHIEF_GONE
         address = cluster.tasks["chief"].address
     assert (
-        f"error: ps-0: the chief at {address} is gone for 12 s, "
+        f"error: ps-0: the chief at {address} has been gone for 12 s, "
         "`cluster.idle_timeout`; ending."
     ) in cluster.log("ps-0")
 

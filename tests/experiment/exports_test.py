@@ -30,15 +30,15 @@ class ExportsTest(testing.TestCase):
         job.train()
         model_dir = path.parent / "model"
         (present,) = (model_dir / "export").iterdir()
-        told = metadata.read(present)
+        found = metadata.read(present)
         newest = metadata.read(job.export_saved_model(path.parent / "other"))
         manifest = json.loads(
             (model_dir / "checkpoints/ckpt-00000004/manifest.json").read_text()
         )
-        self.assertEqual(told["step"], 4)
-        self.assertEqual(told, {**newest, "bytes": told["bytes"]})
-        self.assertLen(told["job"], 32)
-        self.assertEqual(told["job"], manifest["state"]["job"])
+        self.assertEqual(found["step"], 4)
+        self.assertEqual(found, {**newest, "bytes": found["bytes"]})
+        self.assertLen(found["job"], 32)
+        self.assertEqual(found["job"], manifest["state"]["job"])
         counters = {t["name"]: t["counters"] for t in manifest["embedding"]["tables"]}
         rows = sum(table["rows"] for table in counters.values())
-        self.assertEqual(sum(group["rows"] for group in told["groups"]), rows)
+        self.assertEqual(sum(group["rows"] for group in found["groups"]), rows)

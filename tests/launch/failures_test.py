@@ -1,7 +1,7 @@
-"""Jobs of real processes that are killed, and what is left of their rows.
+"""Jobs of real processes that are killed, and the state of their rows after that.
 
-A table has one row per row of the data, under Adam, whose state tells how often a row
-was updated: 1 where an example was trained on once, 2 where it was twice.
+A table has one row per row of the data, with Adam, whose state shows how often a row
+was updated: once if its example was trained on once, twice if it was trained on twice.
 """
 
 import json
@@ -27,7 +27,7 @@ _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _ROWS, _BATCH, _LOOP, _CHECKPOINT = 12_800, 64, 10, 50
 _STEPS = _ROWS // _BATCH
 _GATE = 120
-# A standard error of an AUC over the 3,200 rows of the eval split is about 0.007.
+# The standard error of an AUC over the 3,200 rows of the eval split is about 0.007.
 _NOISE = 0.025
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(420)]
@@ -80,7 +80,7 @@ def environment(folder):
 
 
 class Job:
-    """A launched job that a test can watch and harm."""
+    """A launched job that a test can watch and disturb."""
 
     def __init__(self, folder, *arguments, prefix=()):
         self.folder = folder
@@ -121,21 +121,21 @@ class Job:
         self.wait_for(f"step {step}", lambda: self.step() >= step)
 
     def kill(self, name, number=signal.SIGKILL):
-        """Kills a task as the system would; returns its process id."""
+        """Kills a task like the system does; returns its process id."""
         pid = self.told(name)["pid"]
         os.kill(pid, number)
         return pid
 
     def stop(self, name):
-        """Stops a task for good, so that it neither works nor ends."""
+        """Stops a task with SIGSTOP, so that it neither works nor ends."""
         return self.kill(name, signal.SIGSTOP)
 
     def wait_for_new(self, name, old, state="serving"):
-        """Waits until another process is a task."""
+        """Waits until another process runs a task."""
 
         def is_back():
-            told = self.told(name)
-            return told.get("pid", old) != old and told["state"] == state
+            entry = self.told(name)
+            return entry.get("pid", old) != old and entry["state"] == state
 
         self.wait_for(f"{name} is back", is_back)
 
@@ -163,7 +163,7 @@ class Job:
         return "\n".join(parts)
 
     def close(self):
-        """Ends whatever still runs."""
+        """Ends all running processes."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
@@ -175,7 +175,7 @@ class Job:
 
 
 def is_ours(pid, folder):
-    """Whether a process id still belongs to a task of the job in a folder."""
+    """Returns whether a process still runs a task of the job in a folder."""
     try:
         command = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -197,7 +197,7 @@ def auc(model_dir):
 
 
 def update_counts(model_dir):
-    """Returns how often each row of the data was trained on, where it was at all."""
+    """Returns how often each row of the data was trained on, if it was at all."""
     newest = max((model_dir / "checkpoints").glob("ckpt-????????"))
     directory = str(newest / "embedding")
     counts = []
@@ -209,7 +209,7 @@ def update_counts(model_dir):
 
 
 def check_rows(model_dir, *, twice=0, lost=0):
-    """Checks that at most so many rows were trained on twice, or not at all."""
+    """Checks that at most that many rows were trained on twice, or not at all."""
     counts = update_counts(model_dir)
     assert _ROWS - len(counts) <= lost
     assert (counts - 1).sum() <= twice
@@ -218,7 +218,7 @@ def check_rows(model_dir, *, twice=0, lost=0):
 
 @pytest.fixture
 def launch(tmp_path):
-    """Launches jobs, one after the other, in one folder."""
+    """Launches jobs, one after another, in one folder."""
     jobs = []
     make_job(tmp_path)
 
@@ -233,7 +233,7 @@ def launch(tmp_path):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The AUC of a job in one process that nobody harms."""
+    """The AUC of an undisturbed job in one process."""
     folder = tmp_path_factory.mktemp("undisturbed")
     config = make_job(folder)
     (folder / "open").touch()
@@ -262,7 +262,7 @@ def test_a_worker_dies_and_comes_back(launch, undisturbed):
     job.wait_for_new("worker-0", job.kill("worker-0"))
     job.open_gate()
     output = job.end()
-    assert "worker-0 was killed by SIGKILL; it starts again in 1 s (1 of 3)." in output
+    assert "worker-0 was killed by SIGKILL; it restarts in 1 s (1 of 3)." in output
     check_rows(job.model_dir, twice=_LOOP * _BATCH)
     check_end(job, undisturbed)
     assert job.told("worker-0")["examples"] > 0
@@ -274,14 +274,14 @@ def test_a_parameter_server_dies(launch, undisturbed):
     job.kill("ps-1")
     job.open_gate()
     output = job.end()
-    # Whoever notices first: the launcher, or the chief.
+    # Either the launcher or the chief notices first.
     assert re.search(
         "(ps-1 was killed by SIGKILL|The chief lost a parameter server); "
-        "the chief and the parameter servers start again from the last checkpoint",
+        "the chief and the parameter servers restart from the last checkpoint",
         output,
     )
     assert "trains again on" in job.log("chief")
-    # The rows' memory goes back with the position in the data.
+    # The rows' state goes back together with the position in the data.
     check_rows(job.model_dir)
     check_end(job, undisturbed)
 
@@ -305,11 +305,11 @@ def test_a_worker_is_given_up_and_another_one_dies(launch, undisturbed):
     job.reach(30)
     job.wait_for_new("worker-1", job.kill("worker-1"))
     job.kill("worker-1")
-    job.wait_for("worker-1 is given up", lambda: "goes on without it" in job.output)
+    job.wait_for("worker-1 is given up", lambda: "continues without it" in job.output)
     job.wait_for_new("worker-0", job.kill("worker-0"))
     job.open_gate()
     job.end()
-    assert "The job goes on without worker-1." in job.log("chief")
+    assert "The job continues without worker-1." in job.log("chief")
     assert job.told("chief")["without"] == ["worker-1"]
     check_rows(job.model_dir, twice=2 * _LOOP * _BATCH)
     check_end(job, undisturbed)
@@ -321,7 +321,7 @@ def test_a_worker_hangs(launch, undisturbed):
     job.reach(30)
     job.wait_for_new("worker-0", job.stop("worker-0"))
     job.open_gate()
-    assert "worker-0 has not been heard for 30 s while others were" in job.end()
+    assert "worker-0 was silent for 30 s while other tasks were not" in job.end()
     check_rows(job.model_dir, twice=_LOOP * _BATCH)
     check_end(job, undisturbed)
 
@@ -332,7 +332,7 @@ def test_a_parameter_server_hangs(launch, undisturbed):
     job.reach(_CHECKPOINT + 10)
     job.open_gate()
     job.wait_for_new("ps-1", job.stop("ps-1"))
-    assert "the chief and the parameter servers start again" in job.end()
+    assert "the chief and the parameter servers restart" in job.end()
     check_rows(job.model_dir)
     check_end(job, undisturbed)
 
@@ -343,7 +343,7 @@ def test_the_chief_hangs(launch, undisturbed):
     job.reach(_CHECKPOINT + 10)
     job.stop("chief")
     job.open_gate()
-    assert "chief has not been heard for 30 s while others were" in job.end()
+    assert "chief was silent for 30 s while other tasks were not" in job.end()
     check_rows(job.model_dir)
     check_end(job, undisturbed)
 
@@ -356,11 +356,11 @@ def test_a_parameter_server_hangs_where_no_launcher_is(tmp_path):
         config, tmp_path / "model", *_TRAINING, _HANG, timeout=300
     ) as cluster:
         cluster.start()
-        told = tmp_path / "model" / "cluster" / "chief.json"
-        cluster.wait_until(lambda: told.exists() and '"step": ' in told.read_text())
+        file = tmp_path / "model" / "cluster" / "chief.json"
+        cluster.wait_until(lambda: file.exists() and '"step": ' in file.read_text())
         cluster.kill("ps-0", signal.SIGSTOP)
         assert cluster.wait("chief") == 75
-        assert json.loads(told.read_text())["state"] == "ps_lost"
+        assert json.loads(file.read_text())["state"] == "ps_lost"
         assert "trains again on" in cluster.log("chief")
 
 
@@ -372,15 +372,15 @@ def test_a_worker_is_gone_and_another_one_dies_where_no_launcher_is(tmp_path):
         config, tmp_path / "model", *_TRAINING, *many, workers=2, timeout=300
     ) as cluster:
         cluster.start()
-        told = tmp_path / "model" / "cluster" / "chief.json"
-        cluster.wait_until(lambda: told.exists() and '"step": ' in told.read_text())
+        file = tmp_path / "model" / "cluster" / "chief.json"
+        cluster.wait_until(lambda: file.exists() and '"step": ' in file.read_text())
         cluster.kill("worker-0")
         cluster.kill("worker-1")
         cluster.start("worker-1")
         assert cluster.wait("chief") == 0, cluster.log("chief")
         said = cluster.log("chief")
         assert "worker-0 is gone, and no worker has returned from a call for" in said
-        assert "The job goes on without worker-0." in said
+        assert "The job continues without worker-0." in said
     counts = update_counts(tmp_path / "model")
     assert len(counts) == _ROWS
     assert counts.min() >= 8
@@ -397,8 +397,7 @@ def test_a_stall_of_all_tasks_is_no_loss(launch, undisturbed):
         job.kill(name, signal.SIGCONT)
     job.open_gate()
     output = job.end()
-    assert "start again" not in output
-    assert "starts again" not in output
+    assert "restart" not in output
     assert [job.told(name)["pid"] for name in tasks] == before
     check_rows(job.model_dir)
     check_end(job, undisturbed)
@@ -442,7 +441,7 @@ def test_a_killed_launcher_leaves_nothing(launch):
     while any(is_ours(pid, job.folder) for pid in tasks):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    # The chief has written a checkpoint before it ended.
+    # The chief wrote a checkpoint before it ended.
     assert job.told("chief")["state"] == "interrupted"
 
 
@@ -453,7 +452,7 @@ def test_ctrl_c(launch, undisturbed):
     job.process.send_signal(signal.SIGINT)
     job.open_gate()
     output = job.end(code=130)
-    assert "Interrupted; the chief is asked for a checkpoint." in output
+    assert "Interrupted; the chief writes a checkpoint." in output
     assert "Interrupted; the chief has written a checkpoint.\n" in output
     assert job.told("chief")["state"] == "interrupted"
     assert update_counts(job.model_dir).max() == 1
@@ -465,9 +464,9 @@ def test_ctrl_c(launch, undisturbed):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Makes `<tmp_path>/model` a full-up file system, as far as the system lets one.
+    """Makes `<tmp_path>/model` a full file system, as far as the system allows.
 
-    Returns a command's prefix that makes it so, and what makes room again.
+    Returns a command prefix that does so, and a function that frees space again.
     """
     folder = tmp_path / "model"
     folder.mkdir()
@@ -476,7 +475,7 @@ def small_disk(tmp_path):
         more = ["mount", "-o", "remount,size=100m", str(folder)]
         yield [], lambda: subprocess.run(more, check=True)
         subprocess.run(["umount", "-l", str(folder)], check=True)
-    else:  # No file may grow further than this.
+    else:  # No file may grow larger than this.
         yield ["prlimit", f"--fsize={100_000}"], lambda: None
 
 

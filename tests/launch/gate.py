@@ -1,4 +1,4 @@
-"""An action that holds a job at some step until a test lets it go on."""
+"""An action that holds a job at a step until a test lets it continue."""
 
 import os
 import pathlib
@@ -10,7 +10,7 @@ _FOLDER, _STEP = "GATE_FOLDER", "GATE_STEP"
 
 
 class Gate(actions.Action):
-    """Waits at step `GATE_STEP` until there is a file `open` in `GATE_FOLDER`."""
+    """Waits at step `GATE_STEP` until the file `open` exists in `GATE_FOLDER`."""
 
     def next_step(self, step):
         """See base class."""

@@ -1,4 +1,4 @@
-"""What a launcher makes of its tasks' files."""
+"""What a launcher concludes from its tasks' files."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ _TIMEOUT = 60.0
 
 
 class Files:
-    """The files of tasks that beat while the test's clock goes on."""
+    """The files of tasks that beat while the test's clock advances."""
 
     def __init__(self, model_dir):
         self.model_dir = model_dir
@@ -32,7 +32,7 @@ class Files:
         )
 
     def run(self, secs, *, silent=()):
-        """Lets time pass; returns who was found to hang meanwhile."""
+        """Lets time pass; returns the tasks that were found to hang."""
         found = set()
         for _ in range(int(secs)):
             self.now += 1.0
@@ -63,7 +63,7 @@ def test_a_parameter_server_is_blamed_before_those_that_wait_for_it(files):
     both = ["chief", "ps-0"]
     assert files.run(_TIMEOUT - 1, silent=both) == []
     assert files.run(8, silent=both) == ["ps-0"]
-    # That is started again, and the chief is heard.
+    # The server is restarted, and the chief is heard.
     files.entries["ps-0"]["nonce"] = "ps-0 2"
     assert files.run(2 * _TIMEOUT) == []
     # A chief that hangs by itself is found.
@@ -88,7 +88,7 @@ def test_the_chiefs_word_counts_for_the_process_it_spoke_of(files):
     files.run(5)
     files.entries["chief"]["hung"] = {"worker-0": "worker-0 1"}
     assert files.run(2) == ["worker-0"]
-    files.pids["worker-0"] = 20  # Started again; it has not signed in yet.
+    files.pids["worker-0"] = 20  # Restarted; it has not signed in yet.
     assert files.run(2) == []
     files.entries["worker-0"] |= {"pid": 20, "nonce": "worker-0 2"}
     assert files.run(2) == []
@@ -144,10 +144,10 @@ class TestLaunchers:
             finally:
                 other.kill()
         assert str(caught.value).startswith(
-            f"Another launcher runs the job of {tmp_path} already: process {other.pid} "
+            f"Another launcher already runs the job of {tmp_path}: process {other.pid} "
         )
         assert list(cluster.logs.glob("*")) == []
-        assert cluster.run().code == 1  # Who was killed is no rival.
+        assert cluster.run().code == 1  # A killed launcher is not a rival.
 
     def test_its_file_says_who_is_given_up(self, tmp_path):
         signed_in = heard_lib.sign_in(tmp_path, lambda: ["worker-1"])
@@ -165,6 +165,6 @@ class TestLaunchers:
         with pytest.raises(roster.RosterError) as caught:
             heard_lib.check_alone(tmp_path, signed_in)
         assert str(caught.value) == (
-            f"Another launcher runs the job of {tmp_path} already: process 17 on "
+            f"Another launcher already runs the job of {tmp_path}: process 17 on "
             "elsewhere. End it first, or give this job another `model_dir`."
         )

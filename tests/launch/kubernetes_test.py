@@ -1,4 +1,4 @@
-"""Manifests for plain Kubernetes, held against its own schemas."""
+"""Manifests for plain Kubernetes, checked with its own schemas."""
 
 import copy
 import json
@@ -85,7 +85,7 @@ def test_without_an_evaluator(parse):
 
 
 def test_every_pod_learns_which_task_it_is(manifests):
-    """Replaces variables as Kubernetes does, and reads the outcome as a task does."""
+    """Replaces variables like Kubernetes, and reads the result like a task."""
     counts = {"ps": 2, "worker": 3, "chief": 1, "evaluator": 1}
     for kind, template in pods(manifests):
         environment = template["spec"]["containers"][0]["env"]
@@ -158,7 +158,7 @@ def test_errors_end_the_job_and_lost_servers_do_not(manifests):
     assert wrong["onExitCodes"] == {"operator": "In", "values": [1, 2]}
     assert others["action"] == "Ignore"
     assert others["onExitCodes"] == {"operator": "NotIn", "values": [1, 2]}
-    # Only with this policy does a Job look at exit codes.
+    # Only with this policy, a Job checks exit codes.
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
     assert spec["template"]["spec"]["terminationGracePeriodSeconds"] == 300
 

@@ -1,4 +1,4 @@
-"""Supervised processes, with small scripts in the place of tasks."""
+"""Supervised processes, with small scripts in place of tasks."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ from monolith_tf.launch import guard
 from monolith_tf.launch import local
 from monolith_tf.training import job_lock
 
-# What every fake task begins with: who am I, and which start of mine is this?
+# The beginning of every fake task: its name, and the number of its start.
 _HEAD = """\
 import json, os, pathlib, signal, sys, time
 config = json.loads(os.environ["TF_CONFIG"])
@@ -66,7 +66,7 @@ def wait_until(condition, secs=20):
 
 
 def runs(pid):
-    """Whether a process runs; one that nobody has waited for yet does not."""
+    """Returns whether a process runs; a zombie does not."""
     try:
         status = pathlib.Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -157,7 +157,7 @@ def test_what_dies_starts_again_at_its_address(make, caplog):
     assert log[1] == log[3]
     assert cluster.log_tail("worker-0") == log[2:]
     assert (
-        "worker-0 was killed by SIGKILL; it starts again in 1 s (1 of 1)."
+        "worker-0 was killed by SIGKILL; it restarts in 1 s (1 of 1)."
         in caplog.messages
     )
 
@@ -241,7 +241,7 @@ sys.exit(job.run().code)
 
 @pytest.fixture
 def launcher(tmp_path):
-    """A launcher in a process of its own, all of whose tasks are ready."""
+    """A launcher in a separate process, all of whose tasks are ready."""
     (tmp_path / "task.py").write_text(_HEAD + _CHECKPOINTS)
     process = subprocess.Popen([sys.executable, "-c", _LAUNCHER, str(tmp_path)])
     names = ("chief", "ps-0", "worker-0")
@@ -266,7 +266,7 @@ def test_a_killed_launcher_leaves_nothing(launcher, tmp_path):
     launcher.kill()
     launcher.wait()
     wait_until(lambda: not any(runs(pid) for pid in pids(tmp_path)))
-    # The chief has ended before the others were told to.
+    # The chief ended before the others were asked to end.
     assert (tmp_path / "checkpoint").read_text() == "[]"
 
 

@@ -1,4 +1,4 @@
-"""What the status reads from the files that tasks write."""
+"""The status that is read from the files that tasks write."""
 
 import json
 
@@ -89,7 +89,7 @@ def test_the_speed_of_a_worker(status, states, write, clock):
     assert look(counter=2, examples=1600) == (16, 300.0)
     clock.now += 1
     assert look(counter=3, examples=1600) == (16, 0.0)
-    # It has started anew.
+    # It has restarted.
     clock.now += 2
     assert look(counter=1, examples=50) == (0, None)
 

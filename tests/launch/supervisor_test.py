@@ -1,4 +1,4 @@
-"""What the supervisor does, event by event, without any process."""
+"""What the supervisor does, event by event, without processes."""
 
 import signal
 
@@ -30,7 +30,7 @@ def make_tasks(ps, workers, evaluator):
 
 
 class Job:
-    """Drives a supervisor by a clock of its own."""
+    """Drives a supervisor with its own clock."""
 
     def __init__(self, *, ps=1, workers=2, evaluator=False, max_restarts=3):
         tasks = make_tasks(ps, workers, evaluator)
@@ -136,7 +136,7 @@ class TestTheEnd:
         job.ends("evaluator-0", 1)
         assert job.said == [
             "evaluator-0 ended with exit code 1, after 0 restarts in a row; the job "
-            "goes on without it."
+            "continues without it."
         ]
         for name in ("chief", "ps-0", "worker-0"):
             job.ends(name, 0)
@@ -192,7 +192,7 @@ class TestWorkers:
             assert job.after(0.1) == starts("worker-1")
             assert job.supervisor.tasks["worker-1"].restarts == restarts
         assert job.said[1] == (
-            "worker-1 was killed by SIGKILL; it starts again in 2 s (2 of 3)."
+            "worker-1 was killed by SIGKILL; it restarts in 2 s (2 of 3)."
         )
 
     def test_the_wait_has_a_limit(self):
@@ -210,8 +210,8 @@ class TestWorkers:
         assert job.after(10_000) == []
         assert job.state("worker-0") == "lost"
         assert job.said[-1] == (
-            "worker-0 was killed by SIGKILL, after 1 restarts in a row; the job goes "
-            "on without it."
+            "worker-0 was killed by SIGKILL, after 1 restarts in a row; the job "
+            "continues without it."
         )
         for name in ("chief", "ps-0", "worker-1"):
             job.ends(name, 0)
@@ -244,14 +244,14 @@ class TestWorkers:
         assert job.after(10) == []
         assert job.after(1) == starts("worker-0")
         assert job.said == [
-            "worker-0 left while the chief runs; it starts again in 1 s (1 of 3)."
+            "worker-0 left while the chief runs; it restarts in 1 s (1 of 3)."
         ]
 
 
 class TestTheCore:
     def test_a_dead_parameter_server(self):
         job = Job(ps=2)
-        # The chief sees it by itself, and ends.
+        # The chief itself sees it, and ends.
         assert job.ends("ps-0", KILLED) == term("ps-1")
         job.ends("ps-1", -signal.SIGTERM)
         assert job.after(2) == []
@@ -259,8 +259,8 @@ class TestTheCore:
         assert job.after(0) == starts("chief", "ps-0", "ps-1")
         assert job.state("worker-0") == "running"
         assert job.said == [
-            "ps-0 was killed by SIGKILL; the chief and the parameter servers start "
-            "again from the last checkpoint (1 of 3)."
+            "ps-0 was killed by SIGKILL; the chief and the parameter servers restart "
+            "from the last checkpoint (1 of 3)."
         ]
 
     def test_a_chief_that_does_not_notice(self):
@@ -315,7 +315,7 @@ class TestTheCore:
     def test_a_chief_killed_when_it_was_done_needs_no_other_start(self):
         job = Job(workers=1, evaluator=True)
         job.ends("chief", KILLED)
-        job.ends("evaluator-0", 0)  # It saw the chief's last word.
+        job.ends("evaluator-0", 0)  # It saw that the chief is done.
         job.ends("ps-0", -signal.SIGTERM)
         job.ends("worker-0", 0)
         assert job.outcome == Outcome(0, "")
@@ -340,7 +340,7 @@ class TestHangs:
         job = Job()
         assert job.hangs("worker-1") == kill("worker-1")
         assert job.said == [
-            "worker-1 has not been heard for 120 s while others were; it is ended by "
+            "worker-1 was silent for 120 s while other tasks were not; ending it by "
             "SIGKILL."
         ]
         job.ends("worker-1", KILLED)
@@ -372,7 +372,7 @@ class TestHangs:
         assert job.after(1) == starts("chief", "ps-0")
         assert job.said == [
             "The chief lost a parameter server; the chief and the parameter servers "
-            "start again from the last checkpoint (1 of 3)."
+            "restart from the last checkpoint (1 of 3)."
         ]
 
     def test_it_says_who_is_given_up(self):
@@ -388,7 +388,7 @@ class TestInterrupts:
         job = Job(workers=1, evaluator=True)
         assert job.interrupt() == term("chief", "evaluator-0")
         assert job.said == [
-            "Interrupted; the chief is asked for a checkpoint. Again: ends at once."
+            "Interrupted; the chief writes a checkpoint. Again: ends at once."
         ]
         job.ends("evaluator-0", -signal.SIGTERM)
         assert job.after(200) == []
@@ -405,7 +405,7 @@ class TestInterrupts:
         job.ends("chief", -signal.SIGTERM)
         job.ends("ps-0", 143)
         job.ends("worker-0", 143)
-        assert job.said == ["Interrupted; the tasks are ended. Again: ends at once."]
+        assert job.said == ["Interrupted; ending the tasks. Again: ends at once."]
         assert job.outcome == Outcome(
             130, "Interrupted; the chief did not train, and wrote no checkpoint."
         )
@@ -419,7 +419,7 @@ class TestInterrupts:
         job.ends("worker-0", 143)
         assert job.outcome == Outcome(
             1,
-            "The chief was killed by SIGKILL before it had written a checkpoint.",
+            "The chief was killed by SIGKILL before it wrote a checkpoint.",
             "chief",
         )
 
@@ -469,7 +469,7 @@ class TestInterrupts:
         assert job.outcome is None
         job.ends("worker-0", -signal.SIGTERM)
         assert job.outcome.message == (
-            "The chief lost a parameter server before it had written a checkpoint."
+            "The chief lost a parameter server before it wrote a checkpoint."
         )
 
     def test_while_the_chief_is_down(self):

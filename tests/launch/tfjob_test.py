@@ -1,4 +1,4 @@
-"""The TFJob, held against a schema written from the training operator's documentation.
+"""The TFJob, checked with a schema written from the training operator's documentation.
 
 Source: Kubeflow documentation, "TensorFlow Training (TFJob)", and the API reference of
 kubeflow.org/v1.
@@ -28,7 +28,7 @@ _REPLICA = {
             "properties": {
                 "spec": {
                     "type": "object",
-                    # It is the replica's policy that counts.
+                    # The replica's policy is used.
                     "not": {"required": ["restartPolicy"]},
                     "properties": {
                         "containers": {
@@ -146,7 +146,7 @@ def test_the_replicas(tfjob, parse):
 
 
 def test_what_the_operator_sets_is_understood():
-    """`TF_CONFIG` as it is documented, with the field that old versions needed."""
+    """`TF_CONFIG` as documented, with the field that old versions needed."""
     given = {
         "cluster": {
             "chief": ["clicks-chief-0.space.svc:2222"],

@@ -236,7 +236,7 @@ class CheckpointTest(testing.TestCase):
         saved = self.save(2, state)
         with self.assertRaises(checkpoint.CheckpointError) as caught:
             checkpoint.restore_dense(saved, _state())
-        self.assertNotIn("more\nMend", str(caught.exception))
+        self.assertNotIn("more\nFix", str(caught.exception))
 
     def test_a_file_system_without_locks_is_a_warning(self):
         no_locks = OSError(errno.ENOLCK, "No locks available")
