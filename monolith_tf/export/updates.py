@@ -83,7 +83,7 @@ class Updates(tf.Module):
             later one of the same line, so of two senders the one with older rows is
             refused.
         """
-        # Operations of a graph run in any order, so each stage waits for the one
+        # Operations of a graph may run in any order, so each stage waits for the one
         # before: the checks, the lock, the writes, the step, the unlock. An assertion
         # that fails before the first write leaves all rows unchanged.
         places = _Places(self._store)

@@ -3,19 +3,19 @@
     scripts/bench cluster [--tables throughput features tables]
                           [--clusters 0+0 1+1 1+2 2+2] [--rounds 3] [--write]
 
-A cluster is written parameter servers + workers, one process without any 0+0. All
-tasks are processes on this machine. The sides of a cluster share its chief, its
-parameter servers and its workers, and take turns: the job of a config by this project's
-own loop, with the pipeline off and on (`prefetch` and `deferred_push`); and
-`tf_keras.layers.Embedding` with Adagrad under the same strategy and coordinator, cut by
-`MinSizePartitioner`, as many steps in a closure, fed with the same batches by the same
-reader. Every batch was seen before the clock runs, so there are no new ids.
+A cluster is written as parameter servers + workers; 0+0 is a single process. All tasks
+are processes on this machine. The sides of a cluster share its chief, parameter servers
+and workers, and take turns: the job of a config in this project's own loop, with the
+pipeline off and on (`prefetch` and `deferred_push`); and `tf_keras.layers.Embedding`
+with Adagrad under the same strategy and coordinator, partitioned by
+`MinSizePartitioner`, with as many steps in a closure and the same batches from the same
+reader. Every batch is seen before timing starts, so there are no new ids.
 
-A row of the embeddings is needed once per step and distinct id, and comes back as a
-gradient: `distinct ids * (8 + 4 * dim) * 2` bytes are the ideal. What a step takes
-is what the loopback device counts, with dense variables and everybody else's traffic.
-Targets, by the faster of the plain sides: 2.3 times its samples/s with 2 parameter
-servers and 2 workers, as many with 1 and 1. `--write` puts the tables into
+An embedding row is needed once per step and distinct id, and returns as a gradient:
+`distinct ids * (8 + 4 * dim) * 2` bytes are the ideal. The measured bytes of a step are
+those of the loopback device, including dense variables and all other traffic. Targets,
+relative to the faster plain side: 2.3 times its samples/s with 2 parameter servers and
+2 workers, and as many with 1 and 1. `--write` puts the tables into
 `docs/cluster_benchmark.md`.
 """
 
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--clusters", nargs="*", choices=_CLUSTERS, default=_CLUSTERS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--limit_secs", type=float, default=300.0, help="most seconds of one cluster"
+        "--limit_secs", type=float, default=300.0, help="time limit of one cluster"
     )
     parser.add_argument("--write", action="store_true")
     fields = [f for f in dataclasses.fields(Case) if f.name != "tables"]

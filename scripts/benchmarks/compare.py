@@ -2,10 +2,10 @@
 
     scripts/bench compare OLD [NEW] [--rounds 9] [--cores 1 2] [--json FILE]
 
-OLD and NEW are folders of checkouts or revisions of git; NEW is this folder where it is
-left out. Each runs in a process of its own with its own code, on the same ids, and the
-two take turns. Ratios are medians over the rounds of the new time by the old, with the
-quartiles, which show how far to trust them.
+OLD and NEW are folders of checkouts or git revisions; NEW defaults to this folder.
+Each runs in its own process with its own code, on the same ids, and the two take turns.
+Ratios are medians over the rounds of new time / old time, with the quartiles, which
+show how reliable they are.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from sides import report
 
 @contextlib.contextmanager
 def _tree(name: str) -> Iterator[pathlib.Path]:
-    """Gives the folder of a checkout; a revision gets one for the time being."""
+    """Yields the folder of a checkout; a revision gets a temporary one."""
     folder = pathlib.Path(name)
     if (folder / "monolith_tf").is_dir():
         yield folder.resolve()
@@ -51,7 +51,7 @@ def _compared(case: Case, rounds: int, trees: dict[str, pathlib.Path]) -> list[s
             )
             sides[name] = stack.enter_context(side)
             side.ask("make")
-            side.ask("run", steps=2 * case.batches)  # All ids have their row now.
+            side.ask("run", steps=2 * case.batches)  # Now all ids have a row.
         times = process.in_turn(sides, rounds, steps=case.batches)
     old, new = times["old"], times["new"]
     ratios = np.percentile(

@@ -3,17 +3,17 @@
     scripts/bench embedding [--peers] [--tables peers ids features rows skew
                             optimizers reading workers] [--rounds 7] [--write]
 
-A step looks 26 features of 4096 examples up, dim 16, takes half the sum of squares as
-the loss, and updates by Adagrad. The ids of a feature are log-uniform below 200,000.
-The sides of "peers" are tf_keras and, where a compiler is there, a loop in C++ made for
-this case; with `--peers` torch, FBGEMM and TensorFlow Recommenders Addons too, which
-are installed below the running environment (4 GB; to spare most of them, give pip an
-index that has torch for CPU alone). All start from the same rows and are compared after
-three steps; then they take turns. Ratios are medians over the rounds of their time by
-ours: of the clock and, for a machine that does other work too, of the processors.
+A step looks up 26 features of 4096 examples, dim 16, takes half the sum of squares as
+the loss, and updates with Adagrad. The ids of a feature are log-uniform below 200,000.
+The sides of "peers" are tf_keras and, if there is a compiler, a C++ loop written for
+this case; with `--peers` also torch, FBGEMM and TensorFlow Recommenders Addons, which
+are installed below the running environment (4 GB; a pip index with CPU builds of torch
+saves most of it). All start from the same rows and are compared after three steps; then
+they take turns. Ratios are medians over the rounds of their time / ours: of wall time
+and, for machines with other load, of CPU time.
 
 The other tables have no peers. The last line of "rows", 50 million ids of dim 8, takes
-about 7 GiB, and ends itself at 16. `--write` puts the tables into
+about 7 GiB, and stops at 16. `--write` puts the tables into
 `docs/embedding_benchmark.md`.
 """
 
@@ -79,7 +79,7 @@ def peers(case: Case, rounds: int, libraries: dict) -> str:
             side.ask("weights", give=f"{folder}/weights.npy")
             found[name] = np.load(f"{folder}/weights.npy")
             _check_same(name, found[name], found[_OURS.name])
-            side.ask("run", steps=case.batches)  # All ids have their row now.
+            side.ask("run", steps=case.batches)  # Now all ids have a row.
         times = process.in_turn(sides, rounds, steps=case.batches)
     ours = times[_OURS.name]
     rows = []
@@ -98,7 +98,7 @@ def peers(case: Case, rounds: int, libraries: dict) -> str:
 def _check_same(name: str, found: np.ndarray, ours: np.ndarray) -> None:
     difference = np.linalg.norm(found - ours) / np.linalg.norm(ours)
     if not difference < _TOLERANCE:
-        sys.exit(f"{name} computes something else: it differs by {difference:.1e}.")
+        sys.exit(f"{name} computes another result: it differs by {difference:.1e}.")
 
 
 def _described(case: Case) -> str:
@@ -211,7 +211,7 @@ def rows(case: Case, rounds: int) -> str:
 
 
 def reading(case: Case, rounds: int) -> str:
-    """Returns the table of what reads the store."""
+    """Returns the table of the operations that read the store."""
     with _open(_OURS, case, "measured") as side:
         side.ask("make")
         side.ask("run", steps=case.batches)
@@ -228,7 +228,7 @@ def reading(case: Case, rounds: int) -> str:
 
 
 def workers(case: Case, rounds: int) -> str:
-    """Returns the table of what the modes of a store cost, and what they lose."""
+    """Returns the table of the cost and the lost updates of a store's modes."""
     case = dataclasses.replace(case, cores=2)
     names = [(mode, count) for mode in ("exact", "hogwild") for count in ("1", "2")]
     with contextlib.ExitStack() as stack:

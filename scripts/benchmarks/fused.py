@@ -4,15 +4,15 @@
                         [--rounds 5] [--peers] [--write]
 
 "plain" multiplies all pairs of maps and fields in every layer and then by the kernel,
-as the papers write it. The ways to compute a case take turns, all but DeepCTR's in one
-process, for two processes of one program differ by more than a few percent. Medians are
-printed, with the processor time behind them, for a machine that is shared; "plain / it"
-is the median of the rounds' quotients. "peak" is what a training step, alone in a
-process, holds beyond inputs, weights and what was there, compilation included. "plain
-again" is "plain" made twice, which shows how much of a difference is chance.
-`--size crossovers` compares with "unfused", what the layers compute with `fused=False`.
+as the papers write it. The ways to compute a case take turns, all except DeepCTR's in
+one process, since two processes of one program differ by more than a few percent. The
+output has medians, followed by CPU time, for shared machines; "plain / it" is the
+median of the rounds' ratios. "peak" is the memory that a training step, alone in a
+process, adds to inputs, weights and the memory before, including compilation. "plain
+again" is "plain" built a second time, which shows how much of a difference is noise.
+`--size crossovers` compares with "unfused", the computation of `fused=False`.
 `--peers` installs DeepCTR below the running environment and adds its layers. `--write`
-puts the table into `docs/fused.md` and draws it.
+puts the table into `docs/fused.md` and plots it.
 """
 
 import argparse
@@ -25,21 +25,21 @@ from fused_sides.case import Case
 from sides import process
 from sides import report
 
-# glibc keeps what is freed. Otherwise the past of a process decides whether a step of
-# a millisecond has to ask the system for the same memory every time.
+# Makes glibc keep freed memory. Otherwise the history of a process decides whether a
+# step of a millisecond requests the same memory from the system every time.
 _KEEP = {f"MALLOC_{what}_THRESHOLD_": str(2**25) for what in ("MMAP", "TRIM")}
 _ENVIRONMENT = (("TF_USE_LEGACY_KERAS", "1"), *_KEEP.items())
 HERE = process.Library("monolith_tf", environment=_ENVIRONMENT)
 DEEPCTR = process.Library("DeepCTR", "deepctr==0.9.4", environment=_ENVIRONMENT)
 SIDES = ["plain", "plain_xla", "fused"]
 CROSSING = ["unfused", "fused"]
-AGAIN = "plain again"  # Small SeNets take a millisecond, and two alike differ.
+AGAIN = "plain again"  # Small SeNets take a millisecond, and two equal ones differ.
 SECONDS = 0.1  # of a measurement
 UNITS = {"forward": "ms", "training": "ms", "peak": "MiB"}
 
 
 def cases(size: str) -> list[Case]:
-    """Returns a few small cases, those of the stated aims, or many others."""
+    """Returns a few small cases, those of the stated targets, or many others."""
     if size == "bars":
         found = [Case("cin", 4096, 26, 16, (128,) * n, "relu") for n in (2, 3)]
         return found + [Case("senet", b, 26, 16) for b in (1024, 4096)]
@@ -66,18 +66,18 @@ def cases(size: str) -> list[Case]:
 
 
 class Way:
-    """One way to compute a case, in a process that knows several."""
+    """One way to compute a case, in a process with several."""
 
     def __init__(self, seat: process.Process, name: str) -> None:
         self._seat, self._name = seat, name
 
     def ask(self, method: str, **arguments: Any) -> Any:
-        """Returns what `Side.<method>` returns there for this way."""
+        """Returns the result of `Side.<method>` there for this way."""
         return self._seat.ask(method, way=self._name, **arguments)
 
 
 def start(name: str) -> process.Process:
-    """Returns a process in which a way of this name can be taken."""
+    """Returns a process for a way of this name."""
     return process.Process(DEEPCTR if name == "deepctr" else HERE, "fused_sides.side")
 
 
@@ -87,7 +87,7 @@ def measure(names: list[str], case: Case, rounds: int) -> dict:
     fields = dataclasses.asdict(case)
     results: dict[str, dict] = {}
     with contextlib.ExitStack() as stack:
-        # New ones for each case, as TensorFlow keeps memory that it has freed.
+        # New processes for each case, as TensorFlow keeps freed memory.
         shared = stack.enter_context(start(first))
         ways, norms = {}, {}
         for name in names:
@@ -103,7 +103,7 @@ def measure(names: list[str], case: Case, rounds: int) -> dict:
             same_function = case.operation == "cin" or name != "deepctr"
             if same_function and not np.allclose(norms[name], norms[first], rtol=1e-4):
                 raise ValueError(
-                    f"{case}: {name} gives {norms[name]}, not {norms[first]}."
+                    f"{case}: {name} returns {norms[name]}, not {norms[first]}."
                 )
         for what in ("forward", "training"):
             clock, _ = ways[first].ask("time", which=what, calls=1)
@@ -117,7 +117,7 @@ def measure(names: list[str], case: Case, rounds: int) -> dict:
 
 
 def rows(case: Case, found: dict[str, dict]) -> list[list[str]]:
-    """Returns lines of the table: what each side took, and the first one by it."""
+    """Returns the table's lines: each side's measurements, and the first / each."""
     first = next(iter(found.values()))
     return [
         [
@@ -138,7 +138,7 @@ def head(names: list[str]) -> list[str]:
 
 
 def plot(part: str, results: dict[Case, dict[str, dict]]) -> None:
-    """Draws all results into `docs/<part>.png`."""
+    """Plots all results into `docs/<part>.png`."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(
@@ -182,7 +182,7 @@ def main() -> None:
         results[case] = measure(asked, case, arguments.rounds)
         for row in rows(case, results[case]):
             print(*row, sep="  ", flush=True)
-        if arguments.write:  # at once, so that what comes later may fail
+        if arguments.write:  # at once, in case a later one fails
             write(part, about, results)
     table(results)
     report.write_json(arguments.json)

@@ -1,12 +1,12 @@
-"""CIN and SeNet on a GPU that XLA knows and TensorFlow does not, with JAX.
+"""CIN and SeNet with JAX on a GPU that XLA supports and TensorFlow does not.
 
-    scripts/bench fused_gpu write FOLDER [--batch 4096]   # where TensorFlow is
-    python scripts/benchmarks/fused_gpu.py run FOLDER     # where JAX is, 0.10
+    scripts/bench fused_gpu write FOLDER [--batch 4096]   # with TensorFlow
+    python scripts/benchmarks/fused_gpu.py run FOLDER     # with JAX 0.10
 
 The first writes training steps of the plain and the fused form as StableHLO, with
 inputs and NumPy's answers. The second compiles them for the device that JAX finds,
-prints how far they are from the answers, and times them in turn. Forward and backward
-of the fused form are one program there, as in a model that is compiled as a whole.
+prints their differences from the answers, and times them in turn. Forward and backward
+of the fused form are one program there, as in a model compiled as a whole.
 """
 
 import argparse
@@ -21,7 +21,7 @@ TOLERANCE = 5e-3  # of the norm; GPUs may round factors of matrix products to TF
 
 
 def cases(batch: int) -> list[Case]:
-    """Returns the cases that have bars."""
+    """Returns the cases of `--size bars`."""
     found = [Case("cin", batch, 26, 16, (128,) * n, "relu") for n in (2, 3)]
     return [*found, Case("senet", batch, 26, 16)]
 
@@ -47,7 +47,7 @@ def write(folder: pathlib.Path, batch: int) -> None:
 
 
 def run(folder: pathlib.Path, rounds: int) -> None:
-    """Checks and times what `write` wrote."""
+    """Checks and times the programs that `write` wrote."""
     import jax
     from jax.extend import backend
 
@@ -83,7 +83,7 @@ def run(folder: pathlib.Path, rounds: int) -> None:
 
 
 def main() -> None:
-    """Does one of both halves."""
+    """Runs one of the two halves."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("half", choices=["write", "run"])
     parser.add_argument("folder", type=pathlib.Path)

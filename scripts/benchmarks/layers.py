@@ -1,16 +1,15 @@
-"""Every layer, forward and with its gradients, against its peers in other libraries.
+"""Every layer, forward and with gradients, against its peers in other libraries.
 
     scripts/bench layers [--peers] [--only CIN DCN] [--rounds 7] [--seconds 0.1]
                          [--write]
 
-Each library runs in a process of its own; ours and a peer's layer of the same function
-take turns, on the same inputs and weights, after their outputs and gradients have been
-compared. Without `--peers` the peers are those that are installed with this project,
-tf_keras and TensorFlow Recommenders; with it, DeepCTR and keras-rs are installed below
-the running environment, on its TensorFlow. Times are medians over the rounds. Ratios
-are medians of our time by theirs, below 1 where ours is faster: of the clock and, for a
-machine that does other work too, of the processors. `--write` puts the tables into
-`docs/layer_benchmark.md`.
+Each library runs in its own process; our layer and a peer's of the same function take
+turns, on the same inputs and weights, after their outputs and gradients have been
+compared. Without `--peers` the peers are those installed with this project, tf_keras
+and TensorFlow Recommenders; with it, DeepCTR and keras-rs are installed below the
+running environment, on its TensorFlow. Times are medians over the rounds. Ratios are
+medians of our time / theirs, below 1 if ours is faster: of wall time and, for machines
+with other load, of CPU time. `--write` puts the tables into `docs/layer_benchmark.md`.
 """
 
 import argparse
@@ -23,7 +22,7 @@ from sides import process
 from sides import report
 
 MODES = ("forward", "backward")
-TOLERANCE = 1e-3  # of all outputs together, as of all gradients
+TOLERANCE = 1e-3  # for all outputs together, and for all gradients
 KERAS_3 = (("TF_USE_LEGACY_KERAS", "0"), ("KERAS_BACKEND", "tensorflow"))
 
 OURS = process.Library("monolith_tf")
@@ -43,7 +42,7 @@ def _start(library: process.Library, module: str) -> process.Process:
 
 
 class Bench:
-    """Our process, and what it has been compared with so far."""
+    """Our process, and the comparisons so far."""
 
     def __init__(
         self, sizes: dict, rounds: int, seconds: float, only: list[str]
@@ -59,7 +58,7 @@ class Bench:
         self._ours.close()
 
     def against(self, module: str, library: process.Library) -> str:
-        """Returns a table of the layers that another library has too."""
+        """Returns a table of the layers that another library also has."""
         rows = []
         print(f"\n{library.name}", flush=True)
         with _start(library, module) as peer:
@@ -88,7 +87,7 @@ class Bench:
         return [*row, remark]
 
     def _make_both(self, name: str, peer: process.Process, same: bool) -> float:
-        """Makes a layer on both sides; returns how far the two are apart."""
+        """Makes a layer on both sides; returns the relative difference of the two."""
         with tempfile.TemporaryDirectory() as folder:
             ours, theirs = f"{folder}/ours.npz", f"{folder}/theirs.npz"
             self._ours.ask("make", name=name, sizes=self._sizes, give=ours)
@@ -99,7 +98,7 @@ class Bench:
             return max(_distance(a[key], b[key]) for key in ("outputs", "gradients"))
 
     def _calls(self, mode: str) -> int:
-        """Returns how many calls make a measurement."""
+        """Returns the number of calls in a measurement."""
         clock, _ = self._ours.ask("time", which=mode, calls=1)
         return max(1, round(self._seconds / max(clock, 1e-6)))
 
@@ -122,10 +121,10 @@ class Bench:
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Returns the size of the difference as a share of the size of all."""
+    """Returns the norm of the difference, relative to the norm of `a`."""
     if a.shape != b.shape:
         return float("inf")
-    # Not the largest difference: next to 0, rounding decides the slope of a relu.
+    # Not the largest difference: near 0, rounding decides the slope of a relu.
     return float(np.linalg.norm(a - b) / np.linalg.norm(a))
 
 
@@ -135,7 +134,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--only", nargs="*", default=[], metavar="LAYER")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.1, help="of a measurement")
+    parser.add_argument("--seconds", type=float, default=0.1, help="per measurement")
     parser.add_argument("--write", action="store_true")
     fields = dataclasses.fields(sizes_lib.Sizes)
     for field in fields:

@@ -3,15 +3,16 @@
     scripts/bench serving [--seconds 4] [--only DCN] [--write]
     scripts/bench serving --table export [--write]
 
-Each model is trained for some steps and exported; the plain SavedModel holds the same
-values in `tf_keras.layers.Embedding` layers, and takes row numbers in place of raw ids.
-First both must give the same answers. Then they take turns, request by request, at
-batch 1, 100 and 1000: by the session loader, and by gRPC from two `monolith-tf serve`
-on this machine, one client that waits for each answer. The target is at most 1.2 times
-the plain model's median.
+Each model is trained for some steps and exported; the plain SavedModel has the same
+values in `tf_keras.layers.Embedding` layers, and takes row numbers instead of raw ids.
+First both must return the same answers. Then they take turns, request by request, at
+batch 1, 100 and 1000: through the session loader, and by gRPC from two `monolith-tf
+serve` processes on this machine, with one client that waits for each answer. The target
+is at most 1.2 times the plain model's median.
 
-`--table export` shows instead how much memory exports of tables of 1, 5 and 20 million
-rows take, on 7 GB of disk. `--write` puts a table into `docs/serving_benchmark.md`.
+`--table export` measures instead the memory that exports of tables of 1, 5 and 20
+million rows take, with 7 GB of disk. `--write` puts a table into
+`docs/serving_benchmark.md`.
 """
 
 import argparse
@@ -122,7 +123,7 @@ def _measure(
 
 
 def _figures(times: np.ndarray) -> tuple[float, float, float]:
-    """Median and 99th percentile in milliseconds, and requests a second."""
+    """Median and 99th percentile in milliseconds, and requests per second."""
     times = times[len(times) // 10 :]  # The first ones warm up.
     return (*np.percentile(1000 * times, [50, 99]), 1 / times.mean())
 
@@ -131,7 +132,7 @@ def _figures(times: np.ndarray) -> tuple[float, float, float]:
 def _sessions(
     sides: dict[str, pathlib.Path],
 ) -> Iterator[dict[str, Callable]]:
-    """Each side in a session of its own, called with no more Python than it takes."""
+    """Each side in its own session, called with minimal Python overhead."""
     with contextlib.ExitStack() as stack:
         yield {
             name: stack.enter_context(_session(next(directory.iterdir())))
@@ -158,7 +159,7 @@ def _session(path: pathlib.Path) -> Iterator[Callable]:
 
 @contextlib.contextmanager
 def _servers(sides: dict[str, pathlib.Path]) -> Iterator[dict[str, Callable]]:
-    """Each side in a server of its own."""
+    """Each side in its own server."""
     with contextlib.ExitStack() as stack:
         yield {
             name: stack.enter_context(_server(directory))

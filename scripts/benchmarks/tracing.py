@@ -1,9 +1,9 @@
-"""CPU seconds of the trace and the first step of many tables, each in a new process.
+"""CPU seconds of tracing and the first step of many tables, each in a new process.
 
     scripts/bench tracing [--rounds 3] [--json FILE]
 
-The store's tables have a width each, so that none can share the arrays of another. The
-layers are trained by `train_on_batch`, ours against `tf_keras.layers.Embedding`.
+The store's tables all have different widths, so none can share arrays. The layers are
+trained by `train_on_batch`, ours against `tf_keras.layers.Embedding`.
 """
 
 import argparse

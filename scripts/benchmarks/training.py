@@ -1,10 +1,10 @@
-"""Training from files against the same step fed with batches held in memory.
+"""Throughput of training from files against the same step with batches in memory.
 
     scripts/bench training [--rounds 7] [--steps 200] [CONFIG]
 
-The two sides take turns in one process on one model; the medians and their ratio are
-printed. Also prints what importing the package adds to importing TensorFlow, and how
-long `monolith-tf check` takes.
+The two sides take turns in one process on one model; prints the medians and their
+ratio. Also prints the time that importing the package adds to importing TensorFlow, and
+the time of `monolith-tf check`.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def rates(config, steps: int, rounds: int) -> tuple[float, float]:
         return source.dataset(0, 0, num_epochs=None, string_codes=True)
 
     held = list(from_files().take(min(50, source.batches_per_epoch() - 1)))
-    # Whole batches behind one index: handing one out costs a look-up and no copy.
+    # One dataset of whole batches: each costs an index look-up and no copy.
     in_memory = iter(_cycle(held))
     sides = {"files": iter(from_files()), "memory": in_memory}
     now = tf.constant(0, tf.int64)
@@ -87,7 +87,7 @@ def _cycle(batches: list) -> tf.data.Dataset:
 
 
 def import_and_check(config: str) -> tuple[float, float]:
-    """Returns seconds: what our import adds to TensorFlow's, and a `check`."""
+    """Returns the seconds our import adds to TensorFlow's, and those of `check`."""
     program = (
         "import time; import tensorflow, tf_keras; tensorflow.keras.layers; "
         "begin = time.perf_counter(); import monolith_tf; "

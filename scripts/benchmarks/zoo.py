@@ -3,21 +3,20 @@
     scripts/bench zoo [--peers] [--data data/frappe] [--rounds 5] [--write]
 
 The network is that of `configs/frappe_dcnv2.yaml`. Each side is a process on the same
-core with one thread; they take turns, an epoch of the same rows at a time, shuffled
-anew, after one to warm up. With `--peers`, FuxiCTR on PyTorch and DeepCTR on tf_keras
+core with one thread; they take turns, one epoch of the same rows at a time, shuffled
+again, after a warm-up epoch. With `--peers`, FuxiCTR on PyTorch and DeepCTR on tf_keras
 are installed below the running environment (2 GB). Numbers are medians over the rounds.
-A ratio is that of a peer's time by ours, the median over the rounds, above 1 where ours
-is faster: of the clock and, for a machine that does other work too, of the processor.
-That all have learned the same is shown by the AUC on the valid split after as many
-epochs.
+A ratio is the median over the rounds of a peer's time / ours, above 1 if ours is
+faster: of wall time and, for machines with other load, of CPU time. The AUC on the
+valid split after as many epochs shows that all have learned the same.
 
-Ours trains from the files, by its own loop. The peers have the rows in memory, which
-spares them reading: FuxiCTR by its `train_epoch`, on batches cut by indexing instead of
-by its loaders, DeepCTR by `Model.fit`. All use Adam with the same rate, clip by the
-global norm, and add the same L2 gradient to every row at every step. What differs: our
-last layers have two biases, not one; DeepCTR has momentum and epsilon of its batch
-normalization set from outside, as it takes no arguments for them; and the peers' ids
-are counted from 0 beforehand, so that they need no index. `--write` puts the table into
+Ours trains from the files, in its own loop. The peers have the rows in memory, which
+saves them reading: FuxiCTR with its `train_epoch`, on batches cut by indexing instead
+of its loaders, DeepCTR with `Model.fit`. All use Adam with the same rate, clip by the
+global norm, and add the same L2 gradient to every row at every step. Differences: our
+last layers have two biases, not one; DeepCTR's batch normalization takes no arguments
+for momentum and epsilon, so they are set from outside; and the peers' ids are numbered
+from 0 beforehand, so they need no index. `--write` puts the table into
 `docs/zoo_benchmark.md`.
 """
 
@@ -39,7 +38,7 @@ from monolith_tf import metrics
 
 _CONFIG = process.ROOT / "configs" / "frappe_dcnv2.yaml"
 _OURS = {"ours": process.Library("monolith_tf")}
-# By module below `zoo_sides`. FuxiCTR does not say that it needs a polars before 2.
+# By module below `zoo_sides`. FuxiCTR needs polars below 2, but does not declare it.
 _PEERS = {
     "fuxictr_side": process.Library(
         "FuxiCTR", "fuxictr==2.3.10 torch==2.13.0 polars==1.44.2", alone=True
@@ -49,11 +48,11 @@ _PEERS = {
 
 
 def make_case(data: pathlib.Path, folder: str) -> case_lib.Case:
-    """Returns what our config says.
+    """Returns the case of our config.
 
     Args:
       data: Folder with the Parquet files.
-      folder: Where sides may write.
+      folder: Folder for the sides' files.
     """
     config = config_lib.load_config(_CONFIG, data="ignored")
     cross, deep = (block.args for block in config.model.blocks)
@@ -138,11 +137,11 @@ def main() -> None:
         if not (data / name).exists():
             parser.error(
                 f"{data / name} is missing. Make it with scripts/prepare/frappe.py, "
-                "which says where to download the data, or name its folder by --data."
+                "whose docstring has the download link, or set --data."
             )
     libraries = _OURS | (_PEERS if arguments.peers else {})
     for library in libraries.values():
-        library.python()  # Installs what is missing, with all processors.
+        library.python()  # Installs it if missing, with all cores.
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # The sides' too.
     about = f"{report.machine()}; medians of {arguments.rounds} rounds in turn."

@@ -280,7 +280,7 @@ class ExportTest(testing.TestCase):
 
         refused(
             r"`export.classify` must name outputs of the model. Received: 'x'; the "
-            r"model gives \['click', 'sums'\].",
+            r"model has \['click', 'sums'\].",
             classify=("x",),
         )
         refused(
@@ -306,5 +306,5 @@ class ExportTest(testing.TestCase):
         hidden = {"tensorflow_serving.apis": None}
         with mock.patch.dict(sys.modules, hidden), self.assertLogs() as logs:
             warmup.write(self.folder, {})
-        self.assertIn("`pip install monolith_tf[serving]` brings it", logs.output[0])
+        self.assertIn("Run `pip install monolith_tf[serving]`", logs.output[0])
         self.assertEmpty(list(self.folder.iterdir()))

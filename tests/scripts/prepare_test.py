@@ -386,7 +386,7 @@ def test_criteo_keeps_every_row_once_and_missing_values(scripts, tmp_path):
 
 
 def test_shares_must_sum_to_one(scripts):
-    with pytest.raises(SystemExit, match=r"sum to 1 are expected, not \[0\.5"):
+    with pytest.raises(SystemExit, match=r"sum to 1, not \[0\.5"):
         scripts("streaming").shares([0.5, 0.2, 0.2])
 
 

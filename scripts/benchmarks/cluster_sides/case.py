@@ -1,4 +1,4 @@
-"""The job that all sides of the benchmark `cluster` train on: its data and config."""
+"""The job of the benchmark `cluster`, for all sides: its data and config."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 LEARNING_RATE = 0.05
-ACCUMULATOR = 0.1  # Adagrad's, at first.
+ACCUMULATOR = 0.1  # Adagrad's initial value.
 UNITS = (256, 128)
 
 
@@ -22,10 +22,10 @@ class Case:
       features: Features.
       tables: Tables that they share evenly; 0 gives each its own.
       dim: Width of an embedding.
-      rows: Ids of all features together, as many of each; no two features share any.
-        An id of rank `r` is drawn with a probability like `1 / r`.
-      batches: How many differ; they come again.
-      loop: Steps that are handed to a worker at a time.
+      rows: Ids of all features together, equally many for each; features share none.
+        An id of rank `r` is drawn with probability proportional to `1 / r`.
+      batches: Number of different batches, used in a cycle.
+      loop: Steps that a worker receives at a time.
     """
 
     batch: int = 4096
@@ -51,7 +51,7 @@ class Case:
         rng = np.random.default_rng(0)
         ranks = self.ids ** rng.random((self.batches, self.batch, self.features))
         ids = np.clip(ranks.astype(np.int64) - 1, 0, self.ids - 1)
-        # Their order in a table tells nothing of how frequent they are.
+        # Shuffled, so the order of ids does not depend on their frequency.
         mixed = np.stack([rng.permutation(self.ids) for _ in range(self.features)])
         features = np.arange(self.features)
         return mixed[features, ids] + features * self.ids
@@ -114,6 +114,6 @@ class Case:
                 "steps_per_loop": self.loop,
                 "summaries": False,
             },
-            # Variables are cut as `MinSizePartitioner` does by itself.
+            # Variables are partitioned by `MinSizePartitioner`'s defaults.
             "cluster": {"min_part_bytes": 256 << 10, "idle_timeout": 30},
         }

@@ -1,4 +1,4 @@
-"""The chief of a cluster that all sides share: each has variables of its own there."""
+"""The chief of a cluster that all sides share: each has its own variables there."""
 
 import faulthandler
 import json
@@ -24,8 +24,8 @@ class Side:
 
     Args:
       case: Fields of `Case`, as JSON.
-      limit_secs: After how long this process ends itself.
-      tf_config: Which task it is; empty for one process.
+      limit_secs: Seconds after which this process exits.
+      tf_config: The task; empty for one process.
       config: The config's path.
       *overrides: As on the command line.
     """
@@ -69,7 +69,7 @@ class Side:
 
 
 def _loopback_bytes() -> int:
-    """Bytes that came in by the loopback device so far; 0 where nothing tells."""
+    """Bytes received on the loopback device so far; 0 if unknown."""
     if not _DEVICES.exists():
         return 0
     lines = (line.split(":") for line in _DEVICES.read_text().splitlines()[2:])

@@ -1,4 +1,4 @@
-"""This project's job, by its own loop, without what runs between steps."""
+"""This project's job, in its own loop, without actions between steps."""
 
 import copy
 import dataclasses
@@ -18,12 +18,12 @@ from monolith_tf.training import stepper
 
 
 class Ours:
-    """A job with a store of its own.
+    """A job with its own store.
 
     Args:
       job: The job's parts.
-      cluster: Where it trains; None for this process.
-      feed: How workers read; None for this process.
+      cluster: The cluster to train on; None for this process.
+      feed: The workers' feed; None for this process.
       overlaps: Whether the pipeline is on.
     """
 
@@ -64,11 +64,11 @@ class Ours:
 
     @property
     def network(self) -> network_lib.Network:
-        """What is trained."""
+        """The trained variables."""
         return self._run.step.network
 
     def run(self, steps: int) -> None:
-        """Takes further steps."""
+        """Runs further steps."""
         self._run.total_steps += steps
         loop.train(
             self._run,

@@ -1,4 +1,4 @@
-"""`tf_keras.layers.Embedding` and Adagrad under the same strategy, fed by the same."""
+"""`tf_keras.layers.Embedding` and Adagrad under the same strategy and feed."""
 
 import contextlib
 
@@ -16,9 +16,9 @@ class Plain:
 
     Args:
       case: The case.
-      job: Where its data comes from.
-      cluster: Where it trains; None for this process.
-      feed: How workers read; None for this process.
+      job: The job that reads its data.
+      cluster: The cluster to train on; None for this process.
+      feed: The workers' feed; None for this process.
       layers: "one" for all features, or "many", one for each.
     """
 
@@ -45,7 +45,7 @@ class Plain:
             for table in self._tables:
                 table.build([None])
             self._tower.build([None, case.features * case.dim])
-            # The one that ends in a kernel made for sparse gradients.
+            # The legacy optimizer calls a kernel for sparse gradients.
             self._optimizer = tf_keras.optimizers.legacy.Adagrad(
                 case_lib.LEARNING_RATE, case_lib.ACCUMULATOR
             )
@@ -61,7 +61,7 @@ class Plain:
         self._function = tf.function(self._steps if cluster is None else self._work)
 
     def run(self, steps: int) -> None:
-        """Takes further steps."""
+        """Runs further steps."""
         end = self._done + steps
         while self._done < end:
             epoch, first = divmod(self._done, self._case.batches)

@@ -1,4 +1,4 @@
-"""What all sides of the benchmark `embedding` compute: the case, and its ids."""
+"""The case of the benchmark `embedding`, and its ids, for all sides."""
 
 import abc
 import dataclasses
@@ -9,22 +9,22 @@ import numpy as np
 from sides import worker
 
 LEARNING_RATE = 0.05
-ACCUMULATOR = 0.1  # Adagrad's, at first.
+ACCUMULATOR = 0.1  # Adagrad's initial value.
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """Batches of ids, one id per feature, each feature with a table of its own.
+    """Batches of ids, one id per feature, each feature with its own table.
 
     Attributes:
       batch: Examples.
       features: Features.
       dim: Width of an embedding.
       ids: Ids of a feature.
-      first_id: What the store adds to the ids that are drawn; the other sides have rows
-        by number.
-      skew: An id of rank `r` is drawn with a probability like `r ** -skew`.
-      batches: How many differ; they come again. They hold 590,000 ids by default.
+      first_id: The store's offset for the drawn ids; the other sides number rows
+        from 0.
+      skew: An id of rank `r` is drawn with probability proportional to `r ** -skew`.
+      batches: Number of different batches, used in a cycle; 590,000 ids by default.
       cores: Processors and threads; 0 leaves them alone.
     """
 
@@ -50,14 +50,14 @@ class Case:
 
 
 def row_numbers(ids: np.ndarray, case: Case) -> np.ndarray:
-    """Returns ids `[..., features, batch]` as rows of the tables under each other."""
+    """Returns ids `[..., features, batch]` as rows of the stacked tables."""
     return ids + np.arange(case.features)[:, np.newaxis] * case.ids
 
 
 class Trainer(abc.ABC):
     """A side: makes its tables, and trains them on one batch after another.
 
-    Half the sum of squares of all embeddings is what is trained: its gradients are the
+    The loss is half the sum of squares of all embeddings: its gradients are the
     embeddings.
 
     Args:
@@ -69,13 +69,13 @@ class Trainer(abc.ABC):
         self._done = 0
         cores = self._case.cores
         if cores and hasattr(os, "sched_setaffinity"):
-            # The last ones: the first one is who tends to the devices.
+            # The last ones: core 0 serves interrupts.
             allowed = sorted(os.sched_getaffinity(0))
             os.sched_setaffinity(0, allowed[-cores:])
 
     @abc.abstractmethod
     def versions(self) -> dict[str, str]:
-        """Returns what the times depend on."""
+        """Returns the versions that the times depend on."""
 
     @abc.abstractmethod
     def make(self, take: str) -> None:
@@ -90,6 +90,6 @@ class Trainer(abc.ABC):
         """Writes the embeddings of the first batch, `[features * batch, dim]`."""
 
     def time(self, steps: int) -> tuple[float, float]:
-        """Returns seconds of a step, on the clock and of all processors."""
+        """Returns the seconds of a step: wall time, and CPU time of all cores."""
         clock, cpu = worker.seconds(lambda: self.run(steps))
         return clock / steps, cpu / steps

@@ -1,4 +1,4 @@
-"""A loop in C++ made for this very case, as the practical limit."""
+"""A C++ loop written for this case, as the practical limit."""
 
 import ctypes
 import pathlib
@@ -14,7 +14,7 @@ COMPILER = shutil.which("c++") or shutil.which("g++")
 
 
 class Side(case_lib.Trainer):
-    """The compiled loop, and the batches that it trains on."""
+    """The compiled loop, and its batches."""
 
     def versions(self) -> dict:
         version = subprocess.run(
@@ -43,7 +43,7 @@ class Side(case_lib.Trainer):
         self._ids = np.ascontiguousarray(
             case_lib.row_numbers(case.draw(), case).reshape(case.batches, -1)
         )
-        # It makes rows as ids come, as a store does, with the values they start from.
+        # It creates rows for new ids, as a store does, with their initial values.
         self._initial = np.load(take)
         self._found = np.empty([self._ids.shape[1], case.dim], np.float32)
         used = len(np.unique(self._ids))

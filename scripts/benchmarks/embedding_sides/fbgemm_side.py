@@ -1,4 +1,4 @@
-"""FBGEMM's table-batched embedding, TorchRec's engine, on CPU: no hash."""
+"""FBGEMM's table-batched embedding, as in TorchRec, on CPU: no hash."""
 
 import fbgemm_gpu
 import numpy as np
@@ -13,7 +13,7 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
 
 
 class Side(case_lib.Trainer):
-    """One operator for all features, and the batches that it trains on."""
+    """One operator for all features, and its batches."""
 
     def __init__(self, case: str) -> None:
         super().__init__(case)

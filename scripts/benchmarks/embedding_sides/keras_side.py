@@ -8,13 +8,13 @@ from embedding_sides import tensorflow_steps
 
 
 class Side(case_lib.Trainer):
-    """Layers, and the batches that they train on.
+    """Layers, and their batches.
 
     Args:
       case: As in `Trainer`.
       layers: "one" for all features, or "many", one for each.
-      optimizer: "adagrad", the one that `compile` takes by that name, or "legacy",
-        which ends in a kernel made for sparse gradients, and so is faster.
+      optimizer: "adagrad", which `compile` uses for this name, or "legacy", which
+        calls a kernel for sparse gradients, and so is faster.
     """
 
     def __init__(self, case: str, layers: str, optimizer: str) -> None:

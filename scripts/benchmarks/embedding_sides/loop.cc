@@ -1,8 +1,8 @@
 // Lookup or insert, gradient and Adagrad update of a batch, as fast as a plain loop
-// gets: an open hash table, rows with their state beside them, and prefetches.
+// can be: an open hash table, rows next to their state, and prefetches.
 //
-// The ids of a batch are split into as many runs as there are threads. The threads
-// share nothing, so an id must not be in two runs: runs are cut between features.
+// The ids of a batch are split into one run per thread. The threads share nothing, so
+// an id must not be in two runs: runs are cut between features.
 
 #include <cmath>
 #include <cstdint>
@@ -54,7 +54,7 @@ class Table {
     }
   }
 
-  // Updates the rows of the ids that were looked up last, each by its summed gradient.
+  // Updates the rows of the last lookup, each by its summed gradient.
   void Update(const float* gradients, int64_t count) {
     ++step_;
     touched_.clear();
@@ -118,7 +118,7 @@ class Table {
   uint64_t mask_;
   std::vector<Entry> entries_;
   std::vector<Row> rows_;
-  std::vector<int32_t> place_, seen_;  // Where a row stands among those of a batch.
+  std::vector<int32_t> place_, seen_;  // A row's position in a batch.
   std::vector<int64_t> numbers_, touched_;
   std::vector<float> sums_;
   int32_t step_ = 0;
@@ -126,7 +126,7 @@ class Table {
 
 std::vector<std::unique_ptr<Table>> tables;
 
-// Calls a function with a table and the bounds of a run of ids, for all of them.
+// Calls a function with a table and the bounds of a run of ids, for all runs.
 template <typename Function>
 void ForRuns(int64_t count, Function function) {
   const int64_t parts = tables.size();

@@ -1,4 +1,4 @@
-"""The store of this project, and what is measured of it beside its steps."""
+"""The store of this project, and its measurements other than steps."""
 
 import os
 import statistics
@@ -19,7 +19,7 @@ _CHUNK = 500_000  # Ids that are inserted together.
 
 
 class Side(ours.Side):
-    """As `ours`, with further questions."""
+    """As `ours`, with further measurements."""
 
     def facts(self) -> dict[str, float]:
         """Returns the mean number of distinct ids of a batch, and the rows in use."""
@@ -30,10 +30,10 @@ class Side(ours.Side):
         }
 
     def fill(self, limit_gib: float) -> dict[str, float]:
-        """Makes a row for every id there is.
+        """Creates a row for every id.
 
         Args:
-          limit_gib: Memory at which this process ends itself.
+          limit_gib: Memory limit at which this process exits.
         """
         watch = threading.Thread(target=_watch, args=(limit_gib,), daemon=True)
         watch.start()
@@ -53,19 +53,19 @@ class Side(ours.Side):
             insert(tf.constant(start, tf.int64), tf.constant(end, tf.int64))
         seconds = time.perf_counter() - begin
         rows = self._rows()
-        payload = 2 * 4 * case.dim  # Adagrad has as much state as there are weights.
+        payload = 2 * 4 * case.dim  # Adagrad's state is as large as the weights.
         taken = 1024 * (worker.status_kib("VmRSS") - before) / rows
         return {"inserted": rows / seconds, "extra_bytes": taken - payload}
 
     def memory(self) -> dict[str, float]:
-        """Returns the GiB that this process takes, and has taken at most."""
+        """Returns this process' current and peak memory in GiB."""
         return {
             "now": worker.status_kib("VmRSS") / 2**20,
             "peak": worker.status_kib("VmHWM") / 2**20,
         }
 
     def reading(self, rounds: int) -> dict[str, float]:
-        """Returns ids and rows per second of what reads the store."""
+        """Returns ids and rows per second of operations that read the store."""
         rates = {}
         for name, store in (("lookup", self._store), ("frozen", self._store.freeze())):
 
@@ -98,7 +98,7 @@ def _median(call: Callable[[], object], rounds: int) -> float:
 
 
 def _watch(limit_gib: float) -> None:
-    """Ends this process when it takes too much."""
+    """Exits this process when it takes too much memory."""
     while worker.status_kib("VmRSS") < limit_gib * 2**20:
         time.sleep(0.2)
     os._exit(1)

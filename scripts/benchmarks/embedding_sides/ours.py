@@ -12,7 +12,7 @@ from monolith_tf.embedding import optimizer_spec
 
 
 class Side(case_lib.Trainer):
-    """A store, and the batches that it trains on."""
+    """A store, and its batches."""
 
     def __init__(self, case: str) -> None:
         super().__init__(case)
@@ -22,10 +22,10 @@ class Side(case_lib.Trainer):
         return {"tensorflow": tf.__version__}
 
     def make(self, take: str = "", optimizer: str = "monolith_adagrad") -> None:
-        """Makes the store; its defaults are the numbers of all sides.
+        """Creates the store; its defaults are the settings of all sides.
 
         Args:
-          take: Nothing: rows start as `initial` says.
+          take: Unused: rows start as in `initial`.
           optimizer: Its name.
         """
         case = self._case
@@ -63,7 +63,7 @@ class Side(case_lib.Trainer):
         self._store.apply_gradients(pulled, gradients, number)
 
     def initial(self, give: str) -> None:
-        """Writes the weights that all rows start from, table after table."""
+        """Writes the initial weights of all rows, table by table."""
         ids = np.tile(np.arange(self._case.ids), [self._case.features, 1])
         weights = []
         for table, keys in zip(self._tables, self._keys(ids), strict=True):

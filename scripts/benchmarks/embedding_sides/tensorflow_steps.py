@@ -1,4 +1,4 @@
-"""What the sides that run on TensorFlow share: many steps in one call."""
+"""Shared by the sides on TensorFlow: many steps in one call."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from embedding_sides.case import Case
 
 
 def use_cores(case: Case) -> None:
-    """Sets the threads; before anything else of TensorFlow runs."""
+    """Sets the threads; call it before any other TensorFlow operation."""
     if case.cores:
         tf.config.threading.set_intra_op_parallelism_threads(case.cores)
         tf.config.threading.set_inter_op_parallelism_threads(case.cores)
@@ -19,8 +19,8 @@ class Steps:
 
     Args:
       ids: Batches, `[batches, ...]`.
-      step: Takes one batch and a step, a number that counts on. A number that it
-        returns is added up, and so is worked out.
+      step: Takes one batch and the step's number. The numbers that it returns are
+        summed, so TensorFlow must compute them.
     """
 
     def __init__(
@@ -47,6 +47,6 @@ class Steps:
         self._run = run
 
     def run(self, steps: int) -> None:
-        """Runs so many further steps."""
+        """Runs further steps."""
         begin, self._done = self._done, self._done + steps
         self._run(tf.constant(begin), tf.constant(self._done))

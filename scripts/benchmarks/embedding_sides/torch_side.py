@@ -6,7 +6,7 @@ from embedding_sides import case as case_lib
 
 
 class Side(case_lib.Trainer):
-    """A module per feature, and the batches that they train on."""
+    """A module per feature, and their batches."""
 
     def __init__(self, case: str) -> None:
         super().__init__(case)

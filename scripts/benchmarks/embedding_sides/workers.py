@@ -1,4 +1,4 @@
-"""Workers that update the rows of one store at once, and what of it is lost."""
+"""Workers that update the rows of one store at once, and the updates lost."""
 
 import concurrent.futures
 
@@ -47,13 +47,13 @@ class Side(ours.Side):
             mode=self._mode,
         )
         self._keys_of = self._keys(case.draw())
-        # Workers are at different batches at any time; only frequent ids meet.
+        # Workers are at different batches at any time; only frequent ids collide.
         shift = case.batches // self._workers
         self._steps_of = [
             tensorflow_steps.Steps(np.roll(self._keys_of, i * shift, 0), self._step)
             for i in range(self._workers)
         ]
-        for steps in self._steps_of:  # All ids have their row, and all is traced.
+        for steps in self._steps_of:  # Gives all ids a row, and traces everything.
             steps.run(case.batches)
             self._passes += 1
         self._pool = concurrent.futures.ThreadPoolExecutor(self._workers)
@@ -64,13 +64,13 @@ class Side(ours.Side):
             tape.watch(pulled.rows)
             embeddings = tf.nest.flatten(self._store.combine(pulled))
         # The sum of all embeddings, whose gradients count the ids: whole numbers, so
-        # that the order of the updates does not matter.
+        # the order of updates does not matter.
         ones = [-tf.ones_like(embedding) for embedding in embeddings]
         gradients = tape.gradient(embeddings, pulled.rows, output_gradients=ones)
         self._store.apply_gradients(pulled, gradients, number)
 
     def time(self, steps: int) -> tuple[float, float]:
-        """Returns seconds of a step of all workers, on the clock and of processors."""
+        """Returns the seconds of a step of all workers: wall time and CPU time."""
         if steps % self._case.batches:
             raise ValueError(f"`steps` must be whole passes. Received: steps={steps}.")
 
@@ -84,9 +84,9 @@ class Side(ours.Side):
         return clock / taken, cpu / taken
 
     def lost(self) -> float:
-        """Returns the part of all updates that is not in the weights."""
+        """Returns the share of all updates missing from the weights."""
         keys, counts = np.unique(self._keys_of, return_counts=True)
-        # Any feature's name does, as keys hold their table.
+        # Any feature's name works, as keys contain their table.
         pulled = self._store.lookup({"f0": tf.constant(keys)}, training=False)
         found = self._store.combine(pulled)["f0"]["vec"]
         made = float(tf.reduce_sum(tf.cast(found[:, 0], tf.float64)))

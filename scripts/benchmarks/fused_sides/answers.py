@@ -3,11 +3,11 @@
 import numpy as np
 from fused_sides.case import Case
 
-ROWS = 256  # of the batch at a time, as all products are held
+ROWS = 256  # of the batch at a time, as all products are in memory
 
 
 def training(case: Case, x, weights, upstream) -> list[np.ndarray]:
-    """Returns the output and the gradients by `x` and the weights, in float64."""
+    """Returns the output and the gradients of `x` and the weights, in float64."""
     function = senet if case.operation == "senet" else cin
     x, upstream, *weights = (np.float64(a) for a in (x, upstream, *weights))
     found = [

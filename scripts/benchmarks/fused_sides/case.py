@@ -1,4 +1,4 @@
-"""What the benchmark `fused` measures."""
+"""The cases of the benchmark `fused`."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ class Case:
 
     @classmethod
     def from_json(cls, fields: dict) -> "Case":
-        """Returns the case with these fields, among which is a list for a tuple."""
+        """Returns the case with these fields; JSON has a list for the tuple."""
         return cls(**fields | {"units": tuple(fields["units"])})
 
     def __str__(self) -> str:

@@ -45,7 +45,7 @@ def layer(case: Case, x, weights, fused=True):
 
 
 def deepctr(case: Case, x, weights, made={}):  # noqa: B006
-    """Calls a layer made once; its SENET has ReLU gates, lists and no biases."""
+    """Calls a cached layer; its SENET has ReLU gates, lists and no biases."""
     from deepctr.layers import interaction
 
     if case.operation == "senet":
@@ -86,7 +86,7 @@ def draw(case: Case) -> tuple:
 
 
 def functions(side: str, case: Case, jit_compile: bool) -> tuple:
-    """Returns the functions to be measured: forward, and with all gradients."""
+    """Returns the functions to measure: forward, and with all gradients."""
     plain = plain_senet if case.operation == "senet" else plain_cin
     unfused = functools.partial(layer, fused=False)
     others = {"fused": layer, "unfused": unfused, "deepctr": deepctr}
@@ -108,7 +108,7 @@ def functions(side: str, case: Case, jit_compile: bool) -> tuple:
 
 
 def prepare(side: str, case: Case):
-    """Returns by name what is to be measured."""
+    """Returns name -> call to measure."""
     x, weights, upstream = draw(case)
     forward, training = functions(side, case, jit_compile=side == "plain_xla")
     return {
@@ -127,9 +127,9 @@ class Side:
         """Makes the functions of a case.
 
         Returns:
-          Norms of output and gradient, and the MiB that the first training step needs;
-          that it is compiled counts. Steps of a small batch before it load the
-          libraries, XLA's too.
+          Norms of output and gradient, and the MiB that the first training step needs,
+          including compilation. Earlier steps of a small batch load the libraries,
+          including XLA.
         """
         whole = Case.from_json(case)
         for each in (way, "plain_xla"):
@@ -142,12 +142,12 @@ class Side:
         return [float(tf.norm(t)) for t in (y, gradients[0])], peak
 
     def time(self, way: str, which: str, calls: int) -> tuple[float, float]:
-        """Returns the seconds a call takes, on the clock and of all processors."""
+        """Returns the seconds of a call: wall time, and CPU time of all cores."""
         return worker.seconds(lambda: _finish(self._calls[way][which]()), calls)
 
 
 def _give_back() -> None:
-    """Returns freed memory to the system, so that a step has to ask for it again."""
+    """Returns freed memory to the system, so a step has to request it again."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):  # glibc
         libc.malloc_trim(0)

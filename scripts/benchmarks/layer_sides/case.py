@@ -1,4 +1,4 @@
-"""One layer as a process of the benchmark sees it."""
+"""One layer's case in a process of the benchmark."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,11 +17,11 @@ class Case:
       make: Returns the layer.
       inputs: Kind of its inputs; see `sizes.make`.
       call: Calls it on a nest of tensors; the second argument says whether in training.
-      adapt: Turns the inputs' arrays into what it takes.
-      load: Sets its weights, once it is built, from ours in their order; None for a
-        layer without weights, or one that computes something else.
+      adapt: Converts the inputs' arrays to its form.
+      load: Sets the built layer's weights from ours, in their order; None for a layer
+        without weights, or with another function.
       same: Whether it computes the same function as ours.
-      remark: What is different about it.
+      remark: How it differs.
     """
 
     make: Callable[[Sizes], Any]
@@ -34,5 +34,5 @@ class Case:
 
 
 def with_training(layer: Any, x: Any, training: bool) -> Any:
-    """Calls a layer that is told whether it trains."""
+    """Calls a layer that takes `training`."""
     return layer(x, training=training)

@@ -11,7 +11,7 @@ from layer_sides.case import with_training
 
 
 def _cin(layer, weights):
-    """Its rows are by field, then by the last layer's map; ours the other way round."""
+    """Its rows are ordered by field, then the last layer's map; ours the reverse."""
     fields = layer.field_nums[0]
     for i, (kernel, bias) in enumerate(zip(weights[::2], weights[1::2], strict=True)):
         units = kernel.shape[1]
@@ -43,7 +43,7 @@ def _dnn(layer, weights):
 
 
 def _attention(layer, weights):
-    """Ours are kernel, norm and bias of each layer; the norm starts as the kernel's."""
+    """Ours: kernel, norm and bias of each layer; the initial norm is the kernel's."""
     plain = [weight for i, weight in enumerate(weights) if i % 3 != 1]
     *hidden, kernel, bias = plain
     _dnn(layer.local_att.dnn, hidden)

@@ -15,20 +15,20 @@ class Side:
         self._cases = importlib.import_module(f"layer_sides.{module}").CASES
 
     def cases(self) -> dict:
-        """Returns the layers there are, with what is to be said of them."""
+        """Returns the layers, with their remarks."""
         return {
             name: {"same": case.same, "remark": case.remark}
             for name, case in self._cases.items()
         }
 
     def make(self, name: str, sizes: dict, give: str = "", take: str = "") -> None:
-        """Makes a layer and the functions to be timed.
+        """Creates a layer and the functions to time.
 
         Args:
-          name: Of the case.
+          name: The case's name.
           sizes: The fields of `Sizes`.
-          give: File for its weights, outputs and gradients, or none.
-          take: File with the weights to take, or none.
+          give: File to write its weights, outputs and gradients to, or none.
+          take: File to load weights from, or none.
         """
         case, sizes = self._cases[name], sizes_lib.Sizes(**sizes)
         arrays = case.adapt(sizes_lib.make(case.inputs, sizes))
@@ -40,7 +40,7 @@ class Side:
             case.load(layer, _numbered(np.load(take), "weight"))
             outputs = tf.nest.flatten(forward(inputs))
         rng = np.random.default_rng(1)
-        # One row of numbers for the outputs of both sides, whatever their shapes are.
+        # The same random numbers for the outputs of both sides, whatever their shapes.
         row = rng.normal(size=sum(int(tf.size(y)) for y in outputs))
         parts = np.split(row, np.cumsum([int(tf.size(y)) for y in outputs])[:-1])
         upstream = [
@@ -64,11 +64,11 @@ class Side:
             call()
 
     def time(self, which: str, calls: int) -> tuple[float, float]:
-        """Returns the seconds a call takes, on the clock and of all processors.
+        """Returns the seconds of a call: wall time, and CPU time of all cores.
 
         Args:
           which: "forward" or "backward", which is forward and backward.
-          calls: How many to time.
+          calls: Number of calls to time.
         """
         return worker.seconds(self._calls[which], calls)
 
@@ -84,7 +84,7 @@ def _functions(case, layer):
         with tf.GradientTape() as tape:
             tape.watch(flat)
             outputs = tf.nest.flatten(case.call(layer, inputs, True))
-        # A variable of Keras 3 holds one of TensorFlow.
+        # A Keras 3 variable wraps a TensorFlow one.
         weights = [
             weight if isinstance(weight, tf.Variable) else weight.value
             for weight in layer.trainable_weights

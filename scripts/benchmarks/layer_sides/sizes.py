@@ -1,4 +1,4 @@
-"""The sizes of the benchmark's layers, and the inputs that all sides get."""
+"""The sizes of the benchmark's layers, and the inputs of all sides."""
 
 import dataclasses
 from typing import Any
@@ -15,7 +15,7 @@ EXPERTS = 4
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """How large the inputs are.
+    """The sizes of the inputs.
 
     Attributes:
       batch: Examples.
@@ -29,7 +29,7 @@ class Sizes:
 
     @property
     def width(self) -> int:
-        """Width of all embeddings side by side."""
+        """Width of all embeddings, concatenated."""
         return self.features * self.dim
 
 

@@ -1,4 +1,4 @@
-"""The jobs that are exported: their data, and requests to their models."""
+"""The exported jobs: their data, and requests to their models."""
 
 import pathlib
 
@@ -25,7 +25,7 @@ model:
   name: dcn
   params: {label: click, num_cross_layers: 3, hidden_units: [256, 128]}
 """
-# A step that is filled up with a zero row adds zero to the sum, whatever its score.
+# A step padded with a zero row adds zero to the sum, whatever its score.
 _DIN = """\
 model:
   blocks:
@@ -76,7 +76,7 @@ def write(folder: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def requests(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
-    """Returns the inputs of so many rows, as `serving_default` takes them."""
+    """Returns the inputs of `rows` rows for `serving_default`."""
     contexts = {
         f"context_{i}": rng.integers(0, CONTEXTS, rows) for i in range(NUM_CONTEXTS)
     }

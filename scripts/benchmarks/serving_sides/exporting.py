@@ -1,4 +1,4 @@
-"""How much memory the export of large tables takes, each in a process of its own."""
+"""The memory that exports of large tables take, each in its own process."""
 
 import json
 import os
@@ -23,10 +23,10 @@ _CHUNK = 200_000
 
 
 def rows(folder: pathlib.Path) -> Iterator[list[str]]:
-    """Gives the lines of the table, that of the job as it was trained first.
+    """Yields the lines of the table, starting with the job as trained.
 
     Args:
-      folder: Where to work; it must not be there yet.
+      folder: The working folder, which must not exist yet.
     """
     path = case.write(folder, "DCN")
     estimator.Estimator(config_lib.load_config(str(path))).train()
@@ -54,7 +54,7 @@ def _number(tables: pathlib.Path) -> int:
 
 
 def _grow(tables: pathlib.Path, total: int) -> int:
-    """Adds items to a checkpoint until its tables have so many rows."""
+    """Adds items to a checkpoint until its tables have `total` rows."""
     manifest = checkpoint_files.read_manifest(str(tables))
     (group,) = manifest["groups"]
     (item,) = [table for table in manifest["tables"] if table["name"] == "item"]
@@ -83,7 +83,7 @@ def _grow(tables: pathlib.Path, total: int) -> int:
 
 
 def _export(config: pathlib.Path, directory: pathlib.Path) -> tuple[float, float]:
-    """Returns the peak of an export's memory in MB, and its seconds."""
+    """Returns an export's peak memory in MB, and its seconds."""
     command = [
         *(sys.executable, "-m", "monolith_tf", "export", str(config)),
         *("export.verify_rows=0", "export.checkpoint=newest"),
@@ -94,7 +94,7 @@ def _export(config: pathlib.Path, directory: pathlib.Path) -> tuple[float, float
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"{command} ended with {process.returncode}.")
+        raise RuntimeError(f"{command} exited with code {process.returncode}.")
     return usage.ru_maxrss * 1024 / 1e6, time.perf_counter() - begin
 
 

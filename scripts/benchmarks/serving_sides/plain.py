@@ -69,7 +69,7 @@ def save(
         for name, value in inputs.items()
     }
     function = tf.function(lambda **tensors: plain(tensors))
-    # Keras would also save functions of the inner model, which returns no tensors.
+    # Keras would also save functions of the inner model, which does not return tensors.
     root = tf.Module()
     root.values = list(plain.variables)
     tf.saved_model.save(
@@ -78,7 +78,7 @@ def save(
 
 
 def _rows(checkpoint: checkpoint_lib.Checkpoint) -> dict[str, np.ndarray]:
-    """Table -> the rows of its raw ids 0, 1, ..., zeros where there is none."""
+    """Table -> the rows of its raw ids 0, 1, ..., zeros for ids without one."""
     manifest = checkpoint_files.read_manifest(checkpoint.embedding_dir)
     found = {}
     for group in manifest["groups"]:

@@ -1,7 +1,7 @@
 """The sides of a benchmark: processes that take turns.
 
-A side is an object of the class `Side` in a module below `scripts/benchmarks`, in a
-process of its own, perhaps in an environment of its own; see `worker.py`.
+A side is an object of the class `Side` in a module below `scripts/benchmarks`, in its
+own process and possibly its own environment; see `worker.py`.
 """
 
 import contextlib
@@ -25,15 +25,15 @@ ROOT = BENCHMARKS.parent.parent
 
 @dataclasses.dataclass(frozen=True)
 class Library:
-    """What a side runs on.
+    """The library that a side runs on.
 
     Attributes:
-      name: What tables call it.
-      install: What pip installs for it, without dependencies, into an environment of
-        its own on top of this one's packages, so that all sides have one TensorFlow;
-        "" for this environment.
+      name: Its name in tables.
+      install: The packages for pip, installed without dependencies into a separate
+        environment on top of this one's packages, so all sides have the same
+        TensorFlow; "" for this environment.
       environment: Variables for its process.
-      alone: Whether that environment has nothing of this one's, but its dependencies.
+      alone: Whether that environment has its own dependencies instead of this one's.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Library:
     alone: bool = False
 
     def python(self) -> str:
-        """Returns the interpreter that has the library; installs what is missing."""
+        """Returns the interpreter with the library; installs it if missing."""
         if not self.install:
             return sys.executable
         folder = pathlib.Path(sys.prefix) / "peers" / self.install.replace(" ", ",")
@@ -62,11 +62,11 @@ class Library:
 
 
 class Process(contextlib.AbstractContextManager):
-    """A process with one side, which is asked one thing at a time.
+    """A process with one side, which handles one request at a time.
 
     Args:
-      library: What it runs on.
-      module: Where its class `Side` is, below `scripts/benchmarks`.
+      library: The library it runs on.
+      module: The module of its class `Side`, below `scripts/benchmarks`.
       *arguments: Strings for its constructor.
       root: The checkout whose code it runs; this one by default.
     """
@@ -97,15 +97,17 @@ class Process(contextlib.AbstractContextManager):
         )
 
     def ask(self, method: str, **arguments: Any) -> Any:
-        """Returns what `Side.<method>` returns there; JSON carries both."""
+        """Returns the result of `Side.<method>` there, as JSON."""
         request = json.dumps({"method": method, **arguments})
-        with contextlib.suppress(BrokenPipeError):  # Then there is no answer either.
+        with contextlib.suppress(BrokenPipeError):  # Reading the answer raises.
             print(request, file=self._process.stdin, flush=True)
         line = self._process.stdout.readline()
         if not line:
             code = self._process.wait()
             self._log.seek(0)
-            raise RuntimeError(f"A side ended with {code}: {self._log.read()[-3000:]}")
+            raise RuntimeError(
+                f"A side exited with code {code}: {self._log.read()[-3000:]}"
+            )
         answer = json.loads(line)
         if "error" in answer:
             raise RuntimeError(answer["error"])
@@ -126,11 +128,11 @@ class Process(contextlib.AbstractContextManager):
 def in_turn(
     sides: Mapping[str, Process], rounds: int, **request: Any
 ) -> dict[str, np.ndarray]:
-    """Asks the sides for `Side.time` in turn, once more than counts, to warm up.
+    """Calls `Side.time` of the sides in turn, with one more round to warm up.
 
     Args:
       sides: The sides, by name.
-      rounds: How often each is asked.
+      rounds: Number of calls of each.
       **request: Arguments of `Side.time`, which returns a row of numbers.
 
     Returns:
@@ -138,7 +140,7 @@ def in_turn(
     """
     found: dict[str, list] = {name: [] for name in sides}
     for index in range(rounds + 1):
-        # Who is first may find the machine in another state.
+        # The first one may find the machine in another state.
         for name in sides if index % 2 else reversed(sides):
             found[name].append(sides[name].ask("time", **request))
     return {name: np.array(rows[1:]) for name, rows in found.items()}

@@ -36,7 +36,7 @@ def machine(*packages: str) -> str:
 
 
 def command() -> str:
-    """Returns how this benchmark was started."""
+    """Returns the command that started this benchmark."""
     return shlex.join(["scripts/bench", pathlib.Path(sys.argv[0]).stem, *sys.argv[1:]])
 
 
@@ -66,9 +66,9 @@ def write_json(path: pathlib.Path | None) -> None:
 
 
 def write(page: str, part: str, text: str) -> None:
-    """Puts text into `docs/<page>` in place of what was there as this part.
+    """Writes text to `docs/<page>`, replacing the earlier text of this part.
 
-    The rest of the page, which people write, stays; a new part goes to its end.
+    The rest of the page, written by hand, stays; a new part is appended.
     """
     path = ROOT / "docs" / page
     old = path.read_text(encoding="utf-8") if path.exists() else ""

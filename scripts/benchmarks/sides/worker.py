@@ -1,6 +1,6 @@
 """The process of a side: `python -m sides.worker MODULE ARGUMENT ...`.
 
-It takes lines of JSON, each the name and the arguments of a method of the module's
+It reads lines of JSON, each with the name and arguments of a method of the module's
 `Side(ARGUMENT, ...)`, and answers each with a line of JSON.
 """
 
@@ -17,7 +17,7 @@ _SELF = pathlib.Path("/proc/self")
 
 
 def seconds(call: Callable[[], object], calls: int = 1) -> tuple[float, float]:
-    """Returns the seconds a call takes, on the clock and of all processors."""
+    """Returns the seconds of a call: wall time, and CPU time of all cores."""
     begin, begin_cpu = time.perf_counter(), time.process_time()
     for _ in range(calls):
         call()
@@ -26,10 +26,10 @@ def seconds(call: Callable[[], object], calls: int = 1) -> tuple[float, float]:
 
 
 def peak_mib(call: Callable[[], object]) -> float | None:
-    """Returns how far a call raises this process' memory; None but on Linux."""
+    """Returns how much a call raises this process' memory; None except on Linux."""
     if not _SELF.exists():
         return None
-    (_SELF / "clear_refs").write_text("5")  # The peak is now what there is.
+    (_SELF / "clear_refs").write_text("5")  # Resets the peak to the current memory.
     before = status_kib("VmRSS")
     call()
     return (status_kib("VmHWM") - before) / 1024
@@ -42,9 +42,9 @@ def status_kib(name: str) -> int:
 
 
 def main() -> None:
-    """Answers until there is nothing more to be read."""
+    """Answers requests until the end of input."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # What a library prints is no answer.
+    os.dup2(2, 1)  # Keeps a library's prints out of the answers.
     module, *arguments = sys.argv[1:]
     side = importlib.import_module(module).Side(*arguments)
     for line in sys.stdin:
@@ -52,7 +52,7 @@ def main() -> None:
         method = getattr(side, request.pop("method"))
         try:
             answer = {"result": method(**request)}
-        except Exception:  # A benchmark may go on with its next case.
+        except Exception:  # A benchmark may continue with its next case.
             answer = {"error": traceback.format_exc()}
         print(json.dumps(answer), file=answers, flush=True)
 

@@ -1,4 +1,4 @@
-"""What all sides of the benchmark `zoo` train: the network, and its examples."""
+"""The network and the examples of the benchmark `zoo`, for all sides."""
 
 import abc
 import dataclasses
@@ -12,13 +12,13 @@ from sides import worker
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A parallel DCNv2 over features of one id each, and where its examples are.
+    """A parallel DCNv2 over features of one id each, and the paths of its examples.
 
     Attributes:
-      config: Our config, which all that follows is from.
+      config: Our config, the source of all values below.
       train: Parquet file with the examples of an epoch.
-      eval: Parquet file with the examples to be scored.
-      folder: Where a side may write.
+      eval: Parquet file with the examples to score.
+      folder: Folder for a side's files.
       features: Columns with ids.
       label: Column with 0 or 1.
       batch: Examples of a step.
@@ -26,11 +26,11 @@ class Case:
       cross_layers: Cross layers, each with a full matrix.
       units: Widths of the deep tower's hidden layers.
       dropout: Share of a hidden layer's entries that are zeroed.
-      momentum: What the averages of batch normalization keep of themselves.
+      momentum: Momentum of the moving averages of batch normalization.
       epsilon: Added to the variance there.
-      l2: Times a row of the embeddings is added to its gradient, at every step.
-      learning_rate: Adam's, as the next.
-      adam_epsilon: Added to the denominator.
+      l2: Factor of an embedding row that is added to its gradient at every step.
+      learning_rate: Adam's learning rate.
+      adam_epsilon: Adam's epsilon, added to the denominator.
       clip_norm: Bound on the global norm of the gradients.
     """
 
@@ -58,7 +58,7 @@ class Examples:
     """Examples in memory.
 
     Attributes:
-      ids: Of each feature counted from 0, `[rows, features]`, int64.
+      ids: Ids of each feature, numbered from 0, `[rows, features]`, int64.
       labels: 0 or 1, `[rows]`, float32.
     """
 
@@ -72,8 +72,8 @@ class Data:
 
     Attributes:
       train: The examples of an epoch.
-      eval: The examples to be scored.
-      sizes: How many ids each feature has.
+      eval: The examples to score.
+      sizes: Number of ids of each feature.
     """
 
     train: Examples
@@ -99,7 +99,7 @@ def read(case: Case) -> Data:
 
 
 class Trainer(abc.ABC):
-    """A side: makes its network, and trains it for one epoch after another.
+    """A side: creates its network, and trains it epoch by epoch.
 
     Args:
       case: The fields of a `Case`.
@@ -114,11 +114,11 @@ class Trainer(abc.ABC):
 
     @abc.abstractmethod
     def versions(self) -> dict:
-        """Returns the versions to be reported, by library."""
+        """Returns library -> version, for the report."""
 
     @abc.abstractmethod
     def parameters(self) -> int:
-        """Returns how many numbers are trained."""
+        """Returns the number of trained parameters."""
 
     @abc.abstractmethod
     def epoch(self) -> None:
@@ -129,5 +129,5 @@ class Trainer(abc.ABC):
         """Writes the probabilities of the split `eval` to a file, `[rows]`."""
 
     def time(self) -> tuple[float, float]:
-        """Returns the seconds of an epoch, on the clock and of all processors."""
+        """Returns the seconds of an epoch: wall time, and CPU time of all cores."""
         return worker.seconds(self.epoch)

@@ -28,7 +28,7 @@ class Side(case_lib.Trainer):
             cross_num=case.cross_layers,
             cross_parameterization="matrix",
             dnn_hidden_units=case.units,
-            l2_reg_embedding=case.l2 / 2,  # Its penalty is not halved.
+            l2_reg_embedding=case.l2 / 2,  # Its penalty has no factor of 1/2.
             l2_reg_cross=0,
             dnn_dropout=case.dropout,
             dnn_use_bn=True,

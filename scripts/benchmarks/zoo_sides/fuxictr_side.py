@@ -1,4 +1,4 @@
-"""FuxiCTR's layers put together as its DCNv2, by its own training loop.
+"""FuxiCTR's layers, assembled as its DCNv2, in its own training loop.
 
 The package has no such model for plain features. Batches come from memory: its own
 loaders take rows apart one by one, or hand them over from other processes.
@@ -16,7 +16,7 @@ from zoo_sides import case as case_lib
 
 
 class _DCNv2(models.BaseModel):
-    """Cross layers beside a deep tower, and one logit of both."""
+    """Cross layers and a parallel deep tower, with one logit of both."""
 
     def __init__(self, case: case_lib.Case, feature_map: features.FeatureMap) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""This project: the config's job, from the files, by its own loop."""
+"""This project: the config's job, from the files, in its own loop."""
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +11,7 @@ from monolith_tf.training import evaluation
 
 
 class Side(case_lib.Trainer):
-    """A job, without what runs between its steps."""
+    """A job, without actions between its steps."""
 
     def __init__(self, case: str) -> None:
         super().__init__(case)
