@@ -23,7 +23,8 @@ class ExperimentConfig:
       model_dir: Folder for checkpoints, metrics, summaries and the resolved config.
       seed: Seed of initial values, shuffling and dropout, not negative.
       data: Files, their format, and how rows become batches.
-      features: What the model sees, in this order.
+      features: What the model sees, in this order; a job that goes on keeps that of its
+        checkpoint.
       labels: What is predicted; may be empty for a model that needs none.
       tables: The embedding tables that features name.
       default_table: What the own table of a feature is like that names no table; it

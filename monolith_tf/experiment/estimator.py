@@ -28,6 +28,7 @@ from monolith_tf.experiment import diagnosis
 from monolith_tf.experiment import dropped_tables
 from monolith_tf.experiment import exports
 from monolith_tf.experiment import fitting_rows
+from monolith_tf.experiment import input_order
 from monolith_tf.experiment import large_integers
 from monolith_tf.experiment import resumed_position
 from monolith_tf.experiment import resumed_settings
@@ -149,7 +150,7 @@ class Estimator:
                 progress, state.get("data"), data, config.data.batch_size
             )
         self._recorder.log.cut_back(progress.step if checkpoint else -1)
-        yaml = config_lib.dump_config(config)
+        yaml = config_lib.dump_config(input_order.applied(config, fixed.inputs))
         checkpoint_lib.write_text(self._model_dir / "config.yaml", yaml)
         evaluator = self._evaluator(network)
         run = run_lib.Run(
@@ -192,10 +193,9 @@ class Estimator:
     def _started(self) -> tuple[build.Fixed, step_lib.TrainStep, None]:
         """Makes what a new job trains."""
         fixed = self._job.settle(None)
-        make = functools.partial(self._job.train_step, fixed, fresh=True)
-        if not self.config.trainer.warm_start:
-            return fixed, make(), None
-        return fixed, warm_start.started(self.config, make, fixed.id_types), None
+        if self.config.trainer.warm_start:
+            return *warm_start.started(self._job, fixed), None
+        return fixed, self._job.train_step(fixed, fresh=True), None
 
     def _resumed(
         self, checkpoint: checkpoint_lib.Checkpoint
