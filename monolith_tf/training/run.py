@@ -28,8 +28,10 @@ class Progress:
       examples: Rows trained on, all epochs together.
       clipped: Feature -> values trained on that its `clip` changed.
       metrics: The last evaluation's metrics.
-      best: Who watches -> best `value` of its metric so far, the `step` of it, and the
-        evaluations `waited` since.
+      best: Who watches -> best `value` of its metric so far, the `step` of it, the
+        evaluations `waited` since, the `metric`, and whether it `rises`.
+      evaluated_on: What the last evaluation was of, as JSON has it; `best` is of the
+        same.
       stop: Why the run is to end before its last step, or empty.
       overdue: Names of actions that were due at this step when the run was
         interrupted; a resumed run begins with them.
@@ -41,7 +43,8 @@ class Progress:
     examples: int = 0
     clipped: dict[str, int] = dataclasses.field(default_factory=dict)
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
-    best: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    best: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    evaluated_on: Mapping[str, Any] | None = None
     stop: str = ""
     overdue: list[str] = dataclasses.field(default_factory=list)
 
@@ -95,6 +98,7 @@ class Run:
       static_state: What every checkpoint holds besides progress: slots, statistics,
         what the position in the data is a position in.
       saved: The last checkpoint that this run wrote or began with.
+      evaluated_on: Says what the last evaluation was of, as JSON has it.
     """
 
     model_dir: pathlib.Path
@@ -109,6 +113,7 @@ class Run:
     config_yaml: str
     static_state: Mapping[str, Any]
     saved: checkpoint_lib.Checkpoint | None = None
+    evaluated_on: Callable[[], Mapping[str, Any]] = dict
     _wanted: list[Callable[[checkpoint_lib.Checkpoint], object]] | None = None
 
     def want_checkpoint(

@@ -184,7 +184,8 @@ class TrainerSpec:
         training ends or is interrupted.
       keep_checkpoints: Newest checkpoints to keep, at least 1.
       keep_best: Metric, named as in `early_stop`, by which the best checkpoint is kept
-        apart; None keeps none.
+        apart; None keeps none. Where evaluations become ones of other rows, the best
+        value starts over.
       early_stop: When to stop before the end; None never does.
       reduce_on_plateau: When to lower the learning rates; None never does.
       optimizer: The optimizer of dense variables, where the model brings none.
