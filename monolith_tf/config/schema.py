@@ -23,7 +23,8 @@ class ExperimentConfig:
       model_dir: Folder for checkpoints, metrics, summaries and the resolved config.
       seed: Seed of initial values, shuffling and dropout, not negative.
       data: Files, their format, and how rows become batches.
-      features: The inputs of the model, in this order.
+      features: The inputs of the model, in this order; a resumed job keeps the order of
+        its checkpoint.
       labels: What is predicted; may be empty for a model that needs none.
       tables: The embedding tables that features name.
       default_table: Template for the tables of features that name none; it needs no

@@ -25,6 +25,7 @@ from monolith_tf.embedding import store as store_lib
 from monolith_tf.embedding.placement import Placement
 from monolith_tf.experiment import dropped_tables
 from monolith_tf.experiment import id_types as id_types_lib
+from monolith_tf.experiment import input_order
 from monolith_tf.experiment import large_integers
 from monolith_tf.experiment import resumed_optimizers
 from monolith_tf.experiment import resumed_settings
@@ -57,6 +58,7 @@ class Fixed:
       large_integers: Table of integers -> how it handles those outside of [0, 2^48),
         including tables that are no longer used.
       optimizers: The optimizers of rows; the embedding store saves them.
+      inputs: The order of the model's inputs.
     """
 
     slots: slots_lib.SlotRegistry
@@ -65,6 +67,7 @@ class Fixed:
     id_types: Mapping[str, columns_lib.IdType]
     large_integers: Mapping[str, ids_lib.LargeIntegers | None]
     optimizers: resumed_optimizers.Optimizers
+    inputs: input_order.InputOrder
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data for a checkpoint."""
@@ -75,6 +78,7 @@ class Fixed:
             "lineage": self.lineage.to_json(),
             "id_types": dict(self.id_types),
             "large_integers": dict(self.large_integers),
+            "inputs": self.inputs.to_json(),
         }
 
 
@@ -144,6 +148,7 @@ class Job:
         wanted = {table.name: table.slot for table in tables}
         id_types = columns_lib.id_types(self.config.features, self.feature_columns)
         large = large_integers.settle(checkpoint, tables, id_types)
+        inputs = input_order.of_config(self.config)
         if checkpoint is not None:
             id_types_lib.check(checkpoint, self.config.features, self._schema)
             dropped_tables.check(checkpoint, wanted, self.config.trainer.drop_tables)
@@ -157,6 +162,7 @@ class Job:
                 id_types={**state.get("id_types", {}), **id_types},
                 large_integers={**state.get("large_integers", {}), **large},
                 optimizers=resumed_optimizers.resumed(tables, checkpoint),
+                inputs=input_order.after(checkpoint, inputs),
             )
         return Fixed(
             slots=slots_lib.assign(wanted, None),
@@ -167,6 +173,7 @@ class Job:
             id_types=id_types,
             large_integers=large,
             optimizers=resumed_optimizers.of_tables(tables),
+            inputs=inputs,
         )
 
     def train_step(self, fixed: Fixed, *, fresh: bool = False) -> step_lib.TrainStep:
@@ -186,7 +193,7 @@ class Job:
             # needs memory.
             self._made = None
             gc.collect()
-        config = self.config
+        config = input_order.applied(self.config, fixed.inputs)
         tf_keras.utils.set_random_seed(config.seed)
         encoder = encode.FeatureEncoder(
             config.features,
@@ -218,7 +225,8 @@ class Job:
         return step
 
     def _store(self, fixed: Fixed) -> store_lib.EmbeddingStore:
-        config, cluster = self.config, self._cluster
+        config = input_order.applied(self.config, fixed.inputs)
+        cluster = self._cluster
         on_servers: dict[str, Any] = {}
         if cluster is not None:
             on_servers["mode"] = cluster.spec.mode
@@ -241,13 +249,17 @@ class Job:
 
     def tables(self, fixed: Fixed) -> list[Any]:
         """Returns the tables' specs with the settings of `fixed` filled in."""
+        config = input_order.applied(self.config, fixed.inputs)
         return [
             dataclasses.replace(
-                resumed_optimizers.given_to(table, fixed.optimizers[table.name]),
+                resumed_optimizers.given_to(
+                    input_order.applied_to(table, fixed.inputs),
+                    fixed.optimizers[table.name],
+                ),
                 slot=fixed.slots.slots[table.name],
                 large_integers=fixed.large_integers.get(table.name),
             )
-            for table in schema.resolved_tables(self.config)
+            for table in schema.resolved_tables(config)
         ]
 
     def element_spec(self) -> dict[str, Any]:

@@ -26,8 +26,10 @@ from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.experiment import build
 from monolith_tf.experiment import diagnosis
 from monolith_tf.experiment import dropped_tables
+from monolith_tf.experiment import evaluated_on
 from monolith_tf.experiment import exports
 from monolith_tf.experiment import fitting_rows
+from monolith_tf.experiment import input_order
 from monolith_tf.experiment import large_integers
 from monolith_tf.experiment import resumed_position
 from monolith_tf.experiment import resumed_settings
@@ -149,7 +151,7 @@ class Estimator:
                 progress, state.get("data"), data, config.data.batch_size
             )
         self._recorder.log.cut_back(progress.step if checkpoint else -1)
-        yaml = config_lib.dump_config(config)
+        yaml = config_lib.dump_config(input_order.applied(config, fixed.inputs))
         checkpoint_lib.write_text(self._model_dir / "config.yaml", yaml)
         evaluator = self._evaluator(network)
         run = run_lib.Run(
@@ -169,6 +171,7 @@ class Estimator:
                 "settings": resumed_settings.of(config),
             },
             saved=checkpoint,
+            evaluated_on=self.evaluated_on,
         )
         if run.total_steps is not None and run.total_steps <= progress.step:
             logging.warning(
@@ -192,10 +195,9 @@ class Estimator:
     def _started(self) -> tuple[build.Fixed, step_lib.TrainStep, None]:
         """Makes the step function of a new job."""
         fixed = self._job.settle(None)
-        make = functools.partial(self._job.train_step, fixed, fresh=True)
-        if not self.config.trainer.warm_start:
-            return fixed, make(), None
-        return fixed, warm_start.started(self.config, make, fixed.id_types), None
+        if self.config.trainer.warm_start:
+            return *warm_start.started(self._job, fixed), None
+        return fixed, self._job.train_step(fixed, fresh=True), None
 
     def _resumed(
         self, checkpoint: checkpoint_lib.Checkpoint
@@ -270,6 +272,12 @@ class Estimator:
             lambda found: exporter.checkpoint(found, where),
             prefer_best=self.config.export.checkpoint != "newest",
         )
+
+    def evaluated_on(self) -> dict[str, Any]:
+        """Returns what the last evaluation of the eval split was of."""
+        source = self._sources.get("eval")
+        marks = source.marks if isinstance(source, source_lib.Source) else ()
+        return evaluated_on.of(self.config, marks)
 
     @property
     def _exporter(self) -> exports.Exporter:
@@ -356,13 +364,33 @@ class Estimator:
         """Calls a function with the checkpoint of a path, or the best or newest one."""
         if path is not None:
             return use(checkpoint_lib.open_checkpoint(path))
-        used = self._checkpoints.use_latest(use, prefer_best=prefer_best)
+
+        def use_and_say(found: checkpoint_lib.Checkpoint) -> _Result:
+            self._say_which(found, prefer_best=prefer_best)
+            return use(found)
+
+        used = self._checkpoints.use_latest(use_and_say, prefer_best=prefer_best)
         if used is None:
             raise checkpoint_lib.CheckpointError(
                 f"There is no checkpoint in {self._checkpoints.path}. Train first: "
                 "`monolith-tf train CONFIG`."
             )
         return used
+
+    def _say_which(
+        self, checkpoint: checkpoint_lib.Checkpoint, *, prefer_best: bool
+    ) -> None:
+        """Says which checkpoint is used where nobody has named one."""
+        mark = self._checkpoints.best_mark() if prefer_best else {}
+        newest = self._checkpoints.names()[-1]
+        what = "the newest one"
+        if mark.get("checkpoint") == checkpoint.path.name:
+            what = f"the best by `{mark['metric']}`, {mark['value']:.5f}"
+            if newest != checkpoint.path.name:
+                what += f"; the newest one is {newest}"
+        elif newest != checkpoint.path.name:
+            what = f"since {newest} cannot be used"
+        logging.info("Using step %d: %s, %s.", checkpoint.step, checkpoint.path, what)
 
     def _restored(
         self, checkpoint: checkpoint_lib.Checkpoint

@@ -14,6 +14,8 @@ from absl import logging
 
 from monolith_tf.config import dump
 from monolith_tf.config import schema
+from monolith_tf.experiment import harmless_settings
+from monolith_tf.experiment import input_order
 from monolith_tf.training import checkpoint as checkpoint_lib
 
 _MOST_SHOWN = 5
@@ -24,19 +26,21 @@ def of(config: schema.ExperimentConfig) -> dict[str, Any]:
     combiners = {column.feature: column.combiner for column in schema.columns(config)}
     settings = {
         "seed": config.seed,
+        "validation_fraction": config.data.validation_fraction,
         "features": {
             feature.name: {
+                **_compared(feature),
                 "column": feature.source_column,
                 "combiner": combiners.get(feature.name),
-                "max_length": feature.max_length,
-                "transform": dump.to_plain(feature.transform),
+                "table": None if feature.kind == "dense" else feature.table_name,
             }
             for feature in config.features
         },
         "labels": {
-            label.name: {"column": label.source_column, "equals": label.equals}
+            label.name: {**_compared(label), "column": label.source_column}
             for label in config.labels
         },
+        "data": _compared(config.data),
         "initializers": {
             table.name: {
                 part.name: dataclasses.asdict(part.initializer)
@@ -60,7 +64,12 @@ def warn(
     """
     saved = checkpoint.manifest["state"].get("settings", {})
     now = of(config)
+    order = input_order.of_config(config)
+    for what, lost, added in input_order.differences(checkpoint, order):
+        _warn_of_others(checkpoint, what, lost, added)
     warn_of_inputs(checkpoint, config)
+    for key, old, new in _changes(saved.get("data", {}), now["data"]):
+        _warn_of_change(checkpoint, f"`data.{key}`", old, new)
     before = saved.get("model", now["model"])
     unset = dict.fromkeys([*before, *now["model"]])
     changes = list(_changes(unset | before, unset | now["model"]))
@@ -91,17 +100,31 @@ def warn_of_inputs(
         before = saved.get(f"{kind}s", {})
         for name, settings in now[f"{kind}s"].items():
             for key, old, new in _changes(before.get(name, {}), settings):
-                logging.warning(
-                    "%s: `%s` of %s `%s` was %s and is now %s. Rows and weights that "
-                    "were trained for the old value are kept. Unless this is intended, "
-                    "set it back, or train in another `model_dir`.",
-                    checkpoint.path,
-                    key,
-                    kind,
-                    name,
-                    old,
-                    new,
-                )
+                what = f"`{key}` of {kind} `{name}`"
+                _warn_of_change(checkpoint, what, old, new)
+
+
+def warn_of_places(
+    checkpoint: checkpoint_lib.Checkpoint, order: input_order.InputOrder
+) -> None:
+    """Warns of trained weights of another job that meet another input than in it.
+
+    Those that only one of the two has are passed over, unless they take the place of
+    one that only the other one has.
+    """
+    for what, gone, new in input_order.differences(checkpoint, order):
+        if gone and new:
+            _warn_of_others(checkpoint, what, gone, new)
+    for what, then, now in input_order.out_of_order(checkpoint, order):
+        logging.warning(
+            "%s was trained with %s in the order %s, which is %s now, as in a "
+            "checkpoint that was taken after it: its weights meet other inputs than "
+            "they were trained for, unless a block names these.",
+            checkpoint.path,
+            what,
+            _named(then),
+            _named(now),
+        )
 
 
 def log(checkpoint: checkpoint_lib.Checkpoint, config: schema.ExperimentConfig) -> None:
@@ -135,6 +158,69 @@ def log(checkpoint: checkpoint_lib.Checkpoint, config: schema.ExperimentConfig) 
                 config.seed,
                 seed,
             )
+    share = config.data.validation_fraction
+    before = saved.get("validation_fraction", share)
+    if before < share:  # A smaller share is a part of the larger one.
+        logging.warning(
+            "`data.validation_fraction` holds out more rows than before, since it was "
+            "%g and is %g now: evaluations see rows that were trained on. Set it back, "
+            "or take their numbers as too good.",
+            before,
+            share,
+        )
+
+
+def _compared(spec: Any) -> dict[str, Any]:
+    """Key -> value of a spec, but for what may change without a warning."""
+    harmless = harmless_settings.HARMLESS[type(spec)]
+    found = {}
+    for field in dataclasses.fields(spec):
+        if field.name not in harmless:
+            value = getattr(spec, field.name)
+            has_harmless = type(value) in harmless_settings.HARMLESS
+            found[field.name] = (
+                _compared(value) if has_harmless else dump.to_plain(value)
+            )
+    return found
+
+
+def _warn_of_change(
+    checkpoint: checkpoint_lib.Checkpoint, what: str, old: str, new: str
+) -> None:
+    logging.warning(
+        "%s: %s was %s and is now %s. Rows and weights that were trained for the old "
+        "value are kept. Unless this is intended, set it back, or train in another "
+        "`model_dir`.",
+        checkpoint.path,
+        what,
+        old,
+        new,
+    )
+
+
+def _warn_of_others(
+    checkpoint: checkpoint_lib.Checkpoint, what: str, gone: list[str], new: list[str]
+) -> None:
+    places = [
+        f"`{name}` takes the place of `{former}`"
+        for name, former in zip(new, gone, strict=False)
+    ]
+    places += [f"`{name}` is new" for name in new[len(gone) :]]
+    places += [f"`{name}` is gone" for name in gone[len(new) :]]
+    if len(places) > _MOST_SHOWN:
+        places[_MOST_SHOWN:] = [f"and {len(places) - _MOST_SHOWN} more"]
+    logging.warning(
+        "%s was trained with other %s: %s. Trained weights are kept, and may meet "
+        "other inputs than they were trained for. Unless this is intended, set them "
+        "back, or train in another `model_dir`.",
+        checkpoint.path,
+        what,
+        ", ".join(places),
+    )
+
+
+def _named(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _changes(

@@ -5,6 +5,7 @@ import pathlib
 import time
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Any
 
 from absl import logging
 
@@ -15,6 +16,7 @@ from monolith_tf.distribute.task import Task
 from monolith_tf.embedding.saved import sealed
 from monolith_tf.experiment import estimator as estimator_lib
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import evaluation_set
 from monolith_tf.training import spec as training_spec
 
 _POLL_SECS = 1.0
@@ -159,13 +161,28 @@ class Scorer:
     def _judge(self, name: str, metrics: dict[str, float]) -> None:
         if self._watched is None:
             return
-        value, best = (
-            metrics[self._watched],
-            self._checkpoints.best_value(self._watched),
-        )
+        value, here = metrics[self._watched], self._estimator.evaluated_on()
+        best = self._best(here)
         sign = 1.0 if training_spec.rises(self._watched) else -1.0
         if best is None or sign * (value - best) > 0:
-            self._checkpoints.mark_best(name, self._watched, value)
+            self._checkpoints.mark_best(name, self._watched, value, here)
+
+    def _best(self, here: Mapping[str, Any]) -> float | None:
+        """Returns the best value so far, if it is of the same metric and data."""
+        mark = self._checkpoints.best_mark()
+        if mark.get("metric") != self._watched:
+            return None
+        changed = evaluation_set.changes(mark.get("evaluated_on"), here)
+        if changed:
+            logging.warning(
+                "Evaluations are of other data than before, as %s changed: the best "
+                "value starts over. It was %.5f, of %s.",
+                ", ".join(changed),
+                mark["value"],
+                mark["checkpoint"],
+            )
+            return None
+        return mark["value"]
 
 
 def _read(path: pathlib.Path) -> dict[str, int]:

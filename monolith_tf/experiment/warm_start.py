@@ -1,56 +1,57 @@
 """Starts a job with the matching parts of other jobs' checkpoints."""
 
+import dataclasses
 import pathlib
-from collections.abc import Callable
-from collections.abc import Mapping
 
 from absl import logging
 
-from monolith_tf.config import schema
 from monolith_tf.embedding.saved import sealed
+from monolith_tf.experiment import build
 from monolith_tf.experiment import dropped_tables
 from monolith_tf.experiment import fitting_rows
 from monolith_tf.experiment import id_types as id_types_lib
+from monolith_tf.experiment import input_order
 from monolith_tf.experiment import resumed_settings
-from monolith_tf.features import columns as columns_lib
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import step as step_lib
 
 
 def started(
-    config: schema.ExperimentConfig,
-    make: Callable[[], step_lib.TrainStep],
-    id_types: Mapping[str, columns_lib.IdType],
-) -> step_lib.TrainStep:
+    job: build.Job, fixed: build.Fixed
+) -> tuple[build.Fixed, step_lib.TrainStep]:
     """Restores the model's variables that match by path and shape, and tables' rows.
 
     The global step, the position in the data and the optimizers of the model's
-    variables start as in a new job. If a checkpoint of a `model_dir` turns out to be
-    damaged while it is read, the warm start begins again with the one before it.
+    variables start as in a new job. Inputs keep the order of the checkpoints. If a
+    checkpoint of a `model_dir` turns out to be damaged while it is read, the warm start
+    begins again with the one before it.
 
     Args:
-      config: The job's config. Its `trainer.warm_start` names checkpoints, or
-        `model_dir`s whose best or newest intact checkpoint is taken; later ones replace
-        values of earlier ones.
-      make: Makes the step function, with the initial variables of a new job.
-      id_types: Table -> type of the values of its ids.
+      job: The job. Its config's `trainer.warm_start` names checkpoints, or `model_dir`s
+        whose best or newest intact checkpoint is taken; later ones replace values of
+        earlier ones.
+      fixed: What a new job decides once.
 
     Returns:
-      The step function.
+      The same with the inputs' order, and the step function.
 
     Raises:
       CheckpointError: If there is no checkpoint, or a table in it has ids of another
         type, rows of another width or another optimizer.
       DamagedCheckpointError: If a checkpoint that is named directly is damaged.
     """
-    origins = [_Origin(pathlib.Path(path)) for path in config.trainer.warm_start]
+    origins = [_Origin(pathlib.Path(path)) for path in job.config.trainer.warm_start]
     while True:
-        step = make()
+        inputs = input_order.of_config(job.config)
+        for origin in origins:
+            inputs = input_order.after(origin.checkpoint, inputs)
+        fixed = dataclasses.replace(fixed, inputs=inputs)
+        step = job.train_step(fixed, fresh=True)
         missing: set[str] | None = None
         for number, origin in enumerate(origins):
             try:
                 lacks = _take(
-                    origin.checkpoint, config, step, id_types, keep_others=number > 0
+                    origin.checkpoint, job, fixed, step, keep_others=number > 0
                 )
             except sealed.DamagedError as error:
                 origin.pass_over(error)
@@ -58,25 +59,28 @@ def started(
             missing = lacks if missing is None else missing & lacks
         else:
             _log(origins, step, missing or set())
-            return step
+            return fixed, step
         del step  # Memory may not suffice for two of them.
 
 
 def _take(
     checkpoint: checkpoint_lib.Checkpoint,
-    config: schema.ExperimentConfig,
+    job: build.Job,
+    fixed: build.Fixed,
     step: step_lib.TrainStep,
-    id_types: Mapping[str, columns_lib.IdType],
     *,
     keep_others: bool,
 ) -> set[str]:
     """Restores the matching parts of a checkpoint; returns the missing variables."""
-    store = step.network.store
-    id_types_lib.check_warm_start(checkpoint, id_types)
+    store, config = step.network.store, job.config
+    id_types_lib.check_warm_start(checkpoint, fixed.id_types)
     fitting_rows.check(checkpoint, store.tables, config)
     lacks = checkpoint_lib.restore_matching(checkpoint, step.state, "model/")
     store.restore(checkpoint.embedding_dir, keep_others=keep_others)
     resumed_settings.warn_of_inputs(checkpoint, config)
+    variables = checkpoint_lib.named_variables(step.state)
+    if any(path.startswith("model/") and path not in lacks for path in variables):
+        resumed_settings.warn_of_places(checkpoint, fixed.inputs)
     return set(lacks)
 
 

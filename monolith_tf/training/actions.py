@@ -5,10 +5,12 @@ import time
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Any
 from typing import NamedTuple
 
 from absl import logging
 
+from monolith_tf.training import evaluation_set
 from monolith_tf.training import run as run_lib
 
 
@@ -173,9 +175,7 @@ class Watch(Judge):
                 f"Received: {', '.join(metrics)}."
             )
         value = metrics[self.metric]
-        record = run.progress.best.setdefault(
-            type(self).__name__, {"value": math.nan, "step": 0, "waited": 0}
-        )
+        record = self._record(run)
         best = record["value"]
         if math.isnan(best) or self._sign * (value - best) > self._min_delta:
             record.update(value=value, step=run.progress.step, waited=0)
@@ -183,6 +183,24 @@ class Watch(Judge):
         else:
             record["waited"] += 1
             self.not_better(run, record)
+
+    def _record(self, run: run_lib.Run) -> dict[str, Any]:
+        """Returns the best value so far, or a new record where it is of another metric.
+
+        A record of 0.1.0, which does not say its metric, counts as one of the same.
+        """
+        name, best = type(self).__name__, run.progress.best
+        of = {"metric": self.metric, "rises": self._sign > 0}
+        before = best.get(name, of)
+        if any(before.get(key, value) != value for key, value in of.items()):
+            logging.warning(
+                "%s goes by `%s` now, and went by %s: the best value starts over.",
+                name,
+                self.metric,
+                _described(before),
+            )
+            del best[name]
+        return best.setdefault(name, {"value": math.nan, "step": 0, "waited": 0, **of})
 
     def better(self, run: run_lib.Run, value: float) -> None:
         """Called when the metric improved."""
@@ -197,7 +215,9 @@ class KeepBest(Watch):
     def better(self, run: run_lib.Run, value: float) -> None:
         """See base class."""
         run.want_checkpoint(
-            lambda saved: run.checkpoints.mark_best(saved.path.name, self.metric, value)
+            lambda saved: run.checkpoints.mark_best(
+                saved.path.name, self.metric, value, run.progress.evaluated_on
+            )
         )
 
 
@@ -262,6 +282,7 @@ class Evaluate(EverySteps):
     def work(self, run: run_lib.Run) -> None:
         """See base class."""
         metrics = run.evaluate("eval")
+        _note_evaluated(run)
         run.progress.metrics = metrics
         run.record("eval", metrics)
         logging.info(
@@ -313,6 +334,28 @@ class SaveCheckpoint(Action):
     def end(self, run: run_lib.Run) -> None:
         """See base class."""
         run.want_checkpoint()
+
+
+def _note_evaluated(run: run_lib.Run) -> None:
+    """Gives up best values that are of other rows than the present evaluation."""
+    progress, here = run.progress, run.evaluated_on()
+    changed = evaluation_set.changes(progress.evaluated_on, here)
+    if changed and progress.best:
+        logging.warning(
+            "Evaluations are of other data than before, as %s changed: the best value "
+            "starts over. It was %s.",
+            ", ".join(
+                key if key == evaluation_set.FILES else f"`{key}`" for key in changed
+            ),
+            " and ".join(dict.fromkeys(map(_described, progress.best.values()))),
+        )
+        progress.best.clear()
+    progress.evaluated_on = here
+
+
+def _described(record: Mapping[str, Any]) -> str:
+    metric = f"`{record['metric']}` " if "metric" in record else ""
+    return f"{metric}{record['value']:.5f} of step {record['step']}"
 
 
 def _intervals(

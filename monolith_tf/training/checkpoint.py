@@ -333,14 +333,27 @@ class CheckpointDir:
             logging.warning("Skipping the best checkpoint: %s", error)
             return None
 
-    def mark_best(self, name: str, metric: str, value: float) -> None:
-        """Keeps the checkpoint `name` until another is marked."""
-        self._mark("best", {"checkpoint": name, "metric": metric, "value": value})
+    def mark_best(
+        self,
+        name: str,
+        metric: str,
+        value: float,
+        evaluated_on: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Keeps the checkpoint `name` until another is marked.
 
-    def best_value(self, metric: str) -> float | None:
-        """Returns the value of the best checkpoint, if it was marked by `metric`."""
-        mark = self._marked("best")
-        return mark["value"] if mark.get("metric") == metric else None
+        Args:
+          name: Of the checkpoint.
+          metric: By what it is the best.
+          value: The metric's.
+          evaluated_on: What was evaluated, as JSON has it.
+        """
+        mark = {"checkpoint": name, "metric": metric, "value": value}
+        self._mark("best", {**mark, "evaluated_on": evaluated_on})
+
+    def best_mark(self) -> dict[str, Any]:
+        """Returns what `mark_best` was called with; empty where there is no mark."""
+        return self._marked("best")
 
     def _mark(self, kind: str, mark: Mapping[str, Any]) -> None:
         write_text(self.path / f"{kind}.json", sealed.seal(mark))

@@ -28,8 +28,9 @@ class Progress:
       examples: Rows trained on, all epochs together.
       clipped: Feature -> values trained on that its `clip` changed.
       metrics: The last evaluation's metrics.
-      best: Watching class -> best `value` of its metric so far, its `step`, and the
-        number of evaluations `waited` since.
+      best: Watching class -> best `value` of its metric so far, its `step`, how many
+        evaluations it `waited` since, the `metric`, and whether it `rises`.
+      evaluated_on: The data of the last evaluation, as in JSON; `best` is of the same.
       stop: Why the run ends before its last step, or empty.
       overdue: Names of actions that were due at this step when the run was interrupted;
         a resumed run begins with them.
@@ -41,7 +42,8 @@ class Progress:
     examples: int = 0
     clipped: dict[str, int] = dataclasses.field(default_factory=dict)
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
-    best: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    best: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    evaluated_on: Mapping[str, Any] | None = None
     stop: str = ""
     overdue: list[str] = dataclasses.field(default_factory=list)
 
@@ -95,6 +97,7 @@ class Run:
       static_state: What every checkpoint holds besides progress: slots, statistics, and
         the data to which the position refers.
       saved: The last checkpoint that this run wrote, or from which it resumed.
+      evaluated_on: Returns the data of the last evaluation, as in JSON.
     """
 
     model_dir: pathlib.Path
@@ -109,6 +112,7 @@ class Run:
     config_yaml: str
     static_state: Mapping[str, Any]
     saved: checkpoint_lib.Checkpoint | None = None
+    evaluated_on: Callable[[], Mapping[str, Any]] = dict
     _wanted: list[Callable[[checkpoint_lib.Checkpoint], object]] | None = None
 
     def want_checkpoint(

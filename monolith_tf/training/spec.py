@@ -184,7 +184,8 @@ class TrainerSpec:
         training ends or is interrupted.
       keep_checkpoints: Newest checkpoints to keep, at least 1.
       keep_best: Metric, named as in `early_stop`, by which the best checkpoint is kept
-        in addition; None keeps none.
+        in addition; None keeps none. If the evaluation data changes, the best value
+        starts over.
       early_stop: When to stop before the end; None never does.
       reduce_on_plateau: When to lower the learning rates; None never does.
       optimizer: The optimizer of dense variables, if the model has none.

@@ -77,5 +77,5 @@ class DroppedTablesTest(csv_job.CsvJobTest):
                 f"model_dir={self.folder}/warm",
                 f"trainer.warm_start={self.folder}/model",
             ).train()
-        (line,) = [line for line in logs.output if "warm_start" in line]
+        (line,) = [line for line in logs.output if "`trainer.warm_start`" in line]
         self.assertIn("the table `user` with 30 rows, which are not restored", line)

@@ -11,10 +11,12 @@ _CONFIG = """\
 model_dir: {folder}/model
 data: {{train: {folder}/rows.csv, batch_size: 20, validation_fraction: 0.3}}
 features:
-  - {{name: items, kind: id_list, dtype: string}}
+  - {{name: items, kind: id_list, dtype: string, table: one}}
+  - {{name: shop, kind: id_list, dtype: string, table: two}}
   - {{name: price, kind: dense, transform: [log1p]}}
+  - {{name: age, kind: dense, default: 1.0}}
 labels: [{{name: click, equals: 1}}]
-default_table: {{dim: 2}}
+tables: [{{name: one, dim: 2}}, {{name: two, dim: 2}}]
 model:
   blocks:
     - name: deep
@@ -28,22 +30,36 @@ _MORE = "trainer.epochs=2"
 _CHANGES = {
     "features[0].combiner=sum": r"^WARNING:.*ckpt-\d+: `combiner` of feature `items` "
     r"was \"mean\" and is now \"sum\"\. Rows and weights that were trained .* are kept",
-    "features[1].transform=[{name: clip, max: 5}]": r"^WARNING:.*: `transform` of "
+    "features[2].transform=[{name: clip, max: 5}]": r"^WARNING:.*: `transform` of "
     r"feature `price` was .*log1p.* and is now .*clip",
     "labels=[{name: click, equals: 0}]": r"^WARNING:.*: `equals` of label `click` was "
     r"\[1\] and is now \[0\]",
     "model.blocks[0].args.activations=[tanh, null]": r"^WARNING:.* another model: "
     r"`model\.blocks\.deep\.args\.activations` was \[\"relu\", null\] and is now "
     r"\[\"tanh\", null\]\. Trained weights are kept",
-    "default_table.initializer=zeros": r"^INFO:.*Table `items`, slice `vec`: "
+    "features[0].table=two": r"^WARNING:.*: `table` of feature `items` was \"one\" and "
+    r"is now \"two\"",
+    "features[1].table=one": r"^WARNING:.*: `table` of feature `shop` was \"two\" and "
+    r"is now \"one\"",
+    "features[3].default=2.0": r"^WARNING:.*: `default` of feature `age` was 1\.0 and "
+    r"is now 2\.0",
+    "data.list_delimiter=;": r"^WARNING:.*ckpt-\d+: `data\.list_delimiter` was \"\|\" "
+    r"and is now \";\"\. Rows and weights that were trained .* are kept",
+    "data.weight=rate": r"^WARNING:.*: `data\.weight` was not set and is now \"rate\"",
+    "data.null_values=[none]": r"^WARNING:.*: `data\.null_values` was not set and is "
+    r"now ",
+    "tables[0].initializer=zeros": r"^INFO:.*Table `one`, slice `vec`: "
     r"`initializer` was .*uniform.* and is now .*zeros.*: new rows use it",
 }
 
 
 class ResumedSettingsTest(csv_job.CsvJobTest):
     CONFIG = _CONFIG
-    HEADER = ("items", "price", "click")
-    ROWS = tuple((f"a{n % 30}|b{n % 7}", f"{n}.5", n % 2) for n in range(60))
+    HEADER = ("items", "shop", "price", "age", "rate", "click")
+    ROWS = tuple(
+        (f"a{n % 30}|b{n % 7}", f"s{n % 3}|t", f"{n}.5", n % 9 or "", 1 + n % 2, n % 2)
+        for n in range(60)
+    )
 
     def job(self, *overrides):
         return estimator_lib.Estimator(self.config, *overrides)
@@ -52,7 +68,7 @@ class ResumedSettingsTest(csv_job.CsvJobTest):
         """Returns the log lines about settings of a call, with their levels."""
         with self.assertLogs("absl", logging.INFO) as logs:
             act()
-        words = (" and is ", "holds out other rows")
+        words = (" and is now ", "holds out")
         return [line for line in logs.output if any(word in line for word in words)]
 
     def test_each_changed_setting_is_logged_once(self):
@@ -73,6 +89,15 @@ class ResumedSettingsTest(csv_job.CsvJobTest):
             lines[1], "^WARNING:.*evaluations include rows that were trained"
         )
         self.assertLen(lines, 2)
+
+    def test_a_larger_share_of_held_out_rows_is_warned_of(self):
+        self.job().train()
+        (line,) = self.logged(
+            self.job("data.validation_fraction=0.4", "trainer.epochs=3").train
+        )
+        self.assertRegex(line, "^WARNING:.*holds out more rows than before, since it ")
+        fewer = self.job("data.validation_fraction=0.2", "trainer.epochs=5").train
+        self.assertEqual(self.logged(fewer), [])
 
     def test_an_evaluation_and_a_warm_start_warn_too(self):
         self.job().train()

@@ -95,7 +95,16 @@ class JudgeTest(testing.TestCase):
             run.progress.step = step
             judge.judge(run, {"auc": value})
         self.assertEqual(
-            run.progress.best, {"EarlyStop": {"value": 0.75, "step": 8, "waited": 2}}
+            run.progress.best,
+            {
+                "EarlyStop": {
+                    "value": 0.75,
+                    "step": 8,
+                    "waited": 2,
+                    "metric": "auc",
+                    "rises": True,
+                }
+            },
         )
 
     def test_the_best_checkpoint_is_marked_when_it_is_written(self):

@@ -49,7 +49,8 @@ class Checkpoints:
         path = pathlib.Path(f"ckpt-{step:08d}")
         return types.SimpleNamespace(step=step, path=path, manifest=manifest)
 
-    def mark_best(self, name, metric, value):
+    def mark_best(self, name, metric, value, evaluated_on):
+        del evaluated_on
         self.best.append((name, metric, value))
 
 
