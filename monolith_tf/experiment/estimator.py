@@ -146,7 +146,11 @@ class Estimator:
             dropped_tables.log(checkpoint, fixed.optimizers)
             resumed_settings.log(checkpoint, config)
             resumed_position.resume(
-                progress, state.get("data"), data, config.data.batch_size
+                progress,
+                state.get("data"),
+                data,
+                config.data.batch_size,
+                taken_for=source.identity(progress.batch_size),
             )
         self._recorder.log.cut_back(progress.step if checkpoint else -1)
         yaml = config_lib.dump_config(config)
@@ -183,7 +187,9 @@ class Estimator:
                 self._stepper(run, source, evaluator),
                 self._actions(run),
                 steps_per_loop=trainer.steps_per_loop,
-                explain=lambda position: diagnosis.explain(network, source, position),
+                explain=lambda batch: diagnosis.explain(
+                    network, source, *run.place(batch)
+                ),
                 on_steps=self._on_steps,
             )
         self._watcher.end(run)
@@ -309,8 +315,10 @@ class Estimator:
         if per_epoch is None:
             dataset = source.dataset(0, run.progress.batch, num_epochs=trainer.epochs)
         else:
-            epoch, batch = divmod(run.progress.batch, per_epoch)
-            dataset = source.dataset(epoch, batch, num_epochs=None, string_codes=True)
+            epoch, batch, cut = run.place(run.progress.batch)
+            dataset = source.dataset(
+                epoch, batch, num_epochs=None, string_codes=True, cut=cut
+            )
         if trainer.mode == "progressive":
             stepper = progressive.ProgressiveStepper(run.step, dataset, evaluator)
             run.evaluate = stepper.score
@@ -560,7 +568,7 @@ def _large_integers_explained(run: run_lib.Run, source: build.Source) -> Iterato
         if not large_integers.is_cause(error):
             raise
         encoder = run.step.network.encoder
-        message = large_integers.explain(encoder, source, run.progress.batch)
+        message = large_integers.explain(encoder, source, run.place(run.progress.batch))
         raise large_integers.LargeIntegerError(message) from error
 
 
