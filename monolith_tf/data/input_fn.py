@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from monolith_tf.data import file_marks
 from monolith_tf.data.rows import Filled
 from monolith_tf.data.source import RowRange
 from monolith_tf.data.spec import Split
@@ -75,6 +76,11 @@ class InputFn:
     def num_rows(self) -> int | None:
         """Returns None: batches may differ in size."""
         return None
+
+    @property
+    def marks(self) -> file_marks.Marks:
+        """Nothing: only the function knows its files."""
+        return ()
 
     def identity(self, batch_size: int | None = None) -> dict[str, Any]:
         """Returns nothing: only the function knows what its batches are of."""

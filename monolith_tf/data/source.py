@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from monolith_tf.data import file_marks
 from monolith_tf.data import formats
 from monolith_tf.data import negatives
 from monolith_tf.data.reader import Reader
@@ -79,6 +80,11 @@ class Source:
     def files(self) -> list[str]:
         """The files of the split, in order."""
         return list(self._rows.files)
+
+    @property
+    def marks(self) -> file_marks.Marks:
+        """What the files were when they were opened."""
+        return self._rows.marks
 
     @property
     def columns(self) -> dict[str, ColumnType]:

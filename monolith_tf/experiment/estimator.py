@@ -31,6 +31,7 @@ from monolith_tf.experiment import fitting_rows
 from monolith_tf.experiment import large_integers
 from monolith_tf.experiment import resumed_position
 from monolith_tf.experiment import resumed_settings
+from monolith_tf.experiment import trained_rows
 from monolith_tf.experiment import warm_start
 from monolith_tf.models.network import Network
 from monolith_tf.training import actions as actions_lib
@@ -109,6 +110,7 @@ class Estimator:
         )
         self._job = build.Job(self.config, cluster)
         self._sources: dict[str, build.Source] = {}  # Split -> the last one read.
+        self._trained_rows = 0  # Of the eval split, before they were held out.
 
     def train(self) -> dict[str, float]:
         """Trains, from the newest checkpoint in `model_dir` where there is one.
@@ -137,7 +139,10 @@ class Estimator:
         window = run_lib.Window()
         per_epoch = source.batches_per_epoch()
         data = source.identity()
+        trained = trained_rows.of(source.marks, config)
         if checkpoint is not None:
+            before = trained_rows.of_checkpoint(checkpoint, source.marks)
+            trained = trained_rows.joined(before, trained)
             state = checkpoint.manifest["state"]
             progress = run_lib.Progress(**state["progress"])
             _count_examples(progress, state["progress"])
@@ -152,6 +157,7 @@ class Estimator:
                 config.data.batch_size,
                 taken_for=source.identity(progress.batch_size),
             )
+        self._trained_rows = trained_rows.count(trained, source.marks, config)
         self._recorder.log.cut_back(progress.step if checkpoint else -1)
         yaml = config_lib.dump_config(config)
         checkpoint_lib.write_text(self._model_dir / "config.yaml", yaml)
@@ -170,6 +176,7 @@ class Estimator:
             static_state={
                 **fixed.to_json(),
                 "data": data,
+                "trained": trained,
                 "settings": resumed_settings.of(config),
             },
             saved=checkpoint,
@@ -236,6 +243,10 @@ class Estimator:
           `<head>/<metric>` -> value, and `loss`.
         """
         found, network = self._use(checkpoint, self._restored)
+        if split == "eval" and self.config.data.validation_fraction:
+            files = self._job.source("train").marks
+            trained = trained_rows.of_checkpoint(found, files)
+            self._trained_rows = trained_rows.count(trained, files, self.config)
         metrics = self._scorer(self._evaluator(network))(split)
         self._recorder.record(split, found.step, metrics)
         if any(self._counts().values()):
@@ -338,6 +349,8 @@ class Estimator:
             for split, source in self._sources.items()
             for name, value in source.counts().items()
         }
+        if self._trained_rows:
+            found["eval/trained_rows"] = self._trained_rows
         if self._cluster is None:
             return found
         for split, heard in self._feed.filled.items():  # Its workers read the rows.

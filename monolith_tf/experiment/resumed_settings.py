@@ -126,15 +126,6 @@ def log(checkpoint: checkpoint_lib.Checkpoint, config: schema.ExperimentConfig) 
             seed,
             config.seed,
         )
-        if config.data.validation_fraction:
-            logging.warning(
-                "`data.validation_fraction` holds out other rows than before, since "
-                "`seed` was %d and is %d now: evaluations see rows that were trained "
-                "on. Set `seed: %d`, or take their numbers as too good.",
-                seed,
-                config.seed,
-                seed,
-            )
 
 
 def _changes(

@@ -52,7 +52,7 @@ class ResumedSettingsTest(csv_job.CsvJobTest):
         """Lines about settings that a call logs, with their levels."""
         with self.assertLogs("absl", logging.INFO) as logs:
             act()
-        words = (" and is ", "holds out other rows")
+        words = (" and is ", "rows that the model was trained on")
         return [line for line in logs.output if any(word in line for word in words)]
 
     def test_each_changed_setting_is_logged_once(self):
@@ -69,7 +69,9 @@ class ResumedSettingsTest(csv_job.CsvJobTest):
         lines = self.logged(self.job("seed=5", _MORE).train)
         first = "`seed` was 0 and is 5 now: new rows, dropout and the order of the data"
         self.assertRegex(lines[0], f"^INFO:.*{first}")
-        self.assertRegex(lines[1], "^WARNING:.*evaluations see rows that were trained")
+        self.assertRegex(
+            lines[1], "^WARNING:.*`seed` was 0 and is 5 now. Its metrics are too good"
+        )
         self.assertLen(lines, 2)
 
     def test_an_evaluation_and_a_warm_start_warn_too(self):
@@ -91,4 +93,6 @@ class ResumedSettingsTest(csv_job.CsvJobTest):
             lambda manifest: manifest.get("state", {}).pop("settings", None),
         )
         more = ("features[0].combiner=sum", "seed=5", "trainer.epochs=3")
-        self.assertEqual(self.logged(self.job(*more).train), [])
+        # What is said is what else a checkpoint knows.
+        (line,) = self.logged(self.job(*more).train)
+        self.assertIn("The eval split has rows that the model was trained on", line)
