@@ -20,6 +20,7 @@ from monolith_tf.data import pipeline
 from monolith_tf.data.rows import Filled
 from monolith_tf.data.source import Source
 from monolith_tf.data.spec import Split
+from monolith_tf.data.windows import Cut
 from monolith_tf.data.windows import Window
 from monolith_tf.features.columns import ColumnType
 from monolith_tf.types import Tensor
@@ -27,6 +28,7 @@ from monolith_tf.types import Tensor
 _SPLITS: tuple[Split, ...] = ("train", "eval", "test")
 _ENDLESS = 1 << 62
 _NOT_COMPARED = -1
+_NOWHERE = (-1, -1, None)  # Epoch, window, and how the epoch is cut.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +51,12 @@ class Feed:
     files: dict[Split, int] = dataclasses.field(default_factory=dict, init=False)
 
     def dataset(
-        self, split: Split, epoch: Tensor, begin: Tensor, end: Tensor
+        self,
+        split: Split,
+        epoch: Tensor,
+        begin: Tensor,
+        end: Tensor,
+        cut: Tensor | None = None,
     ) -> tf.data.Dataset:
         """Returns batches `begin` to `end` of an epoch, like `Source.dataset`.
 
@@ -60,14 +67,18 @@ class Feed:
           epoch: The epoch.
           begin: First batch in it.
           end: The batch after the last one.
+          cut: How the epoch is cut into batches, `Cut.to_numbers` [3]; None cuts it as
+            all others.
         """
         specs = pipeline.signature(self.columns)
         number = tf.constant(_SPLITS.index(split), tf.int64)
         files = tf.constant(self.files.get(split, _NOT_COMPARED), tf.int64)
+        if cut is None:
+            cut = tf.constant(Cut().to_numbers(), tf.int64)
 
         def piece(index: Tensor) -> tuple[Tensor, ...]:
             arrays = tf.raw_ops.PyFunc(
-                input=[number, files, epoch, begin, end, index],
+                input=[number, files, epoch, begin, end, cut, index],
                 token=self.tokens[0],
                 Tout=[spec.dtype for spec in specs],
             )
@@ -134,7 +145,7 @@ class Feeder:
         with self._graph.as_default():
             made = tf.numpy_function(
                 self._give,
-                [tf.constant(0, tf.int64)] * 6,
+                [tf.constant(0, tf.int64)] * 7,
                 [spec.dtype for spec in pipeline.signature(self._columns)],
                 stateful=True,
             )
@@ -144,11 +155,25 @@ class Feeder:
         self.tokens = (_token(made[0]), _token(news))
 
     @tf.autograph.experimental.do_not_convert
-    def _give(self, *arguments: np.ndarray) -> pipeline.Flat:
+    def _give(
+        self,
+        split: np.ndarray,
+        files: np.ndarray,
+        epoch: np.ndarray,
+        begin: np.ndarray,
+        end: np.ndarray,
+        cut: np.ndarray,
+        index: np.ndarray,
+    ) -> pipeline.Flat:
         with self._lock:
             try:
-                split, files, *rest = map(int, arguments)
-                window = self._cursor(split, files).piece(*rest)
+                window = self._cursor(int(split), int(files)).piece(
+                    int(epoch),
+                    int(begin),
+                    int(end),
+                    Cut.from_numbers(cut.tolist()),
+                    int(index),
+                )
             except Exception as error:
                 self.failure = self.failure or str(error)
                 raise
@@ -197,7 +222,7 @@ class _Cursor:
         self._batch_size = batch_size
         self.files = source.files_digest()
         self._window_batches = source.window_batches(batch_size)
-        self._place = (-1, -1)  # Epoch and window.
+        self._place: tuple[int, int, Cut | None] = _NOWHERE
         self._window: Window | None = None
         self._rest: Iterator[tuple[Window, int]] = iter(())
 
@@ -206,39 +231,45 @@ class _Cursor:
         """Which rows read so far got a default."""
         return self._source.filled
 
-    def piece(self, epoch: int, begin: int, end: int, index: int) -> Window:
+    def piece(self, epoch: int, begin: int, end: int, cut: Cut, index: int) -> Window:
         """Returns the rows of batches `begin` to `end` that one window holds.
 
         Args:
           epoch: The epoch.
           begin: First batch.
           end: The batch after the last one.
+          cut: How the epoch is cut into batches.
           index: Which of the windows with any of these batches, from 0; one past the
             last returns no rows.
         """
+        moved, shift = divmod(cut.shift, self._batch_size)
+        begin, end, cut = begin + moved, end + moved, Cut(shift, cut.order)
         number = begin // self._window_batches + index
         first = number * self._window_batches
         begin, end = max(begin - first, 0), min(end - first, self._window_batches)
         if begin >= end:
             return _slice(self._loaded(), 0, 0)
-        window = self._at(epoch, number)
+        window = self._at(epoch, number, cut)
         rows = slice(begin * self._batch_size, end * self._batch_size)
         return _slice(window, rows.start, rows.stop)
 
-    def _at(self, epoch: int, number: int) -> Window:
-        if self._place != (epoch, number):
-            if self._place != (epoch, number - 1):
+    def _at(self, epoch: int, number: int, cut: Cut) -> Window:
+        if self._place != (epoch, number, cut):
+            if self._place != (epoch, number - 1, cut):
                 self._rest = self._source.windows(
-                    epoch, number * self._window_batches, batch_size=self._batch_size
+                    epoch,
+                    number * self._window_batches,
+                    batch_size=self._batch_size,
+                    cut=cut,
                 )
-            self._place = (-1, -1)  # Until it is read.
+            self._place = _NOWHERE  # Until it is read.
             found = next(self._rest, None)
             if found is None:
                 raise ValueError(
                     f"The data has no window {number} here, but the chief counted more "
                     "rows. All tasks must read the same files."
                 )
-            self._window, self._place = found[0], (epoch, number)
+            self._window, self._place = found[0], (epoch, number, cut)
         return self._loaded()
 
     def _loaded(self) -> Window:

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from monolith_tf.data import file_marks
 from monolith_tf.data.rows import Filled
 from monolith_tf.data.source import RowRange
 from monolith_tf.data.spec import Split
+from monolith_tf.data.windows import Cut
 from monolith_tf.features.columns import ColumnType
 from monolith_tf.features.columns import DType
 from monolith_tf.types import Tensor
@@ -75,8 +77,14 @@ class InputFn:
         """Returns None: batches may differ in size."""
         return None
 
-    def identity(self) -> dict[str, Any]:
+    @property
+    def marks(self) -> file_marks.Marks:
+        """Nothing: only the function knows its files."""
+        return ()
+
+    def identity(self, batch_size: int | None = None) -> dict[str, Any]:
         """Returns nothing: only the function knows its data."""
+        del batch_size
         return {}
 
     def batches_per_epoch(self) -> int | None:
@@ -92,6 +100,7 @@ class InputFn:
         batch_size: int | None = None,
         shuffle: bool | None = None,
         string_codes: bool = False,
+        cut: Cut | None = None,
     ) -> tf.data.Dataset:
         """Returns the batches from a position on; arguments as for `Source.dataset`.
 
@@ -99,7 +108,7 @@ class InputFn:
         batches of an epoch are not known, `batch_start` may include those of earlier
         epochs.
         """
-        del epoch_start, batch_size, shuffle, string_codes
+        del epoch_start, batch_size, shuffle, string_codes, cut
         made = self._make(self._split).repeat(num_epochs).skip(batch_start)
         self.failure = None
         if self._probabilities or self._weight:
@@ -160,9 +169,11 @@ class InputFn:
             raise self.failure
         return values
 
-    def locate(self, epoch: int, batch: int) -> list[RowRange]:
+    def locate(
+        self, epoch: int, batch: int, *, cut: Cut | None = None
+    ) -> list[RowRange]:
         """Returns nothing: only the function knows where its rows come from."""
-        del epoch, batch
+        del epoch, batch, cut
         return []
 
 

@@ -3,6 +3,7 @@
 import collections
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -128,6 +129,33 @@ class SplitRows:
             rows = piece.first_row + np.arange(piece.num_rows)
             self._counts[index] = int(self._members(number, rows).sum())
         return self._counts.get(index)
+
+    def count_not_held_out(
+        self, number: int, splits: Sequence[tuple[float, int, int]]
+    ) -> tuple[int, int]:
+        """Counts rows of a file in this split that other splits did not hold out.
+
+        Args:
+          number: Place of the file in `files`.
+          splits: Of each its fraction, the seed, and the place that the file had.
+
+        Returns:
+          Rows that one of these splits at least did not hold out, and all rows of the
+          file in this split; bad ones are counted too.
+        """
+        num_trained = num_rows = 0
+        for place, piece in self.pieces:
+            if place != number:
+                continue
+            rows = piece.first_row + np.arange(self._reader.count(piece))
+            rows = rows[self._members(number, rows)]
+            trained = np.zeros(len(rows), bool)
+            for fraction, seed, former in splits:
+                key = (seed, order.HELD_OUT, former)
+                trained |= ~order.held_out(rows, fraction, *key)
+            num_trained += int(trained.sum())
+            num_rows += len(rows)
+        return num_trained, num_rows
 
     def read(self, index: int, epoch: int = 0) -> Iterator[tuple[pa.Table, np.ndarray]]:
         """Yields the clean rows of a piece with their numbers in the file.

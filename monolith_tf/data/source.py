@@ -20,8 +20,10 @@ from monolith_tf.data.reader import first_with_rows
 from monolith_tf.data.rows import Filled
 from monolith_tf.data.spec import DataSpec
 from monolith_tf.data.spec import Split
+from monolith_tf.data.windows import Cut
 from monolith_tf.data.windows import Window
 from monolith_tf.data.windows import epoch_windows
+from monolith_tf.data.windows import recut
 from monolith_tf.features.columns import ColumnType
 
 if TYPE_CHECKING:
@@ -138,18 +140,19 @@ class Source:
         """
         return sum(self._rows.count(index) for index in range(len(self._rows.pieces)))
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self, batch_size: int | None = None) -> dict[str, Any]:
         """Returns the data to which positions refer, as JSON.
 
         `files` as `file_marks.Marks`, `rows` of an epoch, and in `order` what else the
         order of rows depends on; it is empty if they are read in file order.
+
+        Args:
+          batch_size: Rows per batch; None takes the config's.
         """
-        is_shuffled = bool(self._shuffle_buffer(None))
-        window_rows = self.window_batches() * self._spec.batch_size
         return {
             "files": list(self._rows.marks),
             "rows": self.num_rows(),
-            "order": [self._seed, window_rows] if is_shuffled else [],
+            "order": list(self._order(batch_size or self._spec.batch_size, None)),
         }
 
     def files_digest(self) -> int:
@@ -180,6 +183,7 @@ class Source:
         batch_size: int | None = None,
         shuffle: bool | None = None,
         string_codes: bool = False,
+        cut: Cut | None = None,
     ) -> "tf.data.Dataset":
         """Returns the batches from a position on.
 
@@ -193,6 +197,8 @@ class Source:
             only the train split.
           string_codes: Whether strings come as `features.StringCodes`, which avoids
             copying and hashing them batch by batch.
+          cut: How the first of these epochs is cut into batches; None cuts it as all
+            others.
 
         Returns:
           A dataset of dicts of raw columns: `[batch]` tensors, ragged for lists.
@@ -215,6 +221,7 @@ class Source:
                     num_epochs,
                     batch_size=batch_size,
                     shuffle=shuffle,
+                    cut=cut,
                 )
             except Exception as error:
                 self.failure = error
@@ -230,6 +237,7 @@ class Source:
         *,
         batch_size: int | None = None,
         shuffle: bool | None = None,
+        cut: Cut | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns where each row of a batch comes from; reads its window again.
 
@@ -238,6 +246,7 @@ class Source:
           batch: Place of the batch in the epoch, from 0.
           batch_size: As given to `dataset`.
           shuffle: As given to `dataset`.
+          cut: As given to `dataset`.
 
         Returns:
           Place of the row's file in `files`, int32 [batch], and number of the row in
@@ -248,7 +257,7 @@ class Source:
         """
         batch_size = batch_size or self._spec.batch_size
         for window, first in self.windows(
-            epoch, batch, batch_size=batch_size, shuffle=shuffle
+            epoch, batch, batch_size=batch_size, shuffle=shuffle, cut=cut
         ):
             rows = slice(first * batch_size, (first + 1) * batch_size)
             if len(window.rows[rows]):
@@ -265,9 +274,12 @@ class Source:
         *,
         batch_size: int | None = None,
         shuffle: bool | None = None,
+        cut: Cut | None = None,
     ) -> list[RowRange]:
         """Returns the files and row ranges of a batch; arguments as for `rows_of`."""
-        files, rows = self.rows_of(epoch, batch, batch_size=batch_size, shuffle=shuffle)
+        files, rows = self.rows_of(
+            epoch, batch, batch_size=batch_size, shuffle=shuffle, cut=cut
+        )
         ranges = []
         for number in np.unique(files).tolist():
             own = rows[files == number]
@@ -283,6 +295,7 @@ class Source:
         *,
         batch_size: int | None = None,
         shuffle: bool | None = None,
+        cut: Cut | None = None,
     ) -> Iterator[tuple[Window, int]]:
         """Yields whole windows of rows, as Arrow tables, without TensorFlow.
 
@@ -292,6 +305,7 @@ class Source:
           num_epochs: Epochs to return.
           batch_size: Rows per batch.
           shuffle: Whether to shuffle.
+          cut: How the first epoch is cut.
 
         Yields:
           A window, and how many of its batches come before the requested position.
@@ -301,26 +315,54 @@ class Source:
         """
         batch_size = batch_size or self._spec.batch_size
         batches = self.window_batches(batch_size, shuffle)
+        order = self._order(batch_size, shuffle)
+        cut = cut or Cut()
         epochs: Iterable[int] = itertools.count(epoch_start)
         if num_epochs is not None:
             epochs = range(epoch_start, epoch_start + num_epochs)
         for epoch in epochs:
+            # A cut's batches begin `shift` rows later than the multiples of a batch.
+            row = batch_start * batch_size + cut.shift
+            batch_start, shift = divmod(row, batch_size)
+            empty = row == 0
             first = batch_start // batches
-            empty = batch_start == 0
-            for window in epoch_windows(
-                self._rows,
-                epoch=epoch,
-                first=first,
-                size=batches * batch_size,
-                seed=self._seed,
-                shuffle=bool(self._shuffle_buffer(shuffle)),
+            for window in self._cut_windows(
+                epoch,
+                first,
+                shift,
+                batches * batch_size,
+                order if cut.order is None else cut.order,
             ):
                 empty = False
                 yield window, batch_start - first * batches
                 batch_start, first = 0, 0
             if empty:
                 self._raise_empty()
-            batch_start = 0
+            batch_start, cut = 0, Cut()
+
+    def _cut_windows(
+        self, epoch: int, first: int, shift: int, size: int, order: tuple[int, ...]
+    ) -> Iterator[Window]:
+        """Yields windows of `size` rows, of which window 0 begins at row `shift`."""
+        seed, order_rows = order or (self._seed, size)
+        row = first * size + shift
+        windows = epoch_windows(
+            self._rows,
+            epoch=epoch,
+            first=row // order_rows,
+            size=order_rows,
+            seed=seed,
+            shuffle=bool(order),
+        )
+        if order_rows == size and not shift:
+            return windows
+        return recut(windows, first, row % order_rows, size)
+
+    def _order(self, batch_size: int, shuffle: bool | None) -> tuple[int, ...]:
+        """Returns the seed and the rows of a window that is shuffled; else nothing."""
+        if not self._shuffle_buffer(shuffle):
+            return ()
+        return self._seed, self.window_batches(batch_size, shuffle) * batch_size
 
     def window_batches(
         self, batch_size: int | None = None, shuffle: bool | None = None

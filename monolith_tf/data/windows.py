@@ -1,7 +1,9 @@
 """Rows in reading order, cut into windows that are shuffled separately."""
 
 import dataclasses
+from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +28,59 @@ class Window:
     table: pa.Table
     files: np.ndarray
     rows: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """How an epoch is read that was begun in another way than later ones are.
+
+    Attributes:
+      shift: Batch `k` of the epoch begins at row `k * batch_size + shift`.
+      order: What the order of its rows depends on, as `Source.identity` has it; None
+        for the order of all epochs.
+    """
+
+    shift: int = 0
+    order: tuple[int, ...] | None = None
+
+    def to_numbers(self) -> list[int]:
+        """Returns three integers for `from_numbers`."""
+        if self.order is None:
+            return [self.shift, 0, -1]
+        return [self.shift, *(self.order or (0, 0))]
+
+    @classmethod
+    def from_numbers(cls, numbers: Sequence[int]) -> "Cut":
+        """Returns the cut that `to_numbers` wrote down."""
+        shift, seed, window_rows = numbers
+        if window_rows < 0:
+            return cls(shift)
+        return cls(shift, (seed, window_rows) if window_rows else ())
+
+
+def recut(
+    windows: Iterable[Window], first: int, skip: int, size: int
+) -> Iterator[Window]:
+    """Yields the rows of windows in windows of another size.
+
+    Args:
+      windows: Consecutive windows of one epoch.
+      first: Index of the first one to yield.
+      skip: Rows to leave out before it.
+      size: Rows in each; the last one may have fewer.
+    """
+    held = _Held()
+    index = first
+    for window in windows:
+        dropped = min(skip, len(window.rows))
+        skip -= dropped
+        rest = slice(dropped, None)
+        held.add(window.table.slice(dropped), window.files[rest], window.rows[rest])
+        while held.num_rows >= size:
+            yield held.cut(index, size, None)
+            index += 1
+    if held.num_rows:
+        yield held.cut(index, held.num_rows, None)
 
 
 def epoch_windows(
@@ -56,8 +111,9 @@ def epoch_windows(
         pieces = order.permutation(num_pieces, seed, order.PIECES, epoch)
     skip = first * size
     index = first
-    held = _Held(split)
+    held = _Held()
     for piece in pieces.tolist():
+        number, _ = split.pieces[piece]
         known = split.known_count(piece)
         if known is not None and known <= skip:
             skip -= known
@@ -65,7 +121,9 @@ def epoch_windows(
         for table, rows in split.read(piece, epoch):
             dropped = min(skip, len(rows))
             skip -= dropped
-            held.add(piece, table.slice(dropped), rows[dropped:])
+            rows = rows[dropped:]
+            files = np.full(len(rows), number, np.int32)
+            held.add(table.slice(dropped), files, rows)
             while held.num_rows >= size:
                 yield held.cut(index, size, _draw(shuffle, seed, epoch, index))
                 index += 1
@@ -82,18 +140,16 @@ def _draw(shuffle: bool, *key: int) -> tuple[int, ...] | None:
 class _Held:
     """Rows that were read and not yet yielded."""
 
-    def __init__(self, split: SplitRows | SampledRows) -> None:
-        self._split = split
+    def __init__(self) -> None:
         self._tables: list[pa.Table] = []
         self._files: list[np.ndarray] = []
         self._rows: list[np.ndarray] = []
         self.num_rows = 0
 
-    def add(self, piece: int, table: pa.Table, rows: np.ndarray) -> None:
-        """Adds rows of one piece."""
-        number, _ = self._split.pieces[piece]
+    def add(self, table: pa.Table, files: np.ndarray, rows: np.ndarray) -> None:
+        """Adds rows, with the positions of their files and their numbers in these."""
         self._tables.append(table)
-        self._files.append(np.full(len(rows), number, np.int32))
+        self._files.append(files)
         self._rows.append(rows)
         self.num_rows += len(rows)
 

@@ -3,24 +3,36 @@
 import numpy as np
 import tensorflow as tf
 
+from monolith_tf.data import windows
 from monolith_tf.experiment import build
 from monolith_tf.models import base
 from monolith_tf.models import network as network_lib
 
 
-def explain(network: network_lib.Network, source: build.Source, position: int) -> str:
-    """Describes the batch at `position`, counted from the first of the first epoch.
+def explain(
+    network: network_lib.Network,
+    source: build.Source,
+    epoch: int,
+    batch: int,
+    cut: windows.Cut,
+) -> str:
+    """Describes a batch.
 
     The reading order depends only on seed, epoch and position, so the batch is read
     again and not kept during training.
+
+    Args:
+      network: The network.
+      source: The data.
+      epoch: Epoch of the batch.
+      batch: Its position in the epoch.
+      cut: How the epoch is cut into batches.
     """
-    per_epoch = source.batches_per_epoch()
-    epoch, batch = (0, position) if per_epoch is None else divmod(position, per_epoch)
     places = "; ".join(
         f"{place.file} rows {place.first_row} to {place.last_row}"
-        for place in source.locate(epoch, batch)
+        for place in source.locate(epoch, batch, cut=cut)
     )
-    columns = next(iter(source.dataset(epoch, batch)))
+    columns = next(iter(source.dataset(epoch, batch, cut=cut)))
     encoded, pulled = network.lookup(columns, base.Mode.EVALUATE)
     labels, weights = network.targets(columns)
     values = {

@@ -33,6 +33,7 @@ from monolith_tf.experiment import input_order
 from monolith_tf.experiment import large_integers
 from monolith_tf.experiment import resumed_position
 from monolith_tf.experiment import resumed_settings
+from monolith_tf.experiment import trained_rows
 from monolith_tf.experiment import warm_start
 from monolith_tf.models.network import Network
 from monolith_tf.training import actions as actions_lib
@@ -111,6 +112,7 @@ class Estimator:
         )
         self._job = build.Job(self.config, cluster)
         self._sources: dict[str, build.Source] = {}  # Split -> the last one read.
+        self._trained_rows = 0  # Of the eval split, before they were held out.
 
     def train(self) -> dict[str, float]:
         """Trains, from the newest checkpoint in `model_dir` if there is one.
@@ -139,7 +141,10 @@ class Estimator:
         window = run_lib.Window()
         per_epoch = source.batches_per_epoch()
         data = source.identity()
+        trained = trained_rows.of(source.marks, config)
         if checkpoint is not None:
+            before = trained_rows.of_checkpoint(checkpoint, source.marks)
+            trained = trained_rows.joined(before, trained)
             state = checkpoint.manifest["state"]
             progress = run_lib.Progress(**state["progress"])
             _count_examples(progress, state["progress"])
@@ -148,8 +153,13 @@ class Estimator:
             dropped_tables.log(checkpoint, fixed.optimizers)
             resumed_settings.log(checkpoint, config)
             resumed_position.resume(
-                progress, state.get("data"), data, config.data.batch_size
+                progress,
+                state.get("data"),
+                data,
+                config.data.batch_size,
+                taken_for=source.identity(progress.batch_size),
             )
+        self._trained_rows = trained_rows.count(trained, source.marks, config)
         self._recorder.log.cut_back(progress.step if checkpoint else -1)
         yaml = config_lib.dump_config(input_order.applied(config, fixed.inputs))
         checkpoint_lib.write_text(self._model_dir / "config.yaml", yaml)
@@ -168,6 +178,7 @@ class Estimator:
             static_state={
                 **fixed.to_json(),
                 "data": data,
+                "trained": trained,
                 "settings": resumed_settings.of(config),
             },
             saved=checkpoint,
@@ -186,7 +197,9 @@ class Estimator:
                 self._stepper(run, source, evaluator),
                 self._actions(run),
                 steps_per_loop=trainer.steps_per_loop,
-                explain=lambda position: diagnosis.explain(network, source, position),
+                explain=lambda batch: diagnosis.explain(
+                    network, source, *run.place(batch)
+                ),
                 on_steps=self._on_steps,
             )
         self._watcher.end(run)
@@ -232,6 +245,10 @@ class Estimator:
           `<head>/<metric>` -> value, and `loss`.
         """
         found, network = self._use(checkpoint, self._restored)
+        if split == "eval" and self.config.data.validation_fraction:
+            files = self._job.source("train").marks
+            trained = trained_rows.of_checkpoint(found, files)
+            self._trained_rows = trained_rows.count(trained, files, self.config)
         metrics = self._scorer(self._evaluator(network))(split)
         self._recorder.record(split, found.step, metrics)
         if any(self._counts().values()):
@@ -318,8 +335,10 @@ class Estimator:
         if per_epoch is None:
             dataset = source.dataset(0, run.progress.batch, num_epochs=trainer.epochs)
         else:
-            epoch, batch = divmod(run.progress.batch, per_epoch)
-            dataset = source.dataset(epoch, batch, num_epochs=None, string_codes=True)
+            epoch, batch, cut = run.place(run.progress.batch)
+            dataset = source.dataset(
+                epoch, batch, num_epochs=None, string_codes=True, cut=cut
+            )
         if trainer.mode == "progressive":
             stepper = progressive.ProgressiveStepper(run.step, dataset, evaluator)
             run.evaluate = stepper.score
@@ -339,6 +358,8 @@ class Estimator:
             for split, source in self._sources.items()
             for name, value in source.counts().items()
         }
+        if self._trained_rows:
+            found["eval/trained_rows"] = self._trained_rows
         if self._cluster is None:
             return found
         for split, heard in self._feed.filled.items():  # Rows that workers read.
@@ -589,7 +610,7 @@ def _large_integers_explained(run: run_lib.Run, source: build.Source) -> Iterato
         if not large_integers.is_cause(error):
             raise
         encoder = run.step.network.encoder
-        message = large_integers.explain(encoder, source, run.progress.batch)
+        message = large_integers.explain(encoder, source, run.place(run.progress.batch))
         raise large_integers.LargeIntegerError(message) from error
 
 

@@ -62,7 +62,7 @@ HARMLESS: Mapping[type, Mapping[str, str]] = types.MappingProxyType(
             "train": "`resumed_position` compares the files",
             "eval": _DRAWN,
             "test": "scored only where somebody asks for it",
-            "validation_fraction": "`resumed_settings.log` compares it",
+            "validation_fraction": "`trained_rows` compares it",
             "batch_size": "`resumed_position` converts the position",
             "shuffle_buffer": "`resumed_position` warns of the order",
             "on_bad_row": "rows that are left out are counted and logged",

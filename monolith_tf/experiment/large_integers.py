@@ -14,6 +14,7 @@ from absl import logging
 from monolith_tf import ids as ids_lib
 from monolith_tf.data import input_fn
 from monolith_tf.data import source as source_lib
+from monolith_tf.data import windows
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.features import columns as columns_lib
 from monolith_tf.features import encode
@@ -99,16 +100,17 @@ def settle(
 def explain(
     encoder: encode.FeatureEncoder,
     source: source_lib.Source | input_fn.InputFn,
-    position: int,
+    place: tuple[int, int, windows.Cut],
 ) -> str:
     """Returns which integer a table does not take, where it is, and what to do.
 
     Args:
       encoder: The features.
       source: The data.
-      position: Number of batches, from the first epoch on, known to be fine.
+      place: Epoch, batch in it, and how the epoch is cut, as `Run.place`; the batches
+        before are known to be fine.
     """
-    found = next(_search(encoder, source, position), None)
+    found = next(_search(encoder, source, place), None)
     what = (
         "An id is an integer outside of [0, 2^48), and its table"
         if found is None
@@ -132,23 +134,22 @@ def is_cause(error: tf.errors.OpError) -> bool:
 def _search(
     encoder: encode.FeatureEncoder,
     source: source_lib.Source | input_fn.InputFn,
-    position: int,
+    place: tuple[int, int, windows.Cut],
 ) -> Iterator[_Found]:
-    """Searches the batches from a position on, then the epoch from its start."""
-    per_epoch = source.batches_per_epoch()
-    epoch, first = (0, position) if per_epoch is None else divmod(position, per_epoch)
+    """Looks at the batches from a place on, and then at the epoch from its start."""
+    epoch, first, cut_at_first = place
     features = [f for f in encoder.features if encoder.takes_no_large_integers(f)]
-    for start in (first, 0):
-        batches = source.dataset(epoch, start)
+    for start, cut in ((first, cut_at_first), (0, windows.Cut())):
+        batches = source.dataset(epoch, start, cut=cut)
         for batch, columns in zip(itertools.count(start), batches, strict=False):
             for feature in features:
                 column = feature.source_column
-                place = _place(columns[column])
-                if place is None:
+                large = _place(columns[column])
+                if large is None:
                     continue
-                row, value = place
+                row, value = large
                 if isinstance(source, source_lib.Source):
-                    file, where = _row(source, epoch, batch, row)
+                    file, where = _row(source, epoch, batch, row, cut)
                     if source.is_unsigned(file, column):
                         value %= 1 << 64
                 else:
@@ -174,9 +175,9 @@ def _place(column: Any) -> tuple[int, int] | None:
 
 
 def _row(
-    source: source_lib.Source, epoch: int, batch: int, row: int
+    source: source_lib.Source, epoch: int, batch: int, row: int, cut: windows.Cut
 ) -> tuple[str, str]:
-    """Returns the file of a row of a batch, and a description of its place in it."""
-    files, rows = source.rows_of(epoch, batch)
+    """Returns the file of a row of a batch, and words that name its place there."""
+    files, rows = source.rows_of(epoch, batch, cut=cut)
     file = source.files[files[row]]
     return file, f"{file}: row {rows[row]} (counting from 0)"

@@ -1,12 +1,14 @@
 """Finds where in its data a job resumes, even if the data has changed.
 
 A position is a number of batches. It refers to rows only together with the files, their
-rows and the batch size. Checkpoints hold these, so a position is never applied to other
-data.
+rows, their order and the batch size. Checkpoints hold these, so a position is never
+applied to other data. A resumed epoch continues at its next row, in the order in which
+it began, however batches are cut now.
 """
 
 from collections.abc import Mapping
 from typing import Any
+from typing import NamedTuple
 
 from absl import logging
 
@@ -14,124 +16,183 @@ from monolith_tf.data import file_marks
 from monolith_tf.training import run as run_lib
 
 
+class _Place(NamedTuple):
+    """Where the next row is.
+
+    Attributes:
+      epoch: Its epoch.
+      row: Its place in the epoch's order.
+      order: What that order is, as `Source.identity` has it.
+    """
+
+    epoch: int
+    row: int
+    order: list[int]
+
+
 def resume(
     progress: run_lib.Progress,
     saved: Mapping[str, Any] | None,
     here: Mapping[str, Any],
     batch_size: int,
+    *,
+    taken_for: Mapping[str, Any],
 ) -> None:
     """Converts the position of a run to the current data, and logs what changed.
 
     Args:
-      progress: The run's progress; `batch` and `batch_size` are changed.
+      progress: The run's progress; `batch`, `batch_size` and `begun` are changed.
       saved: `Source.identity` when the checkpoint was written; None for a checkpoint of
         0.1.0, which does not have it.
       here: `Source.identity` now; like `saved`, empty for a user's `input_fn`.
       batch_size: Rows per batch now.
+      taken_for: Replaces `saved` if that is None: `here`, at the batch size of the
+        checkpoint.
     """
-    size = progress.batch_size or batch_size
-    progress.batch_size = batch_size
+    if not here and not saved:
+        # A function decides its batches; the config's size has no effect.
+        progress.batch_size = batch_size
+        return
+    place = None
     if saved is None:
-        if not here:
-            return  # A function decides its batches; the config's size has no effect.
         logging.info(
             "The checkpoint does not say to which files its position refers; "
             "continuing with the current ones at its batch, number %d.",
             progress.batch,
         )
-        _convert(progress, size, here["rows"], here)
-    elif not here and not saved:
-        return
+        place = _place(progress, taken_for, batch_size)
+        _say(progress, place, here, batch_size)
     elif here and saved and file_marks.are_same(saved["files"], here["files"]):
-        _convert(progress, size, saved["rows"], here)
-        _warn_of_order(progress, saved, here)
-    elif here and saved and _goes_on_after(progress, size, saved, here):
-        row = min(progress.batch * size, saved["rows"])
-        progress.batch = row // batch_size
-        logging.info(
-            "%d files follow the train files of the checkpoint; continuing at the "
-            "nearest batch before row %d of all files.",
-            len(here["files"]) - len(saved["files"]),
-            row,
-        )
-    else:
-        _begin(progress, size, saved)
+        place = _place(progress, saved, batch_size)
+        place = _of_other_rows(place, saved["rows"], here)
+        _say(progress, place, here, batch_size)
+    elif here and saved and _are_appended(saved, here):
+        place = _place(progress, saved, batch_size)
+        place = _in_longer_epoch(place, saved["rows"])
+        if place is not None:
+            logging.info(
+                "%d files follow the train files of the checkpoint; continuing at row "
+                "%d of all files.",
+                len(here["files"]) - len(saved["files"]),
+                place.row,
+            )
+    if place is None:
+        place = _begin(progress, saved or {}, here, batch_size)
+    _cut(progress, place, here, batch_size)
 
 
-def _begin(progress: run_lib.Progress, size: int, saved: Mapping[str, Any]) -> None:
-    """Starts other data at its beginning."""
+def _place(
+    progress: run_lib.Progress, data: Mapping[str, Any], batch_size: int
+) -> _Place:
+    """Returns the place of a position in the data it is of."""
+    size, rows = progress.batch_size or batch_size, data["rows"]
+    epoch, batch = divmod(progress.batch, -(-rows // size))
+    cut = progress.cut(epoch)
+    order = data["order"] if cut.order is None else list(cut.order)
+    return _Place(epoch, min(batch * size + cut.shift, rows), order)
+
+
+def _cut(
+    progress: run_lib.Progress,
+    place: _Place,
+    here: Mapping[str, Any],
+    batch_size: int,
+) -> None:
+    """Sets the position to a place, from which batches of the present size follow.
+
+    Batches of an epoch are counted from its end, so that it has as many as all others.
+    """
+    progress.batch_size = batch_size
+    progress.begun = {}
+    if not here:
+        progress.batch = 0
+        return
+    per_epoch = -(-here["rows"] // batch_size)
+    batch = per_epoch - -(-(here["rows"] - place.row) // batch_size)
+    progress.batch = place.epoch * per_epoch + batch
+    shift = place.row - batch * batch_size
+    order = None if place.order == here["order"] else place.order
+    if 0 < place.row < here["rows"] and (shift or order is not None):
+        progress.begun = {"epoch": place.epoch, "shift": shift, "order": order}
+
+
+def _begin(
+    progress: run_lib.Progress,
+    saved: Mapping[str, Any],
+    here: Mapping[str, Any],
+    batch_size: int,
+) -> _Place:
+    """Returns the beginning of other data."""
     unread = f"{progress.batch} batches of `data.input_fn` were read before"
     if saved:
-        _, row = _place(progress.batch, size, saved["rows"])
+        row = _place(progress, saved, batch_size).row
         left = saved["rows"] - row if row else 0
         unread = f"{left} rows of the old ones were not read in their last epoch"
-    progress.batch = 0
     logging.warning(
         "The train files are not those of the checkpoint: starting with row 0; %s. "
         "`trainer.epochs` counts epochs over the new ones.",
         unread,
     )
+    return _Place(0, 0, here.get("order", []))
 
 
-def _goes_on_after(
-    progress: run_lib.Progress,
-    size: int,
-    saved: Mapping[str, Any],
-    here: Mapping[str, Any],
-) -> bool:
-    """Returns whether a position stays valid after files were appended.
+def _are_appended(saved: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether rows up to a position are the same ones with files that were appended.
 
-    It does only in file order, and in the first epoch: later epochs have read the old
-    files more often than the new ones.
+    So it is in the order of the files alone.
     """
     if saved["order"] or here["order"] or here["rows"] < saved["rows"]:
         return False
-    is_first = (progress.batch - 1) * size < saved["rows"]
-    return is_first and file_marks.are_appended(saved["files"], here["files"])
+    return file_marks.are_appended(saved["files"], here["files"])
 
 
-def _convert(
-    progress: run_lib.Progress, size: int, rows: int, here: Mapping[str, Any]
+def _in_longer_epoch(place: _Place, rows: int) -> _Place | None:
+    """Returns the place in epoch 0 where files were appended; None in later epochs.
+
+    Those have read the former files more often than the new ones.
+
+    Args:
+      place: The place in the former files.
+      rows: The rows that these have.
+    """
+    if (place.epoch, place.row) == (1, 0):
+        return place._replace(epoch=0, row=rows)
+    return None if place.epoch or place.order else place
+
+
+def _of_other_rows(place: _Place, rows: int, here: Mapping[str, Any]) -> _Place:
+    """Returns the place in the same files, of which other rows may be trained on."""
+    if rows == here["rows"]:
+        return place
+    logging.warning(
+        "The train files now have %d rows to train on, and had %d: the seed, or a "
+        "setting that chooses rows, changed.",
+        here["rows"],
+        rows,
+    )
+    return place._replace(row=min(place.row, here["rows"]))
+
+
+def _say(
+    progress: run_lib.Progress,
+    place: _Place,
+    here: Mapping[str, Any],
+    batch_size: int,
 ) -> None:
-    """Converts a position to the current batches: the same epoch and the same row."""
-    if (size, rows) == (progress.batch_size, here["rows"]):
-        return
-    epoch, row = _place(progress.batch, size, rows)
-    per_epoch = -(-here["rows"] // progress.batch_size)
-    progress.batch = epoch * per_epoch + min(row // progress.batch_size, per_epoch)
-    if rows != here["rows"]:
-        logging.warning(
-            "The train files now have %d rows to train on, and had %d: the seed, or a "
-            "setting that chooses rows, changed.",
-            here["rows"],
-            rows,
-        )
-    if size != progress.batch_size:
-        logging.warning(
-            "The batch size changed from %d to %d; continuing at the nearest batch "
-            "before row %d of epoch %d.",
+    """Says what changed in how batches are made."""
+    size = progress.batch_size or batch_size
+    if size != batch_size:
+        logging.info(
+            "The batch size changed from %d to %d; continuing at row %d of epoch %d.",
             size,
-            progress.batch_size,
-            row,
-            epoch,
+            batch_size,
+            place.row,
+            place.epoch,
         )
-
-
-def _warn_of_order(
-    progress: run_lib.Progress, saved: Mapping[str, Any], here: Mapping[str, Any]
-) -> None:
-    """Warns that an epoch continues in another order than it began."""
-    epoch, row = _place(progress.batch, progress.batch_size, here["rows"])
-    if row and saved["order"] != here["order"]:
-        logging.warning(
+    if place.row and place.order != here["order"]:
+        logging.info(
             "The order of rows changed with the seed, `data.shuffle_buffer` or "
-            "`data.batch_size`: some rows of epoch %d are trained on twice, and as "
-            "many not at all. Later epochs are complete.",
-            epoch,
+            "`data.batch_size`: epoch %d ends in the order in which it began, and "
+            "later epochs use the new one.",
+            place.epoch,
         )
-
-
-def _place(batch: int, size: int, rows: int) -> tuple[int, int]:
-    """Returns the epoch and the row in it at which a batch begins."""
-    epoch, batch = divmod(batch, -(-rows // size))
-    return epoch, batch * size

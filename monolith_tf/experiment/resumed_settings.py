@@ -26,7 +26,6 @@ def of(config: schema.ExperimentConfig) -> dict[str, Any]:
     combiners = {column.feature: column.combiner for column in schema.columns(config)}
     settings = {
         "seed": config.seed,
-        "validation_fraction": config.data.validation_fraction,
         "features": {
             feature.name: {
                 **_compared(feature),
@@ -148,25 +147,6 @@ def log(checkpoint: checkpoint_lib.Checkpoint, config: schema.ExperimentConfig) 
             "use it, and trained rows are kept.",
             seed,
             config.seed,
-        )
-        if config.data.validation_fraction:
-            logging.warning(
-                "`data.validation_fraction` holds out other rows than before, since "
-                "`seed` was %d and is now %d: evaluations include rows that were "
-                "trained on. Set `seed: %d`, or their metrics are too good.",
-                seed,
-                config.seed,
-                seed,
-            )
-    share = config.data.validation_fraction
-    before = saved.get("validation_fraction", share)
-    if before < share:  # A smaller share is a part of the larger one.
-        logging.warning(
-            "`data.validation_fraction` holds out more rows than before, since it was "
-            "%g and is %g now: evaluations see rows that were trained on. Set it back, "
-            "or take their numbers as too good.",
-            before,
-            share,
         )
 
 

@@ -40,7 +40,7 @@ class Calls:
         self._finished: queue.SimpleQueue[tuple[Any, Any, bool]] = queue.SimpleQueue()
         self.under_way = 0
 
-    def begin(self, function: Any, args: Sequence[int], tag: Any) -> None:
+    def begin(self, function: Any, args: Sequence[int | list[int]], tag: Any) -> None:
         """Starts a call of a `tf.function` with int64 numbers."""
         numbers = tuple(tf.constant(number, tf.int64) for number in args)
         remote = self._coordinator.schedule(function, args=numbers)

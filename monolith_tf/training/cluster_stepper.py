@@ -46,6 +46,7 @@ class ClusterStepper(stepper.Stepper):
         self._step = step
         self._cluster = cluster
         self._feed = feed
+        self._progress = run.progress
         self._per_epoch = run.steps_per_epoch or 1
         workers = cluster.spec.workers
         self._limit = _CALLS_PER_WORKER * workers
@@ -85,18 +86,19 @@ class ClusterStepper(stepper.Stepper):
             self._function = tf.function(self._work)
         batch = self._begun + self._offset
         epoch, first = divmod(batch, self._per_epoch)
+        cut = self._progress.cut(epoch)
         last = min(first + end - self._begun, self._per_epoch)
         self._calls.begin(
             self._function,
-            (epoch, first, last, int(time.time())),
+            (epoch, first, last, cut.to_numbers(), int(time.time())),
             (batch, last - first),
         )
         self._begun += last - first
 
     def _work(
-        self, epoch: Tensor, begin: Tensor, end: Tensor, now_secs: Tensor
+        self, epoch: Tensor, begin: Tensor, end: Tensor, cut: Tensor, now_secs: Tensor
     ) -> tuple[step_lib.LoopResult, Tensor]:
-        batches = self._feed.dataset("train", epoch, begin, end)
+        batches = self._feed.dataset("train", epoch, begin, end, cut)
         result = overlapped.loop(
             self._step,
             iter(batches),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from monolith_tf import lineage as lineage_lib
+from monolith_tf.data import windows
 from monolith_tf.data.spec import Split
 from monolith_tf.training import architecture
 from monolith_tf.training import checkpoint as checkpoint_lib
@@ -25,6 +26,8 @@ class Progress:
       batch: Position in the data: batches consumed of the current files, in all epochs
         together.
       batch_size: Rows in a batch, the unit of `batch`.
+      begun: How an epoch is cut that was begun with other batches than those of now:
+        the `epoch`, and `shift` and `order` of its `Cut`; empty if there is none.
       examples: Rows trained on, all epochs together.
       clipped: Feature -> values trained on that its `clip` changed.
       metrics: The last evaluation's metrics.
@@ -39,6 +42,7 @@ class Progress:
     step: int = 0
     batch: int = 0
     batch_size: int = 0
+    begun: dict[str, Any] = dataclasses.field(default_factory=dict)
     examples: int = 0
     clipped: dict[str, int] = dataclasses.field(default_factory=dict)
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -46,6 +50,13 @@ class Progress:
     evaluated_on: Mapping[str, Any] | None = None
     stop: str = ""
     overdue: list[str] = dataclasses.field(default_factory=list)
+
+    def cut(self, epoch: int) -> windows.Cut:
+        """Returns how an epoch is cut into batches."""
+        if self.begun.get("epoch") != epoch:
+            return windows.Cut()
+        order = self.begun["order"]
+        return windows.Cut(self.begun["shift"], None if order is None else tuple(order))
 
 
 @dataclasses.dataclass
@@ -114,6 +125,18 @@ class Run:
     saved: checkpoint_lib.Checkpoint | None = None
     evaluated_on: Callable[[], Mapping[str, Any]] = dict
     _wanted: list[Callable[[checkpoint_lib.Checkpoint], object]] | None = None
+
+    def place(self, batch: int) -> tuple[int, int, windows.Cut]:
+        """Returns the epoch of a batch, its place in it, and how the epoch is cut.
+
+        Args:
+          batch: Its number, as `Progress.batch`. Where the batches of an epoch are not
+            known, it is taken to be of epoch 0.
+        """
+        if self.steps_per_epoch is None:
+            return 0, batch, windows.Cut()
+        epoch, place = divmod(batch, self.steps_per_epoch)
+        return epoch, place, self.progress.cut(epoch)
 
     def want_checkpoint(
         self, then: Callable[[checkpoint_lib.Checkpoint], object] | None = None

@@ -9,6 +9,7 @@ import tensorflow as tf
 from monolith_tf import data
 from monolith_tf.data import feed as feed_lib
 from monolith_tf.data import rows as rows_lib
+from monolith_tf.data import windows
 from monolith_tf.features.columns import ColumnType
 
 _BATCH = 64
@@ -50,7 +51,7 @@ def _feeder(spec):
     )
 
 
-def _fed(feeder, split, epoch, begin, end):
+def _fed(feeder, split, epoch, begin, end, cut=None):
     feed = feed_lib.Feed(feeder.tokens, _COLUMNS, _BATCH)
 
     @tf.function
@@ -58,7 +59,8 @@ def _fed(feeder, split, epoch, begin, end):
         found = tf.TensorArray(tf.string, 0, dynamic_size=True, infer_shape=False)
         sizes = tf.TensorArray(tf.int64, 0, dynamic_size=True)
         epoch_ = tf.constant(epoch, tf.int64)
-        for batch in feed.dataset(split, epoch_, begin, end):
+        numbers = None if cut is None else tf.constant(cut.to_numbers(), tf.int64)
+        for batch in feed.dataset(split, epoch_, begin, end, numbers):
             words = tf.gather(batch["word"].dictionary, batch["word"].codes)
             ids = tf.strings.as_string(batch["id"])
             lists = tf.strings.as_string(batch["ids"].values)
@@ -72,9 +74,9 @@ def _fed(feeder, split, epoch, begin, end):
     return sizes.numpy().tolist(), values.numpy().tolist()
 
 
-def _expected(spec, split, epoch, begin, end):
+def _expected(spec, split, epoch, begin, end, cut=None):
     source = data.open_split(spec, split, _COLUMNS, seed=5)
-    batches = source.dataset(epoch, begin).take(end - begin)
+    batches = source.dataset(epoch, begin, cut=cut).take(end - begin)
     sizes, values = [], []
     for batch in batches:
         sizes.append(int(tf.size(batch["id"])))
@@ -100,6 +102,16 @@ def _expected(spec, split, epoch, begin, end):
             id="to and fro",
         ),
         pytest.param(
+            [
+                ("train", 1, 3, 12, windows.Cut(20, (7, 130))),
+                ("train", 1, 12, 20, windows.Cut(20, (7, 130))),
+                ("train", 1, 20, 41, windows.Cut(-5, ())),
+                ("train", 1, 20, 41, windows.Cut(-5)),
+                ("train", 1, 20, 41),
+            ],
+            id="an epoch that was begun in another way",
+        ),
+        pytest.param(
             [("train", 0, 5, 20), ("eval", 0, 0, 2), ("train", 0, 20, 22)],
             id="another split in between",
         ),
@@ -107,9 +119,9 @@ def _expected(spec, split, epoch, begin, end):
 )
 def test_gives_what_the_source_gives(spec, feeder, ranges):
     rows = 0
-    for split, epoch, begin, end in ranges:
-        expected = _expected(spec, split, epoch, begin, end)
-        assert _fed(feeder, split, epoch, begin, end) == expected
+    for given in ranges:
+        expected = _expected(spec, *given)
+        assert _fed(feeder, *given) == expected
         rows += sum(expected[0])
     assert feeder.examples == rows
 

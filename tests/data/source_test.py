@@ -7,6 +7,7 @@ import re
 import pytest
 
 from monolith_tf import data
+from monolith_tf.data import windows as windows_lib
 
 BATCH = 8
 SIZES = {"a": 40, "b": 1, "c": 53}
@@ -335,3 +336,67 @@ def test_a_file_that_lacks_a_column_of_the_first(write_rows, columns, tmp_path):
     source = data.open_split(spec, "train", columns)
     with pytest.raises(ValueError, match=r"b\.csv: lacks the column `name`"):
         list(source.windows(shuffle=False))
+
+
+def check_goes_on(source, order, row, *, batch_size, cut, row_of, shuffle=True):
+    """Compares batches from a row of epoch 1 on with rows in their known order."""
+    per_epoch = -(-TOTAL // batch_size)
+    batch = per_epoch - -(-(TOTAL - row) // batch_size)
+    cut = windows_lib.Cut(row - batch * batch_size, cut)
+    rest = batches_of(
+        source, 1, batch, num_epochs=2, batch_size=batch_size, shuffle=shuffle, cut=cut
+    )
+    num_rest = -(-(TOTAL - row) // batch_size)
+    starts = range(row, TOTAL, batch_size)
+    expected = [order[start : start + batch_size] for start in starts]
+    assert [ids_of([batch]) for batch in rest[:num_rest]] == expected
+    assert all(row == row_of(row["id"]) for row in itertools.chain(*rest))
+    # The next epoch is as it always is.
+    whole = batches_of(source, 2, batch_size=batch_size, shuffle=shuffle)
+    assert rest[num_rest:] == whole
+    for place, batch_of in enumerate(expected):
+        _, rows = source.rows_of(
+            1, batch + place, batch_size=batch_size, shuffle=shuffle, cut=cut
+        )
+        starts = {0: 0, 40: 40, 41: 41}
+        firsts = [max(s for s in starts if s <= number) for number in batch_of]
+        assert [n - f for n, f in zip(batch_of, firsts, strict=True)] == rows.tolist()
+
+
+@one_of_each
+@pytest.mark.parametrize("batch_size", [1, 7, 16, 64, 200])
+def test_goes_on_at_any_row_with_batches_of_another_size(
+    open_source, row_of, batch_size
+):
+    former = open_source()  # Windows of 32 rows.
+    order = ids_of(batches_of(former, 1))
+    for row in (1, 8, 31, 32, 40, 93):
+        check_goes_on(
+            open_source(batch_size=batch_size),
+            order,
+            row,
+            batch_size=batch_size,
+            cut=tuple(former.identity()["order"]),
+            row_of=row_of,
+        )
+
+
+@pytest.mark.parametrize("row", [5, 30, 64])
+def test_an_epoch_begun_in_the_order_of_files_ends_in_it(open_source, row_of, row):
+    check_goes_on(
+        open_source(seed=6),
+        list(range(TOTAL)),
+        row,
+        batch_size=BATCH,
+        cut=(),
+        row_of=row_of,
+    )
+    former = open_source()
+    check_goes_on(
+        open_source(seed=6, shuffle_buffer=0),
+        ids_of(batches_of(former, 1)),
+        row,
+        batch_size=BATCH,
+        cut=tuple(former.identity()["order"]),
+        row_of=row_of,
+    )

@@ -144,8 +144,8 @@ class ResumedPositionTest(testing.TestCase):
         logs = self.train(in_order, both)
         self.assertIn("1 files follow", logs)
         self.assertEqual(self.users(), 350)
-        # The last batch of the old file was a partial one, and is repeated.
-        self.assertEqual(self.examples(), 350 + 100 % 16)
+        self.assertIn("continuing at row 100 of all files", logs)
+        self.assertEqual(self.examples(), 350)
 
     def test_appended_files_change_a_shuffled_order_so_all_begin_again(self):
         self.train()
@@ -187,15 +187,25 @@ class ResumedPositionTest(testing.TestCase):
         # Up to row 80 of epoch 1.
         self.train(in_order, "trainer.epochs=2", "trainer.max_steps=12")
         logs = self.train(in_order, "trainer.epochs=2", "data.batch_size=30")
-        self.assertIn("before row 80 of epoch 1", logs)
-        self.assertEqual(self.examples(), 180 + 40)  # From row 60 of epoch 1.
+        self.assertIn("continuing at row 80 of epoch 1", logs)
+        self.assertEqual(self.examples(), 200)
         self.assertNotIn("order of rows changed", logs)
 
     def test_another_order_within_an_epoch_is_said(self):
         self.train("trainer.max_steps=4")
         logs = self.train("seed=4")
-        self.assertIn("some rows of epoch 0 are trained on twice", logs)
-        self.assertEqual(self.examples(), 100)
+        self.assertIn("epoch 0 ends in the order in which it was begun", logs)
+        self.assertEqual((self.examples(), self.users()), (100, 100))
+
+    def test_a_checkpoint_that_names_no_files_goes_on_at_its_row(self):
+        self.train("trainer.max_steps=4")
+        found = small_job.last(self.folder / "model")
+        small_job.rewrite_manifests(
+            found, lambda manifest: manifest.get("state", {}).pop("data", None)
+        )
+        logs = self.train("data.batch_size=30")  # Windows of 90 rows, and of 64 before.
+        self.assertIn("does not say which files", logs)
+        self.assertEqual((self.examples(), self.users()), (100, 100))
 
     def test_other_numbers_of_rows_keep_the_epoch(self):
         held_out = ("data.eval=[]", "data.validation_fraction=0.2")

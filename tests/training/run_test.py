@@ -30,6 +30,7 @@ def test_a_new_run_has_seen_nothing():
         "step": 0,
         "batch": 0,
         "batch_size": 0,
+        "begun": {},
         "examples": 0,
         "clipped": {},
         "metrics": {},

@@ -216,16 +216,18 @@ class ClusterStepperTest(testing.TestCase):
 
     def test_ranges_end_with_the_plan_and_with_the_epoch(self):
         run = _run(step=2, batch=4, steps_per_epoch=5)
+        run.progress.begun = {"epoch": 1, "shift": -3, "order": [7, 30]}
         stepper = self.stepper(run)
         plan = stepper_lib.Plan(lambda step: (step // 3 + 1) * 3, 10)
         taken = self.take_all(stepper, run, plan)
         # Step 2 is batch 4, the last one of the first epoch.
+        whole = [0, 0, -1]
         expected = [
-            ((0, 4, 5, 1234), (4, 1)),
-            ((1, 0, 3, 1234), (5, 3)),
-            ((1, 3, 5, 1234), (8, 2)),
-            ((2, 0, 1, 1234), (10, 1)),
-            ((2, 1, 2, 1234), (11, 1)),
+            ((0, 4, 5, whole, 1234), (4, 1)),
+            ((1, 0, 3, [-3, 7, 30], 1234), (5, 3)),
+            ((1, 3, 5, [-3, 7, 30], 1234), (8, 2)),
+            ((2, 0, 1, whole, 1234), (10, 1)),
+            ((2, 1, 2, whole, 1234), (11, 1)),
         ]
         self.assertEqual(stepper._calls.begun, expected)
         self.assertEqual([(t.batch, t.asked) for t in taken], [t for _, t in expected])
@@ -251,9 +253,10 @@ class ClusterStepperTest(testing.TestCase):
         run = _run()
         stepper = self.stepper(run)
         stepper.take(run, _plan(3, stop=2))
+        whole = [0, 0, -1]
         self.assertEqual(
             stepper._calls.begun,
-            [((0, 0, 1, 1234), (0, 1)), ((1, 0, 1, 1234), (1, 1))],
+            [((0, 0, 1, whole, 1234), (0, 1)), ((1, 0, 1, whole, 1234), (1, 1))],
         )
 
     def test_time_counts_from_one_result_to_the_next(self):
