@@ -40,6 +40,7 @@ setuptools.setup(
             "scikit-learn>=1.7",
             "kubernetes-validate>=1.37",
             "jsonschema>=4.26",
+            "starlark-pyo3>=2026.1",
             "trustme>=1.2",
             "ruff>=0.17",
             "mypy>=2",
