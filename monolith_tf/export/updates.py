@@ -11,6 +11,7 @@ import tensorflow as tf
 from monolith_tf.embedding.frozen.store import FrozenStore
 from monolith_tf.embedding.lookup import layout
 from monolith_tf.embedding.spec import TableSpec
+from monolith_tf.export import refusals
 from monolith_tf.export import signatures
 from monolith_tf.lineage import Lineage
 from monolith_tf.types import Tensor
@@ -18,9 +19,6 @@ from monolith_tf.types import Tensor
 KEY = "update_embeddings"
 EXACT = "/exact"
 """The suffix of an exact table's name in the signature."""
-
-BEYOND = "within what the `compressor` of their table holds"
-"""Part of its error for rows that a table cannot hold."""
 
 _MOST_STEPS = 1 << 40
 _LOCK = "monolith_tf_update_embeddings"
@@ -102,7 +100,7 @@ class Updates(tf.Module):
             mine = tf.where(before == 0, now, before)
             same = tf.debugging.Assert(
                 (token == 0) | (token == mine),
-                [f"{KEY}: the model was loaded again since it gave the token", token],
+                [f"{KEY}: {refusals.RELOADED}", token],
             )
         changes = (tf.size(ids) > 0) | (step > 0)
         with tf.control_dependencies([same]):
@@ -152,7 +150,7 @@ class Updates(tf.Module):
         is_question = (lineage == "") & ~changes
         known = tf.debugging.Assert(
             begins & ((served != "") | is_question),
-            [f"{KEY}: the rows are of another lineage than the served ones:", served],
+            [f"{KEY}: {refusals.OTHER_LINEAGE}:", served],
         )
         # The step at which the sender left the served line; the largest if it did not.
         ends = tf.strings.split(theirs[size : size + 1], "@").values[1:]
@@ -161,8 +159,7 @@ class Updates(tf.Module):
             behind = tf.debugging.Assert(
                 self.newest <= left[0],
                 [
-                    f"{KEY}: the served rows are ahead of where the job went back. "
-                    "Their step, and where:",
+                    f"{KEY}: {refusals.WENT_BACK}. Their step, and where:",
                     self.newest,
                     left[0],
                 ],
@@ -171,7 +168,7 @@ class Updates(tf.Module):
             is_latest = tf.debugging.Assert(
                 (served != lineage) | ~changes | (newest >= self.newest),
                 [
-                    f"{KEY}: the served rows are of a later checkpoint. Its step, and "
+                    f"{KEY}: {refusals.LATER_CHECKPOINT}. Its step, and "
                     "that of the request:",
                     self.newest,
                     newest,
@@ -202,7 +199,7 @@ class Updates(tf.Module):
         room = tf.debugging.Assert(
             end <= capacity,
             [
-                f"{KEY}: capacity is spent: the request needs spare rows, and fewer "
+                f"{KEY}: {refusals.NO_ROOM}: the request needs spare rows, and fewer "
                 "are left. Export a new version. Needed and left:",
                 end - start,
                 capacity - start,
@@ -268,7 +265,11 @@ class _Places:
         size = tf.size(ids, tf.int64)
         known = tf.reduce_any(tf.equal(table, self._names))
         facts = [
-            (known, f"unknown table; the model has {self._names}. Received:", table),
+            (
+                known,
+                f"{refusals.UNKNOWN_TABLE}; the model has {self._names}. Received:",
+                table,
+            ),
             (
                 is_exact | tf.reduce_all((ids >= 0) & (layout.slot_of(ids) == slot)),
                 "an id is not of the table:",
@@ -305,8 +306,8 @@ class _Places:
             held = tf.debugging.Assert(
                 ~tf.reduce_any(beyond),
                 [
-                    f"{KEY}: rows must be {BEYOND}. Row, column and value of the first "
-                    "that is not:",
+                    f"{KEY}: rows must be {refusals.BEYOND}. Row, column and value of "
+                    "the first that is not:",
                     tf.where(beyond)[:1],
                     tf.boolean_mask(rows, beyond)[:1],
                 ],

@@ -6,8 +6,8 @@ import tensorflow as tf
 import tf_keras
 
 from monolith_tf.layers import activations
-from monolith_tf.layers import base
-from monolith_tf.layers import initializers
+from monolith_tf.layers.parts import base
+from monolith_tf.layers.parts import initializers
 
 _TYPES = ("AGRU", "AUGRU")
 

@@ -5,8 +5,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from monolith_tf.layers import base
-from monolith_tf.layers import merge
+from monolith_tf.layers.parts import base
+from monolith_tf.layers.parts import merge
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")

@@ -5,11 +5,11 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from monolith_tf.layers import base
 from monolith_tf.layers import dropout
-from monolith_tf.layers import initializers
-from monolith_tf.layers import kernel_norm
-from monolith_tf.layers import modes
+from monolith_tf.layers.parts import base
+from monolith_tf.layers.parts import initializers
+from monolith_tf.layers.parts import kernel_norm
+from monolith_tf.layers.parts import modes
 
 
 class DCNType:

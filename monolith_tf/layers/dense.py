@@ -7,11 +7,11 @@ import tensorflow as tf
 import tf_keras
 
 from monolith_tf.layers import activations
-from monolith_tf.layers import base
-from monolith_tf.layers import initializers
-from monolith_tf.layers import kernel_norm
-from monolith_tf.layers import modes
-from monolith_tf.layers import partitioning
+from monolith_tf.layers.parts import base
+from monolith_tf.layers.parts import initializers
+from monolith_tf.layers.parts import kernel_norm
+from monolith_tf.layers.parts import modes
+from monolith_tf.layers.parts import partitioning
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")

@@ -8,11 +8,11 @@ import tf_keras
 
 from monolith_tf.layers import activations
 from monolith_tf.layers import agru_cell
-from monolith_tf.layers import base
-from monolith_tf.layers import initializers
-from monolith_tf.layers import masks
 from monolith_tf.layers import rnn_with_attention
-from monolith_tf.layers import sequences
+from monolith_tf.layers.parts import base
+from monolith_tf.layers.parts import initializers
+from monolith_tf.layers.parts import masks
+from monolith_tf.layers.parts import sequences
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")

@@ -6,11 +6,11 @@ import tensorflow as tf
 import tf_keras
 
 from monolith_tf.layers import activations
-from monolith_tf.layers import base
-from monolith_tf.layers import initializers
-from monolith_tf.layers import masks
-from monolith_tf.layers import sequences
 from monolith_tf.layers.dense import Dense
+from monolith_tf.layers.parts import base
+from monolith_tf.layers.parts import initializers
+from monolith_tf.layers.parts import masks
+from monolith_tf.layers.parts import sequences
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")

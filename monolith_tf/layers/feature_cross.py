@@ -7,8 +7,8 @@ import tensorflow as tf
 import tf_keras
 
 from monolith_tf.layers import activations
-from monolith_tf.layers import base
-from monolith_tf.layers import initializers
+from monolith_tf.layers.parts import base
+from monolith_tf.layers.parts import initializers
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from monolith_tf.layers import base
+from monolith_tf.layers.parts import base
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")

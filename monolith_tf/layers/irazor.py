@@ -7,10 +7,10 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from monolith_tf.layers import base
-from monolith_tf.layers import initializers
-from monolith_tf.layers import merge
-from monolith_tf.layers import search_report
+from monolith_tf.layers.parts import base
+from monolith_tf.layers.parts import initializers
+from monolith_tf.layers.parts import merge
+from monolith_tf.layers.parts import search_report
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")

@@ -5,8 +5,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from monolith_tf.layers import base
-from monolith_tf.layers import initializers
+from monolith_tf.layers.parts import base
+from monolith_tf.layers.parts import initializers
 
 _EPSILON = 1e-6
 

@@ -8,11 +8,11 @@ import tensorflow as tf
 import tf_keras
 
 from monolith_tf.layers import activations as activations_lib
-from monolith_tf.layers import base
-from monolith_tf.layers import initializers as initializers_lib
-from monolith_tf.layers import input_shapes
 from monolith_tf.layers import mlp
 from monolith_tf.layers.dense import Dense
+from monolith_tf.layers.parts import base
+from monolith_tf.layers.parts import initializers as initializers_lib
+from monolith_tf.layers.parts import input_shapes
 
 _SAME = "same"
 

@@ -6,8 +6,8 @@ import tensorflow as tf
 import tf_keras
 
 from monolith_tf.layers import activations
-from monolith_tf.layers import base
-from monolith_tf.layers import input_shapes
+from monolith_tf.layers.parts import base
+from monolith_tf.layers.parts import input_shapes
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")

@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from monolith_tf.layers import modes
-from monolith_tf.layers import nas_base
-from monolith_tf.layers.straight_through import straight_through
+from monolith_tf.layers.parts import modes
+from monolith_tf.layers.parts import nas_base
+from monolith_tf.layers.parts.straight_through import straight_through
 
 _SHARE_MODES = ("left", "diff", "random", "none")
 _GRAD_MODES = ("discrete", "gumbel", "none")

@@ -8,11 +8,11 @@ import tensorflow as tf
 import tf_keras
 
 from monolith_tf.layers import activations as activations_lib
-from monolith_tf.layers import base
 from monolith_tf.layers import batch_normalization
-from monolith_tf.layers import initializers as initializers_lib
 from monolith_tf.layers.dense import Dense
 from monolith_tf.layers.dropout import Dropout
+from monolith_tf.layers.parts import base
+from monolith_tf.layers.parts import initializers as initializers_lib
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")

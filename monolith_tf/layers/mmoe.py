@@ -7,14 +7,14 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from monolith_tf.layers import base
-from monolith_tf.layers import experts
-from monolith_tf.layers import initializers
-from monolith_tf.layers import input_shapes
 from monolith_tf.layers import mlp
-from monolith_tf.layers import modes
-from monolith_tf.layers import params
 from monolith_tf.layers.mlp import MLP
+from monolith_tf.layers.parts import base
+from monolith_tf.layers.parts import experts
+from monolith_tf.layers.parts import initializers
+from monolith_tf.layers.parts import input_shapes
+from monolith_tf.layers.parts import modes
+from monolith_tf.layers.parts import params
 
 _GATE_TYPES = ("softmax", "topk", "noise_topk")
 _EXPERT_ARGUMENTS = (

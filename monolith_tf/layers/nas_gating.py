@@ -6,9 +6,9 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from monolith_tf.layers import base
-from monolith_tf.layers import modes
-from monolith_tf.layers import nas_base
+from monolith_tf.layers.parts import base
+from monolith_tf.layers.parts import modes
+from monolith_tf.layers.parts import nas_base
 
 _STE_TYPES = ("softplus", "clip", "none")
 

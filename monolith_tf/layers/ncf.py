@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from monolith_tf.layers import base
+from monolith_tf.layers.parts import base
 
 _LAYERS = (64, 32, 16, 8)
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras
 
 from monolith_tf.gradients import custom_gradient
-from monolith_tf.layers import base
+from monolith_tf.layers.parts import base
 
 
 class _Pooling(base.Layer):

@@ -5,8 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from monolith_tf.layers import modes
 from monolith_tf.layers.agru_cell import AGRUCell
+from monolith_tf.layers.parts import modes
 
 
 def static_rnn_with_attention(

@@ -3,8 +3,8 @@
 import tensorflow as tf
 import tf_keras
 
-from monolith_tf.layers import threshold_nas
-from monolith_tf.layers.straight_through import straight_through
+from monolith_tf.layers.parts import threshold_nas
+from monolith_tf.layers.parts.straight_through import straight_through
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")

@@ -6,11 +6,11 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from monolith_tf.layers import base
-from monolith_tf.layers import initializers
-from monolith_tf.layers import input_shapes
-from monolith_tf.layers import modes
-from monolith_tf.layers.straight_through import straight_through
+from monolith_tf.layers.parts import base
+from monolith_tf.layers.parts import initializers
+from monolith_tf.layers.parts import input_shapes
+from monolith_tf.layers.parts import modes
+from monolith_tf.layers.parts.straight_through import straight_through
 
 _TYPES = ("trans", "aver")
 

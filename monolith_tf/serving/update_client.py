@@ -9,12 +9,12 @@ from tensorflow_serving.apis import predict_pb2
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from monolith_tf import lineage as lineage_lib
+from monolith_tf.export import refusals
 from monolith_tf.export import updates
 from monolith_tf.serving import changed_rows
 from monolith_tf.serving import errors
 from monolith_tf.serving import tls as tls_lib
 
-SIGNATURE = "update_embeddings"
 # Not all outputs: a server with batching would try to merge such requests with others,
 # and refuse them, since their inputs are not rows.
 _OUTPUTS = ("inserted", "step", "token")
@@ -107,7 +107,7 @@ class UpdateClient:
         """
         request = predict_pb2.PredictRequest()
         request.model_spec.name = self._name
-        request.model_spec.signature_name = SIGNATURE
+        request.model_spec.signature_name = updates.KEY
         request.output_filter.extend(_OUTPUTS)
         if self.version:
             request.model_spec.version.value = self.version
@@ -137,52 +137,52 @@ class UpdateClient:
         text = error.details() or ""
         if self.version and error.code() is grpc.StatusCode.NOT_FOUND:
             return BrokenError(f"version {self.version} is gone")
-        if "since it gave the token" in text:
+        if refusals.RELOADED in text:
             return BrokenError("it was restarted")
-        if SIGNATURE in text and f"{SIGNATURE}:" not in text:
+        if updates.KEY in text and f"{updates.KEY}:" not in text:
             return errors.ServingError(
                 f"The model at {self.address} takes no updates: it has no signature "
-                f"`{SIGNATURE}`. Set `export.spare_rows` and export it again."
+                f"`{updates.KEY}`. Set `export.spare_rows` and export it again."
             )
-        if SIGNATURE not in text and "lineage" in text and "newest" in text:
+        if updates.KEY not in text and "lineage" in text and "newest" in text:
             return errors.ServingError(
                 f"The model at {self.address} was exported without a lineage by an "
                 "older version of monolith_tf, so the job of its rows is unknown. "
                 f"Export it again: `monolith-tf export CONFIG`. It says: {text}"
             )
-        if "another lineage" in text:
+        if refusals.OTHER_LINEAGE in text:
             return errors.ServingError(
                 f"{self.address} serves the model of another job, or of one that "
                 f"trained on after this job went back. This job is {self._lineage}. "
                 "Publish that job's rows, or export this one: `monolith-tf export "
                 f"CONFIG`. It says: {text}"
             )
-        if "ahead of where" in text:
+        if refusals.WENT_BACK in text:
             return errors.ServingError(
                 f"{self.address} has newer rows than the step from which this job "
                 "continues. Export a new version: `monolith-tf export CONFIG`. "
                 f"It says: {text}"
             )
-        if "of a later checkpoint" in text:
+        if refusals.LATER_CHECKPOINT in text:
             return errors.ServingError(
                 f"{self.address} has rows of a later checkpoint of this job: another "
                 "publisher is ahead. Publish the newest checkpoint. "
                 f"It says: {text}"
             )
-        if "unknown table" in text and updates.EXACT in text:
+        if refusals.UNKNOWN_TABLE in text and updates.EXACT in text:
             return errors.ServingError(
                 f"The model at {self.address} was exported before one of its tables "
                 "had `large_integers: exact`. Export it again: `monolith-tf export "
                 f"CONFIG`. It says: {text}"
             )
-        if updates.BEYOND in text:
+        if refusals.BEYOND in text:
             return errors.ServingError(
                 f"The model at {self.address} cannot hold a row that was sent. If the "
                 "table's `compressor` or `int8_range` changed after the export, export "
                 "it again: `monolith-tf export CONFIG`; otherwise train further and "
                 f"publish the next checkpoint. It says: {text}"
             )
-        if "capacity is spent" in text:
+        if refusals.NO_ROOM in text:
             return errors.ServingError(
                 f"{self.address} has no room for more new ids. Export a full version: "
                 "`monolith-tf export CONFIG`. A larger `export.spare_rows` lasts "

@@ -4,6 +4,7 @@ Adagrad, Adadelta, Adam and RMSprop have the formulas and defaults of `tf_keras`
 """
 
 import dataclasses
+from typing import ClassVar
 from typing import Literal
 
 from monolith_tf import schedules
@@ -24,14 +25,12 @@ class AdagradSpec(RowOptimizer):
       epsilon: Added under the root; may be 0 where the accumulator starts above 0.
     """
 
+    divisors: ClassVar[tuple[str, ...]] = ("initial_accumulator_value", "epsilon")
+
     name: Literal["adagrad"] = "adagrad"
     learning_rate: float | schedules.ScheduleSpec = 0.001
     initial_accumulator_value: float = 0.1
     epsilon: float = 1e-7
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_some_positive("initial_accumulator_value", "epsilon")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,14 +48,12 @@ class RowwiseAdagradSpec(RowOptimizer):
       epsilon: Added to the root.
     """
 
+    divisors: ClassVar[tuple[str, ...]] = ("initial_accumulator_value", "epsilon")
+
     name: Literal["rowwise_adagrad"] = "rowwise_adagrad"
     learning_rate: float | schedules.ScheduleSpec = 0.05
     initial_accumulator_value: float = 0.0
     epsilon: float = 1e-8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_some_positive("initial_accumulator_value", "epsilon")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,14 +72,12 @@ class AdadeltaSpec(RowOptimizer):
       epsilon: Added under both roots, above 0.
     """
 
+    divisors: ClassVar[tuple[str, ...]] = ("epsilon",)
+
     name: Literal["adadelta"] = "adadelta"
     learning_rate: float | schedules.ScheduleSpec = 0.001
     rho: float = 0.95
     epsilon: float = 1e-7
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_some_positive("epsilon")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,15 +98,13 @@ class AdamSpec(RowOptimizer):
       epsilon: Added to the root, above 0.
     """
 
+    divisors: ClassVar[tuple[str, ...]] = ("epsilon",)
+
     name: Literal["adam"] = "adam"
     learning_rate: float | schedules.ScheduleSpec = 0.001
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-7
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_some_positive("epsilon")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,14 +124,12 @@ class AmsgradSpec(RowOptimizer):
       epsilon: Added to the root, above 0.
     """
 
+    divisors: ClassVar[tuple[str, ...]] = ("epsilon",)
+
     name: Literal["amsgrad"] = "amsgrad"
     beta_1: float = 0.9
     beta_2: float = 0.99
     epsilon: float = 0.01
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_some_positive("epsilon")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,14 +146,12 @@ class RmspropSpec(RowOptimizer):
       epsilon: Added under the root, above 0.
     """
 
+    divisors: ClassVar[tuple[str, ...]] = ("epsilon",)
+
     name: Literal["rmsprop"] = "rmsprop"
     learning_rate: float | schedules.ScheduleSpec = 0.001
     rho: float = 0.9
     epsilon: float = 1e-7
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_some_positive("epsilon")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -177,10 +166,8 @@ class RmspropV2Spec(RowOptimizer):
       epsilon: Added to the root, above 0.
     """
 
+    divisors: ClassVar[tuple[str, ...]] = ("epsilon",)
+
     name: Literal["rmsprop_v2"] = "rmsprop_v2"
     rho: float = 0.9
     epsilon: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_some_positive("epsilon")

@@ -1,6 +1,7 @@
 """Row optimizers in the forms, and with the defaults, of the original Monolith."""
 
 import dataclasses
+from typing import ClassVar
 from typing import Literal
 
 from monolith_tf import schedules
@@ -21,14 +22,12 @@ class MonolithAdagradSpec(RowOptimizer):
       epsilon: Added to the root; may be 0 where the accumulator starts above 0.
     """
 
+    divisors: ClassVar[tuple[str, ...]] = ("initial_accumulator_value", "epsilon")
+
     name: Literal["monolith_adagrad"] = "monolith_adagrad"
     learning_rate: float | schedules.ScheduleSpec = 0.05
     initial_accumulator_value: float = 0.1
     epsilon: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_some_positive("initial_accumulator_value", "epsilon")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,13 +39,11 @@ class MonolithAdadeltaSpec(RowOptimizer):
       epsilon: Added under both roots, above 0.
     """
 
+    divisors: ClassVar[tuple[str, ...]] = ("epsilon",)
+
     name: Literal["monolith_adadelta"] = "monolith_adadelta"
     rho: float = 0.9
     epsilon: float = 0.01
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_some_positive("epsilon")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,14 +64,12 @@ class MonolithAdamSpec(RowOptimizer):
         1e-8, as rare ids see few and noisy gradients.
     """
 
+    divisors: ClassVar[tuple[str, ...]] = ("epsilon",)
+
     name: Literal["monolith_adam"] = "monolith_adam"
     beta_1: float = 0.9
     beta_2: float = 0.99
     epsilon: float = 0.01
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_some_positive("epsilon")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,13 +84,11 @@ class MonolithRmspropSpec(RowOptimizer):
       epsilon: Added to the root, above 0. The default, 1, bounds a step by `lr * g`.
     """
 
+    divisors: ClassVar[tuple[str, ...]] = ("epsilon",)
+
     name: Literal["monolith_rmsprop"] = "monolith_rmsprop"
     rho: float = 0.9
     epsilon: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_some_positive("epsilon")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,13 +111,11 @@ class MonolithFtrlSpec(RowOptimizer):
       l2: Strength of the penalty on `w^2 / 2`.
     """
 
+    divisors: ClassVar[tuple[str, ...]] = ("initial_accumulator_value", "beta", "l2")
+    divides_by_rate: ClassVar[bool] = True
+
     name: Literal["monolith_ftrl"] = "monolith_ftrl"
     initial_accumulator_value: float = 0.1
     beta: float = 0.0
     l1: float = 0.0
     l2: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_some_positive("initial_accumulator_value", "beta", "l2")
-        self.check_rate_stays_positive()

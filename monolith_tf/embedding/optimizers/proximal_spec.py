@@ -1,6 +1,7 @@
 """Row optimizers that make weights, or whole rows, exactly zero, as data."""
 
 import dataclasses
+from typing import ClassVar
 from typing import Literal
 
 from monolith_tf import schedules
@@ -22,14 +23,12 @@ class GroupAdagradSpec(RowOptimizer):
       l2: Strength of the penalty on the L2 norm of a row.
     """
 
+    divisors: ClassVar[tuple[str, ...]] = ("initial_accumulator_value", "beta")
+
     name: Literal["group_adagrad"] = "group_adagrad"
     initial_accumulator_value: float = 0.1
     beta: float = 0.0
     l2: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_some_positive("initial_accumulator_value", "beta")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,17 +56,15 @@ class FtrlSpec(RowOptimizer):
       l2: Strength of the penalty on `w^2`.
     """
 
+    divisors: ClassVar[tuple[str, ...]] = ("initial_accumulator_value", "beta", "l2")
+    divides_by_rate: ClassVar[bool] = True
+
     name: Literal["ftrl"] = "ftrl"
     learning_rate: float | schedules.ScheduleSpec = 0.001
     initial_accumulator_value: float = 0.1
     beta: float = 0.0
     l1: float = 0.0
     l2: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_some_positive("initial_accumulator_value", "beta", "l2")
-        self.check_rate_stays_positive()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,13 +87,11 @@ class GroupFtrlSpec(RowOptimizer):
       l2: Strength of the penalty on `w^2 / 2`.
     """
 
+    divisors: ClassVar[tuple[str, ...]] = ("initial_accumulator_value", "beta", "l2")
+    divides_by_rate: ClassVar[bool] = True
+
     name: Literal["group_ftrl"] = "group_ftrl"
     initial_accumulator_value: float = 0.0
     beta: float = 1.0
     l1: float = 0.0
     l2: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_some_positive("initial_accumulator_value", "beta", "l2")
-        self.check_rate_stays_positive()

@@ -20,12 +20,18 @@ class RowOptimizer:
       learning_rate: A constant, or a schedule over the global step.
       weight_decay: Decoupled decay: `w -= lr * weight_decay * w` before a row's update.
         Rows that the step does not touch are not decayed.
+      divisors: Fields by whose sum an update divides, at least one of which must be
+        above 0, since a first gradient may be 0.
+      divides_by_rate: Whether an update divides by the learning rate.
     """
 
     __pydantic_config__: ClassVar[pydantic.ConfigDict] = {"extra": "forbid"}
     _fractions: ClassVar[frozenset[str]] = frozenset(
         {"beta_1", "beta_2", "rho", "momentum"}
     )
+
+    divisors: ClassVar[tuple[str, ...]] = ()
+    divides_by_rate: ClassVar[bool] = False
 
     learning_rate: float | schedules.ScheduleSpec = 0.01
     weight_decay: float = 0.0
@@ -67,9 +73,13 @@ class RowOptimizer:
                     f"Received: {field.name}={value}."
                 )
 
-    def check_some_positive(self, *names: str) -> None:
-        """An update divides by the sum of these, and a first gradient may be zero."""
-        if not any(getattr(self, name) for name in names):
+        self._check_divisors()
+        if self.divides_by_rate:
+            self._check_rate()
+
+    def _check_divisors(self) -> None:
+        names = self.divisors
+        if names and not any(getattr(self, name) for name in names):
             listed = " or ".join(f"`{name}`" for name in names)
             given = ", ".join(f"{name}={getattr(self, name)}" for name in names)
             raise ValueError(
@@ -77,8 +87,7 @@ class RowOptimizer:
                 f"Received: {given}."
             )
 
-    def check_rate_stays_positive(self) -> None:
-        """FTRL divides by the learning rate."""
+    def _check_rate(self) -> None:
         rate = self.learning_rate
         if not isinstance(rate, schedules.ScheduleSpec):
             lowest = rate

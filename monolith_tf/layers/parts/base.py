@@ -7,7 +7,7 @@ import tensorflow as tf
 import tf_keras
 
 from monolith_tf import random
-from monolith_tf.layers import params
+from monolith_tf.layers.parts import params
 
 _MIN_UNIFORM = 1e-7
 

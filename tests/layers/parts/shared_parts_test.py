@@ -7,11 +7,11 @@ from absl.testing import parameterized
 
 from monolith_tf import layers
 from monolith_tf import testing
-from monolith_tf.layers import base
-from monolith_tf.layers import initializers
-from monolith_tf.layers import kernel_norm
-from monolith_tf.layers import masks
-from monolith_tf.layers import modes
+from monolith_tf.layers.parts import base
+from monolith_tf.layers.parts import initializers
+from monolith_tf.layers.parts import kernel_norm
+from monolith_tf.layers.parts import masks
+from monolith_tf.layers.parts import modes
 
 
 class ModesTest(testing.TestCase):

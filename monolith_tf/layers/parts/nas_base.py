@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from monolith_tf.layers import base
-from monolith_tf.layers import initializers
-from monolith_tf.layers import input_shapes
-from monolith_tf.layers import search_report
+from monolith_tf.layers.parts import base
+from monolith_tf.layers.parts import initializers
+from monolith_tf.layers.parts import input_shapes
+from monolith_tf.layers.parts import search_report
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_./-]")  # of variables in a SavedModel
 _NEVER = -1e9  # a logit whose probability is exactly 0 and whose gradients are finite

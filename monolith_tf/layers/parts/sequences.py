@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from monolith_tf.layers import input_shapes
+from monolith_tf.layers.parts import input_shapes
 
 
 def check_shapes(input_shape: Any, query: str, sequence: str) -> list[tf.TensorShape]:

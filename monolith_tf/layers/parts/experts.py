@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from monolith_tf.layers import base
 from monolith_tf.layers import mlp
+from monolith_tf.layers.parts import base
 
 
 def count(num_experts: int | None, dims: Any, *others: Any) -> int:

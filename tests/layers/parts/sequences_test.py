@@ -2,7 +2,7 @@ import numpy as np
 import tensorflow as tf
 
 from monolith_tf import testing
-from monolith_tf.layers import sequences
+from monolith_tf.layers.parts import sequences
 
 
 class MaskedSoftmaxTest(testing.TestCase):

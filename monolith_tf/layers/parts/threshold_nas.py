@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from monolith_tf.layers import modes
-from monolith_tf.layers import nas_base
+from monolith_tf.layers.parts import modes
+from monolith_tf.layers.parts import nas_base
 
 _SLACK = 1e-6  # how far rounding may move a sum of probabilities below the threshold
 
