@@ -28,7 +28,7 @@ REQUIREMENTS = {
 
 # What the tests of a folder read, beside its own `testdata`.
 DATA = {
-    "tests": [":census_income", ":configs", ":golden", ":project"],
+    "tests": [":census_income", ":configs", ":docs", ":golden", ":project"],
     "tests/cli": [":testdata"],
     "tests/config": [":testdata"],
     "tests/data": [":census_income"],
@@ -42,7 +42,7 @@ DATA = {
 
 # Programs that the tests of a folder start, or load by their path.
 PROGRAMS = {
-    "tests": [":scripts"],
+    "tests": [":examples", ":scripts"],
     "tests/data": [":scripts"],
     "tests/examples": [":examples"],
     "tests/layers": [":scripts"],
