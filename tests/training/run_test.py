@@ -35,6 +35,7 @@ def test_a_new_run_has_seen_nothing():
         "clipped": {},
         "metrics": {},
         "best": {},
+        "evaluated_on": None,
         "stop": "",
         "overdue": [],
     }
