@@ -354,23 +354,22 @@ def check_goes_on(source, order, row, *, batch_size, cut, row_of, shuffle=True):
     # The next epoch is as it always is.
     whole = batches_of(source, 2, batch_size=batch_size, shuffle=shuffle)
     assert rest[num_rest:] == whole
-    for place, batch_of in enumerate(expected):
+    for place, batch_of in ((0, expected[0]), (num_rest - 1, expected[-1])):
         _, rows = source.rows_of(
             1, batch + place, batch_size=batch_size, shuffle=shuffle, cut=cut
         )
-        starts = {0: 0, 40: 40, 41: 41}
-        firsts = [max(s for s in starts if s <= number) for number in batch_of]
+        firsts = [max(s for s in (0, 40, 41) if s <= number) for number in batch_of]
         assert [n - f for n, f in zip(batch_of, firsts, strict=True)] == rows.tolist()
 
 
 @one_of_each
-@pytest.mark.parametrize("batch_size", [1, 7, 16, 64, 200])
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_goes_on_at_any_row_with_batches_of_another_size(
     open_source, row_of, batch_size
 ):
     former = open_source()  # Windows of 32 rows.
     order = ids_of(batches_of(former, 1))
-    for row in (1, 8, 31, 32, 40, 93):
+    for row in (1, 32, 40, 93):
         check_goes_on(
             open_source(batch_size=batch_size),
             order,
