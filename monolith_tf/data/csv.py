@@ -88,7 +88,8 @@ class CsvReader(Reader):
             for name in [name for name in types if name not in found]:
                 closer = self._guess(batch.column(name), rows, types[name])
                 if closer is not None:
-                    found[name] = closer
+                    where = closer.example and f"{closer.example} of {file}"
+                    found[name] = dataclasses.replace(closer, example=where)
             if len(found) == len(types):
                 break
         if not found and (spoilt := self._spoilt(file)):
@@ -107,9 +108,14 @@ class CsvReader(Reader):
         dtype, of_elements = csv_guess.guess(texts), csv_guess.guess(elements)
         as_number = csv_guess.guess_number(texts)
         is_new = type_.dtype not in (dtype, "float32")  # Of floats there are no ids.
-        example = ""
-        first = pc.index(csv_guess.are_numbers(texts), False).as_py()
-        if dtype == "string" and first >= 0:
+        example, first = "", -1
+        if dtype != "int64":
+            expected = {
+                "string": csv_guess.are_numbers,
+                "float32": csv_guess.are_integers,
+            }
+            first = pc.index(expected[dtype](texts), False).as_py()
+        if first >= 0:
             cell = texts.cast(pa.binary())[first].as_py().decode(errors="replace")
             example = f"{cell!r} in row {rows[first]}"
         return dataclasses.replace(
@@ -459,7 +465,7 @@ def _parse_as(cells: pa.Array, dtype: DType) -> tuple[pa.Array, dict[int, str]]:
         numbers.append(_number(cell.decode(errors="replace"), dtype))
         if numbers[-1] is None:
             wrong[code] = f"{cell.decode(errors='replace')!r} is not {_NOUNS[dtype]}"
-            if dtype == "int64" and cell.lstrip(b"+-").isdigit():
+            if dtype == "int64" and cell.lstrip(b"-").isdigit():
                 wrong[code] += _OF_64_BITS
     made = pa.array(numbers, _NUMBERS[dtype]).take(encoded.indices)
     return made, _by_place(encoded, wrong)

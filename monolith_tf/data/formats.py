@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from monolith_tf import imports
 from monolith_tf.data import arrow
 from monolith_tf.data.reader import Reader
+from monolith_tf.data.reader import check_names_files
 from monolith_tf.data.reader import first_with_rows
 from monolith_tf.data.spec import DataSpec
 from monolith_tf.data.spec import Format
@@ -38,11 +39,12 @@ def make_reader(spec: DataSpec, split: Split) -> Reader:
     name: Format | None = spec.format
     if name == "auto":
         patterns = spec.patterns(spec.file_split(split))
+        check_names_files(split, patterns)
         endings = {format_of(pattern) for pattern in patterns}
         if len(endings) != 1 or None in endings:
             raise ValueError(
                 f"`data.format` is auto, and the names of the {split} files do not "
-                f"tell the format. Received: {', '.join(patterns) or 'no files'}. Set "
+                f"tell the format. Received: {', '.join(patterns)}. Set "
                 "`data.format` to parquet, csv or tfrecord."
             )
         (name,) = endings
@@ -57,6 +59,11 @@ def read_schema(spec: DataSpec, split: Split = "train") -> dict[str, ColumnType]
     """
     reader = make_reader(spec, split)
     file = _first_file(reader, spec, split)
+    if reader.guesses_types and not reader.has_rows(file):
+        raise ValueError(
+            f"{file}: has no rows, and no file of `data.{split}` has any, to tell what "
+            "the columns hold."
+        )
     schema = reader.schema(file)
     if spec.negatives is None or not spec.num_negatives(split) or not schema:
         return schema

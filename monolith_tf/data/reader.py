@@ -137,11 +137,7 @@ def expand(split: Split, patterns: tuple[str, ...]) -> list[str]:
     Raises:
       ValueError: If there is no pattern, or one matches no file.
     """
-    if not patterns:
-        raise ValueError(
-            f"The config names no files for the split `{split}`. Set `data.{split}`"
-            + (", or `data.validation_fraction`." if split == "eval" else ".")
-        )
+    check_names_files(split, patterns)
     files: dict[str, Any] = {}
     for pattern in patterns:
         matches = matching(pattern)
@@ -152,6 +148,15 @@ def expand(split: Split, patterns: tuple[str, ...]) -> list[str]:
             )
         files.update(dict.fromkeys(matches))
     return list(files)
+
+
+def check_names_files(split: Split, patterns: tuple[str, ...]) -> None:
+    """Raises ValueError if a split has no pattern of files."""
+    if not patterns:
+        raise ValueError(
+            f"The config names no files for the split `{split}`. Set `data.{split}`"
+            + (", or `data.validation_fraction`." if split == "eval" else ".")
+        )
 
 
 def matching(pattern: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -38,7 +39,8 @@ class ColumnType:
       is_weight: Whether a value that is negative or infinite makes a row bad, as a
         weight of examples.
       is_guess: Whether `dtype` is what most cells of a text look like.
-      example: Of a column of text, a cell that is no number and its row.
+      example: Of a column of text, a cell that is no number, its row and its file; of
+        one of floats that is a guess, such a cell that is no integer.
       before: The type that version 0.1.0 guessed, where it is another one.
       as_number: What is read where numbers are wanted, if that is another type.
       is_unsigned: Whether integers of a file from 2^63 on are read as negative ones of
@@ -263,7 +265,8 @@ def _resolve(
     if dtype is None and schema:
         found = schema[use.column]
         dtype = (found.elements if use.is_list else None) or found.dtype
-        example = found.example
+        # An odd cell may be a list of what is wanted.
+        example = "" if use.is_list and dtype == "float32" else found.example
         if wants_number and not use.is_list and found.as_number is not None:
             dtype = found.as_number
         is_guess = found.is_guess and not wants_number
@@ -307,14 +310,15 @@ def _check_feature(feature: FeatureSpec, column: ColumnType) -> None:
     if numeric and column.dtype == "string":
         raise ValueError(
             f"Feature `{feature.name}` needs numbers. Received: column "
-            f"`{feature.source_column}` of strings{_such_as(column)}. Use kind id "
-            "without transforms."
+            f"`{feature.source_column}` of strings{_such_as(column)}."
+            f"{_with_point(column)} Use kind id without transforms."
         )
     if not numeric and column.dtype == "float32":
         raise ValueError(
             f"Feature `{feature.name}` of kind {feature.kind} needs integers or "
-            f"strings. Received: column `{feature.source_column}` of floats. Add a "
-            "`bucketize` transform, or set kind dense."
+            f"strings. Received: column `{feature.source_column}` of floats"
+            f"{_such_as(column)}. Add a `bucketize` transform, or set kind dense."
+            + (" With `dtype: int` such cells make bad rows." if column.example else "")
         )
     if column.default is not None and (column.dtype == "string") != isinstance(
         column.default, str
@@ -328,6 +332,12 @@ def _check_feature(feature: FeatureSpec, column: ColumnType) -> None:
 def _such_as(column: ColumnType) -> str:
     """Returns a cell that shows why a column is one of text, where one is known."""
     return f", such as {column.example} (counting from 0)" if column.example else ""
+
+
+def _with_point(column: ColumnType) -> str:
+    """Returns what to add where numbers with a comma make a column one of text."""
+    has_comma = re.match(r"'[+-]?[0-9]+,[0-9]+'", column.example)
+    return " Write numbers with a decimal point." if has_comma else ""
 
 
 def _check_tables(
@@ -357,8 +367,8 @@ def _check_label(label: LabelSpec, column: ColumnType) -> None:
     if column.dtype == "string" and not strings:
         raise ValueError(
             f"Label `{label.name}` needs numbers. Received: column "
-            f"`{label.source_column}` of strings{_such_as(column)}. Set `equals` to "
-            "the string that makes the label 1."
+            f"`{label.source_column}` of strings{_such_as(column)}."
+            f"{_with_point(column)} Set `equals` to the string that makes the label 1."
         )
     if column.dtype != "string" and strings:
         raise ValueError(

@@ -139,10 +139,12 @@ def test_lists(read):
 
 
 def test_integers_that_are_too_large_or_no_integers_are_bad(read):
-    *_, bad = read(f"a\n1\n{2**70}\n1.0\n", {"a": INT})
+    *_, bad = read(f"a\n1\n{2**70}\n1.0\n+5\n{-(2**70)}\n", {"a": INT})
     assert bad == [
         (1, f"column `a`: '{2**70}' is not an integer of 64 bits"),
         (2, "column `a`: '1.0' is not an integer"),
+        (3, "column `a`: '+5' is not an integer"),
+        (4, f"column `a`: '{-(2**70)}' is not an integer of 64 bits"),
     ]
 
 

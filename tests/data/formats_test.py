@@ -43,7 +43,7 @@ def test_auto_goes_by_the_ending(pattern, name):
     assert type(reader).__name__ == name
 
 
-@pytest.mark.parametrize("train", ["a.txt", ("a.csv", "b.parquet"), ()])
+@pytest.mark.parametrize("train", ["a.txt", ("a.csv", "b.parquet")])
 def test_auto_without_an_answer(train):
     with pytest.raises(ValueError, match=r"`data\.format` is auto, and .* do not"):
         formats.make_reader(data.DataSpec(train=train), "train")
@@ -111,3 +111,10 @@ assert data.read_schema(data.DataSpec(train={records!r}))["id"].dtype == "int64"
 assert "tensorflow" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_split_without_files_is_named():
+    with pytest.raises(
+        ValueError, match=r"no files for .* `test`\. Set `data\.test`\."
+    ):
+        formats.make_reader(data.DataSpec(train="x.csv"), "test")

@@ -356,9 +356,32 @@ def test_a_column_of_words_for_numbers_shows_one(job):
     rows[0]["price"] = "7"
     job.write("csv", rows)
     with pytest.raises(
-        ValueError, match=r"`price` of strings, such as '12,50' in row 1"
+        ValueError,
+        match=r"`price` of strings, such as '12,50' in row 1 of .*train\.csv "
+        r"\(counting from 0\)\. Write numbers with a decimal point",
     ):
         job.estimator()
+
+
+def test_a_fraction_among_ids_is_shown_and_may_be_left_out(job):
+    rows = good_rows(60)
+    rows[20]["user"] = "12.5"
+    job.write("csv", rows)
+    with pytest.raises(
+        ValueError,
+        match=r"`user` of floats, such as '12\.5' in row 20 of .*train\.csv "
+        r".*`dtype: int`",
+    ):
+        job.estimator()
+    counts, trained = job.trains("csv", "features[0].dtype=int", on_bad_row="skip")
+    assert (counts["train/bad_rows"], trained) == (1, 59)
+
+
+def test_no_file_has_rows(job):
+    job.write("csv", good_rows(60))
+    (job.folder / "train.csv").write_text("user,tags,price,click\n")
+    with pytest.raises(ValueError, match=r"train\.csv: has no rows, and no file of"):
+        job.estimator(on_bad_row="skip")
 
 
 @pytest.mark.parametrize("place", [3, 2900])
