@@ -5,7 +5,8 @@ import pyarrow.compute as pc
 
 from monolith_tf.features.columns import DType
 
-_INTEGER = "^(-?[0-9]+|(?i:true|false))$"
+_INTEGER = "^-?[0-9]+$"
+_TRUTH = "^(?i:true|false)$"
 _CODE = "^(-0|-?0[0-9]+|[+-]?0[xX][0-9a-fA-F]+)$"
 _NUMBER = (
     r"^([+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(?i:inf|infinity|nan))$"
@@ -16,14 +17,26 @@ def guess(cells: pa.Array) -> DType:
     """Returns what most cells are: the others are bad, and no reason to read as text.
 
     Integers of which one has a leading zero or is hexadecimal are codes, and text: 007
-    is not 7. Those beyond 64 bits are integers, and bad.
+    is not 7. Those beyond 64 bits are integers, and bad. Cells that say true or false
+    are integers, 1 and 0, where `hold_truth`; among numbers they are words.
 
     Args:
       cells: Strings without spaces around them, or null where a value is missing.
     """
     dtype = _most(cells)
-    has_code = dtype == "int64" and _count(pc.match_substring_regex(cells, _CODE))
-    return "string" if has_code else dtype
+    if dtype != "int64" or hold_truth(cells):
+        return dtype
+    return "string" if _count(pc.match_substring_regex(cells, _CODE)) else dtype
+
+
+def hold_truth(cells: pa.Array) -> bool:
+    """Returns whether most cells say true or false.
+
+    Args:
+      cells: As for `guess`.
+    """
+    present = len(cells) - cells.null_count
+    return 2 * _count(pc.match_substring_regex(cells, _TRUTH)) > present
 
 
 def guess_number(cells: pa.Array) -> DType:
@@ -34,7 +47,7 @@ def guess_number(cells: pa.Array) -> DType:
     """
     dtype = _most(cells)
     if dtype == "int64":
-        integers = cells.filter(pc.match_substring_regex(cells, "^-?[0-9]+$"))
+        integers = cells.filter(are_integers(cells))
         try:
             integers.cast(pa.int64())
         except pa.ArrowInvalid:
@@ -55,6 +68,8 @@ def codes(cells: pa.Array) -> pa.Array:
 
 
 def _most(cells: pa.Array) -> DType:
+    if hold_truth(cells):
+        return "int64"
     present = len(cells) - cells.null_count
     integers, numbers = _count(are_integers(cells)), _count(are_numbers(cells))
     if not present or 2 * numbers <= present:

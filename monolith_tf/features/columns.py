@@ -43,6 +43,8 @@ class ColumnType:
         one of floats that is a guess, such a cell that is no integer.
       before: The type that version 0.1.0 guessed, where it is another one.
       as_number: What is read where numbers are wanted, if that is another type.
+      is_truth: Of text, whether cells say true or false, which are 1 and 0; None leaves
+        it to what most cells of each file say.
       is_unsigned: Whether integers of a file from 2^63 on are read as negative ones of
         the same bits.
       kind: What a file's numbers mean: "number", "bool", or dates and times and their
@@ -64,6 +66,7 @@ class ColumnType:
     example: str = dataclasses.field(default="", compare=False, repr=False)
     before: DType | None = dataclasses.field(default=None, compare=False, repr=False)
     as_number: DType | None = dataclasses.field(default=None, compare=False, repr=False)
+    is_truth: bool | None = dataclasses.field(default=None, compare=False, repr=False)
     is_unsigned: bool = dataclasses.field(default=False, compare=False, repr=False)
     kind: str = dataclasses.field(default="", compare=False, repr=False)
     written: str = dataclasses.field(default="", compare=False, repr=False)
@@ -282,6 +285,7 @@ def _resolve(
         is_weight=use.is_weight,
         is_guess=is_guess,
         example=example,
+        is_truth=schema[use.column].is_truth if schema else None,
         kind=kind,
         written=written,
     )

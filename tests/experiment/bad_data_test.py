@@ -6,6 +6,7 @@ Always: rows in the files = rows trained on + rows left out and counted.
 import contextlib
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -399,6 +400,56 @@ def test_ids_do_not_change_their_type_by_where_an_odd_one_stands(job, place):
     )
     counts, trained = job.trains("csv", "data.batch_size=500", on_bad_row="skip")
     assert (counts["train/bad_rows"], trained) == (2, 2998)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "message"),
+    [
+        ("user", "true", "`user`: 'true' is not an integer"),
+        ("tags", [1, "False"], "`tags`: 'False' is not an integer"),
+        ("price", "TRUE", "`price`: 'TRUE' is not a number"),
+        ("click", "true", "`click`: 'true' is not a number"),
+    ],
+)
+def test_truth_values_among_numbers_are_bad_cells(job, column, cell, message):
+    rows = good_rows(60)
+    rows[20][column] = cell
+    job.write("csv", rows)
+    job.fails(rf"train\.csv: row 20 .*{message}", "csv")
+    counts, trained = job.trains("csv", on_bad_row="skip")
+    assert (counts["train/bad_rows"], trained) == (1, 59)
+
+
+def test_a_file_of_truth_values_is_not_of_numbers(job):
+    rows = good_rows(60)
+    job.write("csv", rows)
+    write_csv(
+        job.folder / "train2.csv",
+        [{**row, "user": str(row["click"] == 1)} for row in rows],
+    )
+    counts, trained = job.trains("csv", on_bad_row="skip")
+    assert (counts["train/bad_rows"], trained) == (60, 60)
+
+
+def test_columns_of_truth_values_are_zeros_and_ones(job):
+    rows = good_rows(60)
+    job.write("csv", [{**row, "user": row["user"] % 2, "tags": []} for row in rows])
+    with_words = [
+        {**row, "user": str(row["user"] % 2 == 1), "click": str(row["click"] == 1),
+         "tags": []}
+        for row in rows
+    ]  # fmt: skip
+    losses = []
+    for train in (
+        with_words,
+        [{**row, "user": row["user"] % 2, "tags": []} for row in rows],
+    ):
+        job.write("csv", train)
+        shutil.rmtree(job.folder / "model", ignore_errors=True)
+        counts, trained = job.trains("csv", "features[1].dtype=int")
+        assert (counts, trained) == ({}, 60)
+        losses.append([record["loss"] for record in job.records("train")])
+    assert losses[0] == losses[1]
 
 
 def test_ids_that_are_declared_strings_may_be_anything(job):
