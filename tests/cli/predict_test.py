@@ -197,6 +197,9 @@ def test_files_that_cannot_be_meant(predict_rows, tmp_path):
         errors.UsageError, match=r"--input: no file matches '.*in\.csv'"
     ):
         predict_rows(tmp_path / "in.csv")
+    (tmp_path / "in.csv").mkdir()
+    with pytest.raises(errors.UsageError, match=r"--input: .*in\.csv \(a folder\)\."):
+        predict_rows(tmp_path / "*.csv")
     with pytest.raises(
         errors.UsageError, match=r"--output: the name must end in \.parquet, \.csv, "
     ):
