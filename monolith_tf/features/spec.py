@@ -20,7 +20,10 @@ _ARGUMENTS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformSpec(FromName):
-    """One step from raw numbers to what the model sees, computed in float32.
+    """One step from raw numbers to what the model sees.
+
+    Steps compute in float64 where the column holds integers, and in float32 elsewhere;
+    the last result is float32.
 
         log1p:     y = sign(x) * log(1 + |x|)
         zscore:    y = (x - mean) / std
