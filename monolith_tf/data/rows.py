@@ -1,6 +1,7 @@
 """The rows of one split, piece by piece, cleaned and counted."""
 
 import collections
+import dataclasses
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import TypeAlias
@@ -56,6 +57,11 @@ class SplitRows:
         keys: Mapping[str, ColumnType] | None = None,
     ) -> None:
         self.columns = dict(columns)
+        if split != "train":  # Means are taken of no other.
+            self.columns = {
+                name: dataclasses.replace(type_, refused=())
+                for name, type_ in columns.items()
+            }
         self._keys = dict(keys or {})
         self._reader = reader
         self._skips = spec.on_bad_row == "skip"

@@ -11,6 +11,7 @@ from typing import Literal
 
 from monolith_tf.features.spec import FeatureSpec
 from monolith_tf.features.spec import LabelSpec
+from monolith_tf.features.spec import TransformSpec
 
 DType = Literal["int64", "float32", "string"]
 
@@ -38,6 +39,8 @@ class ColumnType:
         loss of a label.
       is_weight: Whether a value that is negative or infinite makes a row bad, as a
         weight of examples.
+      refused: Infinities that make a row of the train split bad, where a `zscore` takes
+        mean and deviation from the data.
       is_guess: Whether `dtype` is what most cells of a text look like.
       example: Of a column of text, a cell that is no number, its row and its file; of
         one of floats that is a guess, such a cell that is no integer.
@@ -62,6 +65,7 @@ class ColumnType:
     elements: DType | None = None
     is_probability: bool = False
     is_weight: bool = False
+    refused: tuple[float, ...] = ()
     is_guess: bool = dataclasses.field(default=False, compare=False, repr=False)
     example: str = dataclasses.field(default="", compare=False, repr=False)
     before: DType | None = dataclasses.field(default=None, compare=False, repr=False)
@@ -90,6 +94,7 @@ class _Use:
     choices: tuple[int | float | str, ...] = ()
     is_probability: bool = False
     is_weight: bool = False
+    refused: tuple[float, ...] = ()
     any_number: bool = False
 
 
@@ -213,7 +218,20 @@ def _feature_use(feature: FeatureSpec) -> _Use:
         is_list=feature.kind == "id_list" or feature.dim > 1,
         length=feature.dim if feature.dim > 1 else None,
         default=feature.default,
+        refused=_refused(feature.transform),
     )
+
+
+def _refused(steps: Sequence[TransformSpec]) -> tuple[float, ...]:
+    """Returns the infinities that reach a `zscore` without a mean of its own."""
+    refused = {float("inf"), float("-inf")}
+    for step in steps:
+        if step.name == "zscore" and step.mean is None:
+            return tuple(sorted(refused))
+        if step.name == "clip":
+            refused -= {float("inf")} if step.max is not None else set()
+            refused -= {float("-inf")} if step.min is not None else set()
+    return ()
 
 
 def probability_columns(
@@ -283,6 +301,7 @@ def _resolve(
         choices=use.choices,
         is_probability=use.is_probability,
         is_weight=use.is_weight,
+        refused=use.refused,
         is_guess=is_guess,
         example=example,
         is_truth=schema[use.column].is_truth if schema else None,
@@ -303,6 +322,7 @@ def _merge(a: ColumnType, b: ColumnType) -> ColumnType | None:
         choices=a.choices or b.choices,
         is_probability=a.is_probability or b.is_probability,
         is_weight=a.is_weight or b.is_weight,
+        refused=tuple(sorted({*a.refused, *b.refused})),
         is_guess=a.is_guess or b.is_guess,
         kind=b.kind if a.kind == "amount" else a.kind,
     )

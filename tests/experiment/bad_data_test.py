@@ -291,6 +291,48 @@ def test_weights_that_are_negative_or_not_finite(job, format_):
     assert (counts["train/bad_rows"], trained) == (4, 76)
 
 
+@pytest.mark.parametrize("format_", FORMATS)
+def test_infinite_numbers_that_would_spoil_a_mean(job, format_):
+    rows = good_rows(80)
+    for place, price in ((70, np.inf), (71, -np.inf), (72, 1e39), (73, 1e38)):
+        rows[place]["price"] = price
+    job.write(format_, rows)
+    zscore = "features[2].transform=zscore"
+    job.fails(
+        rf"train\.{format_}: row 70 \(counting from 0\): column `price`: inf, as "
+        "float32, has no distance to the mean.* put `clip` before it.*on_bad_row`",
+        format_,
+        zscore,
+    )
+    overrides = (zscore, "features[2].default=1.0")
+    counts, trained = job.trains(format_, *overrides, on_bad_row="skip")
+    assert (counts["train/bad_rows"], trained) == (3, 77)
+    # No mean is taken of rows that are predicted.
+    overrides += (f"data.test={job.folder}/train.{format_}",)
+    predicted = job.estimator(format_, *overrides).predict("test")
+    assert sum(len(batch["click"]) for batch in predicted) == 80
+
+
+@pytest.mark.parametrize(
+    ("transform", "num_bad"),
+    [
+        ("[{name: clip, max: 50}, zscore]", 1),
+        ("[{name: clip, min: 1}, log1p, zscore]", 2),
+        ("[log1p, {name: clip, min: 1, max: 4}, zscore]", 0),
+        ("[{name: zscore, mean: 1, std: 9}, {name: clip, min: 0, max: 1}]", 0),
+        ("[{name: clip, min: 0, max: 1}]", 0),
+    ],
+)
+def test_infinite_numbers_that_are_clipped(job, transform, num_bad):
+    rows = good_rows(80)
+    for place, price in ((70, np.inf), (71, -np.inf), (72, np.inf)):
+        rows[place]["price"] = price
+    job.write("parquet", rows)
+    override = f"features[2].transform={transform}"
+    counts, trained = job.trains("parquet", override, on_bad_row="skip")
+    assert (counts.get("train/bad_rows", 0), trained) == (num_bad, 80 - num_bad)
+
+
 def test_weights_that_are_whole_numbers(job):
     rows = [{**row, "weight": 2} for row in good_rows(80)]
     rows[9]["weight"] = -2
