@@ -204,6 +204,14 @@ def fits(found: DType | None, wanted: DType) -> bool:
     return found == wanted or (found, wanted) == ("int64", "float32")
 
 
+def numbers(table: pa.Table, name: str) -> pa.Array:
+    """Returns the numbers of a column, of all lists where it holds lists."""
+    array = _single(table.column(name))
+    values = _elements(array) if _is_list(array.type) else array
+    is_coded = pa.types.is_dictionary(values.type)
+    return values.dictionary if is_coded else values
+
+
 def strings(array: pa.Array) -> pa.DictionaryArray:
     """Returns a string-like array as `STRINGS`, nulls kept."""
     if pa.types.is_dictionary(array.type):

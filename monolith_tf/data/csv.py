@@ -16,6 +16,7 @@ from absl import logging
 
 from monolith_tf.data import csv_guess
 from monolith_tf.data import csv_lines
+from monolith_tf.data import rounding
 from monolith_tf.data import text
 from monolith_tf.data.reader import BadRow
 from monolith_tf.data.reader import Block
@@ -54,6 +55,7 @@ class CsvReader(Reader):
         self._lines_of: dict[str, csv_lines.Lines] = {}
         self._single: dict[str, bool] = {}  # Whether a file has one column only.
         self._truth: dict[tuple[str, str], bool] = {}  # By file and column.
+        self._look = rounding.Look()
         self._texts: set[str] = set()  # Files whose beginning was looked at.
 
     def schema(self, file: str) -> dict[str, ColumnType]:
@@ -329,6 +331,8 @@ class CsvReader(Reader):
             holds_truth = functools.partial(self._holds_truth, file, name)
             array, wrong = self._cells(batch.column(name), type_, holds_truth)
             arrays.append(array)
+            if type_.dtype == "float32":
+                self._look_at_rounding(file, name, batch.column(name))
             for index, reason in wrong.items():
                 if fine[index]:
                     where = f"column `{name}`: {reason}"
@@ -339,6 +343,17 @@ class CsvReader(Reader):
             table = table.filter(pa.array(fine)) if columns else table
             rows = rows[fine]
         return Block(table, rows, tuple(sorted(bad, key=lambda row: row.row)))
+
+    def _look_at_rounding(self, file: str, name: str, cells: pa.Array) -> None:
+        """Looks at the numbers of a column before they are float32."""
+        if not self._look.is_due(name):
+            return
+        _, elements = self._split(self._with_nulls(cells))
+        try:
+            values = self._with_nulls(_trim(elements)).cast(pa.float64())
+        except pa.ArrowInvalid:
+            return  # A further block may have no bad cell.
+        self._look.at(file, name, values)
 
     def _cells(
         self, cells: pa.Array, type_: ColumnType, holds_truth: Callable[[], bool]

@@ -14,6 +14,7 @@ from monolith_tf.data import arrow
 from monolith_tf.data import exiting
 from monolith_tf.data import file_marks
 from monolith_tf.data import order
+from monolith_tf.data import rounding
 from monolith_tf.data.reader import BadRow
 from monolith_tf.data.reader import Block
 from monolith_tf.data.reader import Piece
@@ -76,6 +77,7 @@ class SplitRows:
             for number, file in enumerate(self.files)
             for piece in reader.pieces(file)
         ]
+        self._look = rounding.Look()
         self._counts: dict[int, int] = {}
         self._bad: dict[int, int] = {}
         self.filled: Filled = {}
@@ -238,6 +240,9 @@ class SplitRows:
             table, problems = arrow.clean(read, self.columns)
         except (ValueError, pa.ArrowException) as error:
             raise ValueError(f"{self.files[number]}: {error}") from error
+        for name, type_ in self.columns.items():
+            if type_.dtype == "float32" and self._look.is_due(name):
+                self._look.at(self.files[number], name, arrow.numbers(read, name))
         keys = read.select(list(self._keys))
         fine = np.ones(len(rows), bool)
         for mask, reason in problems:
