@@ -39,9 +39,9 @@ class Look:
         left = pc.count_distinct(rounded).as_py()
         if 2 * left <= num:
             logging.warning(
-                "%s: column `%s` is read as float32, and of its first %d different "
-                "numbers %d are left. Subtract a constant from it, or write integers: "
-                "transforms such as `zscore` take these as they are.",
+                "%s: column `%s` is used as float32, and of its first %d different "
+                "numbers %d are left. Subtract a constant from it, or write integers "
+                "and a transform: `zscore` and others take these as they are.",
                 file,
                 column,
                 num,

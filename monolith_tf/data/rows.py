@@ -241,7 +241,8 @@ class SplitRows:
         except (ValueError, pa.ArrowException) as error:
             raise ValueError(f"{self.files[number]}: {error}") from error
         for name, type_ in self.columns.items():
-            if type_.dtype == "float32" and self._look.is_due(name):
+            is_rounded = type_.dtype == "float32" or type_.is_rounded
+            if is_rounded and self._look.is_due(name):
                 self._look.at(self.files[number], name, arrow.numbers(read, name))
         keys = read.select(list(self._keys))
         fine = np.ones(len(rows), bool)

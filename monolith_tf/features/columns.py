@@ -41,6 +41,7 @@ class ColumnType:
         weight of examples.
       refused: Infinities that make a row of the train split bad, where a `zscore` takes
         mean and deviation from the data.
+      is_rounded: Whether the model sees the numbers as float32, without transforms.
       is_guess: Whether `dtype` is what most cells of a text look like.
       example: Of a column of text, a cell that is no number, its row and its file; of
         one of floats that is a guess, such a cell that is no integer.
@@ -66,6 +67,7 @@ class ColumnType:
     is_probability: bool = False
     is_weight: bool = False
     refused: tuple[float, ...] = ()
+    is_rounded: bool = dataclasses.field(default=False, compare=False, repr=False)
     is_guess: bool = dataclasses.field(default=False, compare=False, repr=False)
     example: str = dataclasses.field(default="", compare=False, repr=False)
     before: DType | None = dataclasses.field(default=None, compare=False, repr=False)
@@ -95,6 +97,7 @@ class _Use:
     is_probability: bool = False
     is_weight: bool = False
     refused: tuple[float, ...] = ()
+    is_rounded: bool = False
     any_number: bool = False
 
 
@@ -219,6 +222,7 @@ def _feature_use(feature: FeatureSpec) -> _Use:
         length=feature.dim if feature.dim > 1 else None,
         default=feature.default,
         refused=_refused(feature.transform),
+        is_rounded=dense and not feature.transform,
     )
 
 
@@ -302,6 +306,7 @@ def _resolve(
         is_probability=use.is_probability,
         is_weight=use.is_weight,
         refused=use.refused,
+        is_rounded=use.is_rounded,
         is_guess=is_guess,
         example=example,
         is_truth=schema[use.column].is_truth if schema else None,
@@ -323,6 +328,7 @@ def _merge(a: ColumnType, b: ColumnType) -> ColumnType | None:
         is_probability=a.is_probability or b.is_probability,
         is_weight=a.is_weight or b.is_weight,
         refused=tuple(sorted({*a.refused, *b.refused})),
+        is_rounded=a.is_rounded or b.is_rounded,
         is_guess=a.is_guess or b.is_guess,
         kind=b.kind if a.kind == "amount" else a.kind,
     )

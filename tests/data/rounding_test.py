@@ -10,6 +10,8 @@ from pyarrow import csv
 from pyarrow import parquet
 
 from monolith_tf import data
+from monolith_tf.features import FeatureSpec
+from monolith_tf.features import required_columns
 from monolith_tf.features.columns import ColumnType
 
 FLOAT = ColumnType(dtype="float32")
@@ -41,7 +43,7 @@ def test_distinct_numbers_that_become_one(tmp_path, ending):
     left = len(np.unique(TIMES.astype(np.float32)))
     assert left == 1
     assert message.startswith(
-        f"{tmp_path}/x.{ending}: column `time` is read as float32, and of its first 50 "
+        f"{tmp_path}/x.{ending}: column `time` is used as float32, and of its first 50 "
         f"different numbers {left} are left. Subtract"
     )
 
@@ -64,3 +66,15 @@ def test_lists_decimals_and_integers_are_looked_at(tmp_path):
     columns = dict.fromkeys(("whole", "decimal", "half"), FLOAT)
     found = windows_of(tmp_path / "x.parquet", table, pairs=PAIR, **columns)
     assert [message.split("`")[1] for message in found] == ["pairs", "whole", "decimal"]
+
+
+def test_integers_are_looked_at_where_no_transform_takes_them(tmp_path):
+    path = tmp_path / "x.csv"
+    whole = pa.table({"time": TIMES.astype(np.int64)})
+    for transform, num_warnings in ((), 1), (("zscore",), 0):
+        feature = FeatureSpec(name="time", kind="dense", transform=transform)
+        csv.write_csv(whole, path)
+        schema = data.read_schema(data.DataSpec(train=str(path)))
+        columns = required_columns([feature], schema=schema)
+        assert columns["time"].dtype == "int64"
+        assert len(windows_of(path, whole, **columns)) == num_warnings
