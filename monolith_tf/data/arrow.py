@@ -128,6 +128,8 @@ def clean(
             if bad is not None:
                 reason = f"column `{name}` does not hold {type_.length} numbers"
                 problems.append((bad, _always(reason)))
+        if type_.refused and type_.dtype == "float32":
+            problems += _infinite(name, array, type_.refused)
         arrays.append(array)
     if not columns:
         return table.select([]), problems
@@ -202,6 +204,14 @@ def fits(found: DType | None, wanted: DType) -> bool:
     return found == wanted or (found, wanted) == ("int64", "float32")
 
 
+def numbers(table: pa.Table, name: str) -> pa.Array:
+    """Returns the numbers of a column, of all lists where it holds lists."""
+    array = _single(table.column(name))
+    values = _elements(array) if _is_list(array.type) else array
+    is_coded = pa.types.is_dictionary(values.type)
+    return values.dictionary if is_coded else values
+
+
 def strings(array: pa.Array) -> pa.DictionaryArray:
     """Returns a string-like array as `STRINGS`; nulls stay."""
     if pa.types.is_dictionary(array.type):
@@ -251,6 +261,29 @@ def _improbable(name: str, array: pa.Array, bad: np.ndarray | None) -> list[Prob
         )
 
     return [(outside, reason)]
+
+
+def _infinite(name: str, array: pa.Array, refused: tuple[float, ...]) -> list[Problem]:
+    """Returns what is bad about clean numbers, or lists of them, if any is refused."""
+    is_list = _is_list(array.type)
+    values = _mask(_elements(array) if is_list else array)
+    places = np.flatnonzero(np.isinf(values))
+    places = places[np.isin(values[places], refused)]
+    if not len(places):
+        return []
+    lengths = _lengths(array) if is_list else np.ones(len(array), np.int64)
+    owners = np.repeat(np.arange(len(lengths)), lengths)[places]
+    of_rows = dict(zip(owners.tolist(), values[places].tolist(), strict=True))
+    bad = np.zeros(len(array), bool)
+    bad[owners] = True
+
+    def reason(place: int) -> str:
+        return (
+            f"column `{name}`: {of_rows[place]:g}, as float32, has no distance to the "
+            "mean that `zscore` takes; put `clip` before it"
+        )
+
+    return [(bad, reason)]
 
 
 def _unweighable(name: str, array: pa.Array) -> list[Problem]:

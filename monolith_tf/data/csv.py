@@ -1,7 +1,9 @@
 """CSV files, plain or compressed: a piece is a file."""
 
 import dataclasses
+import functools
 import itertools
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +16,7 @@ from absl import logging
 
 from monolith_tf.data import csv_guess
 from monolith_tf.data import csv_lines
+from monolith_tf.data import rounding
 from monolith_tf.data import text
 from monolith_tf.data.reader import BadRow
 from monolith_tf.data.reader import Block
@@ -30,6 +33,7 @@ _GUESS_BLOCKS = 16  # Most blocks searched for a value of every column.
 _NUMBERS = {"int64": pa.int64(), "float32": pa.float32()}
 _NOUNS = {"int64": "an integer", "float32": "a number"}
 _CONVERT = f"If the file is in another encoding, convert it: {text.convert('LATIN1')}."
+_TRUTH = {"true": 1, "false": 0, "1": 1, "0": 0}
 _NOT_AS_WRITTEN = "is an integer with leading zeros or in hexadecimal"
 _OF_64_BITS = " of 64 bits"
 _BLANK = "Blank lines are ignored only at the end of a file."
@@ -50,6 +54,8 @@ class CsvReader(Reader):
         super().__init__(spec)
         self._lines_of: dict[str, csv_lines.Lines] = {}
         self._single: dict[str, bool] = {}  # Whether a file has only one column.
+        self._truth: dict[tuple[str, str], bool] = {}  # By file and column.
+        self._look = rounding.Look()
         self._texts: set[str] = set()  # Files whose encoding was checked.
 
     def schema(self, file: str) -> dict[str, ColumnType]:
@@ -126,7 +132,16 @@ class CsvReader(Reader):
             example=example,
             before=type_.dtype if is_new else None,
             as_number=None if as_number == dtype else as_number,
+            is_truth=csv_guess.hold_truth(elements),
         )
+
+    def _holds_truth(self, file: str, column: str) -> bool:
+        """Returns whether the cells of a file's column say true or false."""
+        if (file, column) not in self._truth:
+            schema = self.schema(file)
+            for name, type_ in schema.items():
+                self._truth[file, name] = bool(type_.is_truth)
+        return self._truth[file, column]
 
     def has_rows(self, file: str) -> bool:
         """See `Reader.has_rows`; a row with a wrong number of cells counts."""
@@ -154,8 +169,9 @@ class CsvReader(Reader):
             opened = self._open(piece.file, options, malformed, lines.has_quotes)
             for batch in opened:
                 rows, bad = numbers.take(batch.num_rows)
-                yield self._convert(batch, rows, bad, columns, lines.spoilt)
-            yield self._convert(None, *numbers.take(0, rest=True), columns, {})
+                yield self._convert(piece.file, batch, rows, bad, columns, lines.spoilt)
+            rest = numbers.take(0, rest=True)
+            yield self._convert(piece.file, None, *rest, columns, {})
         except (OSError, pa.ArrowException) as error:
             raise ValueError(
                 f"{piece.file}: cannot be read from row {numbers.next_row} on: {error}"
@@ -291,6 +307,7 @@ class CsvReader(Reader):
 
     def _convert(
         self,
+        file: str,
         batch: pa.RecordBatch | None,
         rows: np.ndarray,
         bad: list[BadRow],
@@ -308,8 +325,11 @@ class CsvReader(Reader):
             bad.append(BadRow(row, spoilt[row], _CLOSE))
             fine[index] = False
         for name, type_ in columns.items():
-            array, wrong = self._cells(batch.column(name), type_)
+            holds_truth = functools.partial(self._holds_truth, file, name)
+            array, wrong = self._cells(batch.column(name), type_, holds_truth)
             arrays.append(array)
+            if type_.dtype == "float32":
+                self._look_at_rounding(file, name, batch.column(name))
             for index, reason in wrong.items():
                 if fine[index]:
                     where = f"column `{name}`: {reason}"
@@ -321,13 +341,24 @@ class CsvReader(Reader):
             rows = rows[fine]
         return Block(table, rows, tuple(sorted(bad, key=lambda row: row.row)))
 
+    def _look_at_rounding(self, file: str, name: str, cells: pa.Array) -> None:
+        """Looks at the numbers of a column before they are float32."""
+        if not self._look.is_due(name):
+            return
+        _, elements = self._split(self._with_nulls(cells))
+        try:
+            values = self._with_nulls(_trim(elements)).cast(pa.float64())
+        except pa.ArrowInvalid:
+            return  # A further block may have no bad cell.
+        self._look.at(file, name, values)
+
     def _cells(
-        self, cells: pa.Array, type_: ColumnType
+        self, cells: pa.Array, type_: ColumnType, holds_truth: Callable[[], bool]
     ) -> tuple[pa.Array, dict[int, str]]:
         """Returns converted cells, and place -> why the cell does not convert."""
         if not type_.is_list:
             if type_.dtype != "string":
-                return _parse(self._with_nulls(_trim(cells)), type_)
+                return _parse(self._with_nulls(_trim(cells)), type_, holds_truth)
             if type_.default is not None:
                 cells = self._with_nulls(cells)
             encoded = cells.dictionary_encode()
@@ -338,7 +369,8 @@ class CsvReader(Reader):
             values = elements.cast(pa.binary()).dictionary_encode()
             wrong = _by_place(values, text.not_text(values.dictionary))
         else:
-            values, wrong = _parse(self._with_nulls(_trim(elements)), type_)
+            elements = self._with_nulls(_trim(elements))
+            values, wrong = _parse(elements, type_, holds_truth)
         lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
         splits = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         owner = np.repeat(np.arange(len(lengths)), lengths)
@@ -438,9 +470,18 @@ def _trim(cells: pa.Array) -> pa.Array:
     return pc.ascii_trim_whitespace(cells.cast(pa.string(), safe=False))
 
 
-def _parse(cells: pa.Array, type_: ColumnType) -> tuple[pa.Array, dict[int, str]]:
-    """Returns cells as numbers, and place -> why the cell is not one."""
-    numbers, wrong = _parse_as(cells, type_.dtype)
+def _parse(
+    cells: pa.Array, type_: ColumnType, holds_truth: Callable[[], bool]
+) -> tuple[pa.Array, dict[int, str]]:
+    """Returns cells as numbers, and place -> why the cell is not one.
+
+    Args:
+      cells: Strings, or null for a missing value.
+      type_: The type to read.
+      holds_truth: Returns whether the file's cells of the column are true and false,
+        for a `type_` that does not say.
+    """
+    numbers, wrong = _parse_as(cells, type_, holds_truth)
     if type_.dtype == "int64" and type_.is_guess:
         codes = csv_guess.codes(cells).fill_null(False)
         for place in np.flatnonzero(codes.to_numpy(zero_copy_only=False)).tolist():
@@ -449,20 +490,35 @@ def _parse(cells: pa.Array, type_: ColumnType) -> tuple[pa.Array, dict[int, str]
     return numbers, wrong
 
 
-def _parse_as(cells: pa.Array, dtype: DType) -> tuple[pa.Array, dict[int, str]]:
+def _parse_as(
+    cells: pa.Array, type_: ColumnType, holds_truth: Callable[[], bool]
+) -> tuple[pa.Array, dict[int, str]]:
     """As `_parse`, but accepts any way to write integers."""
-    try:
-        return cells.cast(_NUMBERS[dtype]), {}
-    except pa.ArrowInvalid:
-        pass
+    dtype = type_.dtype
+    if not type_.is_truth:
+        try:
+            return cells.cast(_NUMBERS[dtype]), {}
+        except pa.ArrowInvalid:
+            pass
     encoded = cells.dictionary_encode()
+    texts = [
+        cell.decode(errors="replace")
+        for cell in encoded.dictionary.cast(pa.binary()).to_pylist()
+    ]
+    is_truth = type_.is_truth
+    if is_truth is None:
+        has_words = any(cell.lower() in ("true", "false") for cell in texts)
+        is_truth = has_words and holds_truth()
     numbers: list[float | None] = []
     wrong: dict[int, str] = {}
-    for code, cell in enumerate(encoded.dictionary.cast(pa.binary()).to_pylist()):
-        numbers.append(_number(cell.decode(errors="replace"), dtype))
-        if numbers[-1] is None:
-            wrong[code] = f"{cell.decode(errors='replace')!r} is not {_NOUNS[dtype]}"
-            if dtype == "int64" and cell.lstrip(b"-").isdigit():
+    for code, cell in enumerate(texts):
+        found = _TRUTH.get(cell.lower()) if is_truth else _number(cell, dtype)
+        numbers.append(found)
+        if found is None:
+            noun = "true, false, 1 or 0" if is_truth else _NOUNS[dtype]
+            wrong[code] = f"{cell!r} is not {noun}"
+            is_integer = cell.isascii() and cell.lstrip("-").isdigit()
+            if is_integer and dtype == "int64" and not is_truth:
                 wrong[code] += _OF_64_BITS
     made = pa.array(numbers, _NUMBERS[dtype]).take(encoded.indices)
     return made, _by_place(encoded, wrong)
@@ -496,9 +552,7 @@ def _way_out(type_: ColumnType, reason: str) -> str:
 
 
 def _number(cell: str, dtype: DType) -> float | None:
-    """Returns one cell as a number; `true` and `false` are 1 and 0."""
-    if cell.lower() in ("true", "false"):
-        return int(cell.lower() == "true")
+    """Returns one cell as a number."""
     try:
         return pa.scalar(cell).cast(_NUMBERS[dtype]).as_py()
     except pa.ArrowInvalid:

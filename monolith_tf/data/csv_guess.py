@@ -5,7 +5,8 @@ import pyarrow.compute as pc
 
 from monolith_tf.features.columns import DType
 
-_INTEGER = "^(-?[0-9]+|(?i:true|false))$"
+_INTEGER = "^-?[0-9]+$"
+_TRUTH = "^(?i:true|false)$"
 _CODE = "^(-0|-?0[0-9]+|[+-]?0[xX][0-9a-fA-F]+)$"
 _NUMBER = (
     r"^([+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(?i:inf|infinity|nan))$"
@@ -16,14 +17,26 @@ def guess(cells: pa.Array) -> DType:
     """Returns the type of most cells; the others are bad, not a reason to read as text.
 
     If one integer has a leading zero or is hexadecimal, all are codes and read as text:
-    007 is not 7. Integers beyond 64 bits are integers, but bad.
+    007 is not 7. Integers beyond 64 bits are integers, but bad. If `hold_truth`, cells
+    that say true or false are the integers 1 and 0; among numbers they are words.
 
     Args:
       cells: Strings without surrounding spaces, or null for a missing value.
     """
     dtype = _most(cells)
-    has_code = dtype == "int64" and _count(pc.match_substring_regex(cells, _CODE))
-    return "string" if has_code else dtype
+    if dtype != "int64" or hold_truth(cells):
+        return dtype
+    return "string" if _count(pc.match_substring_regex(cells, _CODE)) else dtype
+
+
+def hold_truth(cells: pa.Array) -> bool:
+    """Returns whether most cells say true or false.
+
+    Args:
+      cells: As for `guess`.
+    """
+    present = len(cells) - cells.null_count
+    return 2 * _count(pc.match_substring_regex(cells, _TRUTH)) > present
 
 
 def guess_number(cells: pa.Array) -> DType:
@@ -34,7 +47,7 @@ def guess_number(cells: pa.Array) -> DType:
     """
     dtype = _most(cells)
     if dtype == "int64":
-        integers = cells.filter(pc.match_substring_regex(cells, "^-?[0-9]+$"))
+        integers = cells.filter(are_integers(cells))
         try:
             integers.cast(pa.int64())
         except pa.ArrowInvalid:
@@ -55,6 +68,8 @@ def codes(cells: pa.Array) -> pa.Array:
 
 
 def _most(cells: pa.Array) -> DType:
+    if hold_truth(cells):
+        return "int64"
     present = len(cells) - cells.null_count
     integers, numbers = _count(are_integers(cells)), _count(are_numbers(cells))
     if not present or 2 * numbers <= present:

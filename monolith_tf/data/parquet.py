@@ -101,6 +101,8 @@ def _may_be_bad(type_: ColumnType, statistics: pq.Statistics | None) -> bool:
         return True
     if type_.is_weight and not _are_weights(statistics):
         return True
+    if type_.refused and type_.dtype == "float32":
+        return True  # Infinity, also of a number that is too large for the type.
     if type_.default is not None:
         return False
     if type_.dtype == "float32":

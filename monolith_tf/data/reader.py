@@ -3,15 +3,16 @@
 import abc
 import collections
 import dataclasses
+import functools
 import glob
 import os
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from absl import logging
 
 from monolith_tf.data.spec import DataSpec
 from monolith_tf.data.spec import Split
@@ -134,20 +135,36 @@ class Reader(abc.ABC):
 def expand(split: Split, patterns: tuple[str, ...]) -> list[str]:
     """Returns the files that glob patterns match, each once.
 
+    A file that has several names, by links or other spellings, is given by the first of
+    them, and a warning says so.
+
     Raises:
-      ValueError: If there is no pattern, or one matches no file.
+      ValueError: If there is no pattern, or one matches no file or what is none.
     """
     check_names_files(split, patterns)
-    files: dict[str, Any] = {}
+    files: dict[str, str] = {}  # The real path of each.
     for pattern in patterns:
-        matches = matching(pattern)
+        try:
+            matches = matching(pattern)
+        except ValueError as error:
+            raise ValueError(f"`data.{split}`: {error}") from error
         if not matches:
             raise ValueError(
                 f"`data.{split}`: no file matches {pattern!r}. Relative paths start "
                 f"from {os.getcwd()}."
             )
-        files.update(dict.fromkeys(matches))
-    return list(files)
+        for match in matches:
+            first = files.setdefault(os.path.realpath(match), match)
+            if first != match:
+                _say_is_repeat(split, match, first)
+    return list(files.values())
+
+
+@functools.cache
+def _say_is_repeat(split: Split, file: str, first: str) -> None:
+    """Logs, once in a process, that a file is left out."""
+    what = "`data.%s`: %s is the same file as %s, and is read once."
+    logging.warning(what, split, file, first)
 
 
 def check_names_files(split: Split, patterns: tuple[str, ...]) -> None:
@@ -160,9 +177,49 @@ def check_names_files(split: Split, patterns: tuple[str, ...]) -> None:
 
 
 def matching(pattern: str) -> list[str]:
-    """Returns the files that a glob pattern matches, by name."""
+    """Returns the files that a glob pattern matches, by name.
+
+    Raises:
+      ValueError: If it matches what is no file. A folder may be among the matches if
+        they hold the files in it too, as those of `**` do.
+    """
     matches = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
-    return [match for match in matches if os.path.isfile(match)]
+    files = [match for match in matches if os.path.isfile(match)]
+    within = {folder for file in files for folder in _folders(file)}
+    if os.path.basename(pattern) == "**":
+        within.update(match for match in matches if os.path.isdir(match))
+    others = [m for m in matches if not os.path.isfile(m) and m not in within]
+    if not others:
+        return files
+    folders = [other for other in others if os.path.isdir(other)]
+    ways_out = []
+    if folders:
+        ending = os.path.splitext(folders[0])[1]
+        files_of = os.path.join(glob.escape(folders[0]), f"*{ending}")
+        ways_out.append(f"For the files of a folder give a pattern, {files_of!r}.")
+    if len(others) > len(folders):
+        ways_out.append("Remove what is neither a file nor a folder.")
+    raise ValueError(
+        f"{pattern!r} matches what is no file: {', '.join(map(_what_is, others))}. "
+        f"{' '.join(ways_out)}"
+    )
+
+
+def _folders(file: str) -> Iterator[str]:
+    """Yields the folders that a file is in, with a slash at their end and without."""
+    folder = os.path.dirname(file)
+    while folder not in ("", os.path.dirname(folder)):
+        yield from (folder, os.path.join(folder, ""))
+        folder = os.path.dirname(folder)
+
+
+def _what_is(path: str) -> str:
+    """Returns a path that is of no file, and what it is of."""
+    if os.path.isdir(path):
+        return f"{path} (a folder)"
+    if os.path.islink(path) and not os.path.exists(path):
+        return f"{path} (a link to {os.readlink(path)}, which is not there)"
+    return f"{path} (no regular file)"
 
 
 def first_with_rows(reader: Reader, split: Split, files: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Reads, cleans and counts the rows of one split, piece by piece."""
 
 import collections
+import dataclasses
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from monolith_tf.data import arrow
 from monolith_tf.data import exiting
 from monolith_tf.data import file_marks
 from monolith_tf.data import order
+from monolith_tf.data import rounding
 from monolith_tf.data.reader import BadRow
 from monolith_tf.data.reader import Block
 from monolith_tf.data.reader import Piece
@@ -57,6 +59,11 @@ class SplitRows:
         keys: Mapping[str, ColumnType] | None = None,
     ) -> None:
         self.columns = dict(columns)
+        if split != "train":  # Means are taken of no other.
+            self.columns = {
+                name: dataclasses.replace(type_, refused=())
+                for name, type_ in columns.items()
+            }
         self._keys = dict(keys or {})
         self._reader = reader
         self._skips = spec.on_bad_row == "skip"
@@ -71,6 +78,7 @@ class SplitRows:
             for number, file in enumerate(self.files)
             for piece in reader.pieces(file)
         ]
+        self._look = rounding.Look()
         self._counts: dict[int, int] = {}
         self._bad: dict[int, int] = {}
         self.filled: Filled = {}
@@ -259,6 +267,10 @@ class SplitRows:
             table, problems = arrow.clean(read, self.columns)
         except (ValueError, pa.ArrowException) as error:
             raise ValueError(f"{self.files[number]}: {error}") from error
+        for name, type_ in self.columns.items():
+            is_rounded = type_.dtype == "float32" or type_.is_rounded
+            if is_rounded and self._look.is_due(name):
+                self._look.at(self.files[number], name, arrow.numbers(read, name))
         keys = read.select(list(self._keys))
         fine = np.ones(len(rows), bool)
         for mask, reason in problems:

@@ -253,6 +253,7 @@ class _Export:
                     "length": kind.length,
                     "default": kind.default,
                     **({"is_guess": True} if kind.is_guess else {}),
+                    **({} if kind.is_truth is None else {"is_truth": kind.is_truth}),
                 }
                 for name, kind in self._columns.items()
             },

@@ -11,6 +11,7 @@ from typing import Literal
 
 from monolith_tf.features.spec import FeatureSpec
 from monolith_tf.features.spec import LabelSpec
+from monolith_tf.features.spec import TransformSpec
 
 DType = Literal["int64", "float32", "string"]
 
@@ -38,11 +39,16 @@ class ColumnType:
         with a log loss.
       is_weight: Whether a negative or infinite value makes a row bad, as for weights of
         examples.
+      refused: Infinities that make a row of the train split bad, if a `zscore` takes
+        mean and deviation from the data.
+      is_rounded: Whether the model receives the numbers as float32, without transforms.
       is_guess: Whether `dtype` is inferred from how most text cells look.
       example: In a text column, a cell that is not a number, its row and its file; in
         a column guessed to hold floats, such a cell that is not an integer.
       before: The type that version 0.1.0 inferred, if different.
       as_number: The type to read where numbers are needed, if different.
+      is_truth: Whether text cells are true and false, which are 1 and 0; if None, most
+        cells of each file decide.
       is_unsigned: Whether a file's integers from 2^63 on are read as the negative
         integers with the same bits.
       kind: What a file's numbers mean: "number", "bool", or dates and times with their
@@ -60,10 +66,13 @@ class ColumnType:
     elements: DType | None = None
     is_probability: bool = False
     is_weight: bool = False
+    refused: tuple[float, ...] = ()
+    is_rounded: bool = dataclasses.field(default=False, compare=False, repr=False)
     is_guess: bool = dataclasses.field(default=False, compare=False, repr=False)
     example: str = dataclasses.field(default="", compare=False, repr=False)
     before: DType | None = dataclasses.field(default=None, compare=False, repr=False)
     as_number: DType | None = dataclasses.field(default=None, compare=False, repr=False)
+    is_truth: bool | None = dataclasses.field(default=None, compare=False, repr=False)
     is_unsigned: bool = dataclasses.field(default=False, compare=False, repr=False)
     kind: str = dataclasses.field(default="", compare=False, repr=False)
     written: str = dataclasses.field(default="", compare=False, repr=False)
@@ -87,6 +96,8 @@ class _Use:
     choices: tuple[int | float | str, ...] = ()
     is_probability: bool = False
     is_weight: bool = False
+    refused: tuple[float, ...] = ()
+    is_rounded: bool = False
     any_number: bool = False
 
 
@@ -210,7 +221,21 @@ def _feature_use(feature: FeatureSpec) -> _Use:
         is_list=feature.kind == "id_list" or feature.dim > 1,
         length=feature.dim if feature.dim > 1 else None,
         default=feature.default,
+        refused=_refused(feature.transform),
+        is_rounded=dense and not feature.transform,
     )
+
+
+def _refused(steps: Sequence[TransformSpec]) -> tuple[float, ...]:
+    """Returns the infinities that reach a `zscore` without a mean of its own."""
+    refused = {float("inf"), float("-inf")}
+    for step in steps:
+        if step.name == "zscore" and step.mean is None:
+            return tuple(sorted(refused))
+        if step.name == "clip":
+            refused -= {float("inf")} if step.max is not None else set()
+            refused -= {float("-inf")} if step.min is not None else set()
+    return ()
 
 
 def probability_columns(
@@ -280,8 +305,11 @@ def _resolve(
         choices=use.choices,
         is_probability=use.is_probability,
         is_weight=use.is_weight,
+        refused=use.refused,
+        is_rounded=use.is_rounded,
         is_guess=is_guess,
         example=example,
+        is_truth=schema[use.column].is_truth if schema else None,
         kind=kind,
         written=written,
     )
@@ -299,6 +327,8 @@ def _merge(a: ColumnType, b: ColumnType) -> ColumnType | None:
         choices=a.choices or b.choices,
         is_probability=a.is_probability or b.is_probability,
         is_weight=a.is_weight or b.is_weight,
+        refused=tuple(sorted({*a.refused, *b.refused})),
+        is_rounded=a.is_rounded or b.is_rounded,
         is_guess=a.is_guess or b.is_guess,
         kind=b.kind if a.kind == "amount" else a.kind,
     )

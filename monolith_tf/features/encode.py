@@ -263,7 +263,8 @@ class FeatureEncoder(tf.Module):
         """Returns transformed numbers; float32, or int64 buckets."""
         values = raw_numbers(feature, values)
         found = self._statistics.get(feature.name, {})
-        return transforms.apply(values, feature.transform, found)
+        values = transforms.apply(values, feature.transform, found)
+        return tf.cast(values, tf.float32) if values.dtype.is_floating else values
 
     def _column(
         self, feature: FeatureSpec, columns: Mapping[str, Tensor]
@@ -320,7 +321,13 @@ def integer_tables(
 
 
 def raw_numbers(feature: FeatureSpec, values: Tensor) -> Tensor:
-    """Returns numbers as float32, with the default in place of NaN."""
+    """Returns numbers as transforms take them, with the default in place of NaN.
+
+    Integers become float64 where there are transforms: float32 would round those from
+    2^24 on, and make one number of many timestamps. All else becomes float32.
+    """
+    if values.dtype.is_integer and feature.transform:
+        return tf.cast(values, tf.float64)
     values = tf.cast(values, tf.float32)
     if feature.default is not None:
         default = tf.constant(float(feature.default), tf.float32)

@@ -20,7 +20,10 @@ _ARGUMENTS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformSpec(FromName):
-    """One step from raw numbers to model inputs, computed in float32.
+    """One step from raw numbers to model inputs.
+
+    Steps compute in float64 if the column holds integers, and else in float32; the last
+    result is float32.
 
         log1p:     y = sign(x) * log(1 + |x|)
         zscore:    y = (x - mean) / std

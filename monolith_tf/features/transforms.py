@@ -16,13 +16,14 @@ def apply(
     """Applies transforms one after another.
 
     Args:
-      values: Numbers, float32, `[batch, dim]` or `[total]`.
+      values: Numbers, float32 or float64, `[batch, dim]` or `[total]`.
       steps: The transforms, as `TransformSpec` defines them.
       found: Statistics of the training data for a `zscore` that sets no mean: `mean`
         and `std`, one number per entry of the last axis, or one for all.
 
     Returns:
-      A tensor like `values`: float32, or int64 buckets if the last step is `bucketize`.
+      A tensor with the shape and type of `values`, or int64 buckets if the last step is
+      `bucketize`.
     """
     for step in steps:
         values = _apply(values, step, found)
@@ -56,13 +57,14 @@ def _apply(values: Tensor, step: TransformSpec, found: Mapping[str, Any]) -> Ten
     if step.name == "zscore":
         mean = found["mean"] if step.mean is None else step.mean
         std = found["std"] if step.std is None else step.std
-        return (values - tf.constant(mean, tf.float32)) / tf.constant(std, tf.float32)
+        mean, std = (tf.constant(number, values.dtype) for number in (mean, std))
+        return (values - mean) / std
     if step.name == "bucketize":
         return _bucketize(values, step.boundaries)
     if step.min is not None:
-        values = tf.maximum(values, tf.constant(step.min, tf.float32))
+        values = tf.maximum(values, tf.constant(step.min, values.dtype))
     if step.max is not None:
-        values = tf.minimum(values, tf.constant(step.max, tf.float32))
+        values = tf.minimum(values, tf.constant(step.max, values.dtype))
     return values
 
 
@@ -77,6 +79,6 @@ def needs_statistics(steps: Sequence[TransformSpec]) -> int | None:
 def _bucketize(values: Tensor, boundaries: Sequence[float]) -> Tensor:
     """Returns how many boundaries each value reaches, int64."""
     reached = tf.searchsorted(
-        tf.constant(boundaries, tf.float32), tf.reshape(values, [-1]), side="right"
+        tf.constant(boundaries, values.dtype), tf.reshape(values, [-1]), side="right"
     )
     return tf.cast(tf.reshape(reached, tf.shape(values)), tf.int64)

@@ -121,6 +121,16 @@ def test_csv_in_and_out(predict_rows, tmp_path):
     assert [json.loads(part) for part in answers["parts"]] == PARTS
 
 
+def test_truth_values_among_numbers(predict_rows, tmp_path):
+    source = tmp_path / "in.csv"
+    source.write_text("user,age,history\na,30,1|2\nbcd,True,3\nef,60,true\n")
+    with pytest.raises(ValueError, match=r"in\.csv: row 1 .*`age`: 'True' is not a nu"):
+        predict_rows(source)
+    source.write_text("user,age,history\na,30,1|2\nef,60,true\n")
+    with pytest.raises(ValueError, match=r"in\.csv: row 1 .*`history`: 'true' is not"):
+        predict_rows(source)
+
+
 def test_dictionary_columns(predict_rows):
     rows = ROWS.set_column(0, "user", ROWS["user"].dictionary_encode())
     answers = parquet.read_table(predict_rows(rows)).to_pydict()
@@ -188,6 +198,9 @@ def test_files_that_cannot_be_meant(predict_rows, tmp_path):
         errors.UsageError, match=r"--input: no file matches '.*in\.csv'"
     ):
         predict_rows(tmp_path / "in.csv")
+    (tmp_path / "in.csv").mkdir()
+    with pytest.raises(errors.UsageError, match=r"--input: .*in\.csv \(a folder\)\."):
+        predict_rows(tmp_path / "*.csv")
     with pytest.raises(
         errors.UsageError, match=r"--output: the name must end in \.parquet, \.csv, "
     ):

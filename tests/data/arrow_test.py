@@ -122,6 +122,19 @@ def test_lists_of_one_length():
     assert cleaned(fixed, type_) == ([[1, 2], [3, 4]], [])
 
 
+def test_infinities_that_are_refused():
+    inf = float("inf")
+    both = {"dtype": "float32", "refused": (-inf, inf)}
+    values = [1.0, inf, -inf, 1e39, 3e38]
+    assert cleaned(pa.array(values), ColumnType(**both))[1] == [1, 2, 3]
+    low = ColumnType(dtype="float32", refused=(-inf,))
+    assert cleaned(pa.array(values), low)[1] == [2]
+    lists = pa.array([[1.0, inf], [], [2.0], [inf, -inf]])
+    assert cleaned(lists, ColumnType(**both, is_list=True))[1] == [0, 3]
+    pairs = pa.array([[1.0, 2.0], [2.0, -inf]])
+    assert cleaned(pairs, ColumnType(**both, is_list=True, length=2))[1] == [1]
+
+
 def test_columns_in_several_chunks():
     strings = [pa.array(words).dictionary_encode() for words in (["a"], ["b", "a"])]
     assert cleaned(pa.chunked_array(strings), STRING) == ([b"a", b"b", b"a"], [])

@@ -9,7 +9,10 @@ from monolith_tf.data import csv_guess
 @pytest.mark.parametrize(
     ("cells", "expected"),
     [
-        (["1", "-2", "true", "FALSE"], "int64"),
+        (["true", "FALSE", None, "True"], "int64"),
+        (["true", "False", "yes", "7"], "string"),  # No more of one than of others.
+        (["true", "False", "true", "yes", "007"], "int64"),
+        (["1", "-2", "true", "FALSE"], "string"),
         (["1", "2.5"], "float32"),
         (["1", "2", "12,50"], "int64"),
         (["1.5", "2", "12,50"], "float32"),
@@ -26,6 +29,7 @@ from monolith_tf.data import csv_guess
         (["7", "8", "0x10"], "string"),
         (["0", "7", "false"], "int64"),
         (["0.5", "00.5"], "float32"),
+        (["0.5", "1", "true"], "float32"),
     ],
 )
 def test_most_cells_decide(cells, expected):

@@ -114,9 +114,40 @@ def test_strings_without_a_default_are_taken_as_they_are(read):
     assert [row["s"] for row in rows] == [b"", b"NA"]
 
 
-def test_truth_values_are_numbers(read):
-    rows, *_ = read("a,b\ntrue,False\n1,TRUE\n", {"a": INT, "b": FLOAT})
-    assert rows == [{"a": 1, "b": 0}, {"a": 1, "b": 1}]
+def test_truth_values_are_numbers_in_columns_of_them_only(read):
+    text = "a,b,c,d\ntrue,False,0,3|4\n1,TRUE,true,true\n7,x,8,5\nfalse,0,FALSE,6\n"
+    columns = {"a": INT, "b": FLOAT}
+    rows, *_, bad = read(text.replace("\n7,x,8,5", ""), columns)
+    assert rows == [{"a": 1, "b": 0}, {"a": 1, "b": 1}, {"a": 0, "b": 0}]
+    assert not bad
+    # The type of a column, where it knows, goes before what most cells of a file are.
+    truth = {"a": ColumnType(dtype="int64", is_truth=True)}
+    rows, *_, bad = read(text, truth)
+    assert [row["a"] for row in rows] == [1, 1, 0]
+    assert bad == [(2, "column `a`: '7' is not true, false, 1 or 0")]
+    numbers = {"b": ColumnType(dtype="float32", is_truth=False)}
+    rows, *_, bad = read(text, numbers)
+    assert [row["b"] for row in rows] == [0]
+    assert [row for row, _ in bad] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("type_", "noun"),
+    [
+        (INT, "an integer"),
+        (FLOAT, "a number"),
+        (ColumnType(dtype="int64", is_list=True), "an integer"),
+        (ColumnType(dtype="float32", is_list=True), "a number"),
+    ],
+)
+def test_truth_values_among_numbers_are_bad(read, type_, noun):
+    rows, *_, bad = read("a\n3\ntrue\n4\nFALSE\n5\n", {"a": type_})
+    of_lists = [[3], [4], [5]] if type_.is_list else [3, 4, 5]
+    assert [row["a"] for row in rows] == of_lists
+    assert bad == [
+        (1, f"column `a`: 'true' is not {noun}"),
+        (3, f"column `a`: 'FALSE' is not {noun}"),
+    ]
 
 
 def test_lists(read):

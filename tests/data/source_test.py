@@ -2,11 +2,14 @@
 
 import dataclasses
 import itertools
+import os
 import re
+import unittest
 
 import pytest
 
 from monolith_tf import data
+from monolith_tf.data import reader as reader_lib
 from monolith_tf.data import windows as windows_lib
 
 BATCH = 8
@@ -321,6 +324,78 @@ def test_a_pattern_without_files(columns):
     spec = data.DataSpec(train="nowhere/*.parquet")
     with pytest.raises(ValueError, match=r"`data\.train`: no file matches 'nowhere/"):
         data.open_split(spec, "train", columns)
+
+
+def test_a_pattern_that_matches_a_folder_or_a_broken_link(
+    write_rows, columns, tmp_path
+):
+    write_rows("a.csv", range(3))
+    (tmp_path / "b.csv").mkdir()
+    (tmp_path / "c.csv").symlink_to(tmp_path / "gone.csv")
+    os.mkfifo(tmp_path / "d.csv")
+    spec = data.DataSpec(train=str(tmp_path / "a.csv"), eval=str(tmp_path / "*.csv"))
+    with pytest.raises(
+        ValueError,
+        match=r"^`data\.eval`: '.*/\*\.csv' matches what is no file: .*/b\.csv \(a "
+        r"folder\), .*/c\.csv \(a link to .*/gone\.csv, which is not there\), .*/d"
+        r"\.csv \(no regular file\)\. For the files of a folder give a pattern, "
+        r"'.*/b\.csv/\*\.csv'\. Remove what is neither a file nor a folder\.",
+    ):
+        data.open_split(spec, "eval", columns)
+    spec = data.DataSpec(train=str(tmp_path / "b.csv"))
+    with pytest.raises(ValueError, match=r"a pattern, '.*/b\.csv/\*\.csv'\.$"):
+        data.read_schema(spec)
+
+
+def test_patterns_for_files_of_any_folders(write_rows, columns, tmp_path):
+    # A folder that matches too is no harm where the pattern gives its files.
+    (tmp_path / "deep" / "x.csv").mkdir(parents=True)
+    for name in ("a.csv", "deep/x.csv/part.csv"):
+        write_rows(name, range(3))
+    for pattern in ("**/*.csv", "**"):
+        spec = data.DataSpec(train=str(tmp_path / pattern), format="csv")
+        files = data.open_split(spec, "train", columns).files
+        expected = ["a.csv", "deep/x.csv/part.csv"]
+        assert files == [str(tmp_path / name) for name in expected]
+    (tmp_path / "deep" / "y.csv").mkdir()
+    spec = data.DataSpec(train=str(tmp_path / "**/*.csv"))
+    with pytest.raises(ValueError, match=r"no file: [^ ]*/deep/y\.csv \(a folder\)\. "):
+        data.open_split(spec, "train", columns)
+
+
+def test_a_file_of_several_names_is_read_once(write_rows, columns, tmp_path):
+    (tmp_path / "f").mkdir()
+    for number, name in enumerate(("f/a.csv", "f/b.csv")):
+        write_rows(name, range(3 * number, 3 * number + 3))
+    (tmp_path / "f" / "z.csv").symlink_to(tmp_path / "f" / "a.csv")
+    (tmp_path / "g").symlink_to(tmp_path / "f")
+    own = [str(tmp_path / "f" / name) for name in ("a.csv", "b.csv")]
+    patterns = {
+        "link": (str(tmp_path / "f" / "*.csv"),),
+        "spelling": (own[0], str(tmp_path / "f" / ".." / "f" / "[ab].csv")),
+        "folder": (str(tmp_path / "**" / "*.csv"),),
+    }
+    left_out = {"link": ["f/z.csv"], "spelling": ["f/../f/a.csv"],
+                "folder": ["f/z.csv", "g/a.csv", "g/b.csv", "g/z.csv"]}  # fmt: skip
+    testing = unittest.TestCase()
+    for name, pattern in patterns.items():
+        reader_lib._say_is_repeat.cache_clear()
+        with testing.assertLogs("absl", "WARNING") as logs:
+            source = data.open_split(data.DataSpec(train=pattern), "train", columns)
+        names = [os.path.relpath(os.path.realpath(f), tmp_path) for f in source.files]
+        assert names == ["f/a.csv", "f/b.csv"]
+        assert source.num_rows() == 6
+        found = [
+            re.search(
+                r"`data\.train`: (.*) is the same file as .*/[ab]\.csv, and", line
+            )
+            for line in logs.output
+        ]
+        expected = [f"{tmp_path}/{path}" for path in left_out[name]]
+        assert [match and match[1] for match in found] == expected
+    with testing.assertNoLogs("absl", "WARNING"):
+        spec = data.DataSpec(train=(own[0], str(tmp_path / "f" / "[ab].csv")))
+        assert data.open_split(spec, "train", columns).files == own
 
 
 def test_a_split_without_files(columns):

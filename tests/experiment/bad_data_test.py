@@ -6,6 +6,7 @@ Always: rows in the files = rows trained on + rows skipped and counted.
 import contextlib
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -290,6 +291,48 @@ def test_weights_that_are_negative_or_not_finite(job, format_):
     assert (counts["train/bad_rows"], trained) == (4, 76)
 
 
+@pytest.mark.parametrize("format_", FORMATS)
+def test_infinite_numbers_that_would_spoil_a_mean(job, format_):
+    rows = good_rows(80)
+    for place, price in ((70, np.inf), (71, -np.inf), (72, 1e39), (73, 1e38)):
+        rows[place]["price"] = price
+    job.write(format_, rows)
+    zscore = "features[2].transform=zscore"
+    job.fails(
+        rf"train\.{format_}: row 70 \(counting from 0\): column `price`: inf, as "
+        "float32, has no distance to the mean.* put `clip` before it.*on_bad_row`",
+        format_,
+        zscore,
+    )
+    overrides = (zscore, "features[2].default=1.0")
+    counts, trained = job.trains(format_, *overrides, on_bad_row="skip")
+    assert (counts["train/bad_rows"], trained) == (3, 77)
+    # No mean is taken of rows that are predicted.
+    overrides += (f"data.test={job.folder}/train.{format_}",)
+    predicted = job.estimator(format_, *overrides).predict("test")
+    assert sum(len(batch["click"]) for batch in predicted) == 80
+
+
+@pytest.mark.parametrize(
+    ("transform", "num_bad"),
+    [
+        ("[{name: clip, max: 50}, zscore]", 1),
+        ("[{name: clip, min: 1}, log1p, zscore]", 2),
+        ("[log1p, {name: clip, min: 1, max: 4}, zscore]", 0),
+        ("[{name: zscore, mean: 1, std: 9}, {name: clip, min: 0, max: 1}]", 0),
+        ("[{name: clip, min: 0, max: 1}]", 0),
+    ],
+)
+def test_infinite_numbers_that_are_clipped(job, transform, num_bad):
+    rows = good_rows(80)
+    for place, price in ((70, np.inf), (71, -np.inf), (72, np.inf)):
+        rows[place]["price"] = price
+    job.write("parquet", rows)
+    override = f"features[2].transform={transform}"
+    counts, trained = job.trains("parquet", override, on_bad_row="skip")
+    assert (counts.get("train/bad_rows", 0), trained) == (num_bad, 80 - num_bad)
+
+
 def test_weights_that_are_whole_numbers(job):
     rows = [{**row, "weight": 2} for row in good_rows(80)]
     rows[9]["weight"] = -2
@@ -399,6 +442,56 @@ def test_ids_do_not_change_their_type_by_where_an_odd_one_stands(job, place):
     )
     counts, trained = job.trains("csv", "data.batch_size=500", on_bad_row="skip")
     assert (counts["train/bad_rows"], trained) == (2, 2998)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "message"),
+    [
+        ("user", "true", "`user`: 'true' is not an integer"),
+        ("tags", [1, "False"], "`tags`: 'False' is not an integer"),
+        ("price", "TRUE", "`price`: 'TRUE' is not a number"),
+        ("click", "true", "`click`: 'true' is not a number"),
+    ],
+)
+def test_truth_values_among_numbers_are_bad_cells(job, column, cell, message):
+    rows = good_rows(60)
+    rows[20][column] = cell
+    job.write("csv", rows)
+    job.fails(rf"train\.csv: row 20 .*{message}", "csv")
+    counts, trained = job.trains("csv", on_bad_row="skip")
+    assert (counts["train/bad_rows"], trained) == (1, 59)
+
+
+def test_a_file_of_truth_values_is_not_of_numbers(job):
+    rows = good_rows(60)
+    job.write("csv", rows)
+    write_csv(
+        job.folder / "train2.csv",
+        [{**row, "user": str(row["click"] == 1)} for row in rows],
+    )
+    counts, trained = job.trains("csv", on_bad_row="skip")
+    assert (counts["train/bad_rows"], trained) == (60, 60)
+
+
+def test_columns_of_truth_values_are_zeros_and_ones(job):
+    rows = good_rows(60)
+    job.write("csv", [{**row, "user": row["user"] % 2, "tags": []} for row in rows])
+    with_words = [
+        {**row, "user": str(row["user"] % 2 == 1), "click": str(row["click"] == 1),
+         "tags": []}
+        for row in rows
+    ]  # fmt: skip
+    losses = []
+    for train in (
+        with_words,
+        [{**row, "user": row["user"] % 2, "tags": []} for row in rows],
+    ):
+        job.write("csv", train)
+        shutil.rmtree(job.folder / "model", ignore_errors=True)
+        counts, trained = job.trains("csv", "features[1].dtype=int")
+        assert (counts, trained) == ({}, 60)
+        losses.append([record["loss"] for record in job.records("train")])
+    assert losses[0] == losses[1]
 
 
 def test_ids_that_are_declared_strings_may_be_anything(job):

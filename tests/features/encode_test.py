@@ -164,6 +164,36 @@ def test_vectors_may_come_as_ragged_lists(encoder, columns):
         encoder.encode(columns | {"vector": short})
 
 
+def test_integers_are_transformed_before_they_are_rounded():
+    times = 1_700_000_000 + np.arange(50)
+    steps = {
+        "zscore": TransformSpec(name="zscore", mean=1_700_000_020, std=2),
+        "clip": TransformSpec(name="clip", min=1_700_000_010, max=1_700_000_012),
+        "bucketize": TransformSpec(
+            name="bucketize", boundaries=(1_700_000_001, 1_700_000_002)
+        ),
+    }
+    features = [
+        FeatureSpec(name="z", column="x", kind="dense", transform=steps["zscore"]),
+        FeatureSpec(
+            name="c",
+            column="x",
+            kind="dense",
+            transform=(steps["clip"], TransformSpec(name="zscore", mean=0, std=1.7e9)),
+        ),
+        FeatureSpec(name="b", column="x", kind="id", transform=steps["bucketize"]),
+    ]
+    encoder = FeatureEncoder(features, {"b": 0})
+    columns = {"x": tf.constant(times, tf.int64)}
+    found = encoder.encode(columns)
+    assert {value.dtype for value in found.dense.values()} == {tf.float32}
+    np.testing.assert_array_equal(found.dense["z"][:, 0], (np.arange(50) - 20) / 2)
+    np.testing.assert_array_equal(
+        found.ids["b"], [id_of(0, min(place, 2)) for place in range(50)]
+    )
+    assert int(encoder.clipped(columns)["c"]) == 10 + 37
+
+
 def test_nan_is_a_missing_value():
     feature = FeatureSpec(name="x", kind="dense", default=3, transform="log1p")
     found = FeatureEncoder([feature], {}).encode({"x": [float("nan"), 0.0]})

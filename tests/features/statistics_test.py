@@ -43,6 +43,13 @@ def test_mean_and_deviation_over_all_batches():
     assert json.loads(json.dumps(found)) == found
 
 
+def test_large_integers_are_not_rounded():
+    values = 1_700_000_000 + np.arange(50)
+    found = statistics.compute([feature("zscore")], Batches({"x": values}))["x"]
+    np.testing.assert_allclose(found["mean"], [1_700_000_024.5], 0)
+    np.testing.assert_allclose(found["std"], [np.arange(50).std()], 1e-9)
+
+
 def test_the_steps_before_it_come_first():
     values = np.array([0.0, 3.0, 100.0, 8.0], np.float32)
     clip = TransformSpec(name="clip", max=10)

@@ -51,7 +51,8 @@ class SavedRows(tf.__internal__.tracking.Trackable):
         """Replaces all rows by what `arrays` gave.
 
         Raises:
-          ValueError: If an array is missing, or rows have other widths.
+          ValueError: If an array is missing, if rows have other widths, or if keys are
+            no integers of 64 bits or stand there twice; nothing is replaced then.
         """
         missing = [name for name in _ARRAYS if name not in arrays]
         if missing:
@@ -70,9 +71,32 @@ class SavedRows(tf.__internal__.tracking.Trackable):
                 "the layer the `dim` and the `optimizer` it was saved with; weights "
                 "alone are copied by `get_rows` and `set_rows`."
             )
+        keys = self._checked_keys(keys, len(weights), len(state))
         self._dropped_before = self.num_dropped()
         self._rows.clear()
         self._rows.load(Chunk(keys, weights, state, {}))
+
+    def _checked_keys(self, keys: np.ndarray, *lengths: int) -> np.ndarray:
+        """Returns keys as int64; raises ValueError where they cannot be those saved."""
+        whole, wrong = _as_int64(keys)
+        if keys.ndim != 1 or set(lengths) != {len(keys)}:
+            found = (
+                f"keys of shape {keys.shape}, {lengths[0]} rows, {lengths[1]} states"
+            )
+        elif wrong.any():
+            found = f"{keys[wrong][0]} of {keys.dtype}, at [{np.argmax(wrong)}]"
+        elif len(np.unique(whole)) != len(whole):
+            values, counts = np.unique(whole, return_counts=True)
+            twice = values[counts > 1]
+            found = f"{twice[0]} twice, one of {len(twice)} such keys"
+        else:
+            return whole
+        raise ValueError(
+            f"Embedding `{self._name}` must be given an integer for each row, all of "
+            f"them different, as its keys. Received: {found}. Keys are no weights to "
+            "average or to round: pass on what `get_weights` gave, and average rows of "
+            "equal keys by `get_rows` and `set_rows`."
+        )
 
     def num_dropped(self) -> int:
         """Row gradients that were not finite, so far."""
@@ -109,6 +133,19 @@ class SavedRows(tf.__internal__.tracking.Trackable):
 
     def _restore_in_order(self, *tensors: Tensor) -> None:
         self.restore(dict(zip(_ARRAYS, tensors, strict=True)))
+
+
+def _as_int64(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns keys as int64, and which of them are not sure to be the same there."""
+    if keys.dtype.kind == "f":
+        limit = 2.0 ** (
+            np.finfo(keys.dtype).nmant + 1
+        )  # Below, all integers are there.
+        is_exact = (np.abs(keys) < limit) & (keys == np.round(keys))
+        return np.where(is_exact, keys, 0).astype(np.int64), ~is_exact
+    if keys.dtype.kind in "iu":
+        return keys.astype(np.int64), keys > 2**63 - 1
+    return np.zeros(keys.shape, np.int64), np.ones(keys.shape, bool)
 
 
 class RowsWeight(base_layer_utils.TrackableWeightHandler):

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from typing import TypeAlias
 
 import tensorflow as tf
+from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager import imperative_grad
 from tensorflow.python.eager import record  # Nothing public says what a tape watches.
 
@@ -102,7 +103,17 @@ class RowTraining:
         return read(gate.opened)
 
     def is_recorded(self) -> bool:
-        """Whether a tape records what is read, so that a gradient may be asked for."""
+        """Whether a tape records what is read, so that a gradient may be asked for.
+
+        `tf.recompute_grad` stops the recording of a call, and calls again for its
+        gradient: what counts there is whether the tape around it records.
+        """
+        if pywrap_tfe.TFE_Py_TapeSetIsStopped():
+            pywrap_tfe.TFE_Py_TapeSetRestartOnThread()
+            try:
+                return record.should_record_backprop([self._anchor.read_value()])
+            finally:
+                pywrap_tfe.TFE_Py_TapeSetStopOnThread()
         if not record.could_possibly_record():
             return False
         return record.should_record_backprop([self._open_gate().opened])
@@ -347,7 +358,40 @@ class _Gate:
         if not _is_asked_for(self._anchor):
             return tf.zeros([])
         self._is_pushed |= self._graph is _graph()
-        return self._push(parts, scales) if parts else tf.zeros([])
+        if not parts:
+            return tf.zeros([])
+        pushed = self._push(parts, scales)
+        if _is_asked() and record.should_record_backprop([self.opened]):
+            return _without_gradient(self.opened, pushed)
+        return pushed
+
+
+def _without_gradient(opened: Tensor, pushed: Tensor) -> Tensor:
+    """Returns the anchor's gradient where a tape further out records that, too."""
+
+    @custom_gradient
+    def hold(opened: Tensor) -> Any:
+        def refuse(upstream: Tensor) -> Tensor:
+            if _is_asked():
+                raise NotImplementedError(
+                    "The loss depends on the gradient of an embedding layer's weights, "
+                    "and a gradient of that is asked for. Rows learn by first-order "
+                    "gradients only. Leave the layer's `trainable_variables` out of "
+                    "the inner `tape.gradient`; its outputs may be in it."
+                )
+            return tf.zeros_like(upstream)
+
+        return tf.identity(pushed), refuse
+
+    return hold(opened)
+
+
+def _is_asked() -> bool:
+    """Whether a gradient is computed because `tape.gradient` was called."""
+    frame: types.FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not _GRADIENT_OF_TAPE:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _is_asked_for(variable: tf.Variable) -> bool:

@@ -130,6 +130,53 @@ class KerasSavingTest(testing.TestCase):
         self.assertNotAllClose(seen[0], seen[1])
         self.assertAllEqual(_table(model).get_rows()[1], seen[0])
 
+    @parameterized.named_parameters(
+        ("twice", [7, 7], "7 twice, one of 1 such keys"),
+        ("fractions", [1.0, 2.5], r"2\.5 of float64, at \[1\]"),
+        ("nan", [np.nan, 1.0], r"nan of float64, at \[0\]"),
+        ("infinite", [1.0, np.inf], r"inf of float64, at \[1\]"),
+        ("inexact", [1.0, 2.0**53], r"9007199254740992\.0 of float64, at \[1\]"),
+        ("inexact_single", np.float32([2.0**24, 1.0]), r"16777216\.0 of float32"),
+        ("unsigned", np.uint64([1, 2**63]), "9223372036854775808 of uint64"),
+        ("bools", [True, False], "True of bool"),
+        ("too_many", [1, 2, 3], r"keys of shape \(3,\), 2 rows, 2 states"),
+        ("of_two_ranks", [[1], [2]], r"keys of shape \(2, 1\), 2 rows, 2 states"),
+    )
+    def test_keys_that_cannot_be_those_of_get_weights_change_nothing(self, keys, found):
+        table = mt.embedding.Embedding(2, name="table")
+        table.set_rows([1, 2], [[1.0, 1.0], [2.0, 2.0]])
+        before = table.get_weights()
+        (place,) = [i for i, w in enumerate(before) if w.shape == (2,)]
+        given = [w + 1 for w in before]
+        given[place] = np.array(keys)
+        with self.assertRaisesRegex(
+            ValueError,
+            rf"Embedding `table` must be .* Received: {found}.*\. Keys are no weights",
+        ):
+            table.set_weights(given)
+        for after, weight in zip(table.get_weights(), before, strict=True):
+            self.assertAllEqual(after, weight)
+
+    def test_whole_floats_are_keys(self):
+        table, other = (mt.embedding.Embedding(2, name=name) for name in "ab")
+        keys = [-(2**53) + 1, 2**53 - 1]
+        table.set_rows(keys, [[1.0, 1.0], [2.0, 2.0]])
+        other.build(None)
+        other.set_weights([np.asarray(w, np.float64) for w in table.get_weights()])
+        self.assertAllEqual(other.get_rows()[0], keys)
+        self.assertAllEqual(other.get_rows()[1], table.get_rows()[1])
+
+    def test_averages_of_the_weights_of_models_with_other_keys_are_refused(self):
+        for keys in ([2, 1], [3, 2], [2**62 + 1, 2**62 + 3]):
+            tables = [mt.embedding.Embedding(2, name="table") for _ in range(3)]
+            for table, own in zip(tables, ([1, 2], keys, [9, 8]), strict=True):
+                table.set_rows(own, np.full([2, 2], float(own[0] % 7)))
+            pairs = zip(*(table.get_weights() for table in tables[:2]), strict=True)
+            mean = [(a + b) / 2 for a, b in pairs]
+            with self.assertRaisesRegex(ValueError, "no weights to average"):
+                tables[2].set_weights(mean)
+            self.assertAllEqual(tables[2].get_rows()[0], [8, 9])
+
     def test_rejects_files_of_other_layers(self):
         folder = self.get_temp_dir()
         self._trained().save_weights(f"{folder}/rows.weights.h5")

@@ -119,16 +119,83 @@ class TapeTest(testing.TestCase):
         with self.assertRaisesRegex(tf.errors.InvalidArgumentError, "already"):
             tape.gradient(loss, self.table.trainable_weights)
 
-    @parameterized.parameters(False, True)
-    def test_recomputed_calls_train_once(self, asks):
+    @parameterized.product(
+        asks=[False, True], training=[None, True], in_function=[False, True]
+    )
+    def test_recomputed_calls_train_once(self, asks, training, in_function):
         bias = tf.Variable(1.0)
-        recomputed = tf.recompute_grad(lambda: self._loss(training=True) * bias)
-        with tf.GradientTape() as tape:
-            loss = recomputed()
-        sources = [bias, *(self.table.trainable_weights if asks else ())]
-        tape.gradient(loss, sources)
+        recomputed = tf.recompute_grad(lambda: self._loss(training=training) * bias)
+
+        def step():
+            with tf.GradientTape() as tape:
+                loss = recomputed()
+            sources = [bias, *(self.table.trainable_weights if asks else ())]
+            return loss, tape.gradient(loss, sources)[0]
+
+        loss, gradient = (tf.function(step, autograph=False) if in_function else step)()
+        self.assertEqual([loss, gradient], [6.0, 6.0])
         expected = {7: 0.0, 9: 0.5} if asks else {7: 1.0, 9: 1.0}
         self.assertEqual(self._rows(), expected)
+
+    def test_recomputed_calls_without_a_tape_that_records_are_inference(self):
+        recomputed = tf.recompute_grad(self._loss)
+        self.assertEqual(recomputed(), 0.0)
+        with tf.GradientTape(watch_accessed_variables=False):
+            self.assertEqual(recomputed(), 0.0)
+        with tf.GradientTape() as tape, tape.stop_recording():
+            self.assertEqual(recomputed(), 0.0)
+        self.assertEqual(self._rows(), {})
+
+    @parameterized.parameters(False, True)
+    def test_a_gradient_of_the_rows_gradient_is_refused(self, in_function):
+        weights = self.table.trainable_weights
+
+        def step():
+            with tf.GradientTape() as outer:
+                with tf.GradientTape() as inner:
+                    loss = tf.reduce_sum(self.table(_KEYS) ** 3)
+                (gradient,) = inner.gradient(loss, weights)
+                penalty = loss + gradient**2
+            return outer.gradient(penalty, weights)
+
+        with self.assertRaisesRegex(NotImplementedError, "first-order gradients only"):
+            (tf.function(step, autograph=False) if in_function else step)()
+
+    @parameterized.parameters(False, True)
+    def test_other_tapes_may_record_a_gradient(self, in_function):
+        bias = tf.Variable(3.0)
+
+        def step():
+            with tf.GradientTape() as outer:
+                with tf.GradientTape() as inner:
+                    loss = self._loss() * bias**2 / 9.0
+                own, of_bias = inner.gradient(loss, [*self.table.weights[:1], bias])
+            return own, of_bias, outer.gradient(of_bias, bias)
+
+        own, of_bias, second = (
+            tf.function(step, autograph=False) if in_function else step
+        )()
+        # 6 b^2 / 9: its derivatives are 12 b / 9 and 12 / 9.
+        self.assertAllClose([own, of_bias, second], [0.0, 4.0, 4.0 / 3.0])
+        self.assertEqual(self._rows(), {7: 0.0, 9: 0.5})
+
+    def test_a_penalty_on_the_gradient_of_the_layers_output(self):
+        def loss_of(layer):
+            rows = layer(_KEYS)
+            with tf.GradientTape() as inner:
+                inner.watch(rows)
+                cubes = tf.reduce_sum(rows**3)
+            return 0.01 * tf.reduce_sum(inner.gradient(cubes, rows) ** 2)
+
+        keras = tf_keras.layers.Embedding(10, 2, embeddings_initializer="ones")
+        with tf.GradientTape(persistent=True) as outer:
+            losses = [loss_of(layer) for layer in (self.table, keras)]
+        outer.gradient(losses[0], self.table.trainable_weights)
+        dense = outer.gradient(losses[1], keras.embeddings)
+        expected = (keras.embeddings - 0.5 * tf.convert_to_tensor(dense)).numpy()
+        self.assertAllClose(
+            self._rows(), {7: expected[7, 0], 9: expected[9, 0]}, rtol=1e-5
+        )
 
     def test_learns_as_keras_does_without_a_word_of_training(self):
         ours, theirs = [], []
