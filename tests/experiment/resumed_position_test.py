@@ -194,7 +194,7 @@ class ResumedPositionTest(testing.TestCase):
     def test_another_order_within_an_epoch_is_said(self):
         self.train("trainer.max_steps=4")
         logs = self.train("seed=4")
-        self.assertIn("epoch 0 ends in the order in which it was begun", logs)
+        self.assertIn("epoch 0 ends in the order in which it began", logs)
         self.assertEqual((self.examples(), self.users()), (100, 100))
 
     def test_a_checkpoint_that_names_no_files_goes_on_at_its_row(self):
@@ -204,7 +204,7 @@ class ResumedPositionTest(testing.TestCase):
             found, lambda manifest: manifest.get("state", {}).pop("data", None)
         )
         logs = self.train("data.batch_size=30")  # Windows of 90 rows, and of 64 before.
-        self.assertIn("does not say which files", logs)
+        self.assertIn("does not say to which files", logs)
         self.assertEqual((self.examples(), self.users()), (100, 100))
 
     def test_other_numbers_of_rows_keep_the_epoch(self):
