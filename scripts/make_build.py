@@ -28,12 +28,12 @@ REQUIREMENTS = {
 
 # What the tests of a folder read, beside its own `testdata`.
 DATA = {
-    "tests": [":census_income", ":configs", ":docs", ":golden", ":project"],
+    "tests": [":configs", ":docs", ":golden", ":project"],
     "tests/cli": [":testdata"],
     "tests/config": [":testdata"],
     "tests/data": [":census_income"],
     "tests/embedding/keras": [":docs"],
-    "tests/examples": [":census_income", ":configs"],
+    "tests/examples": [":configs"],
     "tests/export": [":configs"],
     "tests/layers": [":docs", ":golden"],
     "tests/models": [":configs"],
@@ -68,6 +68,7 @@ filegroup(
 filegroup(
     name = "configs",
     srcs = glob(["configs/*"]),
+    data = [":census_income"],
 )
 
 filegroup(

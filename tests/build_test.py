@@ -125,9 +125,15 @@ def test_bazel_files_agree_with_the_tree():
         ),
         (
             "BUILD",
-            '    data = [":configs"],\n',
-            "",
+            'tests/export/*_test.py"]),\n    data = [":configs"],\n',
+            'tests/export/*_test.py"]),\n',
             "//:export_test: tests/export/configs_test.py reads configs",
+        ),
+        (
+            "BUILD",
+            '    data = [":census_income"],\n',
+            "",
+            "//:models_test: configs/census_mmoe.yaml reads data/census_income/t",
         ),
         (
             "BUILD",
@@ -394,6 +400,15 @@ def _data(workspace):
             for path in _paths_read((workspace.root / file).resolve(), file):
                 if not any(f"{name}/".startswith(f"{path}/") for name in there):
                     yield f"{target.label}: {file} reads {path}"
+        for config in sorted(name for name in there if name.startswith("configs/")):
+            for path in _data_of(workspace.root / config):
+                if (workspace.root / path).exists() and path not in there:
+                    yield f"{target.label}: {config} reads {path}"
+
+
+def _data_of(config):
+    """Returns the paths below `data` that a config names, relative to the root."""
+    return set(re.findall(r"\bdata/\w+/[\w.]+", config.read_text()))
 
 
 def _sources(workspace, target):
