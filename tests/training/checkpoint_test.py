@@ -256,7 +256,7 @@ class CheckpointTest(testing.TestCase):
         bigger = _state()
         bigger.extra = tf.Variable([1.0])
         saved = self.save(1, bigger)
-        with self.assertRaisesRegex(checkpoint.CheckpointError, "holds `extra`"):
+        with self.assertRaisesRegex(checkpoint.CheckpointError, "has `extra`"):
             checkpoint.restore_dense(saved, _state())
         saved = self.save(2, _state())
         with self.assertRaisesRegex(checkpoint.CheckpointError, "`extra`.*lacks"):
