@@ -15,10 +15,13 @@ import tensorflow as tf
 from absl import logging
 
 from monolith_tf.distribute import exits
+from monolith_tf.distribute import gathering
 from monolith_tf.distribute import heartbeat
 from monolith_tf.distribute import listening
 from monolith_tf.distribute import partitioner
+from monolith_tf.distribute import rivals
 from monolith_tf.distribute import roster
+from monolith_tf.distribute import sign_in
 from monolith_tf.distribute import watch
 from monolith_tf.distribute.server import inter_op_threads
 from monolith_tf.distribute.spec import ClusterSpec
@@ -69,15 +72,15 @@ class Cluster:
         self._model_dir = model_dir
         self.reported = {} if reported is None else reported
         self._regroups = False
-        roster.check_alone(model_dir, task)
+        rivals.check_alone(model_dir, task)
         former = roster.read(model_dir, task.name) or {}
-        self.signed_in = roster.SignedIn(
+        self.signed_in = sign_in.SignedIn(
             model_dir, task, latest=lambda: dict(self.reported)
         )
         self._watch: watch.Watch | None = None
         try:
             self.signed_in.check_starts()
-            self.members = roster.wait_for_all(
+            self.members = gathering.wait_for_all(
                 model_dir,
                 task,
                 self.signed_in,

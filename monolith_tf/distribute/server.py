@@ -12,7 +12,9 @@ from absl import logging
 
 from monolith_tf.distribute import exits
 from monolith_tf.distribute import listening
+from monolith_tf.distribute import rivals
 from monolith_tf.distribute import roster
+from monolith_tf.distribute import sign_in
 from monolith_tf.distribute.spec import ClusterSpec
 from monolith_tf.distribute.task import Task
 from monolith_tf.distribute.task import split_address
@@ -38,7 +40,7 @@ class Member:
         latest: Callable[[], roster.Entry] = dict,
         **values: Any,
     ) -> None:
-        """Signs in; arguments as for `roster.SignedIn`, and how long to wait.
+        """Signs in; arguments as for `sign_in.SignedIn`, and how long to wait.
 
         Raises:
           RosterError: If another process is the same task.
@@ -46,8 +48,8 @@ class Member:
         self._task = task
         self._model_dir = model_dir
         self._idle_timeout = idle_timeout
-        roster.check_alone(model_dir, task)
-        self.signed_in = roster.SignedIn(model_dir, task, latest=latest, **values)
+        rivals.check_alone(model_dir, task)
+        self.signed_in = sign_in.SignedIn(model_dir, task, latest=latest, **values)
         self._pulse = roster.Pulse()
         self._alone_since = time.monotonic()
         self._incarnation = ""
@@ -63,7 +65,7 @@ class Member:
           ChiefGoneError: If there was no chief for too long.
           RosterError: If another process has signed in as the same task.
         """
-        roster.check_rival(self._task, self.signed_in)
+        rivals.check_rival(self._task, self.signed_in)
         self.chief = chief = roster.read(self._model_dir, "chief")
         lives = self._pulse.look(chief)
         if chief is not None and chief.get("incarnation") == self._incarnation:

@@ -14,6 +14,7 @@ from absl import logging
 from monolith_tf.distribute import exits
 from monolith_tf.distribute import heartbeat
 from monolith_tf.distribute import roster
+from monolith_tf.distribute import sign_in
 from monolith_tf.distribute.task import Task
 
 LAUNCHER = "launcher"
@@ -67,7 +68,7 @@ class Watch:
         self,
         task: Task,
         model_dir: str,
-        signed_in: roster.SignedIn,
+        signed_in: sign_in.SignedIn,
         members: Mapping[str, roster.Entry],
         *,
         hang_timeout: float,

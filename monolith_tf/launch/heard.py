@@ -9,8 +9,10 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 
 from monolith_tf.distribute import heartbeat
+from monolith_tf.distribute import rivals
 from monolith_tf.distribute import roster
 from monolith_tf.distribute import watch
+from monolith_tf.distribute.sign_in import SignedIn
 from monolith_tf.training import job_lock
 
 _LOOK_SECS = 1.0
@@ -27,7 +29,7 @@ class _Signer:
 
 def sign_in(
     model_dir: str | os.PathLike[str], given_up: Callable[[], list[str]]
-) -> roster.SignedIn:
+) -> SignedIn:
     """Writes the launcher's file and keeps it fresh.
 
     Args:
@@ -38,11 +40,11 @@ def sign_in(
       RosterError: If another launcher runs the job.
       JobRunsError: If a process trains in the folder without a launcher.
     """
-    rival = roster.find_rival(model_dir, watch.LAUNCHER)
+    rival = rivals.find_rival(model_dir, watch.LAUNCHER)
     if rival is not None:
         raise _twice(model_dir, rival)
     job_lock.check(pathlib.Path(model_dir))
-    return roster.SignedIn(
+    return SignedIn(
         model_dir,
         _Signer(),
         beat_secs=_BEAT_SECS,
@@ -51,7 +53,7 @@ def sign_in(
     )
 
 
-def check_alone(model_dir: str | os.PathLike[str], signed_in: roster.SignedIn) -> None:
+def check_alone(model_dir: str | os.PathLike[str], signed_in: SignedIn) -> None:
     """Raises RosterError if another launcher signed in at the same time and wins."""
     rival = signed_in.rival
     if rival is not None and str(rival.get("nonce")) < signed_in.nonce:

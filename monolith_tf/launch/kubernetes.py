@@ -9,7 +9,7 @@ import json
 
 from monolith_tf.config import schema
 from monolith_tf.distribute import exits
-from monolith_tf.distribute import roster
+from monolith_tf.distribute import sign_in
 from monolith_tf.launch import pods
 from monolith_tf.launch.pods import Manifest
 
@@ -108,7 +108,7 @@ def _job(
 ) -> Manifest:
     name = pods.job_name(config)
     template = _template(config, kind, addresses, image, index="0")
-    limit = {"name": roster.RESTARTS_VARIABLE, "value": str(max_restarts)}
+    limit = {"name": sign_in.RESTARTS_VARIABLE, "value": str(max_restarts)}
     template["spec"]["containers"][0]["env"].append(limit)
     template["spec"] |= {
         "restartPolicy": "Never",

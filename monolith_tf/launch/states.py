@@ -6,7 +6,7 @@ import signal
 from typing import Literal
 
 from monolith_tf.distribute import exits
-from monolith_tf.distribute.roster import STEADY_SECS
+from monolith_tf.distribute.sign_in import STEADY_SECS
 from monolith_tf.distribute.task import Task
 
 _LONGEST_BACKOFF_SECS = 60.0

@@ -7,7 +7,10 @@ import time
 
 import pytest
 
+from monolith_tf.distribute import gathering
+from monolith_tf.distribute import rivals
 from monolith_tf.distribute import roster
+from monolith_tf.distribute import sign_in
 from monolith_tf.distribute.task import Task
 
 _CLUSTER = {"chief": ("a:1",), "ps": ("p:2",), "worker": ("w:3", "x:4")}
@@ -20,7 +23,7 @@ def _task(kind="chief", index=0):
 
 @pytest.fixture(name="chief")
 def _chief(tmp_path):
-    signed_in = roster.SignedIn(tmp_path, _task(), beat_secs=_BEAT)
+    signed_in = sign_in.SignedIn(tmp_path, _task(), beat_secs=_BEAT)
     yield signed_in
     signed_in.close()
 
@@ -50,7 +53,7 @@ def _write_all(model_dir, incarnation, **changes):
 
 
 def _wait(model_dir, chief, timeout=0.3):
-    return roster.wait_for_all(
+    return gathering.wait_for_all(
         model_dir, _task(), chief, timeout=timeout, poll_secs=0.01
     )
 
@@ -71,7 +74,7 @@ def test_a_file_is_refreshed_and_says_who(tmp_path, chief):
 
 def test_values_that_change_are_asked_for(tmp_path):
     count = iter(range(1000))
-    signed_in = roster.SignedIn(
+    signed_in = sign_in.SignedIn(
         tmp_path, _task("ps"), beat_secs=_BEAT, latest=lambda: {"steps": next(count)}
     )
     deadline = time.monotonic() + 10
@@ -163,15 +166,15 @@ def test_the_chief_passes_on_why_a_task_failed(tmp_path, chief):
 
 
 def test_two_processes_of_one_index_are_told(tmp_path):
-    signed_in = roster.SignedIn(tmp_path, _task("worker"), beat_secs=_BEAT)
-    roster.check_rival(_task("worker"), signed_in)
+    signed_in = sign_in.SignedIn(tmp_path, _task("worker"), beat_secs=_BEAT)
+    rivals.check_rival(_task("worker"), signed_in)
     _write(tmp_path, "worker-0", address="w:3")
     deadline = time.monotonic() + 10
     while signed_in.rival is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     with pytest.raises(roster.RosterError) as caught:
-        roster.check_rival(_task("worker"), signed_in)
+        rivals.check_rival(_task("worker"), signed_in)
     signed_in.close()
     assert str(caught.value) == (
         "Another process is already worker-0 of this job: process 17 on elsewhere, "
@@ -182,10 +185,10 @@ def test_two_processes_of_one_index_are_told(tmp_path):
 
 _STAND_IN = """
 import sys, time
-from monolith_tf.distribute import roster, task
+from monolith_tf.distribute import sign_in, task
 cluster = {"chief": ("a:1",), "ps": ("p:2",), "worker": ("w:3",)}
 who = task.Task(kind="worker", index=0, cluster=cluster)
-roster.SignedIn(sys.argv[1], who, beat_secs=0.05)
+sign_in.SignedIn(sys.argv[1], who, beat_secs=0.05)
 print("here", flush=True)
 time.sleep(60)
 """
@@ -193,27 +196,27 @@ time.sleep(60)
 
 def test_a_second_process_of_one_index_does_not_begin(tmp_path):
     worker = _task("worker")
-    roster.check_alone(tmp_path, worker)  # There is no other process.
+    rivals.check_alone(tmp_path, worker)  # There is no other process.
     command = [sys.executable, "-c", _STAND_IN, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         try:
             assert other.stdout.readline() == b"here\n"
             with pytest.raises(roster.RosterError, match=f"process {other.pid} on"):
-                roster.check_alone(tmp_path, worker, beat_secs=1.0)
+                rivals.check_alone(tmp_path, worker, beat_secs=1.0)
         finally:
             other.kill()
     begin = time.monotonic()
-    roster.check_alone(tmp_path, worker)  # Its process is dead on this machine.
+    rivals.check_alone(tmp_path, worker)  # Its process is dead on this machine.
     assert time.monotonic() - begin < 1
     assert roster.read(tmp_path, "worker-0")["host"] == socket.gethostname()
 
 
 def test_what_stopped_long_ago_on_another_machine_is_no_rival(tmp_path):
     _write(tmp_path, "worker-0")
-    roster.check_alone(tmp_path, _task("worker"), beat_secs=0.02)
+    rivals.check_alone(tmp_path, _task("worker"), beat_secs=0.02)
     _write(tmp_path, "worker-0", state="ended")
     begin = time.monotonic()
-    roster.check_alone(tmp_path, _task("worker"), beat_secs=60)
+    rivals.check_alone(tmp_path, _task("worker"), beat_secs=60)
     assert time.monotonic() - begin < 1
 
 
@@ -222,7 +225,7 @@ def test_the_chief_does_not_wait_for_workers_that_are_given_up(tmp_path, chief):
     _write(tmp_path, "worker-1", address="x:4", incarnation=chief.nonce)
 
     def wait(*optional):
-        return roster.wait_for_all(
+        return gathering.wait_for_all(
             tmp_path,
             _task(),
             chief,
@@ -248,7 +251,7 @@ class TestStartsInARow:
 
         def start(**former):
             _write(tmp_path, "chief", **former)
-            signed_in = roster.SignedIn(tmp_path, _task(), beat_secs=3600)
+            signed_in = sign_in.SignedIn(tmp_path, _task(), beat_secs=3600)
             signed_in.close()
             self.signed_in = signed_in
             return roster.read(tmp_path, "chief")["starts"]
@@ -276,9 +279,9 @@ class TestStartsInARow:
     ):
         start(state="running", starts=3)
         self.signed_in.check_starts()
-        monkeypatch.setenv(roster.RESTARTS_VARIABLE, "3")
+        monkeypatch.setenv(sign_in.RESTARTS_VARIABLE, "3")
         self.signed_in.check_starts()
-        monkeypatch.setenv(roster.RESTARTS_VARIABLE, "2")
+        monkeypatch.setenv(sign_in.RESTARTS_VARIABLE, "2")
         with pytest.raises(roster.RosterError) as caught:
             self.signed_in.check_starts()
         assert str(caught.value) == (

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from monolith_tf.distribute import roster
+from monolith_tf.distribute import sign_in
 from monolith_tf.distribute import watch as watch_lib
 from monolith_tf.distribute.task import Task
 
@@ -23,7 +24,7 @@ class Files:
     def __init__(self, model_dir, *, without=()):
         self.model_dir = model_dir
         self.now = 0.0
-        self.signed_in = roster.SignedIn(model_dir, _CHIEF, beat_secs=3600)
+        self.signed_in = sign_in.SignedIn(model_dir, _CHIEF, beat_secs=3600)
         self.signed_in.close(state="running")  # The test beats for the chief.
         self.entries = {
             other.name: {"nonce": f"{other.name} 1", "counter": 0}

@@ -13,7 +13,7 @@ import monolith_tf
 from monolith_tf import config as config_lib
 from monolith_tf import launch
 from monolith_tf.distribute import heartbeat
-from monolith_tf.distribute import roster
+from monolith_tf.distribute import sign_in
 from monolith_tf.distribute.task import Task
 
 # The failure policy of Jobs is stable from the first of them.
@@ -189,7 +189,7 @@ def test_the_tasks_that_end_count_their_restarts_themselves(parse):
             values = {e["name"]: e.get("value") for e in environment}
             counts = kind in ("chief", "evaluator")
             expected = str(max_restarts) if counts else None
-            assert values.get(roster.RESTARTS_VARIABLE) == expected
+            assert values.get(sign_in.RESTARTS_VARIABLE) == expected
         limit = by_kind(manifests)["Job", "clicks-v2-chief"]["spec"]["backoffLimit"]
         assert limit == max_restarts
 
