@@ -57,7 +57,7 @@ class DroppedTablesTest(csv_job.CsvJobTest):
             self.job(*dropping, "trainer.epochs=2").train()
         text = "\n".join(logs.output)
         self.assertIn("The table `people` is new: it starts empty.", text)
-        self.assertIn("The table `user` is dropped, with 30 rows", text)
+        self.assertIn("The table `user` is dropped with 30 rows", text)
         self.assertEqual(self.rows(), {"people": _USERS, "item": _ITEMS})
         # Nothing is left to drop, but the setting may stay.
         with self.assertNoLogs("absl", "WARNING"):
