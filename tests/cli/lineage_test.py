@@ -103,7 +103,7 @@ def test_rows_of_another_job_or_line_are_refused(jobs, sent):
     jobs.train("back", 30)
     status, steps, err = jobs.publish("back")
     assert (status, steps) == (1, [])
-    assert "has newer rows than the step from which this job goes on" in err
+    assert "has newer rows than the step from which this job continues" in err
     assert "Export a new version: `monolith-tf export CONFIG`." in err
     assert sent == [0]
 
@@ -120,7 +120,7 @@ def test_two_copies_that_both_train_on_are_two_lines(jobs, sent):
     del sent[:]
     status, steps, err = jobs.publish("copy")
     assert (status, steps) == (1, [])
-    assert "has newer rows than the step from which this job goes on" in err
+    assert "has newer rows than the step from which this job continues" in err
     assert sent == [0]
     # A moved folder is still the same job.
     (jobs.folder / "first").rename(jobs.folder / "moved")

@@ -167,7 +167,7 @@ def test_rows_are_published_by_tls(pki, job, served, client):
             {"cert": "server"},
             {"ca": "other"},
             r"its certificate is not one for `127\.0\.0\.1` signed by a CA in "
-            r"\S+other\.pem: .*Give the right CA \(--tls-ca\)",
+            r"\S+other\.pem: .*Pass the right CA \(--tls-ca\)",
         ),
         (
             {"cert": "named"},
