@@ -46,7 +46,7 @@ Source: TypeAlias = source_lib.Source | input_fn.InputFn
 
 
 @dataclasses.dataclass(frozen=True)
-class Fixed:
+class JobIdentity:
     """What a job decides once, and saves in each of its checkpoints.
 
     Attributes:
@@ -98,7 +98,7 @@ class Job:
         """
         self.config = config
         self._cluster = cluster
-        self._made: tuple[Fixed, step_lib.TrainStep] | None = None
+        self._made: tuple[JobIdentity, step_lib.TrainStep] | None = None
         _settle_runtime(config)
 
     @functools.cached_property
@@ -142,7 +142,7 @@ class Job:
         weight = self.config.data.weight
         return input_fn.InputFn(function, split, probabilities, weight)
 
-    def settle(self, checkpoint: checkpoint_lib.Checkpoint | None) -> Fixed:
+    def settle(self, checkpoint: checkpoint_lib.Checkpoint | None) -> JobIdentity:
         """Takes slots and statistics from a checkpoint, or computes them."""
         tables = schema.resolved_tables(self.config)
         wanted = {table.name: table.slot for table in tables}
@@ -155,7 +155,7 @@ class Job:
             resumed_settings.warn(checkpoint, self.config)
             state = checkpoint.manifest["state"]
             former = slots_lib.SlotRegistry.from_json(state["slots"])
-            return Fixed(
+            return JobIdentity(
                 slots=slots_lib.assign(wanted, former),
                 statistics=state["statistics"],
                 lineage=lineage_lib.of_state(state),
@@ -164,7 +164,7 @@ class Job:
                 optimizers=resumed_optimizers.resumed(tables, checkpoint),
                 inputs=input_order.after(checkpoint, inputs),
             )
-        return Fixed(
+        return JobIdentity(
             slots=slots_lib.assign(wanted, None),
             statistics=statistics_lib.compute(
                 self.config.features, self.source("train")
@@ -176,32 +176,34 @@ class Job:
             inputs=inputs,
         )
 
-    def train_step(self, fixed: Fixed, *, fresh: bool = False) -> step_lib.TrainStep:
+    def train_step(
+        self, identity: JobIdentity, *, fresh: bool = False
+    ) -> step_lib.TrainStep:
         """Returns the step function, with its encoder, store and model.
 
         There is only one at a time, which callers restore from a checkpoint, so a job
         that trains, evaluates and exports in one process holds its tables once.
 
         Args:
-          fixed: The job's slots and statistics.
+          identity: The job's slots and statistics.
           fresh: Whether to make a new one with initial values, even if there is one.
         """
-        if not fresh and self._made is not None and self._made[0] == fixed:
+        if not fresh and self._made is not None and self._made[0] == identity:
             return self._made[1]
         if self._made is not None:
             # Frees the old one, which is in reference cycles, before the new one
             # needs memory.
             self._made = None
             gc.collect()
-        config = input_order.applied(self.config, fixed.inputs)
+        config = input_order.applied(self.config, identity.inputs)
         tf_keras.utils.set_random_seed(config.seed)
         encoder = encode.FeatureEncoder(
             config.features,
-            fixed.slots.slots,
-            statistics=fixed.statistics,
-            large_integers=fixed.large_integers,
+            identity.slots.slots,
+            statistics=identity.statistics,
+            large_integers=identity.large_integers,
         )
-        store = self._store(fixed)
+        store = self._store(identity)
         with self._variable_scope(), layer_names.from_zero():
             network = network_lib.Network(
                 encoder,
@@ -221,11 +223,11 @@ class Job:
                 seed=config.seed,
             )
             step.build(self.element_spec())
-        self._made = (fixed, step)
+        self._made = (identity, step)
         return step
 
-    def _store(self, fixed: Fixed) -> store_lib.EmbeddingStore:
-        config = input_order.applied(self.config, fixed.inputs)
+    def _store(self, identity: JobIdentity) -> store_lib.EmbeddingStore:
+        config = input_order.applied(self.config, identity.inputs)
         cluster = self._cluster
         on_servers: dict[str, Any] = {}
         if cluster is not None:
@@ -234,7 +236,7 @@ class Job:
                 num_shards=len(cluster.devices), devices=cluster.devices
             )
         return store_lib.EmbeddingStore(
-            self.tables(fixed),
+            self.tables(identity),
             schema.columns(config),
             seed=config.seed,
             track_updates=config.export.spare_rows > 0,
@@ -247,17 +249,17 @@ class Job:
             return contextlib.nullcontext()
         return self._cluster.scope()
 
-    def tables(self, fixed: Fixed) -> list[Any]:
-        """Returns the tables' specs with the settings of `fixed` filled in."""
-        config = input_order.applied(self.config, fixed.inputs)
+    def tables(self, identity: JobIdentity) -> list[Any]:
+        """Returns the tables' specs with the settings of `identity` filled in."""
+        config = input_order.applied(self.config, identity.inputs)
         return [
             dataclasses.replace(
                 resumed_optimizers.given_to(
-                    input_order.applied_to(table, fixed.inputs),
-                    fixed.optimizers[table.name],
+                    input_order.applied_to(table, identity.inputs),
+                    identity.optimizers[table.name],
                 ),
-                slot=fixed.slots.slots[table.name],
-                large_integers=fixed.large_integers.get(table.name),
+                slot=identity.slots.slots[table.name],
+                large_integers=identity.large_integers.get(table.name),
             )
             for table in schema.resolved_tables(config)
         ]

@@ -132,7 +132,7 @@ class Estimator:
 
     def _train(self) -> dict[str, float]:
         config, trainer = self.config, self.config.trainer
-        fixed, step, checkpoint = (
+        identity, step, checkpoint = (
             self._checkpoints.use_latest(self._resumed) or self._started()
         )
         network = step.network
@@ -150,7 +150,7 @@ class Estimator:
             _count_examples(progress, state["progress"])
             window = run_lib.Window(**state["window"])
             logging.info("Resuming from %s.", checkpoint.path)
-            dropped_tables.log(checkpoint, fixed.optimizers)
+            dropped_tables.log(checkpoint, identity.optimizers)
             resumed_settings.log(checkpoint, config)
             resumed_position.resume(
                 progress,
@@ -161,7 +161,7 @@ class Estimator:
             )
         self._trained_rows = trained_rows.count(trained, source.marks, config)
         self._recorder.log.cut_back(progress.step if checkpoint else -1)
-        yaml = config_lib.dump_config(input_order.applied(config, fixed.inputs))
+        yaml = config_lib.dump_config(input_order.applied(config, identity.inputs))
         checkpoint_lib.write_text(self._model_dir / "config.yaml", yaml)
         evaluator = self._evaluator(network)
         run = run_lib.Run(
@@ -176,7 +176,7 @@ class Estimator:
             evaluate=self._scorer(evaluator),
             config_yaml=yaml,
             static_state={
-                **fixed.to_json(),
+                **identity.to_json(),
                 "data": data,
                 "trained": trained,
                 "settings": resumed_settings.of(config),
@@ -205,24 +205,24 @@ class Estimator:
         self._watcher.end(run)
         return progress.metrics
 
-    def _started(self) -> tuple[build.Fixed, step_lib.TrainStep, None]:
+    def _started(self) -> tuple[build.JobIdentity, step_lib.TrainStep, None]:
         """Makes the step function of a new job."""
-        fixed = self._job.settle(None)
+        identity = self._job.settle(None)
         if self.config.trainer.warm_start:
-            return *warm_start.started(self._job, fixed), None
-        return fixed, self._job.train_step(fixed, fresh=True), None
+            return *warm_start.started(self._job, identity), None
+        return identity, self._job.train_step(identity, fresh=True), None
 
     def _resumed(
         self, checkpoint: checkpoint_lib.Checkpoint
-    ) -> tuple[build.Fixed, step_lib.TrainStep, checkpoint_lib.Checkpoint]:
+    ) -> tuple[build.JobIdentity, step_lib.TrainStep, checkpoint_lib.Checkpoint]:
         """Makes the step function of a job that resumes from a checkpoint."""
-        fixed = self._job.settle(checkpoint)
+        identity = self._job.settle(checkpoint)
         lineage = lineage_mark.resumed(self._model_dir, checkpoint)
-        fixed = dataclasses.replace(fixed, lineage=lineage)
-        step = self._job.train_step(fixed, fresh=True)
+        identity = dataclasses.replace(identity, lineage=lineage)
+        step = self._job.train_step(identity, fresh=True)
         self._restore(checkpoint, step)
         # A copy does not hold the files: old checkpoints are removed during the job.
-        return fixed, step, dataclasses.replace(checkpoint)
+        return identity, step, dataclasses.replace(checkpoint)
 
     def _restore(
         self, checkpoint: checkpoint_lib.Checkpoint, step: step_lib.TrainStep

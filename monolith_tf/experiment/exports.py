@@ -39,13 +39,13 @@ class Exporter:
         self, checkpoint: checkpoint_lib.Checkpoint, directory: str | pathlib.Path
     ) -> pathlib.Path:
         """Exports a checkpoint, and returns the version's folder."""
-        fixed = self._job.settle(checkpoint)
-        step = self._job.train_step(fixed)
+        identity = self._job.settle(checkpoint)
+        step = self._job.train_step(identity)
         checkpoint_lib.restore_dense(checkpoint, step.state)
         rows = frozen_lib.saved_rows(
-            self._job.tables(fixed), checkpoint.embedding_dir, seed=self._config.seed
+            self._job.tables(identity), checkpoint.embedding_dir, seed=self._config.seed
         )
-        origin = self._origin(fixed.lineage, checkpoint.step)
+        origin = self._origin(identity.lineage, checkpoint.step)
         return self._export(step.network, rows, origin, directory)
 
     def present(self, run: run_lib.Run, directory: str | pathlib.Path) -> pathlib.Path:

@@ -17,8 +17,8 @@ from monolith_tf.training import step as step_lib
 
 
 def started(
-    job: build.Job, fixed: build.Fixed
-) -> tuple[build.Fixed, step_lib.TrainStep]:
+    job: build.Job, identity: build.JobIdentity
+) -> tuple[build.JobIdentity, step_lib.TrainStep]:
     """Restores the model's variables that match by path and shape, and tables' rows.
 
     The global step, the position in the data and the optimizers of the model's
@@ -30,7 +30,7 @@ def started(
       job: The job. Its config's `trainer.warm_start` names checkpoints, or `model_dir`s
         whose best or newest intact checkpoint is taken; later ones replace values of
         earlier ones.
-      fixed: What a new job decides once.
+      identity: What a new job decides once.
 
     Returns:
       The same with the inputs' order, and the step function.
@@ -45,13 +45,13 @@ def started(
         inputs = input_order.of_config(job.config)
         for origin in origins:
             inputs = input_order.after(origin.checkpoint, inputs)
-        fixed = dataclasses.replace(fixed, inputs=inputs)
-        step = job.train_step(fixed, fresh=True)
+        identity = dataclasses.replace(identity, inputs=inputs)
+        step = job.train_step(identity, fresh=True)
         missing: set[str] | None = None
         for number, origin in enumerate(origins):
             try:
                 lacks = _take(
-                    origin.checkpoint, job, fixed, step, keep_others=number > 0
+                    origin.checkpoint, job, identity, step, keep_others=number > 0
                 )
             except sealed.DamagedError as error:
                 origin.pass_over(error)
@@ -59,28 +59,28 @@ def started(
             missing = lacks if missing is None else missing & lacks
         else:
             _log(origins, step, missing or set())
-            return fixed, step
+            return identity, step
         del step  # Memory may not suffice for two of them.
 
 
 def _take(
     checkpoint: checkpoint_lib.Checkpoint,
     job: build.Job,
-    fixed: build.Fixed,
+    identity: build.JobIdentity,
     step: step_lib.TrainStep,
     *,
     keep_others: bool,
 ) -> set[str]:
     """Restores the matching parts of a checkpoint; returns the missing variables."""
     store, config = step.network.store, job.config
-    id_types_lib.check_warm_start(checkpoint, fixed.id_types)
+    id_types_lib.check_warm_start(checkpoint, identity.id_types)
     fitting_rows.check(checkpoint, store.tables, config)
     lacks = checkpoint_lib.restore_matching(checkpoint, step.state, "model/")
     store.restore(checkpoint.embedding_dir, keep_others=keep_others)
     resumed_settings.warn_of_inputs(checkpoint, config)
     variables = checkpoint_lib.named_variables(step.state)
     if any(path.startswith("model/") and path not in lacks for path in variables):
-        resumed_settings.warn_of_places(checkpoint, fixed.inputs)
+        resumed_settings.warn_of_places(checkpoint, identity.inputs)
     return set(lacks)
 
 

@@ -62,7 +62,7 @@ class ClusterStepper(stepper.Stepper):
         """See base class."""
         return not self._calls.under_way
 
-    def take(self, run: run_lib.Run, plan: stepper.Plan) -> stepper.Taken:
+    def take(self, run: run_lib.Run, plan: stepper.Plan) -> stepper.StepsTaken:
         """See base class."""
         if self.is_quiet:
             self._since = time.perf_counter()
@@ -73,7 +73,7 @@ class ClusterStepper(stepper.Stepper):
             self._settle(run.progress.step + int(taken.result.steps))
         return taken
 
-    def finish(self) -> list[stepper.Taken]:
+    def finish(self) -> list[stepper.StepsTaken]:
         """See base class."""
         taken = []
         while not self.is_quiet:
@@ -110,14 +110,14 @@ class ClusterStepper(stepper.Stepper):
         with tf.control_dependencies(tf.nest.flatten(result)):
             return result, self._feed.news("train")
 
-    def _next(self) -> stepper.Taken:
+    def _next(self) -> stepper.StepsTaken:
         done = self._calls.next_done()
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
         batch, asked = done.tag
         result, news = done.result
         self._feed.hear("train", news)
-        return stepper.Taken(result, asked, batch, seconds)
+        return stepper.StepsTaken(result, asked, batch, seconds)
 
     def _settle(self, step: int) -> None:
         """Corrects the step counter for calls of lost workers that others repeated."""

@@ -168,7 +168,7 @@ class _Agenda:
 
 def _count(
     run: run_lib.Run,
-    taken: stepper_lib.Taken,
+    taken: stepper_lib.StepsTaken,
     explain: Callable[[int], str],
     on_steps: Callable[[run_lib.Run], None] | None,
 ) -> None:

@@ -25,7 +25,7 @@ from monolith_tf.types import Tensor
 class _Pending(NamedTuple):
     """Gradients of rows that are not pushed yet."""
 
-    held: step_lib.Held
+    held: step_lib.PulledBatch
     rows: dict[str, Tensor]
     step: Tensor
     is_due: Tensor
@@ -33,7 +33,7 @@ class _Pending(NamedTuple):
 
 class _State(NamedTuple):
     result: step_lib.LoopResult
-    held: step_lib.Held
+    held: step_lib.PulledBatch
     pending: Any  # `_Pending`, or `()`.
 
 
@@ -62,7 +62,7 @@ def loop(
         nothing = _Pending(first, rows, step.step.read_value(), tf.constant(False))
         begin = begin._replace(pending=nothing)
 
-    def next_held(state: _State) -> step_lib.Held:
+    def next_held(state: _State) -> step_lib.PulledBatch:
         return _cond(
             state.result.steps + 1 < steps,
             lambda: step.pull(next(iterator), now_secs),
@@ -114,7 +114,7 @@ def _in_order(
     )
 
 
-def _update(step: step_lib.TrainStep, made: step_lib.Made) -> tf.Operation:
+def _update(step: step_lib.TrainStep, made: step_lib.Gradients) -> tf.Operation:
     step.update_dense(made)
     return tf.group(step.step.assign_add(1))
 

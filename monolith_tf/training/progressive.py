@@ -33,7 +33,7 @@ class ProgressiveStepper(stepper_lib.Stepper):
         self._function: Any = None
         self._scored: list[dict[str, Any]] = []
 
-    def take(self, run: run_lib.Run, plan: stepper_lib.Plan) -> stepper_lib.Taken:
+    def take(self, run: run_lib.Run, plan: stepper_lib.Plan) -> stepper_lib.StepsTaken:
         """See base class; takes one step."""
         if self._function is None:
             self._function = tf.function(self._score_and_train, reduce_retracing=True)
@@ -46,7 +46,7 @@ class ProgressiveStepper(stepper_lib.Stepper):
             self._scored.append(tf.nest.map_structure(lambda t: t.numpy(), found))
         result = tf.nest.map_structure(lambda t: t.numpy(), result)
         seconds = time.perf_counter() - begin
-        return stepper_lib.Taken(result, 1, run.progress.batch, seconds)
+        return stepper_lib.StepsTaken(result, 1, run.progress.batch, seconds)
 
     def _score_and_train(
         self, columns: dict[str, Any], now_secs: tf.Tensor

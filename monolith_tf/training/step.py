@@ -38,7 +38,7 @@ class LoopResult(NamedTuple):
     auxiliary: Mapping[str, Tensor]
     clipped: Mapping[str, Tensor]
 
-    def plus(self, made: "Made") -> "LoopResult":
+    def plus(self, made: "Gradients") -> "LoopResult":
         """Returns the result with one more step, counted only if its loss is finite."""
         finite = tf.math.is_finite(made.loss)
         one = tf.cast(finite, tf.int64)
@@ -59,7 +59,7 @@ class LoopResult(NamedTuple):
         )
 
 
-class Held(NamedTuple):
+class PulledBatch(NamedTuple):
     """A batch with its rows.
 
     Attributes:
@@ -73,7 +73,7 @@ class Held(NamedTuple):
     pulled: Any
 
 
-class Made(NamedTuple):
+class Gradients(NamedTuple):
     """The results of the forward and backward pass of a batch.
 
     Attributes:
@@ -166,7 +166,7 @@ class TrainStep(tf.Module):
         self.state.model = self.network.model
         self.state.optimizers = [optimizer for optimizer, _ in self.dense.groups]
 
-    def __call__(self, columns: Mapping[str, Tensor], now_secs: Tensor) -> Made:
+    def __call__(self, columns: Mapping[str, Tensor], now_secs: Tensor) -> Gradients:
         """Takes one step."""
         held = self.pull(columns, now_secs)
         made = self.compute(held)
@@ -179,14 +179,14 @@ class TrainStep(tf.Module):
         tf.cond(tf.math.is_finite(made.loss), update, lambda: self.step + 0)
         return made
 
-    def pull(self, columns: Mapping[str, Tensor], now_secs: Tensor) -> Held:
+    def pull(self, columns: Mapping[str, Tensor], now_secs: Tensor) -> PulledBatch:
         """Looks a batch's rows up."""
         batch, pulled = self.network.lookup(
             columns, base.Mode.TRAIN, step=self.step, now_secs=now_secs
         )
-        return Held(dict(columns), batch, pulled)
+        return PulledBatch(dict(columns), batch, pulled)
 
-    def compute(self, held: Held) -> Made:
+    def compute(self, held: PulledBatch) -> Gradients:
         """Runs the forward and the backward pass."""
         columns, batch, pulled = held
         model = self.network.model
@@ -204,7 +204,7 @@ class TrainStep(tf.Module):
         dense, rows, norm = self._clip(dense, rows)
         examples = tf.shape(next(iter(spec.predictions.values())), tf.int64)[0]
         rows = {name: rows for name, rows in rows.items() if rows is not None}
-        return Made(
+        return Gradients(
             loss=loss,
             norm=norm,
             auxiliary=dict(spec.auxiliary_losses),
@@ -214,14 +214,14 @@ class TrainStep(tf.Module):
             rows=rows,
         )
 
-    def update_dense(self, made: Made) -> None:
+    def update_dense(self, made: Gradients) -> None:
         """Updates the dense variables."""
         if self.dense is None:
             raise ValueError("`build` must be called before the first step.")
         variables = self.network.model.trainable_variables
         self.dense.apply(list(zip(made.dense, variables, strict=True)))
 
-    def push(self, held: Held, rows: Mapping[str, Tensor], step: Tensor) -> None:
+    def push(self, held: PulledBatch, rows: Mapping[str, Tensor], step: Tensor) -> None:
         """Updates the rows with gradients that were computed at a global step."""
         self.network.store.apply_gradients(held.pulled, rows, step, self.rate_scale)
 

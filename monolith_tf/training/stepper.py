@@ -13,7 +13,7 @@ from monolith_tf.training import step as step_lib
 
 
 @dataclasses.dataclass(frozen=True)
-class Taken:
+class StepsTaken:
     """Steps that were taken together.
 
     Attributes:
@@ -58,10 +58,10 @@ class Stepper(abc.ABC):
         return True
 
     @abc.abstractmethod
-    def take(self, run: run_lib.Run, plan: Plan) -> Taken:
+    def take(self, run: run_lib.Run, plan: Plan) -> StepsTaken:
         """Takes some steps, at least one unless the data has ended."""
 
-    def finish(self) -> list[Taken]:
+    def finish(self) -> list[StepsTaken]:
         """Waits for the steps that are running."""
         return []
 
@@ -80,7 +80,7 @@ class LocalStepper(Stepper):
         self._iterator = iter(dataset)
         self._loop: Any = None
 
-    def take(self, run: run_lib.Run, plan: Plan) -> Taken:
+    def take(self, run: run_lib.Run, plan: Plan) -> StepsTaken:
         """See base class."""
         if self._loop is None:
             self._loop = tf.function(self._step.loop)
@@ -93,4 +93,4 @@ class LocalStepper(Stepper):
         )
         result = tf.nest.map_structure(lambda t: t.numpy(), result)  # Waits for it.
         seconds = time.perf_counter() - begin
-        return Taken(result, asked, run.progress.batch, seconds)
+        return StepsTaken(result, asked, run.progress.batch, seconds)

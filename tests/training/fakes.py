@@ -129,4 +129,4 @@ class Stepper(stepper_lib.Stepper):
             auxiliary={"half": np.float32(0.25 * steps)},
             clipped={},
         )
-        return stepper_lib.Taken(result, asked, run.progress.batch, 0.5)
+        return stepper_lib.StepsTaken(result, asked, run.progress.batch, 0.5)

@@ -123,7 +123,7 @@ class _Counting:
     def __call__(self, columns, now_secs):
         del now_secs
         self.total.assign_add(tf.reduce_sum(columns["x"]))
-        return step_lib.Made(
+        return step_lib.Gradients(
             loss=tf.constant(2.0),
             norm=tf.constant(3.0),
             auxiliary={},

@@ -34,12 +34,12 @@ class Ours:
         feed: feed_lib.Feed | None,
         overlaps: bool,
     ) -> None:
-        fixed, source = job.settle(None), job.source("train")
+        identity, source = job.settle(None), job.source("train")
         model_dir = pathlib.Path(job.config.model_dir)
         self._loop = job.config.trainer.steps_per_loop
         self._run = run_lib.Run(
             model_dir=model_dir,
-            step=job.train_step(fixed, fresh=True),
+            step=job.train_step(identity, fresh=True),
             progress=run_lib.Progress(),
             window=run_lib.Window(),
             total_steps=0,
@@ -48,7 +48,7 @@ class Ours:
             checkpoints=checkpoint.CheckpointDir(model_dir / "checkpoints"),
             evaluate=lambda split: {},
             config_yaml="",
-            static_state=fixed.to_json(),
+            static_state=identity.to_json(),
         )
         if cluster is None or feed is None:
             batches = source.dataset(num_epochs=None, string_codes=True)
