@@ -5,7 +5,7 @@ that identifies each, and no text of a released version may change: its exports 
 served for as long as their users want.
 """
 
-RELOADED = "the model was loaded again since it gave the token"
+RELOADED = "since it gave the token"
 OTHER_LINEAGE = "the rows are of another lineage than the served ones"
 WENT_BACK = "the served rows are ahead of where the job went back"
 LATER_CHECKPOINT = "the served rows are of a later checkpoint"

@@ -100,7 +100,7 @@ class Updates(tf.Module):
             mine = tf.where(before == 0, now, before)
             same = tf.debugging.Assert(
                 (token == 0) | (token == mine),
-                [f"{KEY}: {refusals.RELOADED}", token],
+                [f"{KEY}: the model was loaded again {refusals.RELOADED}", token],
             )
         changes = (tf.size(ids) > 0) | (step > 0)
         with tf.control_dependencies([same]):
