@@ -24,7 +24,7 @@ def test_the_page_is_made_from_the_code():
 
 def test_every_layer_has_a_formula_and_shapes():
     page = (_ROOT / "docs" / "layers.md").read_text(encoding="utf-8")
-    table = page.partition("Functions beside them")[0].replace(r"\|", "/")
+    table = page.partition("\nFunctions:\n")[0].replace(r"\|", "/")
     rows = [line.split("|") for line in table.splitlines() if line.startswith("| **")]
     named = set()
     for _, title, formula, shapes, paper, _ in rows:
