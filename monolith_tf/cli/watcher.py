@@ -5,11 +5,11 @@ from typing import Any
 
 from monolith_tf.cli import progress
 from monolith_tf.cli import tables as tables_lib
-from monolith_tf.experiment import estimator
+from monolith_tf.experiment import watcher as watcher_lib
 from monolith_tf.training import run as run_lib
 
 
-class TrainingView(estimator.Watcher):
+class TrainingView(watcher_lib.Watcher):
     """Feeds a progress bar, or plain lines, from a run."""
 
     def __init__(self, view: progress.Lines | progress.Bar) -> None:

@@ -3,5 +3,5 @@
 from monolith_tf import _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
-    __name__, {"Estimator": "estimator", "Watcher": "estimator"}
+    __name__, {"Estimator": "estimator", "Watcher": "watcher"}
 )

@@ -15,9 +15,7 @@ import tensorflow as tf
 from absl import logging
 
 from monolith_tf import config as config_lib
-from monolith_tf import imports
 from monolith_tf import paths
-from monolith_tf.config import model_params
 from monolith_tf.config import schema
 from monolith_tf.data import feed as feed_lib
 from monolith_tf.data import rows as rows_lib
@@ -33,16 +31,14 @@ from monolith_tf.experiment import input_order
 from monolith_tf.experiment import large_integers
 from monolith_tf.experiment import resumed_position
 from monolith_tf.experiment import resumed_settings
+from monolith_tf.experiment import run_actions
 from monolith_tf.experiment import trained_rows
 from monolith_tf.experiment import warm_start
+from monolith_tf.experiment import watcher as watcher_lib
 from monolith_tf.models.network import Network
-from monolith_tf.training import actions as actions_lib
-from monolith_tf.training import architecture
-from monolith_tf.training import architecture_log
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import cluster_evaluation
 from monolith_tf.training import cluster_stepper
-from monolith_tf.training import data_log
 from monolith_tf.training import evaluation
 from monolith_tf.training import job_lock
 from monolith_tf.training import lineage_mark
@@ -50,31 +46,10 @@ from monolith_tf.training import loop
 from monolith_tf.training import progressive
 from monolith_tf.training import recorder as recorder_lib
 from monolith_tf.training import run as run_lib
-from monolith_tf.training import spec as training_spec
 from monolith_tf.training import step as step_lib
 from monolith_tf.training import stepper as stepper_lib
-from monolith_tf.training import table_log
 
 _Result = TypeVar("_Result")
-
-
-class Watcher:
-    """Callbacks of a running job for a user interface; does nothing by default."""
-
-    def job(self, tables: list[Any], run: run_lib.Run) -> None:
-        """Called once, before the first step, with the store's tables."""
-
-    def steps(self, run: run_lib.Run) -> None:
-        """Called after every call of the loop."""
-
-    def line(self, run: run_lib.Run, values: Mapping[str, float]) -> None:
-        """Called with every log line's values."""
-
-    def metrics(self, run: run_lib.Run, metrics: Mapping[str, float]) -> None:
-        """Called with every evaluation's metrics."""
-
-    def end(self, run: run_lib.Run) -> None:
-        """Called once, when training has finished normally."""
 
 
 class Estimator:
@@ -84,7 +59,7 @@ class Estimator:
         self,
         config: schema.ExperimentConfig | str | pathlib.Path,
         *overrides: str,
-        watcher: Watcher | None = None,
+        watcher: watcher_lib.Watcher | None = None,
         cluster: cluster_lib.Cluster | None = None,
         record_dir: str | pathlib.Path | None = None,
     ) -> None:
@@ -104,7 +79,7 @@ class Estimator:
             else config_lib.load_config(config, overrides)
         )
         trainer = self.config.trainer
-        self._watcher = watcher or Watcher()
+        self._watcher = watcher or watcher_lib.Watcher()
         self._model_dir = pathlib.Path(self.config.model_dir)
         self._checkpoints = checkpoints_of(self.config)
         self._recorder = recorder_lib.Recorder(
@@ -195,7 +170,15 @@ class Estimator:
             loop.train(
                 run,
                 self._stepper(run, source, evaluator),
-                self._actions(run),
+                run_actions.between_steps(
+                    config,
+                    run,
+                    self._watcher,
+                    export=self._export_present,
+                    counts=self._counts,
+                    has_evaluator=self._cluster is not None
+                    and self._cluster.spec.evaluator,
+                ),
                 steps_per_loop=trainer.steps_per_loop,
                 explain=lambda batch: diagnosis.explain(
                     network, source, *run.place(batch)
@@ -465,110 +448,14 @@ class Estimator:
             batch = next(iter(source.dataset(shuffle=False)))
         return {name: batch[name][:rows] for name in self._job.feature_columns}
 
-    def _actions(self, run: run_lib.Run) -> list[actions_lib.Action]:
-        """Returns the actions between steps, in the order in which they run."""
-        trainer = self.config.trainer
-        actions: list[actions_lib.Action] = [
-            actions_lib.Log(trainer.log_every_steps, self._watcher.line),
-            table_log.TableLog(trainer.log_every_steps),
-        ]
-        if architecture.searching_layers(run.step.network.model):
-            actions.append(architecture_log.ArchitectureLog(trainer.log_every_steps))
-        evaluations: list[int | actions_lib.Interval] = []
-        if trainer.eval_every_steps is not None:
-            evaluations.append(trainer.eval_every_steps)
-        if trainer.eval_every_epochs is not None:
-            if run.steps_per_epoch is None:
-                raise ValueError(
-                    "`trainer.eval_every_epochs` needs the number of batches of an "
-                    "epoch, which the dataset of `data.input_fn` does not know. Use "
-                    "`eval_every_steps`, or `tf.data.experimental.assert_cardinality`."
-                )
-            evaluations.append(
-                actions_lib.Interval(
-                    trainer.eval_every_epochs * run.steps_per_epoch,
-                    since=run.progress.step - run.progress.batch,
-                )
-            )
-        checkpoints: list[int | actions_lib.Interval] = []
-        if trainer.checkpoint_every_steps is not None:
-            checkpoints.append(trainer.checkpoint_every_steps)
-        if self._cluster is not None and self._cluster.spec.evaluator:
-            checkpoints.extend(evaluations)
-        elif evaluations:
-            # A progressive run has already scored its batches.
-            is_quick = trainer.mode == "progressive"
-            actions.append(
-                actions_lib.Evaluate(evaluations, self._judges(), is_quick=is_quick)
-            )
-        for name in trainer.actions:
-            actions.append(imports.load_name(name, "trainer.actions")())
-        if self.config.export.every_steps is not None:
-            every = self.config.export.every_steps
-            actions.append(exports.Export(every, self._export_present))
-        # After evaluations, which also read data.
-        actions.append(data_log.DataLog(trainer.log_every_steps, self._counts))
-        actions.append(
-            actions_lib.SaveCheckpoint(
-                checkpoints,
-                trainer.checkpoint_every_secs,
-            )
-        )
-        return actions
-
     @property
     def checkpoints(self) -> checkpoint_lib.CheckpointDir:
         """The job's checkpoints."""
         return self._checkpoints
 
-    def _judges(self) -> list[actions_lib.Judge]:
-        trainer = self.config.trainer
-        judges: list[actions_lib.Judge] = [_ReportEvaluations(self._watcher)]
-        if trainer.keep_best is not None:
-            metric = self.metric(trainer.keep_best)
-            judges.append(
-                actions_lib.KeepBest(metric, rises=training_spec.rises(metric))
-            )
-        plateau = trainer.reduce_on_plateau
-        if plateau is not None:
-            judges.append(
-                actions_lib.ReduceOnPlateau(
-                    self.metric(plateau.metric),
-                    rises=plateau.rises,
-                    patience=plateau.patience,
-                    factor=plateau.factor,
-                    min_delta=plateau.min_delta,
-                )
-            )
-        if trainer.early_stop is not None:
-            stop = trainer.early_stop
-            judges.append(
-                actions_lib.EarlyStop(
-                    self.metric(stop.metric),
-                    rises=stop.rises,
-                    patience=stop.patience,
-                    min_delta=stop.min_delta,
-                )
-            )
-        return judges
-
     def metric(self, name: str) -> str:
         """Returns a metric's full name; adds the head to a name without one."""
-        if "/" in name or name == "loss":
-            return name
-        heads = model_params.heads(self.config)
-        return f"{heads[0] if heads else self.config.labels[0].name}/{name}"
-
-
-class _ReportEvaluations(actions_lib.Judge):
-    """Reports every evaluation to the watcher."""
-
-    def __init__(self, watcher: Watcher) -> None:
-        self._watcher = watcher
-
-    def judge(self, run: run_lib.Run, metrics: Mapping[str, float]) -> None:
-        """See base class."""
-        self._watcher.metrics(run, metrics)
+        return run_actions.metric(self.config, name)
 
 
 def checkpoints_of(config: schema.ExperimentConfig) -> checkpoint_lib.CheckpointDir:

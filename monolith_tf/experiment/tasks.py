@@ -17,13 +17,14 @@ from monolith_tf.distribute.task import Task
 from monolith_tf.experiment import build
 from monolith_tf.experiment import estimator
 from monolith_tf.experiment import side_car
+from monolith_tf.experiment import watcher as watcher_lib
 
 
 def train(
     config: schema.ExperimentConfig,
     task: Task,
     *,
-    watcher: estimator.Watcher | None = None,
+    watcher: watcher_lib.Watcher | None = None,
 ) -> dict[str, float]:
     """Runs one task until the job is done.
 
@@ -87,7 +88,7 @@ def _lead(
     config: schema.ExperimentConfig,
     task: Task,
     spec: ClusterSpec,
-    watcher: estimator.Watcher | None,
+    watcher: watcher_lib.Watcher | None,
 ) -> dict[str, float]:
     reported: dict[str, Any] = {}
 

@@ -9,6 +9,7 @@ from unittest import mock
 from monolith_tf import testing
 from monolith_tf.embedding.saved import read as saved_tables
 from monolith_tf.experiment import estimator
+from monolith_tf.experiment import watcher as watcher_lib
 from monolith_tf.testing import small_job
 from monolith_tf.training import checkpoint
 
@@ -29,7 +30,7 @@ class _Begun(Exception):
     """Ends a job before its first step."""
 
 
-class _Beginning(estimator.Watcher):
+class _Beginning(watcher_lib.Watcher):
     """Keeps the values with which a job starts."""
 
     def __init__(self, folder):

@@ -1,0 +1,128 @@
+"""The actions of a job between its steps, made from its config."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+
+from monolith_tf import imports
+from monolith_tf.config import model_params
+from monolith_tf.config import schema
+from monolith_tf.experiment import exports
+from monolith_tf.experiment import watcher as watcher_lib
+from monolith_tf.training import actions as actions_lib
+from monolith_tf.training import architecture
+from monolith_tf.training import architecture_log
+from monolith_tf.training import data_log
+from monolith_tf.training import run as run_lib
+from monolith_tf.training import spec as training_spec
+from monolith_tf.training import table_log
+
+
+def between_steps(
+    config: schema.ExperimentConfig,
+    run: run_lib.Run,
+    watcher: watcher_lib.Watcher,
+    *,
+    export: Callable[[run_lib.Run], object],
+    counts: Callable[[], Mapping[str, int]],
+    has_evaluator: bool,
+) -> list[actions_lib.Action]:
+    """Returns the actions between steps, in the order in which they run.
+
+    Args:
+      config: The job's config.
+      run: The run.
+      watcher: Receives log lines and evaluations.
+      export: Exports the current values.
+      counts: Returns the readers' counts.
+      has_evaluator: Whether a task of the cluster evaluates, and the run does not.
+    """
+    trainer = config.trainer
+    actions: list[actions_lib.Action] = [
+        actions_lib.Log(trainer.log_every_steps, watcher.line),
+        table_log.TableLog(trainer.log_every_steps),
+    ]
+    if architecture.searching_layers(run.step.network.model):
+        actions.append(architecture_log.ArchitectureLog(trainer.log_every_steps))
+    evaluations: list[int | actions_lib.Interval] = []
+    if trainer.eval_every_steps is not None:
+        evaluations.append(trainer.eval_every_steps)
+    if trainer.eval_every_epochs is not None:
+        if run.steps_per_epoch is None:
+            raise ValueError(
+                "`trainer.eval_every_epochs` needs the number of batches of an "
+                "epoch, which the dataset of `data.input_fn` does not know. Use "
+                "`eval_every_steps`, or `tf.data.experimental.assert_cardinality`."
+            )
+        evaluations.append(
+            actions_lib.Interval(
+                trainer.eval_every_epochs * run.steps_per_epoch,
+                since=run.progress.step - run.progress.batch,
+            )
+        )
+    checkpoints: list[int | actions_lib.Interval] = []
+    if trainer.checkpoint_every_steps is not None:
+        checkpoints.append(trainer.checkpoint_every_steps)
+    if has_evaluator:
+        checkpoints.extend(evaluations)
+    elif evaluations:
+        # A progressive run has already scored its batches.
+        is_quick = trainer.mode == "progressive"
+        actions.append(
+            actions_lib.Evaluate(
+                evaluations, _judges(config, watcher), is_quick=is_quick
+            )
+        )
+    for name in trainer.actions:
+        actions.append(imports.load_name(name, "trainer.actions")())
+    if config.export.every_steps is not None:
+        every = config.export.every_steps
+        actions.append(exports.Export(every, export))
+    # After evaluations, which also read data.
+    actions.append(data_log.DataLog(trainer.log_every_steps, counts))
+    actions.append(
+        actions_lib.SaveCheckpoint(
+            checkpoints,
+            trainer.checkpoint_every_secs,
+        )
+    )
+    return actions
+
+
+def _judges(
+    config: schema.ExperimentConfig, watcher: watcher_lib.Watcher
+) -> list[actions_lib.Judge]:
+    trainer = config.trainer
+    judges: list[actions_lib.Judge] = [watcher_lib.ReportEvaluations(watcher)]
+    if trainer.keep_best is not None:
+        watched = metric(config, trainer.keep_best)
+        judges.append(actions_lib.KeepBest(watched, rises=training_spec.rises(watched)))
+    plateau = trainer.reduce_on_plateau
+    if plateau is not None:
+        judges.append(
+            actions_lib.ReduceOnPlateau(
+                metric(config, plateau.metric),
+                rises=plateau.rises,
+                patience=plateau.patience,
+                factor=plateau.factor,
+                min_delta=plateau.min_delta,
+            )
+        )
+    if trainer.early_stop is not None:
+        stop = trainer.early_stop
+        judges.append(
+            actions_lib.EarlyStop(
+                metric(config, stop.metric),
+                rises=stop.rises,
+                patience=stop.patience,
+                min_delta=stop.min_delta,
+            )
+        )
+    return judges
+
+
+def metric(config: schema.ExperimentConfig, name: str) -> str:
+    """Returns a metric's full name; adds the head to a name without one."""
+    if "/" in name or name == "loss":
+        return name
+    heads = model_params.heads(config)
+    return f"{heads[0] if heads else config.labels[0].name}/{name}"
