@@ -36,6 +36,7 @@ DATA = {
     "tests/examples": [":configs"],
     "tests/export": [":configs"],
     "tests/layers": [":docs", ":golden"],
+    "tests/layers/parts": [":golden"],
     "tests/models": [":configs"],
     "tests/testing": [":golden"],
 }
@@ -178,7 +179,11 @@ def tests(folder: pathlib.Path) -> list[str]:
                 support(folder),
                 srcs=f'glob(\n        ["{relative}/*.py"],\n'
                 f'        exclude = ["{relative}/*_test.py"],\n    )',
-                deps=dependencies(helpers) - {f":{support(folder)}"},
+                deps=(
+                    dependencies(helpers)
+                    | ({":base"} & {dep for path in helpers for dep in mentioned(path)})
+                )
+                - {f":{support(folder)}"},
                 testonly=True,
             )
         )
