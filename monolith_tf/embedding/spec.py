@@ -89,12 +89,12 @@ class TableSpec:
       name: The name that features use; letters, digits, `_`, `-` and `.`.
       dim: Values per row of a table with one slice, which is named "vec".
       slices: The parts of a row, in order.
-      initializer: Of the one slice; uniform in [-0.05, 0.05) when not given.
-      optimizer: Of the one slice; "monolith_adagrad" when not given.
-      clip_norm: Of the one slice.
-      l2: Of the one slice; 0 when not given.
-      compressor: Of the one slice; "fp32" when not given.
-      int8_range: Of the one slice; 1 when not given.
+      initializer: For the one slice; by default uniform in [-0.05, 0.05).
+      optimizer: For the one slice; by default "monolith_adagrad".
+      clip_norm: For the one slice.
+      l2: For the one slice; by default 0.
+      compressor: For the one slice; by default "fp32".
+      int8_range: For the one slice; by default 1.
       slot: The namespace in the high bits of the table's ids, below 32768. If None, the
         store chooses it.
       large_integers: How to handle integers outside of [0, 2^48), where ids are made

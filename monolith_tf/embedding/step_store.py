@@ -161,6 +161,8 @@ class StepStore(tf.Module):
             gradient = _checked(name, gradient, pulled.rows[name])
             parts = zip(self._shards[name], pulled.shards[name], strict=True)
             for shard, part in parts:
+                # A shard takes only the gradients of its own ids. Gathering them here
+                # sends no other shard's gradients to its machine.
                 of_shard = gradient
                 if not isinstance(part.places, tuple):
                     of_shard = tf.gather(gradient, part.places)

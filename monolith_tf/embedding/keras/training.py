@@ -273,6 +273,8 @@ class _Updates(Bindable):
         )
 
     def _update(self, found: PulledShard, gradient: Tensor) -> Tensor:
+        # TensorFlow does not order ops on variables behind a `Packed` by itself: read
+        # the step, update the rows with it, then count it.
         step = self._step.read_value()
         with tf.control_dependencies([step]):
             updated = self._rows.update(found, gradient, step)
@@ -283,6 +285,8 @@ class _Updates(Bindable):
 
     def _use(self, ticket: Tensor) -> tf.Operation:
         """Fails if the gradient of this step was applied before."""
+        # Tickets only increase, so a ring of the latest ones is enough. A slot with
+        # this ticket or a later one means that this one is used, or too old to know.
         place = (ticket % _TICKETS_KEPT)[tf.newaxis]
         is_new = self._used_tickets.sparse_read(place)[0] < ticket
         message = self._is_used.read_value()
@@ -363,6 +367,9 @@ class _Gate:
         parts, scales = self._kept.pop(_graph(), ([], []))
         if not _is_asked_for(self._anchor):
             return tf.zeros([])
+        # A backward pass in the same graph ends the step, and the next call opens a new
+        # gate. In another graph it belongs to a function's gradient, which TensorFlow
+        # may build several times.
         self._is_pushed |= self._graph is _graph()
         if not parts:
             return tf.zeros([])
