@@ -300,7 +300,7 @@ def _are_finite(gradient: Tensor) -> Tensor:
 
 
 class _Part(NamedTuple):
-    """The gradient of one call's rows, `[n, dim]`, which may not exist yet."""
+    """The gradient of one call's rows, `[n, dim]`; some rows may not exist yet."""
 
     found: PulledShard
     gradient: Tensor
