@@ -43,8 +43,8 @@ _CLOSE = "Close the quote, or double it if it is part of the text."
 class CsvReader(Reader):
     """Reads CSV as bytes and converts block by block.
 
-    Converting here is faster than in the parser, and keeps the other rows of a block
-    readable when a cell does not convert.
+    This is faster than to convert in the parser, and a cell that does not convert
+    spoils only its row, not its block.
     """
 
     guesses_types = True
@@ -79,8 +79,8 @@ class CsvReader(Reader):
     ) -> dict[str, ColumnType]:
         """Returns more exact types than the parser's.
 
-        A column may begin with many empty cells, so this reads on until every column
-        has shown a value, for at most `_GUESS_BLOCKS` blocks.
+        A column may begin with many empty cells, so this reads until every column has
+        a value, but at most `_GUESS_BLOCKS` blocks.
         """
         found: dict[str, ColumnType] = {}
         options = pyarrow.csv.ConvertOptions(
@@ -136,7 +136,7 @@ class CsvReader(Reader):
         )
 
     def _holds_truth(self, file: str, column: str) -> bool:
-        """Returns whether the cells of a file's column say true or false."""
+        """Returns whether the cells of a file's column are true or false."""
         if (file, column) not in self._truth:
             schema = self.schema(file)
             for name, type_ in schema.items():
@@ -277,7 +277,7 @@ class CsvReader(Reader):
             self._check_text(file)
             opened = pyarrow.csv.open_csv(
                 pa.input_stream(file, compression="detect"),
-                # The parser numbers rows only when it works in one thread.
+                # The parser numbers rows only in a single thread.
                 read_options=pyarrow.csv.ReadOptions(
                     use_threads=False,
                     block_size=_BLOCK_BYTES,
@@ -342,14 +342,14 @@ class CsvReader(Reader):
         return Block(table, rows, tuple(sorted(bad, key=lambda row: row.row)))
 
     def _look_at_rounding(self, file: str, name: str, cells: pa.Array) -> None:
-        """Looks at the numbers of a column before they are float32."""
+        """Checks the numbers of a column before they are rounded to float32."""
         if not self._look.is_due(name):
             return
         _, elements = self._split(self._with_nulls(cells))
         try:
             values = self._with_nulls(_trim(elements)).cast(pa.float64())
         except pa.ArrowInvalid:
-            return  # A further block may have no bad cell.
+            return  # Another block may have no bad cell.
         self._look.at(file, name, values)
 
     def _cells(
@@ -395,11 +395,13 @@ class CsvReader(Reader):
 
 
 class _Numbers:
-    """Numbers rows from 0, including those that the parser leaves out.
+    """Numbers rows from 0, including those that the parser skips.
+
+    The parser counts malformed rows, but not the blank lines in `lines`.
 
     Args:
-      malformed: Rows left out so far; the parser appends a row before it returns any
-        row after it.
+      malformed: Rows skipped so far; the parser appends a row before it returns any row
+        after it.
       first: The parser's number of the first row after the header.
       lines: The blank and broken lines of the file.
     """
@@ -411,7 +413,7 @@ class _Numbers:
         self._first = first
         self._seen = 0
         self._lines = lines
-        # How many rows the parser has seen before each blank line.
+        # Number of rows that the parser counts before each blank line.
         self._blank_after = lines.blank - np.arange(len(lines.blank))
         self._num_blank = 0
         self._num_parsed = 0
@@ -456,7 +458,7 @@ class _Numbers:
         return parsed + np.searchsorted(self._blank_after, parsed, side="right")
 
     def _bad(self, number: int, row: Any) -> BadRow:
-        """Returns a row that the parser left out."""
+        """Returns a row that the parser skipped."""
         if number in self._lines.spoilt:
             return BadRow(number, self._lines.spoilt[number], _CLOSE)
         return BadRow(
@@ -478,8 +480,8 @@ def _parse(
     Args:
       cells: Strings, or null for a missing value.
       type_: The type to read.
-      holds_truth: Returns whether the file's cells of the column are true and false,
-        for a `type_` that does not say.
+      holds_truth: Returns whether the column's cells in the file are true or false, if
+        `type_` does not specify it.
     """
     numbers, wrong = _parse_as(cells, type_, holds_truth)
     if type_.dtype == "int64" and type_.is_guess:
@@ -493,7 +495,7 @@ def _parse(
 def _parse_as(
     cells: pa.Array, type_: ColumnType, holds_truth: Callable[[], bool]
 ) -> tuple[pa.Array, dict[int, str]]:
-    """As `_parse`, but accepts any way to write integers."""
+    """Like `_parse`, but accepts integers in any notation."""
     dtype = type_.dtype
     if not type_.is_truth:
         try:
@@ -534,7 +536,7 @@ def _by_place(encoded: pa.DictionaryArray, wrong: Mapping[int, str]) -> dict[int
 
 
 def _way_out(type_: ColumnType, reason: str) -> str:
-    """Returns what may help if a cell does not convert."""
+    """Returns advice for a cell that does not convert."""
     if type_.dtype == "string":
         return _CONVERT
     if reason.endswith(_NOT_AS_WRITTEN):

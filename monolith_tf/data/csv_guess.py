@@ -14,11 +14,11 @@ _NUMBER = (
 
 
 def guess(cells: pa.Array) -> DType:
-    """Returns the type of most cells; the others are bad, not a reason to read as text.
+    """Returns the type of most cells; the other cells are bad, and do not change it.
 
     If one integer has a leading zero or is hexadecimal, all are codes and read as text:
-    007 is not 7. Integers beyond 64 bits are integers, but bad. If `hold_truth`, cells
-    that say true or false are the integers 1 and 0; among numbers they are words.
+    007 is not 7. Integers of over 64 bits are bad integers. If `hold_truth`, cells with
+    true or false are the integers 1 and 0; otherwise they are words.
 
     Args:
       cells: Strings without surrounding spaces, or null for a missing value.
@@ -30,7 +30,7 @@ def guess(cells: pa.Array) -> DType:
 
 
 def hold_truth(cells: pa.Array) -> bool:
-    """Returns whether most cells say true or false.
+    """Returns whether most cells are true or false.
 
     Args:
       cells: As for `guess`.
@@ -40,7 +40,7 @@ def hold_truth(cells: pa.Array) -> bool:
 
 
 def guess_number(cells: pa.Array) -> DType:
-    """Returns the type of most cells if numbers are wanted: int64 if all fit.
+    """Returns the type of most cells, to read as numbers; int64 only if all fit.
 
     Args:
       cells: As for `guess`.
@@ -58,7 +58,7 @@ def guess_number(cells: pa.Array) -> DType:
 def codes(cells: pa.Array) -> pa.Array:
     """Returns which cells may be integers with a leading zero or in hexadecimal.
 
-    To be fast, it returns other cells that begin with 0 too.
+    For speed, this includes other cells that begin with 0.
 
     Args:
       cells: As for `guess`.
@@ -88,7 +88,7 @@ def are_numbers(cells: pa.Array) -> pa.Array:
 
 
 def of_arrow(type_: pa.DataType) -> DType:
-    """Returns the type as which a column is read, from the parser's type."""
+    """Returns the type in which to read a column, from the parser's type."""
     if pa.types.is_integer(type_) or pa.types.is_boolean(type_):
         return "int64"
     return "float32" if pa.types.is_floating(type_) else "string"

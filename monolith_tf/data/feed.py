@@ -1,10 +1,10 @@
-"""Batches that a worker reads itself, for functions that the chief traced.
+"""Lets each worker read its own batches in functions that the chief traced.
 
-The chief decides which batches a worker trains on. Reading needs Python, and a Python
-function exists only in the process that made it. So each worker makes a function, the
-feeder, before anything else, and publishes its token. A function traced by the chief
-calls the function with that token in the process where it runs. A second function
-returns what the worker counted in the data.
+The chief assigns batches to workers. Reading needs Python, and a Python function exists
+only in the process that made it. So each worker first makes a Python function, the
+feeder, and publishes its token. A function traced by the chief calls the Python
+function with this token, in the process where it runs. A second Python function returns
+the worker's counts of the data.
 """
 
 import dataclasses
@@ -39,9 +39,9 @@ class Feed:
       tokens: TensorFlow's names of the feeder's two functions in every worker.
       columns: The columns that it returns.
       batch_size: Rows per batch.
-      filled: Split -> which of its rows got a default, as far as `hear` received it.
-      files: Split -> `Source.files_digest` of the chief's files, which the workers'
-        files must equal; without an entry they are not compared.
+      filled: Split -> numbers of rows that got a default, as received by `hear`.
+      files: Split -> `Source.files_digest` of the chief's files. Workers must have the
+        same files; without an entry they are not compared.
     """
 
     tokens: tuple[str, str]
@@ -67,8 +67,8 @@ class Feed:
           epoch: The epoch.
           begin: First batch in it.
           end: The batch after the last one.
-          cut: How the epoch is cut into batches, `Cut.to_numbers` [3]; None cuts it as
-            all others.
+          cut: How the epoch is cut into batches, `Cut.to_numbers` [3]; None for the
+            default cut.
         """
         specs = pipeline.signature(self.columns)
         number = tf.constant(_SPLITS.index(split), tf.int64)
@@ -102,7 +102,7 @@ class Feed:
         return tf.ensure_shape(news, [None, 2 + len(_with_default(self.columns))])
 
     def hear(self, split: Split, news: np.ndarray) -> None:
-        """Counts what `news` returned; each block once, even if read several times."""
+        """Adds the counts of `news`; counts a block once, even if read repeatedly."""
         names = _with_default(self.columns)
         filled = self.filled.setdefault(split, {})
         for piece, place, *numbers in np.asarray(news).tolist():
@@ -110,14 +110,14 @@ class Feed:
 
 
 class Feeder:
-    """Reads, in a worker, the batches that functions of the chief ask for.
+    """Reads, in a worker, the batches that functions of the chief request.
 
     Attributes:
       tokens: TensorFlow's names of its functions in this process: the one that returns
-        rows, and the one that returns what was counted in them.
+        rows, and the one that returns counts.
       examples: Rows returned so far.
-      failure: The first error of reading, or empty; the chief receives it as part of
-        TensorFlow's message.
+      failure: The first read error, or empty; TensorFlow's message to the chief
+        contains it.
     """
 
     def __init__(
@@ -228,19 +228,19 @@ class _Cursor:
 
     @property
     def filled(self) -> Filled:
-        """Which rows read so far got a default."""
+        """Numbers of rows read so far that got a default."""
         return self._source.filled
 
     def piece(self, epoch: int, begin: int, end: int, cut: Cut, index: int) -> Window:
-        """Returns the rows of batches `begin` to `end` that one window holds.
+        """Returns the rows of batches `begin` to `end` that are in one window.
 
         Args:
           epoch: The epoch.
           begin: First batch.
           end: The batch after the last one.
           cut: How the epoch is cut into batches.
-          index: Which of the windows with any of these batches, from 0; one past the
-            last returns no rows.
+          index: Number of the window, from 0, among those with any of these batches;
+            one past the last returns no rows.
         """
         moved, shift = divmod(cut.shift, self._batch_size)
         begin, end, cut = begin + moved, end + moved, Cut(shift, cut.order)

@@ -43,7 +43,7 @@ class BadRow:
     Attributes:
       row: Its number in the file, from 0.
       reason: What is wrong, for an error message.
-      way_out: A sentence that says what may help; empty if only the row can be fixed.
+      way_out: A sentence of advice; empty if only the row can be fixed.
     """
 
     row: int
@@ -57,7 +57,7 @@ class Block:
 
     Attributes:
       table: The requested columns, in Arrow types that can hold them.
-      rows: Number of each of the table's rows in the file, from 0, rising.
+      rows: Number of each of the table's rows in the file, from 0, increasing.
       bad: Rows that are not in the table because they could not be read.
     """
 
@@ -69,9 +69,9 @@ class Block:
 class Reader(abc.ABC):
     """Reads files of one format.
 
-    Rows come in the order of the file, the same at every reading. Your own reader
-    derives from this class and is named in the config, `reader: my_module:MyReader`;
-    it is constructed with the `DataSpec` as its only argument.
+    Rows come in the order of the file, the same on every read. To write your own
+    reader, subclass this class and name it in the config, `reader: my_module:MyReader`;
+    its constructor receives the `DataSpec` as its only argument.
 
     Attributes:
       spec: The description of the data.
@@ -112,7 +112,7 @@ class Reader(abc.ABC):
 
         Args:
           piece: One of `pieces`.
-          columns: The columns to read, and the types to which they are converted later.
+          columns: The columns to read, and the types they are later converted to.
 
         Raises:
           ValueError: If the file cannot be read at all, or lacks a column.
@@ -135,11 +135,11 @@ class Reader(abc.ABC):
 def expand(split: Split, patterns: tuple[str, ...]) -> list[str]:
     """Returns the files that glob patterns match, each once.
 
-    A file that has several names, by links or other spellings, is given by the first of
-    them, and a warning says so.
+    If a file has several names, by links or other spellings, returns the first one and
+    logs a warning.
 
     Raises:
-      ValueError: If there is no pattern, or one matches no file or what is none.
+      ValueError: If there is no pattern, or one matches nothing or not only files.
     """
     check_names_files(split, patterns)
     files: dict[str, str] = {}  # The real path of each.
@@ -162,7 +162,7 @@ def expand(split: Split, patterns: tuple[str, ...]) -> list[str]:
 
 @functools.cache
 def _say_is_repeat(split: Split, file: str, first: str) -> None:
-    """Logs, once in a process, that a file is left out."""
+    """Logs, once per process, that a repeated file is skipped."""
     what = "`data.%s`: %s is the same file as %s, and is read once."
     logging.warning(what, split, file, first)
 
@@ -177,11 +177,11 @@ def check_names_files(split: Split, patterns: tuple[str, ...]) -> None:
 
 
 def matching(pattern: str) -> list[str]:
-    """Returns the files that a glob pattern matches, by name.
+    """Returns the files that a glob pattern matches, sorted by name.
 
     Raises:
-      ValueError: If it matches what is no file. A folder may be among the matches if
-        they hold the files in it too, as those of `**` do.
+      ValueError: If it matches anything but files. Folders are allowed if the pattern
+        also matches the files in them, as `**` does.
     """
     matches = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
     files = [match for match in matches if os.path.isfile(match)]
@@ -206,7 +206,7 @@ def matching(pattern: str) -> list[str]:
 
 
 def _folders(file: str) -> Iterator[str]:
-    """Yields the folders that a file is in, with a slash at their end and without."""
+    """Yields all folders that contain a file, with and without a slash at the end."""
     folder = os.path.dirname(file)
     while folder not in ("", os.path.dirname(folder)):
         yield from (folder, os.path.join(folder, ""))
@@ -214,7 +214,7 @@ def _folders(file: str) -> Iterator[str]:
 
 
 def _what_is(path: str) -> str:
-    """Returns a path that is of no file, and what it is of."""
+    """Returns a path that is not a file, and what it is instead."""
     if os.path.isdir(path):
         return f"{path} (a folder)"
     if os.path.islink(path) and not os.path.exists(path):

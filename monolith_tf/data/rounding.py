@@ -1,4 +1,4 @@
-"""Notices numbers of a file that become one as float32."""
+"""Warns if different numbers of a column become equal in float32."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -6,21 +6,22 @@ from absl import logging
 
 
 class Look:
-    """Looks at the first numbers of each column, once."""
+    """Checks the first numbers of each column, once."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
 
     def is_due(self, column: str) -> bool:
-        """Whether a column has yet to show two numbers."""
+        """Returns whether a column has not been checked yet."""
         return column not in self._seen
 
     def at(self, file: str, column: str, values: pa.Array) -> None:
-        """Logs a warning if float32 leaves at most half of the numbers different.
+        """Logs a warning if at most half of the numbers stay distinct in float32.
 
         Args:
-          file: Where they are, for the warning.
-          column: Name of the column; what was looked at is not looked at again.
+          file: Name of the file, for the warning.
+          column: Name of the column. Once two distinct numbers have been checked, it is
+            not checked again.
           values: Numbers of any type.
         """
         of = values.type

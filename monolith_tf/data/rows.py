@@ -44,9 +44,9 @@ class SplitRows:
     Attributes:
       files: The files of the split, in order.
       pieces: The pieces of all files, each with the place of its file in `files`.
-      columns: The columns that are read.
-      filled: Which rows read so far got a default. Every process finds the same in a
-        block, so entries of several processes can be merged.
+      columns: The columns to read.
+      filled: Numbers of rows read so far that got a default. They are the same for a
+        block in every process, so entries of several processes can be merged.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class SplitRows:
         keys: Mapping[str, ColumnType] | None = None,
     ) -> None:
         self.columns = dict(columns)
-        if split != "train":  # Means are taken of no other.
+        if split != "train":  # Means are computed only of the train split.
             self.columns = {
                 name: dataclasses.replace(type_, refused=())
                 for name, type_ in columns.items()
@@ -145,11 +145,11 @@ class SplitRows:
 
         Args:
           number: Place of the file in `files`.
-          splits: Of each its fraction, the seed, and the place that the file had.
+          splits: Fraction, seed, and place of the file, for each split.
 
         Returns:
-          Rows that one of these splits at least did not hold out, and all rows of the
-          file in this split; bad ones are counted too.
+          The number of rows that at least one of these splits did not hold out, and of
+          all rows of the file in this split, both including bad rows.
         """
         num_trained = num_rows = 0
         for place, piece in self.pieces:
@@ -182,7 +182,7 @@ class SplitRows:
     def read_with_keys(
         self, index: int
     ) -> Iterator[tuple[pa.Table, np.ndarray, pa.Table]]:
-        """Yields what `read` does, and the key columns as read.
+        """Like `read`, but also yields the key columns as read.
 
         A missing key is null, and does not make a row bad.
 
@@ -190,7 +190,7 @@ class SplitRows:
           index: Which piece.
 
         Raises:
-          ValueError: As `read`.
+          ValueError: See `read`.
         """
         number, piece = self.pieces[index]
         num_rows = num_bad = num_read = 0
@@ -234,8 +234,8 @@ class SplitRows:
     def _pass_over(self, file: str) -> None:
         """Counts a file without rows; raises ValueError if it may not be skipped.
 
-        Jobs that write one file per task may leave some without rows. A text file
-        without rows is more likely cut off.
+        Jobs that write one file per task may leave files without rows. A text file
+        without rows is more likely truncated.
         """
         if file not in self._empty:
             self._empty.add(file)

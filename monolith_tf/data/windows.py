@@ -1,4 +1,4 @@
-"""Rows in reading order, cut into windows that are shuffled separately."""
+"""Cuts rows in reading order into windows, and shuffles each window."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -32,12 +32,12 @@ class Window:
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-    """How an epoch is read that was begun in another way than later ones are.
+    """How to read a resumed epoch that began with other batches or another order.
 
     Attributes:
       shift: Batch `k` of the epoch begins at row `k * batch_size + shift`.
-      order: What the order of its rows depends on, as `Source.identity` has it; None
-        for the order of all epochs.
+      order: The order of its rows, as in `Source.identity`; None for the order of all
+        other epochs.
     """
 
     shift: int = 0
@@ -51,7 +51,7 @@ class Cut:
 
     @classmethod
     def from_numbers(cls, numbers: Sequence[int]) -> "Cut":
-        """Returns the cut that `to_numbers` wrote down."""
+        """Returns the cut from the numbers of `to_numbers`."""
         shift, seed, window_rows = numbers
         if window_rows < 0:
             return cls(shift)
@@ -66,8 +66,8 @@ def recut(
     Args:
       windows: Consecutive windows of one epoch.
       first: Index of the first one to yield.
-      skip: Rows to leave out before it.
-      size: Rows in each; the last one may have fewer.
+      skip: Rows to skip before it.
+      size: Rows per window; the last one may have fewer.
     """
     held = _Held()
     index = first
@@ -138,7 +138,7 @@ def _draw(shuffle: bool, *key: int) -> tuple[int, ...] | None:
 
 
 class _Held:
-    """Rows that were read and not yet yielded."""
+    """Rows that were read but not yet yielded."""
 
     def __init__(self) -> None:
         self._tables: list[pa.Table] = []
@@ -147,7 +147,7 @@ class _Held:
         self.num_rows = 0
 
     def add(self, table: pa.Table, files: np.ndarray, rows: np.ndarray) -> None:
-        """Adds rows, with the positions of their files and their numbers in these."""
+        """Adds rows, with the positions of their files and their numbers in them."""
         self._tables.append(table)
         self._files.append(files)
         self._rows.append(rows)

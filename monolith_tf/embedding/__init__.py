@@ -1,4 +1,4 @@
-"""Embedding tables with one row per id, no collisions, spread over shards."""
+"""Sharded embedding tables with one row per id and no collisions."""
 
 from monolith_tf import _lazy
 

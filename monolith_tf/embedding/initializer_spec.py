@@ -1,4 +1,4 @@
-"""Initial values of embedding rows as data, free of TensorFlow."""
+"""Initial values of embedding rows as data; does not import TensorFlow."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ import pydantic
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Initializer:
-    """Checks every number an initializer is given."""
+    """Checks that all numbers of an initializer are finite."""
 
     __pydantic_config__: ClassVar[pydantic.ConfigDict] = {"extra": "forbid"}
 
@@ -28,17 +28,17 @@ class _Initializer:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ZerosSpec(_Initializer):
-    """Every value 0."""
+    """All values are 0."""
 
     name: Literal["zeros"] = "zeros"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConstantSpec(_Initializer):
-    """Every value the same.
+    """All values are the same.
 
     Attributes:
-      value: That value.
+      value: The value.
     """
 
     name: Literal["constant"] = "constant"
@@ -87,12 +87,12 @@ class NormalSpec(_Initializer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TruncatedNormalSpec(_Initializer):
-    """Normal distribution without what lies over two standard deviations away.
+    """Normal distribution, truncated at two standard deviations from the mean.
 
     Attributes:
-      mean: Mean.
-      stddev: Standard deviation before the cut, not negative; that of the values drawn
-        is 0.88 times as large.
+      mean: Its mean.
+      stddev: Standard deviation before truncation, not negative; the values drawn have
+        0.88 times this standard deviation.
     """
 
     name: Literal["truncated_normal"] = "truncated_normal"
@@ -118,7 +118,7 @@ InitializerSpec: TypeAlias = Annotated[
     pydantic.Field(discriminator="name"),
     pydantic.BeforeValidator(_from_name),
 ]
-"""Any initializer; a config may give the bare name, `initializer: zeros`."""
+"""Any initializer; a config may give just the name, `initializer: zeros`."""
 
 _adapter: pydantic.TypeAdapter[InitializerSpec] = pydantic.TypeAdapter(InitializerSpec)
 
@@ -131,7 +131,7 @@ def initializer(name: str, **parameters: Any) -> InitializerSpec:
       **parameters: Fields of that spec.
 
     Raises:
-      pydantic.ValidationError: A `ValueError`, if there is no such name or field.
+      pydantic.ValidationError: A `ValueError`, if the name or a field is unknown.
 
     Example:
       >>> initializer("normal", stddev=0.01).mean

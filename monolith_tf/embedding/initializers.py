@@ -1,9 +1,8 @@
 """Initial values of rows: a pure function of a key, the feature id and the column.
 
-Column `c` of an id's row takes output `c` of the SplitMix64 generator whose state
-starts at `mix(id ^ key)`; a distribution turns the output into a value. The row
-therefore does not depend on which shard holds the id, on when it arrived or on which
-ids arrived with it.
+Column `c` of an id's row is output `c` of the SplitMix64 generator with initial state
+`mix(id ^ key)`, mapped to a value of the distribution. The row therefore does not
+depend on the id's shard, on when it is inserted or on the other ids of the batch.
 """
 
 import hashlib
@@ -33,28 +32,28 @@ def slice_key(seed: int, table: str, slice_name: str) -> int:
       slice_name: Name of the slice.
 
     Returns:
-      A number that int64 holds.
+      A number in the range of int64.
     """
-    # Each name is led by its length, so that no two triples read the same.
+    # The lengths make the text unambiguous: different triples give different texts.
     text = f"{seed}:{len(table)}:{table}:{len(slice_name)}:{slice_name}"
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 
 def kind(spec: InitializerSpec) -> str:
-    """Names the distribution: "uniform" (constants too), "normal", "truncated_normal".
+    """Returns "uniform" (for constants too), "normal" or "truncated_normal".
 
-    Rows of one kind are drawn together by `draw`, each with parameters of its own.
+    `draw` draws rows of one kind together, each with its own parameters.
     """
     return "uniform" if isinstance(spec, (ZerosSpec, ConstantSpec)) else spec.name
 
 
 def parameters(spec: InitializerSpec) -> dict[str, float]:
-    """The numbers of a distribution that may differ from row to row.
+    """Returns the parameters of a distribution, which may differ between rows.
 
     Returns:
-      `offset` and `scale`, applied to what the kind draws: a uniform number in [0, 1),
-      or a normal number of mean 0 and standard deviation 1.
+      `offset` and `scale`, applied to a draw of the kind: a uniform number in [0, 1),
+      or a normal number with mean 0 and standard deviation 1.
     """
     if isinstance(spec, ZerosSpec):
         return {"offset": 0.0, "scale": 0.0}
@@ -90,7 +89,7 @@ def draw(
 
     Args:
       kind: A distribution, from `kind`.
-      parameters: What `parameters` names, each a number or `[n, 1]`.
+      parameters: The result of `parameters`, each value a number or `[n, 1]`.
       dim: Width of the rows.
       ids: Feature ids, `[n]`, int64.
       key: One key, or `[n]`, int64.
@@ -122,7 +121,7 @@ def _shift_right(x: Tensor, places: int) -> Tensor:
 def _bits(ids: Tensor, key: int | Tensor, dim: int | Tensor) -> Tensor:
     keyed = tf.bitwise.bitwise_xor(ids, tf.convert_to_tensor(key, tf.int64))
     start = _mix(tf.bitcast(keyed, tf.uint64))[:, tf.newaxis]  # [n, 1]
-    # A traced `tf.constant` takes a list of such numbers through float64; an array not.
+    # Use an array: a traced `tf.constant` converts such a list through float64.
     if isinstance(dim, int):
         jumps = np.arange(1, dim + 1, dtype=np.uint64) * np.uint64(_GAMMA)
     else:
@@ -132,15 +131,15 @@ def _bits(ids: Tensor, key: int | Tensor, dim: int | Tensor) -> Tensor:
 
 
 def _unit_float(bits: Tensor) -> Tensor:
-    """The 24 high bits as a multiple of 2^-24 in [0, 1), exact in float32."""
+    """Returns the 24 high bits as a multiple of 2^-24 in [0, 1), exact in float32."""
     return tf.cast(_shift_right(bits, 40), tf.float32) * 2.0**-24
 
 
 def _normal(bits: Tensor, cut: float) -> Tensor:
-    """The normal quantile of the 52 high bits, without `cut` on either side.
+    """Returns the normal quantile of the 52 high bits, without `cut` on either side.
 
-    Worked in float64, so that what the quantile function leaves to chance in its last
-    bits is gone in float32.
+    Computes in float64: the last bits of the quantile function are not reproducible,
+    and rounding to float32 removes them.
     """
     unit = (tf.cast(_shift_right(bits, 12), tf.float64) + 0.5) * 2.0**-52  # In (0, 1).
     return tf.cast(tf.math.ndtri(cut + (1.0 - 2.0 * cut) * unit), tf.float32)

@@ -1,19 +1,19 @@
-"""Where the parts of an embedding store live, as plain data."""
+"""The devices of an embedding store's shards, as plain data."""
 
 import dataclasses
 
 HOST = "/CPU:0"
-"""Rows stay in host memory also where TensorFlow sees a GPU."""
+"""Rows stay in host memory even if TensorFlow sees a GPU."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Placement:
-    """How many shards there are, and the device of each.
+    """The number of shards, and the device of each.
 
     Attributes:
-      num_shards: Parts that every table's ids are spread over, at least 1.
-      devices: One device per shard, such as "/job:ps/task:0/device:CPU:0"; this
-        process' host memory when not given.
+      num_shards: Number of parts of every table, at least 1; ids are spread over them.
+      devices: One device per shard, such as "/job:ps/task:0/device:CPU:0"; by default
+        all shards are in this process' host memory.
     """
 
     num_shards: int = 1
@@ -32,5 +32,5 @@ class Placement:
             )
 
     def device(self, shard: int) -> str:
-        """The device of a shard."""
+        """Returns the device of a shard."""
         return HOST if self.devices is None else self.devices[shard]

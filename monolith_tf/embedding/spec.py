@@ -1,4 +1,4 @@
-"""Embedding tables and the columns that read them, as data, free of TensorFlow."""
+"""Embedding tables and the columns that read them; does not import TensorFlow."""
 
 import dataclasses
 import math
@@ -24,25 +24,25 @@ Combiner: TypeAlias = Literal["sum", "mean", "sqrtn", "max", "first_n", "none"]
 _LARGEST_HALF = 65504.0
 
 DEFAULT_SLICE = "vec"
-"""Name of the only slice of a table that gives none."""
+"""Name of the only slice of a table without `slices`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SliceSpec:
-    """A named part of a table's rows, trained by its own rules.
+    """A named part of a table's rows, with its own training settings.
 
     Attributes:
-      name: What models ask for; letters, digits, `_`, `-` and `.`.
+      name: The name that models use; letters, digits, `_`, `-` and `.`.
       dim: Number of values, at least 1.
-      initializer: How a new row's values are drawn.
-      optimizer: How a row's gradient changes it.
-      clip_norm: Largest L2 norm of one row's gradient, summed over the batch; longer
-        ones are scaled down to it. None does not clip.
-      l2: Strength of a penalty of `l2 / 2 * |row|^2` on each row that a step updates:
-        its gradient gets `l2 * row`, after clipping.
-      compressor: How the served copy is stored: full floats, half floats, or 8-bit
-        integers. Training rows are full floats.
-      int8_range: `int8` holds values from `-int8_range` to `int8_range`, above 0.
+      initializer: How to draw a new row's values.
+      optimizer: How a row's gradient updates it.
+      clip_norm: Largest L2 norm of one row's gradient, summed over the batch; larger
+        gradients are scaled down to it. None does not clip.
+      l2: Weight of the penalty `l2 / 2 * |row|^2` on each row that a step updates:
+        `l2 * row` is added to its gradient, after clipping.
+      compressor: Storage of the served copy: "fp32", "fp16", or "int8", 8-bit integers.
+        Training always uses fp32.
+      int8_range: `int8` stores values from `-int8_range` to `int8_range`, above 0.
     """
 
     __pydantic_config__: ClassVar[pydantic.ConfigDict] = {"extra": "forbid"}
@@ -71,7 +71,7 @@ class SliceSpec:
 
     @property
     def largest_served(self) -> float:
-        """The largest number that the served copy holds, and the smallest below 0."""
+        """The largest absolute value that the served copy can store."""
         return {"fp32": math.inf, "fp16": _LARGEST_HALF, "int8": self.int8_range}[
             self.compressor
         ]
@@ -81,49 +81,49 @@ class SliceSpec:
 class TableSpec:
     """An embedding table: the layout of its rows, and how ids get and lose them.
 
-    A table of one vector per id gives `dim`, and with it `initializer`, `optimizer`,
-    `clip_norm`, `l2`, `compressor` and `int8_range`, which mean what they mean in a
-    `SliceSpec`. A table whose rows have several parts gives `slices`.
+    A table with one vector per id sets `dim`, and optionally `initializer`,
+    `optimizer`, `clip_norm`, `l2`, `compressor` and `int8_range`, with the same meaning
+    as in `SliceSpec`. A table whose rows have several parts sets `slices`.
 
     Attributes:
-      name: What features name; letters, digits, `_`, `-` and `.`.
-      dim: Values per row, where there is one slice; it is called "vec".
+      name: The name that features use; letters, digits, `_`, `-` and `.`.
+      dim: Values per row of a table with one slice, which is named "vec".
       slices: The parts of a row, in order.
-      initializer: Of the one slice; uniform in [-0.05, 0.05) when not given.
-      optimizer: Of the one slice; "monolith_adagrad" when not given.
-      clip_norm: Of the one slice.
-      l2: Of the one slice; 0 when not given.
-      compressor: Of the one slice; "fp32" when not given.
-      int8_range: Of the one slice; 1 when not given.
-      slot: The namespace in the high bits of the table's ids, below 32768. None leaves
-        the choice to the store.
-      large_integers: What becomes of integers outside of [0, 2^48), where ids are made
-        of integers. "exact" keys rows by all 64 bits, so that no two integers ever
-        share one; such a table has an index and rows of its own. "hash" brings them to
-        48 bits, where two may meet. By default training stops at the first such
-        integer, and elsewhere it has no row. A job's checkpoint keeps the choice.
-      unknown: What training does with an id that has no row: "insert" makes one at the
-        lookup, "zeros" reads zeros and makes one at the first gradient.
-      update_rows: Which rows a step updates: "batch", those whose ids the batch holds,
-        or "all", the others with a gradient of 0, as an optimizer of a dense matrix
-        does. Then `l2` and `weight_decay` shrink every row at every step, moments fade,
-        and no row ever grows old. A step takes as long as the table is large; it is for
-        tables of some 100,000 rows.
+      initializer: For the one slice; by default uniform in [-0.05, 0.05).
+      optimizer: For the one slice; by default "monolith_adagrad".
+      clip_norm: For the one slice.
+      l2: For the one slice; by default 0.
+      compressor: For the one slice; by default "fp32".
+      int8_range: For the one slice; by default 1.
+      slot: The namespace in the high bits of the table's ids, below 32768. If None, the
+        store chooses it.
+      large_integers: How to handle integers outside of [0, 2^48), where ids are made
+        from integers. "exact" keys rows by all 64 bits, so no two integers share a row;
+        such a table has its own index and rows. "hash" hashes them to 48 bits, where
+        two may collide. By default training fails at the first such integer; outside
+        training it has no row. A job's checkpoint keeps the choice.
+      unknown: How training handles an id without a row: "insert" makes the row at the
+        lookup, "zeros" reads zeros and makes it at the first gradient.
+      update_rows: Which rows a step updates: "batch", those of the ids in the batch, or
+        "all", the others too, with a gradient of 0, as an optimizer of a dense matrix
+        does. Then `l2` and `weight_decay` shrink every row at every step, moments
+        decay, and no row expires. The time of a step grows with the table; use it for
+        tables of up to some 100,000 rows.
       admit_after: Occurrences of an id in training before it gets a row, at least 1.
       admission: How occurrences are counted: "exact" (memory grows with the ids),
         "sketch" (bounded memory, may admit early), or "probabilistic" (no memory, a
-        chance of `1 / admit_after` at each occurrence). A shard's sketch holds its own
-        ids. After a restore to another number of shards it may hold those of all, and
-        then admits as many early as one sketch of all ids does.
-      expire_after_days: Days after its last update when a row is dropped.
-      expire_after_steps: Steps after its last update when a row is dropped.
+        chance of `1 / admit_after` at each occurrence). Each shard has a sketch of its
+        ids. After a restore to another number of shards it may hold the ids of all
+        shards, and then admits as many early as one sketch of all ids does.
+      expire_after_days: Days after its last update until a row is dropped.
+      expire_after_steps: Steps after its last update until a row is dropped.
       max_expired_share: Largest share of the rows that may expire by days at once,
-        above 0 and at most 1. Where more would, as by a clock that is a year ahead, the
-        job stops with an error before any is dropped. Tables of under 1,000 rows in a
+        above 0 and at most 1. If more would, for example because the clock is a year
+        ahead, the job fails before it drops any. Tables with fewer than 1,000 rows in a
         shard are not checked; 1 allows all.
-      max_rows: Most rows of the table, over all its shards.
-      max_bytes: Most bytes of its rows with optimizer state, over all its shards.
-      when_full: At that limit, raise an error or drop the rows not updated for longest.
+      max_rows: Maximum rows of the table, over all shards.
+      max_bytes: Maximum bytes of its rows with optimizer state, over all shards.
+      when_full: At this limit, raise an error or drop the least recently updated rows.
     """
 
     __pydantic_config__: ClassVar[pydantic.ConfigDict] = {"extra": "forbid"}
@@ -199,7 +199,7 @@ class TableSpec:
             raise ValueError(f"`slices` must differ in name. Received: names={names}.")
 
     def row_slices(self) -> tuple[SliceSpec, ...]:
-        """The parts of a row in order, also where there is one and no `slices`."""
+        """Returns the parts of a row in order; also for a table without `slices`."""
         if self.slices:
             return self.slices
         given = {key: getattr(self, key) for key in _SHORTHAND}
@@ -214,14 +214,14 @@ class TableSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ColumnSpec:
-    """A feature's use of a table.
+    """How a feature uses a table.
 
     Attributes:
       feature: Name of the feature whose ids are looked up.
-      table: Name of the table; features that name the same one share its rows.
-      combiner: What becomes of the rows of one example's ids: their "sum", "mean",
-        "sqrtn" (sum over the square root of their number) or "max", the "first_n" of
-        them padded with zeros, or "none", a ragged list of them.
+      table: Name of the table; features with the same table share its rows.
+      combiner: How to combine the rows of one example's ids: "sum", "mean", "sqrtn"
+        (sum divided by the square root of their number), "max", "first_n" (the first
+        rows, padded with zeros), or "none" (a ragged list of all).
       max_length: Ids of an example beyond the first `max_length` are dropped before the
         lookup. `first_n` needs it.
     """
@@ -299,7 +299,7 @@ def _check_spec(argument: str, value: Any, kinds: Any) -> None:
 
 
 def _named(value: Any) -> str:
-    """The arguments of a factory that makes the spec that was meant."""
+    """Returns arguments of the factory call that makes the intended spec."""
     if isinstance(value, str):
         return repr(value)
     if not isinstance(value, Mapping) or "name" not in value:

@@ -1,4 +1,4 @@
-"""What a step asks of a store: rows of ids, and room for their gradients."""
+"""The operations of a store that run in a step: lookups and gradient updates."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from monolith_tf.types import Tensor
 
 
 class StepStore(tf.Module):
-    """The part of an `EmbeddingStore` that is used in steps; arguments as there."""
+    """The part of `EmbeddingStore` that steps use; it takes the same arguments."""
 
     def __init__(
         self,
@@ -77,16 +77,16 @@ class StepStore(tf.Module):
         """Finds the rows of a batch's ids.
 
         Args:
-          ids: Feature -> ids, `[batch]` or ragged `[batch, None]`, int64, with one
-            batch size; features of another batch size take a lookup of their own. An
-            id has the slot of its table in its upper 16 bits, as `ids.with_slot` puts
-            it there; only a table of exact integers takes any int64 as it is. Which row
-            an id has is said by its slot, not by its feature: an id with the slot of
-            another table of the same group reads and trains that table's row, and is
-            counted there. With the slot of a table of another group it has no row.
-          training: Whether ids without a row are counted and given one. Otherwise
-            nothing changes, and they read zeros.
-          step: The global step; needed in training by tables that ask for it.
+          ids: Feature -> ids, `[batch]` or ragged `[batch, None]`, int64, all with the
+            same batch size; use separate lookups for other batch sizes. The upper 16
+            bits of an id hold the slot of its table, set by `ids.with_slot`; only a
+            table of exact integers takes any int64 as it is. The slot selects the row,
+            not the feature: an id with the slot of another table of the same group
+            reads and trains that table's row, and counts there. An id with the slot of
+            a table in another group has no row.
+          training: Whether to count ids without a row and insert rows for them.
+            Otherwise nothing changes, and they read zeros.
+          step: The global step; required in training if a table needs it.
           now_secs: Seconds since 1970, for tables that expire by days; by default the
             clock of the machine that runs the step.
 
@@ -94,8 +94,8 @@ class StepStore(tf.Module):
           The rows, with what `combine` and `apply_gradients` need.
 
         Raises:
-          tf.errors.InvalidArgumentError: If an id that is to be given a row has the
-            slot of no table in the group of its feature's table.
+          tf.errors.InvalidArgumentError: If an id to insert has a slot that no table in
+            the group of its feature's table has.
         """
         distinct, splits = self._router.distinct(ids)
         secs: Any = ()
@@ -115,15 +115,16 @@ class StepStore(tf.Module):
 
     @tf.autograph.experimental.do_not_convert
     def combine(self, pulled: Pulled) -> dict[str, dict[str, Any]]:
-        """Embeddings of every feature: feature -> slice name -> tensor.
+        """Returns the embeddings: feature -> slice name -> tensor.
 
-        `[batch, dim]`; with "first_n" `[batch, max_length, dim]`, with "none" ragged.
+        Shapes are `[batch, dim]`; `[batch, max_length, dim]` with "first_n", ragged
+        with "none".
         """
         return self._router.combine(pulled.rows, pulled.inverses, pulled.splits)
 
     @tf.autograph.experimental.do_not_convert
     def masks(self, pulled: Pulled) -> dict[str, Tensor]:
-        """For each "first_n" feature `[batch, max_length]`, true where an id stands."""
+        """Returns a mask `[batch, max_length]` of each "first_n" feature's ids."""
         return self._router.masks(pulled.splits)
 
     @tf.autograph.experimental.do_not_convert
@@ -137,15 +138,16 @@ class StepStore(tf.Module):
         """Updates the rows that a training lookup found.
 
         Args:
-          pulled: What that lookup returned.
-          gradients: Group name -> gradient of `pulled.rows`; None or missing leaves
-            the group's rows alone. A row whose gradient is not finite stays as it is,
-            and is counted as `dropped`.
+          pulled: The result of that lookup.
+          gradients: Group name -> gradient of `pulled.rows`; groups with None or
+            without an entry are not updated. A row whose gradient is not finite is not
+            updated either, and counts as `dropped`.
           step: The global step, 0 at the first update.
           rate_scale: Factor of all learning rates; None is 1.
         """
         clock = Clock(tf.cast(tf.convert_to_tensor(step), tf.int64), pulled.secs)
-        # Read once, and here: two locks must not hold one variable.
+        # Read a variable once, before the shards take their locks: functions under two
+        # locks must not both hold it.
         scale: Any = () if rate_scale is None else tf.convert_to_tensor(rate_scale)
         for name, gradient in gradients.items():
             if gradient is None:
@@ -159,6 +161,8 @@ class StepStore(tf.Module):
             gradient = _checked(name, gradient, pulled.rows[name])
             parts = zip(self._shards[name], pulled.shards[name], strict=True)
             for shard, part in parts:
+                # A shard takes only the gradients of its own ids. Gathering them here
+                # sends no other shard's gradients to its machine.
                 of_shard = gradient
                 if not isinstance(part.places, tuple):
                     of_shard = tf.gather(gradient, part.places)
@@ -168,12 +172,12 @@ class StepStore(tf.Module):
 
     @tf.autograph.experimental.do_not_convert
     def counters(self) -> dict[str, Tensor]:
-        """What happened so far: counter -> `[tables]`, int64, in the order of `tables`.
+        """Returns counter -> `[tables]`, int64, in the order of `tables`.
 
-        `rows` in use; rows `inserted`; ids `refused` because they were not admitted
-        yet, counted once a step; ids that found no room, `overflow`; row gradients
-        `dropped` for want of a row, or because they were not finite; rows `expired` and
-        `evicted`.
+        The counters are `rows` in use; rows `inserted`; ids `refused` because they are
+        not admitted yet, once per step; ids without room, `overflow`; row gradients
+        `dropped` because the id has no row or the gradient is not finite; rows
+        `expired` and `evicted`.
         """
         if not self.tables:
             return dict.fromkeys(COUNTERS, tf.zeros([0], tf.int64))
@@ -187,13 +191,13 @@ class StepStore(tf.Module):
         return dict(zip(COUNTERS, tf.unstack(by_table, axis=1), strict=True))
 
     def table_counters(self) -> dict[str, dict[str, int]]:
-        """What happened to each table so far, as plain numbers.
+        """Returns each table's counters as Python numbers.
 
-        Reads one small variable per shard, and may be asked while steps are under way.
+        Reads one small variable per shard, also while steps are running.
 
         Returns:
-          Table name -> counter -> number: those of `counters`, and `bytes`, about what
-          the table's rows take in memory with optimizer state, bookkeeping and index.
+          Table name -> counter -> number: those of `counters`, and `bytes`, an estimate
+          of the memory of the rows with optimizer state, bookkeeping and index.
         """
         counters = {name: value.numpy() for name, value in self.counters().items()}
         bytes_per_id = {
@@ -211,10 +215,10 @@ class StepStore(tf.Module):
     def _pull(
         self, name: str, batch: Distinct, clock: Clock | None
     ) -> tuple[Tensor, tuple[PulledShard, ...]]:
-        """Weights of a group's distinct ids, and what each of its shards found.
+        """Returns weights of a group's distinct ids, and the result of each shard.
 
-        One call for each shard, where it lives: as a part of the graph here, each of
-        its branches would send messages to and fro.
+        Calls one function per shard, on the shard's device: inlined in this graph, each
+        of its branches would send messages between the machines.
         """
         found, rows = [], []
         parts = routing.partition(batch, self.placement.num_shards)
@@ -228,19 +232,22 @@ class StepStore(tf.Module):
                     result = shard.packed.call("lookup", asked, clock)
                 weights = result.weights
                 part = part._replace(**result._asdict())
-            # One trace for all groups does not know how wide a row is.
+            # All groups share one trace, so its output has no static width.
             weights = tf.ensure_shape(weights, [None, shard.group.dim])
-            # Weights that need not travel back from another machine are kept.
+            # Keep the weights for the update only if they stay on this machine.
             is_kept = self.placement.devices is None and shard.reuses_weights
             found.append(part._replace(weights=weights if is_kept else ()))
             rows.append(weights)
         if len(rows) == 1:
             return rows[0], tuple(found)
+        # Each shard answered for its part of the distinct ids. `places` are their
+        # positions in the batch; stitching by them restores the batch's order, so that
+        # inverses and gradients use the same positions for any number of shards.
         return tf.dynamic_stitch([part.places for part in found], rows), tuple(found)
 
 
 def _checked(name: str, gradient: Any, rows: Tensor) -> Tensor:
-    """The gradient of a group's rows, if it has their shape."""
+    """Returns the gradient as a dense tensor; fails unless it has the rows' shape."""
     if not isinstance(gradient, tf.IndexedSlices):
         return _of_shape(name, gradient, rows.shape, tf.shape(rows))
     places, num_rows = gradient.indices, tf.shape(rows)[0]
@@ -265,7 +272,7 @@ def _checked(name: str, gradient: Any, rows: Tensor) -> Tensor:
 
 
 def _of_shape(name: str, gradient: Any, static: Any, shape: Tensor) -> Tensor:
-    """The gradient of a group, if it has a shape, of which `static` is known."""
+    """Returns the gradient; fails unless it has a shape, partly known as `static`."""
     gradient = tf.convert_to_tensor(gradient)
     if not gradient.shape.is_compatible_with(static):
         raise ValueError(

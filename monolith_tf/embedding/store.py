@@ -28,32 +28,32 @@ from monolith_tf.embedding.spec import TableSpec
 class EmbeddingStore(step_store.StepStore):
     """Embedding tables with one row per id and no collisions, spread over shards.
 
-    A training step calls `lookup`, watches `Pulled.rows`, calls `combine`, and hands
-    the gradients to `apply_gradients`, all in one `tf.function` if it likes. Between
-    steps it calls `maintain`.
+    A training step calls `lookup`, watches `Pulled.rows`, calls `combine`, and passes
+    the gradients to `apply_gradients`; all of this can run in one `tf.function`. Call
+    `maintain` between steps.
 
-    Rows are not variables that `tf.train.Checkpoint` sees: `save` and `restore` write
-    and read them by id.
+    `tf.train.Checkpoint` does not see the rows: `save` and `restore` write and read
+    them by id.
 
     Attributes:
-      tables: The tables, in the order of all counters.
+      tables: The tables, in the order that all counters use.
       columns: The features that read them.
       placement: Number of shards and their devices.
-      groups: The tables as they are merged physically.
+      groups: The tables, merged into groups with the same row layout.
 
     Args:
       tables: The tables, each with a slot.
       columns: The features that read them.
-      seed: Of initial values.
+      seed: Seed of the initial values.
       placement: Number of shards and their devices; one in this process by default.
-      mode: "exact": updates of one shard wait for each other, so that no update of a
-        row is lost. "hogwild": they do not, and when several workers update one row
-        at the same moment some of those updates may be lost.
-      capacity: Rows that each shard of a group of tables has room for at first. More
-        room is made when it is needed, by steps too. By default as many as a 32nd of
-        this machine's memory holds; memory is taken as rows are written.
-      track_updates: Whether the step of every row's last update is kept, so that what
-        changed since a step can be told: for saving and publishing only that.
+      mode: "exact": updates of one shard run one at a time, so no update of a row is
+        lost. "hogwild": they run concurrently, and when several workers update one row
+        at the same moment, some of those updates may be lost.
+      capacity: Rows that each shard of a group of tables first has room for. The shard
+        grows on demand, during steps too. By default as many rows as fit in a 32nd of
+        this machine's memory; memory is allocated as rows are written.
+      track_updates: Whether to keep the step of every row's last update. Saving and
+        publishing only the rows that changed since a step needs it.
 
     Raises:
       ValueError: If names or slots repeat, a table has no slot, or a column names a
@@ -81,7 +81,7 @@ class EmbeddingStore(step_store.StepStore):
             track_updates=track_updates,
         )
         self._tracked_since = 0
-        # Step and id of what was saved and restored, which later changes may follow.
+        # Step and id of the checkpoints saved and restored, which a delta may follow.
         self._saved: list[tuple[int, str]] = []
 
     def maintain(
@@ -89,16 +89,16 @@ class EmbeddingStore(step_store.StepStore):
     ) -> maintenance.MaintenanceReport:
         """Drops rows that are too old or too many, and makes room for new ones.
 
-        To be called from time to time; steps may go on meanwhile. Limits hold from call
-        to call, so a table may pass one in between.
+        Call it from time to time; steps may run concurrently. Limits are enforced only
+        here, so a table may exceed one between calls.
 
         Args:
-          step: The global step; needed by tables that expire by steps.
-          now_secs: Seconds since 1970; now when not given.
+          step: The global step; required by tables that expire by steps.
+          now_secs: Seconds since 1970; the current time by default.
 
         Raises:
-          TableFullError: If a table is over a limit that it does not evict at, or
-            memory is short.
+          TableFullError: If a table without eviction is over a limit, or memory runs
+            out.
         """
         now_secs = time.time() if now_secs is None else float(now_secs)
         return maintenance.maintain(
@@ -106,7 +106,7 @@ class EmbeddingStore(step_store.StepStore):
         )
 
     def describe(self) -> list[sizing.TableInfo]:
-        """Size and place of every table, in the order of `tables`."""
+        """Returns size and devices of every table, in the order of `tables`."""
         counters = self.table_counters()
         devices = tuple(map(self.placement.device, range(self.placement.num_shards)))
         return [
@@ -131,23 +131,23 @@ class EmbeddingStore(step_store.StepStore):
     ) -> dict[str, Any]:
         """Writes all rows in use, with optimizer state and bookkeeping.
 
-        Memory is bounded by a chunk. The manifest is written last; a directory without
-        it is not a checkpoint.
+        Needs extra memory for one chunk at most. The manifest is written last; a
+        directory without one is not a checkpoint.
 
         Args:
           directory: A new or empty directory.
           step: The global step.
-          now_secs: Seconds since 1970; now when not given.
-          since_step: Writes only what changed since the checkpoint of this step, to be
-            restored on top of it, or of another of this step or later that this store
-            wrote or was restored from. The store must track updates.
+          now_secs: Seconds since 1970; the current time by default.
+          since_step: Writes only what changed since the checkpoint of this step. Such a
+            delta is restored on top of that checkpoint, or of a later one that this
+            store wrote or was restored from. The store must track updates.
 
         Returns:
           The manifest.
 
         Raises:
-          ValueError: If there is a checkpoint in `directory`, or what changed since
-            `since_step` is not known.
+          ValueError: If `directory` holds a checkpoint, or the changes since
+            `since_step` are not known.
         """
         if since_step is not None:
             self._check_tracked(since_step)
@@ -171,23 +171,23 @@ class EmbeddingStore(step_store.StepStore):
         with_optimizer_state: bool = True,
         keep_others: bool = False,
     ) -> restore.RestoreReport:
-        """Replaces everything by what `save` wrote, whatever its number of shards.
+        """Replaces all rows with those of a checkpoint of any number of shards.
 
-        Tables and slices that the checkpoint lacks start anew; those that the store
-        lacks are left out.
+        Tables and slices missing from the checkpoint start with initial values; those
+        missing from the store are skipped.
 
         Args:
-          directory: Of the checkpoint.
-          deltas: Directories of what changed since, oldest first.
+          directory: Directory of the checkpoint.
+          deltas: Directories of later deltas, oldest first.
           aliases: Saved table name -> table name; by default they are the same.
-          with_optimizer_state: Whether optimizer state is read too.
-          keep_others: Whether rows that the checkpoint lacks stay, of tables that were
-            restored from another one for instance.
+          with_optimizer_state: Whether to read optimizer state too.
+          keep_others: Whether to keep rows that the checkpoint lacks, for example of
+            tables that were restored from another one.
 
         Raises:
           ValueError: If the checkpoint is damaged or does not fit the tables, or a
-            delta does not follow what it is laid on; nothing has changed then. Where a
-            file changes while it is read, the store is empty then; with `keep_others`
+            delta does not follow the one before; the store is then unchanged. But if a
+            file changes while it is read, the store is then empty; with `keep_others`
             it may hold rows of the checkpoint.
         """
         chain = Chain(
@@ -206,13 +206,13 @@ class EmbeddingStore(step_store.StepStore):
         return report
 
     def touched(self, since_step: int) -> Iterator[tuple[layout.Group, Chunk]]:
-        """Rows inserted or updated at a step or later, chunk by chunk, without state.
+        """Yields rows inserted or updated since a step, in chunks, without state.
 
         Args:
-          since_step: The step. The store must track updates.
+          since_step: The first step. The store must track updates.
 
         Raises:
-          ValueError: If what changed since then is not known.
+          ValueError: If the changes since then are not known.
         """
         self._check_tracked(since_step)
         for shard in itertools.chain(*self._shards.values()):
@@ -221,23 +221,23 @@ class EmbeddingStore(step_store.StepStore):
                 yield shard.group, chunk
 
     def removed(self, since_step: int) -> np.ndarray:
-        """Ids that lost their row at a step or later; some may have one again.
+        """Returns ids that lost their row since a step; some may have one again.
 
         Args:
-          since_step: The step. The store must track updates.
+          since_step: The first step. The store must track updates.
 
         Raises:
-          ValueError: If what changed since then is not known.
+          ValueError: If the changes since then are not known.
         """
         self._check_tracked(since_step)
         shards = list(itertools.chain(*self._shards.values()))
         return np.concatenate([write.removed(s, since_step) for s in shards])
 
     def forget_removed(self, before_step: int) -> None:
-        """Frees the memory of removed ids that nobody will ask for.
+        """Frees the memory of ids that were removed before a step.
 
         Args:
-          before_step: What changed since an earlier step is not known from now on.
+          before_step: Changes since an earlier step are no longer known afterwards.
         """
         for shard in itertools.chain(*self._shards.values()):
             shard.removed = [
@@ -247,14 +247,14 @@ class EmbeddingStore(step_store.StepStore):
         self._saved = [entry for entry in self._saved if entry[0] >= before_step]
 
     def rows(self) -> Iterator[RowChunk]:
-        """Ids and weights of all rows in use, chunk by chunk."""
+        """Yields ids and weights of all rows in use, in chunks."""
         for shard in itertools.chain(*self._shards.values()):
             size = write.chunk_rows(shard.group)
             for chunk in shard.chunks(size, with_state=False):
                 yield RowChunk.of_group(shard.group, chunk)
 
     def freeze(self) -> FrozenStore:
-        """A read-only copy in memory."""
+        """Returns a read-only copy in memory."""
         frozen = FrozenStore(self.tables, self.columns)
         frozen.fill(self.rows())
         return frozen

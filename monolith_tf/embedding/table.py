@@ -1,7 +1,7 @@
-"""An embedding table as a dictionary of rows: what the store means, readably.
+"""A reference implementation of the store: one table as a dictionary of rows.
 
-One row at a time and without a thought for speed. The partitioned store must give the
-same numbers to the last bit, on any number of shards; its tests compare the two.
+It handles one row at a time and is slow. The partitioned store must give bitwise equal
+results with any number of shards; its tests compare the two.
 """
 
 import dataclasses
@@ -42,16 +42,16 @@ class Row:
 
 
 class Table:
-    """One logical table, except that it counts exactly where a sketch is asked for.
+    """One table; it counts occurrences exactly, even if the spec says "sketch".
 
     Attributes:
       rows: Feature id -> row.
-      occurrences: Feature id -> how often it was seen, of ids that wait for admission.
-      counters: What happened: "inserted", "refused", "dropped", "expired", "evicted".
+      occurrences: Feature id -> occurrences so far, of ids not admitted yet.
+      counters: Counts of "inserted", "refused", "dropped", "expired", "evicted".
 
     Args:
       spec: The table.
-      seed: Of initial values.
+      seed: Seed of the initial values.
     """
 
     def __init__(self, spec: TableSpec, seed: int = 0) -> None:
@@ -64,7 +64,7 @@ class Table:
     def lookup(
         self, ids: Sequence[int], *, training: bool, step: int = 0, secs: int = 0
     ) -> np.ndarray:
-        """Weights of all slices, `[n, row_dim]`; zeros for an id that has no row.
+        """Returns weights of all slices, `[n, row_dim]`; zeros for ids without a row.
 
         In training a table that inserts at lookup first makes rows for new ids.
         """
@@ -107,7 +107,7 @@ class Table:
             row.step, row.secs = step, secs
 
     def maintain(self, step: int, secs: int) -> None:
-        """Drops rows that are too old, then the oldest of those that are too many."""
+        """Drops expired rows, then the oldest rows above `max_rows`."""
         for id_, row in list(self.rows.items()):
             steps, days = self.spec.expire_after_steps, self.spec.expire_after_days
             if (steps is not None and step - row.step >= steps) or (
@@ -122,7 +122,7 @@ class Table:
                 self.counters["evicted"] += 1
 
     def _insert(self, ids: Sequence[int], step: int, secs: int) -> None:
-        """Makes rows for new ids that have been seen often enough."""
+        """Makes rows for new ids that have occurred often enough."""
         for id_, count in Counter(ids).items():
             if id_ in self.rows:
                 continue
@@ -137,7 +137,7 @@ class Table:
             self.counters["inserted"] += 1
 
     def _is_admitted(self, id_: int, count: int, step: int) -> bool:
-        """Counts an id that has no row."""
+        """Counts an id without a row, and returns whether it gets one."""
         admit_after = self.spec.admit_after
         if admit_after > 1 and self.spec.admission == "probabilistic":
             ids, counts, threshold = tf.constant(

@@ -1,4 +1,4 @@
-"""What the evaluations of a job are of, for its checkpoints and its best mark."""
+"""Describes a job's evaluation data, for its checkpoints and its best value."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from monolith_tf.training import evaluation_set
 
 
 def of(config: schema.ExperimentConfig, marks: file_marks.Marks) -> dict[str, Any]:
-    """Returns what the values of metrics are comparable by, as JSON has it.
+    """Returns all settings that must be equal to compare metrics, as in JSON.
 
     Args:
       config: The config.
-      marks: Of the files of the eval split; none where they are a function's, or the
-        train split's own batches are scored.
+      marks: Marks of the eval split's files; empty if the rows come from a function, or
+        if the job scores its training batches.
     """
     data, settings = config.data, resumed_settings.of(config)
     is_drawn = bool(data.validation_fraction or data.num_negatives("eval"))

@@ -1,6 +1,6 @@
 """Settings that may change between two runs of a job without a warning, and why.
 
-Every other key of these specs is in each checkpoint, and compared.
+All other keys of these specs are saved in each checkpoint and compared.
 """
 
 import types

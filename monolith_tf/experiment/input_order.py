@@ -1,7 +1,7 @@
-"""The order in which a model is given its inputs, which its dense weights are of.
+"""The order of a model's inputs, on which its dense weights depend.
 
-A weight knows its input by its place alone. So a job goes on with the order of its
-checkpoint, whatever the order of the lines of its config.
+A dense weight identifies its input only by position. So a resumed job uses the order of
+its checkpoint, whatever the order of the lines of its config.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ _KINDS = ("features", "labels")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InputOrder:
-    """What a model is given, in order.
+    """The inputs of a model, in order.
 
     Attributes:
       features: Names of the features.
@@ -35,7 +35,7 @@ class InputOrder:
     slices: Mapping[str, tuple[str, ...]]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain data for a checkpoint, whose rows say their slices."""
+        """Returns plain data for a checkpoint, which has the slices with its rows."""
         return {kind: list(getattr(self, kind)) for kind in _KINDS}
 
 
@@ -52,14 +52,14 @@ def of_config(config: schema.ExperimentConfig) -> InputOrder:
 
 
 def after(checkpoint: checkpoint_lib.Checkpoint, order: InputOrder) -> InputOrder:
-    """Returns the order in which the inputs of a config meet a checkpoint's weights.
+    """Returns the order of a config's inputs that fits a checkpoint's weights.
 
-    What both have is in the checkpoint's order. What is new takes the places of what is
-    gone, in turn; the rest stays where it is.
+    Inputs that both have keep the checkpoint's order. New inputs take the places of
+    removed ones, in turn; any others keep their place in the config.
 
     Args:
-      checkpoint: Where weights come from.
-      order: The order of the config, or after another checkpoint.
+      checkpoint: The checkpoint of the weights.
+      order: The order of the config, or the result for another checkpoint.
     """
     saved = _saved(checkpoint)
     if saved is None:
@@ -114,12 +114,12 @@ def applied_to(table: TableSpec, order: InputOrder) -> TableSpec:
 def differences(
     checkpoint: checkpoint_lib.Checkpoint, order: InputOrder
 ) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yields which inputs only one of a checkpoint and a config has.
+    """Yields the inputs that only the checkpoint or only the config has.
 
     Yields:
-      What they are (`features`, `slices of table ...`), those that are gone, and those
-      that are new; one of the two is not empty. What takes the place of another has
-      its place in the list.
+      Their kind (`features`, `slices of table ...`), the removed ones, and the new
+      ones; at least one of the two lists is not empty. A new input that takes the place
+      of a removed one has the same index.
     """
     for what, before, now in _both(checkpoint, order):
         gone = [name for name in before if name not in now]
@@ -131,7 +131,7 @@ def differences(
 def out_of_order(
     checkpoint: checkpoint_lib.Checkpoint, order: InputOrder
 ) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yields inputs that stand otherwise in a checkpoint: what, then and now."""
+    """Yields inputs ordered differently in a checkpoint: kind, order then and now."""
     for what, before, now in _both(checkpoint, order):
         then = [name for name in before if name in now]
         here = [name for name in now if name in before]
@@ -140,7 +140,9 @@ def out_of_order(
 
 
 def _placed(before: Sequence[str], now: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names of `now` so that those of `before` are in its order."""
+    """Returns the names of `now`, with those in `before` in the order of `before`."""
+    # `before` with each removed name replaced by a new one, while there are any, is the
+    # order of the seated names. They fill their places in `now`; others do not move.
     new = iter([name for name in now if name not in before])
     seats = [name if name in now else next(new, None) for name in before]
     seated = [name for name in seats if name is not None]
@@ -151,7 +153,7 @@ def _placed(before: Sequence[str], now: Sequence[str]) -> tuple[str, ...]:
 def _both(
     checkpoint: checkpoint_lib.Checkpoint, order: InputOrder
 ) -> Iterator[tuple[str, Sequence[str], Sequence[str]]]:
-    """What inputs are, those of a checkpoint that says them, and those of an order."""
+    """Yields kind, inputs of the checkpoint and of the order; skips unknown ones."""
     saved, slices = _saved(checkpoint) or {}, _saved_slices(checkpoint)
     for kind in _KINDS:
         if kind in saved:
@@ -164,12 +166,12 @@ def _both(
 def _saved(
     checkpoint: checkpoint_lib.Checkpoint,
 ) -> Mapping[str, Sequence[str]] | None:
-    """Returns `features` and `labels` -> names; None where they cannot be known."""
+    """Returns `features` and `labels` -> names; None if they are not known."""
     saved: Mapping[str, Sequence[str]] | None
     saved = checkpoint.manifest["state"].get("inputs")
     if saved is not None:
         return saved
-    # Before there was such an entry, the order was that of the copy of the config.
+    # Older checkpoints lack the entry; their order is that of their config's copy.
     try:
         text = (checkpoint.path / "config.yaml").read_text("utf-8")
         config = yaml.safe_load(text)

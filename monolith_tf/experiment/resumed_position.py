@@ -1,9 +1,9 @@
-"""Finds where in its data a job resumes, even if the data has changed.
+"""Finds the position in its data at which a job resumes, even if the data changed.
 
-A position is a number of batches. It refers to rows only together with the files, their
-rows, their order and the batch size. Checkpoints hold these, so a position is never
-applied to other data. A resumed epoch continues at its next row, in the order in which
-it began, however batches are cut now.
+A position is a number of batches. It identifies a row only together with the files,
+their rows, their order and the batch size. Checkpoints save all of these, so a position
+is never applied to other data. A resumed epoch continues at its next row, in the order
+in which it began, even if the batch size changes.
 """
 
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ from monolith_tf.training import run as run_lib
 
 
 class _Place(NamedTuple):
-    """Where the next row is.
+    """The place of the next row.
 
     Attributes:
       epoch: Its epoch.
-      row: Its place in the epoch's order.
-      order: What that order is, as `Source.identity` has it.
+      row: Its index in the epoch's order.
+      order: The order, as in `Source.identity`.
     """
 
     epoch: int
@@ -84,7 +84,7 @@ def resume(
 def _place(
     progress: run_lib.Progress, data: Mapping[str, Any], batch_size: int
 ) -> _Place:
-    """Returns the place of a position in the data it is of."""
+    """Returns the place of a position in the data that it refers to."""
     size, rows = progress.batch_size or batch_size, data["rows"]
     epoch, batch = divmod(progress.batch, -(-rows // size))
     cut = progress.cut(epoch)
@@ -98,9 +98,11 @@ def _cut(
     here: Mapping[str, Any],
     batch_size: int,
 ) -> None:
-    """Sets the position to a place, from which batches of the present size follow.
+    """Sets the position to a place, to continue with batches of the current size.
 
-    Batches of an epoch are counted from its end, so that it has as many as all others.
+    The place need not be a multiple of the batch size. Counts the batches back from the
+    end of the epoch, so that it has as many batches as all others; the shift says where
+    they start.
     """
     progress.batch_size = batch_size
     progress.begun = {}
@@ -122,7 +124,7 @@ def _begin(
     here: Mapping[str, Any],
     batch_size: int,
 ) -> _Place:
-    """Returns the beginning of other data."""
+    """Returns the start of the new data, and warns."""
     unread = f"{progress.batch} batches of `data.input_fn` were read before"
     if saved:
         row = _place(progress, saved, batch_size).row
@@ -137,9 +139,9 @@ def _begin(
 
 
 def _are_appended(saved: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
-    """Whether rows up to a position are the same ones with files that were appended.
+    """Whether files were appended that do not change the rows before a position.
 
-    So it is in the order of the files alone.
+    This requires reading in file order: appended rows change a shuffled order.
     """
     if saved["order"] or here["order"] or here["rows"] < saved["rows"]:
         return False
@@ -147,13 +149,13 @@ def _are_appended(saved: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
 
 
 def _in_longer_epoch(place: _Place, rows: int) -> _Place | None:
-    """Returns the place in epoch 0 where files were appended; None in later epochs.
+    """Returns the place in epoch 0 of the longer data; None in later epochs.
 
-    Those have read the former files more often than the new ones.
+    Later epochs have already read the old files more often than the new ones.
 
     Args:
-      place: The place in the former files.
-      rows: The rows that these have.
+      place: The place in the old files.
+      rows: Number of rows of the old files.
     """
     if (place.epoch, place.row) == (1, 0):
         return place._replace(epoch=0, row=rows)
@@ -161,7 +163,7 @@ def _in_longer_epoch(place: _Place, rows: int) -> _Place | None:
 
 
 def _of_other_rows(place: _Place, rows: int, here: Mapping[str, Any]) -> _Place:
-    """Returns the place in the same files, of which other rows may be trained on."""
+    """Returns the place in the same files when other rows of them are selected."""
     if rows == here["rows"]:
         return place
     logging.warning(
@@ -179,7 +181,7 @@ def _say(
     here: Mapping[str, Any],
     batch_size: int,
 ) -> None:
-    """Says what changed in how batches are made."""
+    """Logs changes of the batch size and the order."""
     size = progress.batch_size or batch_size
     if size != batch_size:
         logging.info(

@@ -1,7 +1,7 @@
-"""Settings with which a checkpoint was trained, and warnings about changes of them.
+"""The settings that a checkpoint was trained with; warns if they change.
 
-The values in a checkpoint do not show them: a job that resumes with other settings
-keeps its rows and weights, which then mean something else. So checkpoints save them.
+Trained values do not show these settings: a job that resumes with other settings keeps
+its rows and weights, whose meaning then changes. So checkpoints save the settings.
 """
 
 import dataclasses
@@ -106,10 +106,10 @@ def warn_of_inputs(
 def warn_of_places(
     checkpoint: checkpoint_lib.Checkpoint, order: input_order.InputOrder
 ) -> None:
-    """Warns of trained weights of another job that meet another input than in it.
+    """Warns if weights from another job's checkpoint now get a different input.
 
-    Those that only one of the two has are passed over, unless they take the place of
-    one that only the other one has.
+    Ignores inputs that only the checkpoint or only this job has, unless one takes the
+    place of another.
     """
     for what, gone, new in input_order.differences(checkpoint, order):
         if gone and new:
@@ -127,7 +127,7 @@ def warn_of_places(
 
 
 def log(checkpoint: checkpoint_lib.Checkpoint, config: schema.ExperimentConfig) -> None:
-    """Logs what a resumed job draws in another way than before."""
+    """Logs changes of the initializers and the seed of a resumed job."""
     saved, now = checkpoint.manifest["state"].get("settings", {}), of(config)
     for table, parts in now["initializers"].items():
         before = saved.get("initializers", {}).get(table, {})
@@ -151,7 +151,7 @@ def log(checkpoint: checkpoint_lib.Checkpoint, config: schema.ExperimentConfig) 
 
 
 def _compared(spec: Any) -> dict[str, Any]:
-    """Key -> value of a spec, but for what may change without a warning."""
+    """Returns key -> value of a spec, without keys that may change silently."""
     harmless = harmless_settings.HARMLESS[type(spec)]
     found = {}
     for field in dataclasses.fields(spec):

@@ -1,4 +1,4 @@
-"""The actions of a job between its steps, made from its config."""
+"""Makes the actions that a job runs between steps from its config."""
 
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ def between_steps(
       watcher: Receives log lines and evaluations.
       export: Exports the current values.
       counts: Returns the readers' counts.
-      has_evaluator: Whether a task of the cluster evaluates, and the run does not.
+      has_evaluator: Whether an evaluator task of the cluster evaluates instead.
     """
     trainer = config.trainer
     actions: list[actions_lib.Action] = [

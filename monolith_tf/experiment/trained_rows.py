@@ -1,9 +1,9 @@
-"""Rows of the eval split that a job was trained on before they were held out.
+"""Finds rows of the eval split that the job trained on before they were held out.
 
-Which rows `data.validation_fraction` holds out depends on the seed, the position of
-a file among the train files, and the number of a row in it. Where one of the first two
-changes, or the fraction grows, rows that were trained on come into the eval split. So
-each checkpoint says what was held out of every file that the job was trained on.
+The rows that `data.validation_fraction` holds out depend on the seed, the position of
+the file among the train files, and the row's number in the file. If the seed or the
+position changes, or the fraction grows, rows that were trained on enter the eval split.
+So each checkpoint saves what was held out of every file that the job trained on.
 """
 
 import collections
@@ -32,7 +32,7 @@ class HeldOut:
 
     Attributes:
       file: Path of the file.
-      digest: What its content is recognised by; None for a name of no file.
+      digest: Identifies its content; None if the name is not of a file.
       fraction: The share of rows; 0 holds out none.
       seed: The job's seed; 0 where nothing is held out.
       number: Place of the file among the train files; 0 where nothing is held out.
@@ -45,7 +45,7 @@ class HeldOut:
     number: int = 0
 
     def holds_out_all_of(self, other: "HeldOut") -> bool:
-        """Whether no row of the file that another holds out was trained on."""
+        """Whether it holds out every row that `other` holds out."""
         return (self.seed, self.number) == (other.seed, other.number) and (
             other.fraction <= self.fraction
         )
@@ -54,7 +54,7 @@ class HeldOut:
 def of(
     files: file_marks.Marks, config: schema.ExperimentConfig
 ) -> list[dict[str, Any]]:
-    """Returns what is held out of the train files, as JSON has it.
+    """Returns what is held out of the train files, as in JSON.
 
     Args:
       files: `Source.marks` of the train split.
@@ -69,12 +69,13 @@ def of_checkpoint(
 ) -> list[dict[str, Any]]:
     """Returns what was held out of the files that a checkpoint was trained on.
 
-    One that does not say it was trained on the files that it names, and one of 0.1.0,
-    which names none, on the present ones, with the seed and the fraction of its config.
+    If an older checkpoint does not save this, assumes the files that it names, with the
+    seed and the fraction of its config. A checkpoint of 0.1.0 names no files; assumes
+    the current ones.
 
     Args:
       checkpoint: The checkpoint.
-      files: `Source.marks` of the present train files.
+      files: `Source.marks` of the current train files.
     """
     state = checkpoint.manifest["state"]
     if "trained" in state:
@@ -89,7 +90,7 @@ def of_checkpoint(
 def joined(
     before: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Returns entries of both, each once."""
+    """Returns the distinct entries of both."""
     return [
         dataclasses.asdict(one)
         for one in dict.fromkeys(HeldOut(**entry) for entry in (*before, *now))
@@ -101,19 +102,19 @@ def count(
     files: file_marks.Marks,
     config: schema.ExperimentConfig,
 ) -> int:
-    """Returns the rows of the eval split that were trained on, at most, and warns.
+    """Returns an upper bound of the eval rows that were trained on; warns of them.
 
-    Rows of files are counted, bad ones too; a file is read only where there are any.
+    Counts rows in the files, also bad ones; reads only files that may have such rows.
 
     Args:
       entries: What was held out of the files that were trained on.
-      files: `Source.marks` of the present train files.
+      files: `Source.marks` of the current train files.
       config: The config.
     """
     spec = config.data
     if not spec.validation_fraction or not files:
         return 0
-    # A file goes by its name or its content: it may be moved, or have rows added.
+    # Match files by name or by content: a file may be moved, or have rows added.
     trained: dict[str | None, list[HeldOut]] = collections.defaultdict(list)
     for one in (HeldOut(**entry) for entry in entries):
         trained[one.file].append(one)
@@ -164,7 +165,7 @@ def _held_out(files: file_marks.Marks, fraction: float, seed: int) -> list[HeldO
 
 
 def _reasons(here: HeldOut, before: Iterable[HeldOut]) -> Iterator[str]:
-    """Yields how rows of a file came into the eval split."""
+    """Yields why rows of a file entered the eval split."""
     for one in before:
         if not one.fraction:
             yield "no rows were held out before"

@@ -1,4 +1,4 @@
-"""Support for tests of layers, models and jobs; imported by tests alone."""
+"""Helpers for tests of layers, models and jobs; only tests import them."""
 
 from monolith_tf import _lazy
 

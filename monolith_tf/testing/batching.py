@@ -1,4 +1,4 @@
-"""What TF Serving's batcher takes, as `--enable_batching` puts it before a model."""
+"""Which requests TF Serving's batcher (`--enable_batching`) accepts."""
 
 import pathlib
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ Record = tuple[str, str, dict[str, np.ndarray]]
 
 
 def warmup_records(version: pathlib.Path) -> Iterator[Record]:
-    """Gives the requests of a version's warm-up file, in order.
+    """Yields the requests of a version's warm-up file, in order.
 
     Args:
       version: The folder of a SavedModel.
@@ -36,10 +36,10 @@ def warmup_records(version: pathlib.Path) -> Iterator[Record]:
 
 
 def refusal(inputs: Mapping[str, np.ndarray], max_batch_size: int) -> str | None:
-    """Returns why the batcher refuses a request, or None if it takes it.
+    """Returns why the batcher rejects a request, or None if it accepts it.
 
     Args:
-      inputs: Those of the request, which asks for all outputs of its signature.
+      inputs: Inputs of a request for all outputs of its signature.
       max_batch_size: As in the server's batching parameters.
     """
     shapes = {name: value.shape for name, value in inputs.items()}

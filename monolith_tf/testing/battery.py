@@ -1,4 +1,4 @@
-"""The standard test: what every layer must pass, whatever it computes."""
+"""The standard test that every layer must pass."""
 
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -37,25 +37,26 @@ def run(
 ) -> Any:
     """Runs the standard test on a layer.
 
-    Checked are output shapes for the given, an unknown, an empty and a unit batch;
-    independence of the rows of a batch; equality of the layer with a twin made from its
-    config, of eager with graph mode and with XLA, gradients included; a finite gradient
-    that is not all zero for every trainable weight; different starts of weights of one
-    shape; mixed precision by argument and by global policy; a step of training on an
-    empty batch; `Model.fit`; and reloading from a `.keras` file and a SavedModel.
+    It checks output shapes for the given batch, an unknown batch size, an empty batch
+    and one row; that the rows of a batch are independent; that a layer made from the
+    config, graph mode and XLA give the same results, including gradients; that every
+    trainable weight has a finite gradient that is not all zero; that weights of the
+    same shape start with different values; mixed precision by argument and by global
+    policy; a training step on an empty batch; `Model.fit`; and reloading from a
+    `.keras` file and a SavedModel.
 
     Args:
       test: A `testing.TestCase`.
       layer: A layer that has not been built. The test calls it and copies of it.
-      output_shape: Shape, or nest of shapes, of the output for the inputs below.
+      output_shape: Shape, or nest of shapes, of the output for these inputs.
       input_shape: Shape or nest of shapes, batch first; the inputs are then drawn from
-        a normal distribution. A tuple of shapes stands for positional arguments.
-      inputs: Arrays or ragged tensors in place of `input_shape`.
-      call_kwargs: Arrays that are passed by keyword, such as a mask.
-      num_weights: Number of weights, those that are not trainable included.
+        a normal distribution. A tuple of shapes means positional arguments.
+      inputs: Arrays or ragged tensors instead of `input_shape`.
+      call_kwargs: Arrays to pass by keyword, such as a mask.
+      num_weights: Number of weights, including those that are not trainable.
       skip: Step -> why it does not apply: "config", "graph", "gradients", "jit",
-        "mixed_float16", "mixed_bfloat16", "empty_training", "model"; parts of a step:
-        "rows" (rows are not independent), "input_gradient", "static_shape",
+        "mixed_float16", "mixed_bfloat16", "empty_training", "model"; or a part of a
+        step: "rows" (rows are not independent), "input_gradient", "static_shape",
         "saved_model", "keras_file".
       zero_gradients: Suffixes of the names of weights whose gradient may be all zero.
       output_dtype: Output type under mixed precision, if not the compute type.

@@ -18,7 +18,7 @@ from monolith_tf.testing import nests
 
 
 class Steps:
-    """One layer, its inputs and what it gave for them."""
+    """One layer, its inputs and its outputs."""
 
     tolerance: dict[str, float]
 
@@ -38,7 +38,7 @@ class Steps:
         self.has_training = "training" in parameters
 
     def step(self, name: str, check: Callable[[], None]) -> None:
-        """Runs a check, and says in a failure which it was."""
+        """Runs a check, and adds its name to errors."""
         try:
             check()
         except Exception as error:
@@ -61,7 +61,7 @@ class Steps:
         return twin
 
     def start(self, output_shape: Any, num_weights: int | None) -> None:
-        """Builds the layer and keeps its output."""
+        """Builds the layer and stores its outputs."""
         self.test.assertFalse(self.layer.built, "`layer` must not be built yet")
         self.outputs = self.call(self.layer, self.nest)
         shapes = [tuple(t.shape) for t in tf.nest.flatten(self.outputs)]
@@ -73,7 +73,7 @@ class Steps:
         self._check_starts()
 
     def _check_starts(self) -> None:
-        """Two weights of one shape that start at random must not be equal."""
+        """Random initial values of two weights of the same shape must differ."""
         values = [w.numpy() for w in self.layer.trainable_weights]
         for a, b in itertools.combinations(values, 2):
             if a.shape == b.shape and a.size > 1 and np.ptp(a) > 0:
@@ -89,7 +89,7 @@ class Steps:
         self.assert_same(self.call(twin, self.nest), self.outputs)
 
     def check_graph(self) -> None:
-        """One trace serves every batch size and gives what eager mode gives."""
+        """One trace works for every batch size, and equals eager mode."""
         specs = tf.nest.map_structure(nests.spec, self.nest)
         call = tf.function(lambda nest: self.call(self.layer, nest), autograph=False)
         graph = call.get_concrete_function(specs)
@@ -106,7 +106,7 @@ class Steps:
         self.assert_same(graph(backwards), expected)
 
     def check_gradients(self, zero_gradients: Sequence[str]) -> None:
-        """Training moves every weight."""
+        """Every weight has a gradient in training."""
         weights = self.layer.trainable_weights
         _, gradients, of_inputs = self.gradients(self.nest, training=True)
         for weight, gradient in zip(weights, gradients, strict=True):
@@ -121,7 +121,7 @@ class Steps:
                 self.assert_finite(gradient)
 
     def gradients(self, nest: Any, training: bool) -> tuple[Any, list[Any], list[Any]]:
-        """Returns outputs and gradients of a loss by trainable weights and inputs."""
+        """Returns outputs, and gradients of a loss for trainable weights and inputs."""
         floating = [
             t
             for t in tf.nest.flatten(nest, expand_composites=True)
@@ -141,7 +141,7 @@ class Steps:
         return outputs, dense[: len(weights)], dense[len(weights) :]
 
     def check_jit(self) -> None:
-        """XLA compiles forward and backward and computes the same."""
+        """XLA compiles the forward and backward pass, with the same results."""
         call = tf.function(
             lambda nest: self.gradients(nest, training=False),
             jit_compile=True,
@@ -150,12 +150,12 @@ class Steps:
         self.assert_same(call(self.nest), self.gradients(self.nest, training=False))
 
     def check_float16(self, output_dtype: Any) -> None:
-        """Mixed precision by the layer's own argument."""
+        """Mixed precision set by the layer's argument."""
         config = self.layer.get_config() | {"dtype": "mixed_float16"}
         self._check_mixed(type(self.layer).from_config(config), output_dtype)
 
     def check_bfloat16(self, output_dtype: Any) -> None:
-        """Mixed precision by the policy of the process."""
+        """Mixed precision set by the global policy."""
         config = self.layer.get_config()
         del config["dtype"]
         tf_keras.mixed_precision.set_global_policy("mixed_bfloat16")
@@ -189,7 +189,7 @@ class Steps:
         layer = self.twin()
         symbols = tf.nest.map_structure(nests.symbol, self.nest)
         args, kwargs = symbols
-        outputs = layer(*args, **kwargs)  # `training` comes from the model
+        outputs = layer(*args, **kwargs)  # The model passes `training`.
         if "static_shape" not in self.skip:
             for symbol, tensor in zip(
                 tf.nest.flatten(outputs), tf.nest.flatten(self.outputs), strict=True
@@ -219,7 +219,7 @@ class Steps:
                 self.assert_same(tf.nest.flatten(served.serve(inputs)), expected)
 
     def assert_finite(self, nest: Any) -> None:
-        """Every number of every tensor is finite."""
+        """All numbers of all tensors are finite."""
         for tensor in tf.nest.flatten(nest):
             values = np.asarray(tf.cast(tensor, tf.float64))
             self.test.assertTrue(np.all(np.isfinite(values)), values)

@@ -1,7 +1,7 @@
-"""Asks a SavedModel by TensorFlow's C API, in a process without Python's TensorFlow.
+"""Runs a SavedModel with TensorFlow's C API, without importing Python's TensorFlow.
 
-This is the path by which a model server loads one. Run as a program, its argument is
-the file of a job, as `monolith_tf.export.clean_process` writes it.
+A model server loads a SavedModel the same way. As a program, it takes the job file that
+`monolith_tf.export.clean_process` writes.
 """
 
 import ctypes
@@ -28,17 +28,17 @@ _GIVE_POINTERS = (
     "StringGetDataPointer",
     "TensorData",
 )
-_STRING_BYTES = 24  # Of a TF_TString.
+_STRING_BYTES = 24  # Size of a TF_TString.
 
 
 def ask(
     directory: pathlib.Path, requests: Sequence[tuple[str, Mapping[str, np.ndarray]]]
 ) -> list[Any]:
-    """Returns the answers to requests; for one that failed the message of its error.
+    """Returns the responses to requests; for a failed one, its error message.
 
     Args:
       directory: The SavedModel.
-      requests: Signature and inputs of each.
+      requests: Signature and inputs of each request.
     """
     from monolith_tf.export import clean_process
 
@@ -53,7 +53,7 @@ class _Session:
     """A loaded SavedModel."""
 
     def __init__(self, path: str) -> None:
-        spec = importlib.util.find_spec("tensorflow")  # Finds it; does not import it.
+        spec = importlib.util.find_spec("tensorflow")  # Does not import it.
         if spec is None or not spec.submodule_search_locations:
             raise ImportError("tensorflow is not installed.")
         folder = pathlib.Path(spec.submodule_search_locations[0])
@@ -114,7 +114,7 @@ class _Session:
         return _Output(found, int(index))
 
     def _tensor(self, array: np.ndarray) -> int:
-        """Makes a tensor of an array."""
+        """Converts an array to a tensor."""
         array = np.ascontiguousarray(array).reshape(array.shape)
         is_string = array.dtype == object
         size = array.size * _STRING_BYTES if is_string else array.nbytes
@@ -135,7 +135,7 @@ class _Session:
         return made
 
     def _array(self, tensor: ctypes.c_void_p) -> np.ndarray:
-        """Makes an array of a tensor."""
+        """Converts a tensor to an array."""
         dims = range(self._api.TF_NumDims(tensor))
         shape = [self._api.TF_Dim(tensor, dim) for dim in dims]
         code = self._api.TF_TensorType(tensor)
@@ -155,7 +155,7 @@ class _Session:
 
 
 def main(path: pathlib.Path) -> None:
-    """Answers all requests of a job, in order."""
+    """Runs all requests of a job, in order."""
     job = pickle.loads(path.read_bytes())
     session = _Session(job["model"])
     answers: list[Any] = []

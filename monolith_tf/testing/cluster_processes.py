@@ -15,7 +15,7 @@ from monolith_tf.distribute.task import Task
 
 
 class ClusterProcesses:
-    """Starts `monolith-tf train` once for every task; ends what it started on leaving.
+    """Starts `monolith-tf train` for each task; as a context, kills them on exit.
 
     Attributes:
       tasks: Task name -> the task.
@@ -23,11 +23,11 @@ class ClusterProcesses:
 
     Args:
       config: The config's path.
-      model_dir: The job's folder; the logs go to its `logs`.
+      model_dir: The job's folder; its `logs` folder gets the logs.
       *overrides: As on the command line.
-      ps: Parameter servers.
-      workers: Workers.
-      timeout: Seconds that any waiting may take.
+      ps: Number of parameter servers.
+      workers: Number of workers.
+      timeout: Maximum seconds of each wait.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ClusterProcesses:
             process.wait()
 
     def start(self, *names: str) -> None:
-        """Starts tasks by name; all but the evaluator where none is given."""
+        """Starts tasks by name; by default all except the evaluator."""
         kinds: tuple[Kind, ...] = ("ps", "worker", "chief")
         for name in names or [n for n, t in self.tasks.items() if t.kind in kinds]:
             environment = os.environ | {
@@ -102,8 +102,8 @@ class ClusterProcesses:
         """Waits until a condition holds while the chief runs.
 
         Raises:
-          RuntimeError: If the chief ends before.
-          TimeoutError: If it takes too long.
+          RuntimeError: If the chief ends first.
+          TimeoutError: If the condition does not hold in time.
         """
         deadline = time.monotonic() + self._timeout
         while not condition():
@@ -114,7 +114,7 @@ class ClusterProcesses:
             time.sleep(0.02)
 
     def log(self, name: str) -> str:
-        """Returns what a task has printed."""
+        """Returns the output of a task."""
         return self._log(name).read_text(encoding="utf-8", errors="replace")
 
     def _log(self, name: str) -> pathlib.Path:

@@ -1,4 +1,4 @@
-"""Golden cases: values computed once by NumPy alone, kept as JSON."""
+"""Golden cases: values computed once with NumPy and stored as JSON."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ class GoldenCase:
 
     Attributes:
       file: Name of the file.
-      data: The case as it stands in the file.
+      data: The case, as in the file.
       tolerance: `rtol` and `atol` for float32.
     """
 
@@ -40,7 +40,7 @@ class GoldenCase:
         """Returns the positional and keyword arguments of the call.
 
         Args:
-          times: How often the batch is repeated.
+          times: Number of repetitions of the batch.
         """
         entry = self.data["inputs"]
         structure, value = entry["structure"], entry["value"]
@@ -71,7 +71,7 @@ class GoldenCase:
 
 
 def load(path: str | pathlib.Path) -> dict[str, Any]:
-    """Returns a golden file as it is."""
+    """Returns the content of a golden file."""
     return json.loads(pathlib.Path(path).read_text())
 
 
@@ -80,10 +80,10 @@ def find(beside: str, name: str) -> pathlib.Path:
 
     Args:
       beside: A test's `__file__`.
-      name: Name of the golden file without its ending.
+      name: Name of the golden file without its extension.
 
     Raises:
-      FileNotFoundError: If there is none.
+      FileNotFoundError: If there is no such file.
     """
     for folder in pathlib.Path(beside).resolve().parents:
         path = folder / "golden" / f"{name}.json"
@@ -105,12 +105,12 @@ def load_golden(beside: str, name: str) -> list[GoldenCase]:
 def golden_cases(
     beside: str, name: str, only: Callable[[GoldenCase], bool] = lambda case: True
 ) -> Any:
-    """Returns a decorator that runs a test method once with every case of a file.
+    """Returns a decorator that runs a test method with every case of a file.
 
     Args:
       beside: The test's `__file__`.
-      name: Name of the golden file without its ending.
-      only: Chooses cases; all of them by default.
+      name: Name of the golden file without its extension.
+      only: Selects cases; all of them by default.
     """
     cases = [case for case in load_golden(beside, name) if only(case)]
     return parameterized.named_parameters(*[(case.name, case) for case in cases])
@@ -119,7 +119,7 @@ def golden_cases(
 def compare(
     test: Any, found: Any, expected: Any, tolerance: Mapping[str, float]
 ) -> None:
-    """Compares nests of numbers, strings and lists, dicts by key."""
+    """Compares nests of dicts, lists, numbers and strings."""
     if isinstance(expected, Mapping):
         test.assertSameElements(found, expected)
         for key, value in expected.items():

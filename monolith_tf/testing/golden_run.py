@@ -29,22 +29,22 @@ def run(
     repeat: bool = True,
     bfloat16: bool = True,
 ) -> Any:
-    """Compares a layer with a golden case and notes the case as passed.
+    """Compares a layer with a golden case, and records the case as passed.
 
-    Outputs are compared in a plain call, after a round trip through the config, in a
-    `tf.function`, with the batch repeated three times, and under mixed_bfloat16; the
-    losses, the state after the call and the gradients once.
+    Compares outputs in a plain call, after a round trip through the config, in a
+    `tf.function`, with the batch repeated three times, and under mixed_bfloat16.
+    Compares the losses, the state after the call and the gradients once.
 
     Args:
       test: A `testing.TestCase`.
       case: The case.
       make: The layer's class, or a function from constructor arguments to a layer.
-      blocks: For each further block of the case, such as "gates", a function of the
-        layer and the call's arguments that computes it.
+      blocks: For each other block of the case, such as "gates", a function of the layer
+        and the call's arguments that computes it.
       state: For each entry of `state_after` that is not a weight, a function of the
-        layer.
-      repeat: False where repeating the batch changes the values.
-      bfloat16: False where rounding decides between alternatives.
+        layer that returns it.
+      repeat: Set to False if repeating the batch changes the values.
+      bfloat16: Set to False if rounding selects between alternatives.
 
     Returns:
       The layer.
@@ -81,7 +81,7 @@ def run(
 
 
 class _Run:
-    """One case with what is needed to run it again and again."""
+    """One case, with the state to run it repeatedly."""
 
     def __init__(self, test: Any, case: GoldenCase) -> None:
         self.test = test
@@ -101,12 +101,12 @@ class _Run:
         return self.call_built(layer, times)
 
     def call_built(self, layer: Any, times: int = 1) -> Any:
-        """Calls a layer that `reset` has prepared."""
+        """Calls a layer that `reset` prepared."""
         args, kwargs = self.case.inputs(times)
         return layer(*args, **kwargs)
 
     def reset(self, layer: Any, times: int = 1) -> None:
-        """Sets the weights and draws of the case, other weights to their start."""
+        """Sets the weights and draws of the case; resets all other weights."""
         layer.set_weights(self.start[id(layer)])
         for weight in self.case.data.get("weights", []):
             variable = _find(layer, weight["name"])
@@ -115,7 +115,7 @@ class _Run:
         self._inject(layer, times)
 
     def _inject(self, layer: Any, times: int) -> None:
-        """Replaces the layer's draws by those of the case, in the order drawn."""
+        """Replaces the layer's draws with those of the case, in order."""
         for key, method in _DRAWS.items():
             if key in self.case.data:
                 setattr(layer, method, _given(self.test, self.case.data[key], times))
@@ -139,7 +139,7 @@ class _Run:
             self.test.assertAllClose(tf.cast(one, tf.float32), repeated, **tolerance)
 
     def check_losses(self, layer: Any) -> None:
-        """Every loss of the case is among the layer's, and no other."""
+        """Compares the layer's losses with those of the case, in any order."""
         if "losses" not in self.case.data:
             return
         for loss in layer.losses:
@@ -151,7 +151,7 @@ class _Run:
         )
 
     def check_gradients(self, layer: Any) -> None:
-        """Compares gradients of sum(output * upstream) by weights and inputs."""
+        """Compares gradients of sum(output * upstream) for weights and inputs."""
         if "gradients" not in self.case.data:
             return
         self.reset(layer)
@@ -175,7 +175,7 @@ class _Run:
 
 
 def _find(layer: Any, name: str) -> Any:
-    """Returns the one weight whose path ends in `name`."""
+    """Returns the weight whose path ends in `name`; prefers the shortest path."""
     paths = [(w.name.split(":")[0], w) for w in layer.weights]
     found = [(p, w) for p, w in paths if p == name or p.endswith("/" + name)]
     found.sort(key=lambda pair: pair[0].count("/"))
@@ -187,7 +187,7 @@ def _find(layer: Any, name: str) -> Any:
 
 
 def _given(test: Any, values: Any, times: int) -> Callable[[Any], tf.Tensor]:
-    """Returns a draw function that gives stored values: one array, or one per call."""
+    """Returns a draw function that returns given values: one array, or one per call."""
     several = list(values.values()) if isinstance(values, Mapping) else [values]
     calls = iter(range(10**9))
 

@@ -1,4 +1,4 @@
-"""Nests of shapes and tensors, for `battery`."""
+"""Functions on nests of shapes and tensors, for `battery`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ import tf_keras
 
 
 def is_shape(value: Any) -> bool:
-    """Says whether a value is one shape rather than a nest of them."""
+    """Returns whether a value is a shape rather than a nest of shapes."""
     return isinstance(value, tuple) and all(isinstance(n, int) for n in value)
 
 
@@ -23,14 +23,14 @@ def map_shapes(function: Callable[[Any], Any], nest: Any) -> Any:
 
 
 def flat_shapes(nest: Any) -> list[tuple[int, ...]]:
-    """Returns the shapes of a nest in order."""
+    """Returns the shapes of a nest, in order."""
     found: list[tuple[int, ...]] = []
     map_shapes(found.append, nest)
     return found
 
 
 def tensor(value: Any) -> Any:
-    """Returns an array as a tensor, float64 as float32; ragged tensors stay."""
+    """Converts an array to a tensor, float64 to float32; keeps ragged tensors."""
     if isinstance(value, tf.RaggedTensor):
         return value
     if isinstance(value, np.ndarray) and value.dtype == np.float64:
@@ -39,7 +39,7 @@ def tensor(value: Any) -> Any:
 
 
 def floating(tensor: Any) -> bool:
-    """Says whether a tensor has a gradient."""
+    """Returns whether a tensor has a floating-point type."""
     return tensor.dtype.is_floating
 
 
@@ -60,7 +60,7 @@ def symbol(tensor: Any) -> Any:
 
 
 def export(model: Any, inputs: list[Any], path: str) -> Any:
-    """Writes a SavedModel that serves the model in inference, and loads it again."""
+    """Writes a SavedModel that serves the model in inference mode, and loads it."""
     archive = tf_keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint(
@@ -73,11 +73,11 @@ def export(model: Any, inputs: list[Any], path: str) -> Any:
 
 
 def reverse(tensor: Any) -> Any:
-    """Returns a tensor with its batch in the opposite order."""
+    """Returns a tensor with its batch in reverse order."""
     return tensor[::-1]
 
 
 def ramp(tensor: tf.Tensor) -> tf.Tensor:
-    """Returns fixed factors that differ from one entry of a tensor to the next."""
+    """Returns fixed factors in a tensor's shape that differ between entries."""
     size = tf.cast(tf.size(tensor), tf.float32)
     return tf.reshape(tf.cos(tf.range(size)), tf.shape(tensor))

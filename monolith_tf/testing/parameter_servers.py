@@ -19,15 +19,15 @@ def run(
     inputs: Any = None,
     num_steps: int = 2,
 ) -> Any:
-    """Checks that a layer's variables can live on parameter servers and be trained.
+    """Checks that a layer trains with its variables on parameter servers.
 
     Args:
       test: A `testing.TestCase`.
-      layer: A layer; a copy of it is made under the strategy.
+      layer: A layer; the test makes a copy under the strategy.
       coordinator: A `tf.distribute.coordinator.ClusterCoordinator`.
       input_shape: As for `battery.run`.
       inputs: As for `battery.run`.
-      num_steps: Steps of gradient descent, each scheduled on a worker.
+      num_steps: Number of steps of gradient descent, each scheduled on a worker.
 
     Returns:
       The copy.

@@ -1,4 +1,4 @@
-"""A job whose rows change, and a server that keeps what is published to it."""
+"""A job whose rows change, and a fake server that stores published rows."""
 
 import contextlib
 import pathlib
@@ -29,21 +29,21 @@ TABLES = (
 )
 
 LINEAGE = Lineage((Branch("a" * 32),))
-"""Of the job."""
+"""Lineage of the job."""
 STATE = {"lineage": LINEAGE.to_json()}
 
 Found = dict[int, tuple[str, np.ndarray]]
-"""Feature id -> its table and row."""
+"""Feature id -> table and row."""
 
 
 class UpdateServer(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """`update_embeddings` over a dictionary, with faults on demand.
+    """A fake of `update_embeddings` that stores rows in a dictionary and can fail.
 
     Attributes:
-      rows: What was sent.
-      step: Where it stands.
+      rows: The rows received.
+      step: The step of the rows.
       requests: All requests so far.
-      before: Called with their number before one is answered; may raise
+      before: Called before each response with the number of requests so far; may raise
         `grpc.RpcError(code, text)`.
     """
 
@@ -56,7 +56,7 @@ class UpdateServer(prediction_service_pb2_grpc.PredictionServiceServicer):
         self._token = 1
 
     def restart(self, version: int | None = None) -> None:
-        """Forgets all but the export."""
+        """Resets the state to that of the export."""
         self.rows, self.step = {}, self.export_step
         self.version = version or self.version
         self._token += 1
@@ -100,7 +100,7 @@ class UpdateServer(prediction_service_pb2_grpc.PredictionServiceServicer):
 def listening(
     servicer: UpdateServer, credentials: grpc.ServerCredentials | None = None
 ) -> Iterator[str]:
-    """Gives the address at which a server answers, by TLS if it has credentials."""
+    """Runs a server, with TLS if it has credentials; yields its address."""
     server = grpc.server(futures.ThreadPoolExecutor(2))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         servicer, server
@@ -123,7 +123,7 @@ def feature_ids(table: TableSpec, values: Iterable[int]) -> np.ndarray:
 
 
 class RowJob:
-    """A store that is trained and saved as a job does.
+    """Trains and saves a store as a job does.
 
     Attributes:
       folder: Its model_dir.
@@ -132,7 +132,7 @@ class RowJob:
     Args:
       folder: Its model_dir.
       tables: Its tables.
-      **options: Of the store.
+      **options: Options of the store.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class RowJob:
         self._root.step = tf.Variable(0)
 
     def train(self, *batches: Sequence[int]) -> None:
-        """Takes a step for each batch of values, which all tables get; then saves."""
+        """Trains all tables for one step per batch of values, then saves."""
         for values in batches:
             ids = {t.name: tf.constant(feature_ids(t, values)) for t in self._tables}
             pulled = self._store.lookup(ids, training=True, step=self.step)
@@ -166,7 +166,7 @@ class RowJob:
         checkpoints.save(self._root, self._store, step=self.step, state=STATE)
 
     def rows(self, values: Iterable[int]) -> Found:
-        """Returns those of the ids of values that have a row."""
+        """Returns the rows of values, for ids that have one."""
         found = {}
         for table in self._tables:
             ids = feature_ids(table, values)

@@ -1,4 +1,4 @@
-"""A small job over every kind of feature, for tests that need a whole one."""
+"""A small job with every kind of feature, for tests that need a complete job."""
 
 import json
 import pathlib
@@ -53,14 +53,14 @@ trainer:
 
 
 def write(folder: pathlib.Path, *, rows: int = 2000, seed: int = 0) -> pathlib.Path:
-    """Writes a config and its data below `folder`.
+    """Writes a config and its data to `folder`.
 
     Clicks depend on user, item, history and price, so that a model can learn them.
 
     Args:
       folder: An empty folder.
-      rows: Rows of the train split; the eval split has a quarter of it.
-      seed: Of the data.
+      rows: Rows of the train split; the eval split has a quarter of them.
+      seed: Seed of the data.
 
     Returns:
       The config's path.
@@ -99,9 +99,9 @@ def _write_split(path: pathlib.Path, rows: int, rng: np.random.Generator) -> Non
 
 
 def rows(directory: str) -> dict[int, bytes]:
-    """Returns what an embedding checkpoint holds: id -> its row, with optimizer state.
+    """Returns id -> row with optimizer state, from an embedding checkpoint.
 
-    The bytes of a row rather than its numbers, to be compared bit for bit.
+    Rows are bytes, to compare them bitwise.
     """
     manifest = checkpoint_files.read_manifest(directory)
     return {
@@ -121,7 +121,7 @@ def last(model_dir: pathlib.Path) -> checkpoint.Checkpoint:
 
 
 def dense(found: checkpoint.Checkpoint) -> dict[str, np.ndarray]:
-    """Returns a checkpoint's dense variables and their optimizers' state by name."""
+    """Returns a checkpoint's dense variables and optimizer state by name."""
     reader = tf.train.load_checkpoint(str(found.path / "dense"))
     return {
         name: reader.get_tensor(name)
@@ -133,11 +133,11 @@ def dense(found: checkpoint.Checkpoint) -> dict[str, np.ndarray]:
 def rewrite_manifests(
     found: checkpoint.Checkpoint, change: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Changes a checkpoint's manifests, and leaves them as 0.1.0 wrote its own.
+    """Changes a checkpoint's manifests, and writes them in the format of 0.1.0.
 
     Args:
       found: The checkpoint.
-      change: Called with the store's manifest, then with that of the checkpoint.
+      change: Called with the store's manifest, then with the checkpoint's.
     """
     files = ("embedding/manifest.json", "manifest.json")
     for name in files:

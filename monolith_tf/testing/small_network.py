@@ -1,4 +1,4 @@
-"""A network without training, whose answers can be worked out by hand."""
+"""A network without training whose outputs can be computed by hand."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ COLUMNS = {
 
 
 class Sum(base.Model):
-    """Adds all numbers of an example up; `click` is the sigmoid of that sum."""
+    """Sums all numbers of an example; `click` is the sigmoid of the sum."""
 
     def model_fn(self, inputs: base.Inputs, mode: base.Mode) -> base.EstimatorSpec:
         """See base class."""
@@ -42,10 +42,10 @@ class Sum(base.Model):
 def make(
     tables: Sequence[TableSpec] = (), model: base.Model | None = None
 ) -> FrozenNetwork:
-    """Returns the network over an empty store.
+    """Returns the network with an empty store.
 
     Args:
-      tables: The tables `user` and `item` where they are not plain ones of width 3.
+      tables: The tables `user` and `item`; by default plain tables of width 3.
       model: The model; a `Sum` by default.
     """
     features = [
@@ -75,7 +75,7 @@ def feature_ids(table: str, values: Sequence[int]) -> np.ndarray:
 def rows(
     weights: Mapping[str, Mapping[int, np.ndarray]],
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns rows as an export takes them: table -> raw value -> row."""
+    """Converts table -> raw value -> row to rows for an export."""
     return [
         (feature_ids(name, list(table)), np.array(list(table.values()), np.float32))
         for name, table in weights.items()
@@ -100,7 +100,7 @@ def sample(
 def sums(
     weights: Mapping[str, Mapping[int, np.ndarray]], columns: Mapping[str, Any]
 ) -> np.ndarray:
-    """Returns what `Sum` adds up, in plain NumPy."""
+    """Returns the sums of `Sum`, computed with NumPy."""
 
     def row(table: str, value: int) -> np.ndarray:
         return np.asarray(weights[table].get(value, np.zeros(3)))

@@ -1,4 +1,4 @@
-"""Reading what `tf.summary` has written."""
+"""Reads the event files of `tf.summary`."""
 
 import os
 
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 
 def read(folder: str | os.PathLike[str]) -> dict[tuple[str, int], np.ndarray]:
-    """Returns (tag, step) -> value, of all event files of a folder."""
+    """Returns (tag, step) -> value from all event files of a folder."""
     found = {}
     for path in sorted(tf.io.gfile.glob(os.path.join(folder, "events*"))):
         for record in tf.data.TFRecordDataset(path):

@@ -17,14 +17,14 @@ from monolith_tf.testing import golden_run
 
 
 class TestCase(parameterized.TestCase, tf.test.TestCase):
-    """TensorFlow's test case with parameters, seeded numbers and layer tests.
+    """TensorFlow's test case with parameters, a seeded generator and layer tests.
 
     Attributes:
-      rng: NumPy generator, the same at the start of every test.
-      golden_passed: Names of the golden cases that this test has passed.
+      rng: NumPy generator, seeded the same way for every test.
+      golden_passed: Names of the golden cases that this test passed.
     """
 
-    # Inherited as a test that only ever reports itself as skipped.
+    # The inherited method is a test that is always skipped.
     test_session = None
 
     def setUp(self) -> None:
@@ -34,12 +34,12 @@ class TestCase(parameterized.TestCase, tf.test.TestCase):
         self.golden_passed: list[str] = []
 
     def tearDown(self) -> None:
-        """Undoes what a test may have set for the whole process."""
+        """Resets settings of the process that a test may have changed."""
         tf_keras.mixed_precision.set_global_policy("float32")
         super().tearDown()
 
     def run_layer_test(self, layer: Any, **options: Any) -> Any:
-        """Runs what every layer must pass; see `battery.run`."""
+        """Runs the standard test of layers; see `battery.run`."""
         return battery.run(self, layer, **options)
 
     def run_golden_case(
@@ -49,13 +49,13 @@ class TestCase(parameterized.TestCase, tf.test.TestCase):
         return golden_run.run(self, case, make, **options)
 
     def run_config_test(self, cls: type, *cases: Mapping[str, Any]) -> None:
-        """Checks that every constructor argument survives a trip through the config.
+        """Checks that the config keeps every constructor argument.
 
         Args:
           cls: A layer class.
           *cases: Constructor arguments. Together they must set every argument of the
-            constructor to something that is not its default; more than one case is
-            needed only where arguments exclude each other.
+            constructor to a value other than its default. Use several cases only if
+            arguments exclude each other.
         """
         parameters = [
             p
@@ -74,7 +74,7 @@ class TestCase(parameterized.TestCase, tf.test.TestCase):
         self.assertEmpty(untested, "arguments never set off their default")
 
     def _config_of(self, cls: Any, case: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns a layer's config after checking that a twin has an equal one."""
+        """Returns a layer's config; checks that a layer made from it has the same."""
         config = cls(**case).get_config()
         text = json.dumps(config, sort_keys=True)
         twin = cls.from_config(config)
@@ -83,7 +83,7 @@ class TestCase(parameterized.TestCase, tf.test.TestCase):
         return config
 
     def _assert_kept(self, name: str, given: Any, kept: Any) -> None:
-        """Compares plain values; others must at least not have become None."""
+        """Compares plain values; other values must not become None."""
         if _plain(given) and _plain(kept):
             self.assertEqual(given, kept, f"`{name}` changed in the config")
         elif given is not None:
@@ -91,12 +91,12 @@ class TestCase(parameterized.TestCase, tf.test.TestCase):
 
 
 def _plain(value: Any) -> bool:
-    """Says whether a config holds a value as it was given."""
+    """Returns whether a config stores a value unchanged."""
     if isinstance(value, list):
         return all(_plain(entry) for entry in value)
     return isinstance(value, bool | int | float | str)
 
 
 def _differs(value: Any, default: Any) -> bool:
-    """Says whether an argument was set off its default."""
+    """Returns whether an argument is not at its default."""
     return bool(default is inspect.Parameter.empty or value != default)

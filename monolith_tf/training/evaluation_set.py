@@ -1,4 +1,4 @@
-"""What evaluations are of, so that no value is compared with one of other rows."""
+"""Compares evaluation data, so that metrics of other rows are not compared."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,12 +10,12 @@ FILES = "files"
 
 
 def changes(saved: Mapping[str, Any] | None, here: Mapping[str, Any]) -> list[str]:
-    """Returns the keys in which two evaluation sets differ, of those that both have.
+    """Returns the keys that two evaluation sets both have, with different values.
 
     Args:
-      saved: The former set, as JSON has it; None, of an older checkpoint, is taken to
-        be the same.
-      here: The present one.
+      saved: The previous set, as in JSON; None, from an older checkpoint, counts as
+        equal.
+      here: The current set.
     """
     saved = saved or {}
     return [

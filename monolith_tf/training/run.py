@@ -19,21 +19,21 @@ from monolith_tf.training import step as step_lib
 
 @dataclasses.dataclass
 class Progress:
-    """How far a run is; every checkpoint holds all of it.
+    """The progress of a run; every checkpoint contains it.
 
     Attributes:
       step: Steps taken.
       batch: Position in the data: batches consumed of the current files, in all epochs
         together.
       batch_size: Rows in a batch, the unit of `batch`.
-      begun: How an epoch is cut that was begun with other batches than those of now:
-        the `epoch`, and `shift` and `order` of its `Cut`; empty if there is none.
+      begun: The cut of an epoch that began with other batches or in another order: the
+        `epoch`, and `shift` and `order` of its `Cut`; empty if there is none.
       examples: Rows trained on, all epochs together.
-      clipped: Feature -> values trained on that its `clip` changed.
+      clipped: Feature -> number of training values that its `clip` changed.
       metrics: The last evaluation's metrics.
       best: Watching class -> best `value` of its metric so far, its `step`, how many
         evaluations it `waited` since, the `metric`, and whether it `rises`.
-      evaluated_on: The data of the last evaluation, as in JSON; `best` is of the same.
+      evaluated_on: The data of the last evaluation, as in JSON, and of `best`.
       stop: Why the run ends before its last step, or empty.
       overdue: Names of actions that were due at this step when the run was interrupted;
         a resumed run begins with them.
@@ -92,22 +92,22 @@ class Window:
 
 @dataclasses.dataclass(kw_only=True)
 class Run:
-    """One training run: what actions may read, and the little that they may change.
+    """One training run, as actions see it.
 
     Attributes:
       model_dir: The folder for everything that the run writes.
       step: The step function, with the network and the store.
-      progress: How far the run is.
+      progress: The progress of the run.
       window: Values accumulated since the last log line.
       total_steps: The step at which the run ends, or None if not known.
       steps_per_epoch: Batches of an epoch, or None if not known.
-      recorder: Writes numbers.
+      recorder: Records metrics.
       checkpoints: The run's checkpoints.
       evaluate: Scores a split ("eval", "test") with the current weights.
       config_yaml: The resolved config.
-      static_state: What every checkpoint holds besides progress: slots, statistics, and
-        the data to which the position refers.
-      saved: The last checkpoint that this run wrote, or from which it resumed.
+      static_state: The constant part of every checkpoint's state: slots, statistics,
+        and the data to which the position refers.
+      saved: The last checkpoint that this run wrote or resumed from.
       evaluated_on: Returns the data of the last evaluation, as in JSON.
     """
 
@@ -130,8 +130,8 @@ class Run:
         """Returns the epoch of a batch, its place in it, and how the epoch is cut.
 
         Args:
-          batch: Its number, as `Progress.batch`. Where the batches of an epoch are not
-            known, it is taken to be of epoch 0.
+          batch: Its number, as `Progress.batch`. It is in epoch 0 if the number of
+            batches per epoch is not known.
         """
         if self.steps_per_epoch is None:
             return 0, batch, windows.Cut()
@@ -154,7 +154,7 @@ class Run:
     def save_wanted(self) -> None:
         """Writes the requested checkpoint, if any.
 
-        Nothing is written if the last checkpoint already holds the same.
+        Skips writing if the last checkpoint already has the same state.
         """
         if self._wanted is None:
             return

@@ -1,1 +1,1 @@
-"""Tables of an export, which are looked up and no longer trained."""
+"""Read-only tables of an export."""

@@ -1,8 +1,8 @@
-"""Writing the rows of a read-only store, chunk by chunk, into a SavedModel's files.
+"""Writes the rows of a read-only store, in chunks, into a SavedModel's files.
 
-What `tf.saved_model.save` wrote of an empty store is written anew with its rows: each
-chunk as slices of tensors into a file of its own, whose indices are then merged. A
-reader sees whole tensors.
+`tf.saved_model.save` saves an empty store. This module rewrites its variables with the
+rows: it writes each chunk as slices of tensors to a separate file, then merges the
+files' indices. A reader sees whole tensors.
 """
 
 import glob
@@ -34,18 +34,17 @@ def write(
     *,
     spare_rows: int = 0,
 ) -> None:
-    """Puts rows into the files of a SavedModel that was saved with an empty store.
+    """Writes rows into the files of a SavedModel that was saved with an empty store.
 
-    Memory is bounded by a chunk. A row that was not there when they were counted may be
-    left out.
+    Needs memory for one chunk. Rows added since the survey may be left out.
 
     Args:
       store: The store that was saved.
-      prefix: Of the files, `<SavedModel>/variables/variables`.
-      key: Path of the store in the object that was saved.
-      rows: Gives the rows, as it gave them to `frozen_survey.survey`.
-      counted: What that found.
-      spare_rows: Rows of each group that are written as zeros, for later.
+      prefix: Prefix of the files, `<SavedModel>/variables/variables`.
+      key: Path of the store in the saved object.
+      rows: Returns the rows that were given to `survey.survey`.
+      counted: The result of that survey.
+      spare_rows: Rows of zeros to append to each group, for later inserts.
     """
     reader = tf.train.load_checkpoint(prefix)
     pieces = _Pieces(prefix + ".whole")
@@ -71,7 +70,7 @@ def write(
 
 
 class _HashWriter:
-    """Writes a hash index of so many keys as they come."""
+    """Writes a hash index of a known number of keys, in the order of the rows."""
 
     def __init__(
         self, key: str, index: HashIndex, pieces: "_Pieces", size: int
@@ -84,7 +83,7 @@ class _HashWriter:
         self._next = 0
 
     def add(self, keys: np.ndarray) -> None:
-        """Adds the keys of the rows that come next, from row 1 on."""
+        """Adds the keys of the next rows; numbering starts at row 1."""
         if not len(keys):
             return
         end = self._next + len(keys)
@@ -98,8 +97,9 @@ class _HashWriter:
         self._next = end
 
     def close(self) -> None:
-        """Writes what is left."""
-        # For rows that went since they were counted the last key stands once more.
+        """Writes the remaining entries."""
+        # The tensor's size was fixed by the survey. If rows have been removed since,
+        # fill up with the last key: inserting it again changes nothing.
         missing = self._size - self._next
         if missing:
             key, number = self._last
@@ -111,7 +111,7 @@ class _HashWriter:
 
 
 class _PlacesWriter:
-    """Writes where the rows of small integers are, once all are known."""
+    """Writes the row numbers of small integers, once all are known."""
 
     def __init__(self, key: str, index: Places, pieces: "_Pieces", size: int) -> None:
         del size
@@ -121,18 +121,18 @@ class _PlacesWriter:
         self._next = 1
 
     def add(self, keys: np.ndarray) -> None:
-        """Adds the keys of the rows that come next, from row 1 on."""
+        """Adds the keys of the next rows; numbering starts at row 1."""
         end = self._next + len(keys)
         self._numbers[keys] = np.arange(self._next, end)
         self._next = end
 
     def close(self) -> None:
-        """Writes them."""
+        """Writes the numbers."""
         self._pieces.add(self.names[0], tf.constant(self._numbers))
 
 
 class _GroupWriter:
-    """Writes the rows of one group, whose number is known, one after the other."""
+    """Writes a known number of rows of one group, in order."""
 
     def __init__(
         self, key: str, group: FrozenGroup, pieces: "_Pieces", size: int, spare: int
@@ -149,7 +149,7 @@ class _GroupWriter:
         self._write_zeros(1)  # Row 0.
 
     def add(self, keys: np.ndarray, weights: np.ndarray) -> None:
-        """Adds rows, save those that are zero or that the index does not take."""
+        """Adds rows, except those that are zero or that the index does not take."""
         stored = self._group.compress(weights)
         kept = np.flatnonzero(is_kept(stored) & self._group.index.takes(keys))
         kept = kept[: self._num_rows + 1 - self._next]
@@ -157,7 +157,7 @@ class _GroupWriter:
         self._write([tf.gather(values, kept) for values in stored])
 
     def close(self) -> None:
-        """Writes what is left: room without ids."""
+        """Writes the index, and zeros for the rows that are left."""
         self._index.close()
         size = max(1, CHUNK_BYTES // (4 * self._group.group.dim))
         while self._next < self._end:
@@ -182,7 +182,7 @@ class _GroupWriter:
 
 
 class _Pieces:
-    """Collects tensors and slices of tensors, and writes them a chunk at a time."""
+    """Collects tensors and slices of tensors, and writes them in chunks."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -193,7 +193,7 @@ class _Pieces:
     def add(
         self, name: str, values: Tensor, *, start: int = 0, total: int | None = None
     ) -> None:
-        """Adds a tensor, or entries from `start` of one with `total` of them."""
+        """Adds a tensor, or the entries from `start` on of one with `total` entries."""
         where = ""
         if total is not None:
             shape = [total, *values.shape[1:]]
@@ -205,7 +205,7 @@ class _Pieces:
             self._flush()
 
     def close(self, prefix: str) -> None:
-        """Writes the rest, and makes one of all parts."""
+        """Writes the rest, and merges all parts into one checkpoint."""
         self._flush()
         tf.raw_ops.MergeV2Checkpoints(
             checkpoint_prefixes=self._parts,

@@ -1,4 +1,4 @@
-"""Tables that are stored alike, as an index and read-only rows."""
+"""Tables with the same storage: an index and read-only rows."""
 
 import dataclasses
 from collections.abc import Collection
@@ -17,8 +17,8 @@ from monolith_tf.embedding.spec import SliceSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.types import Tensor
 
-# Half floats are kept as their bits: TensorFlow cannot read back a tensor of them that
-# was written in parts.
+# fp16 is stored as bits in int16: TensorFlow cannot read back a half tensor that was
+# written in slices.
 _DTYPES = {"fp32": tf.float32, "fp16": tf.int16, "int8": tf.int8}
 _INT8_STEPS = 127
 
@@ -26,18 +26,18 @@ _INT8_STEPS = 127
 class FrozenGroup(tf.Module):
     """An index and, for each slice, a variable of the stored type.
 
-    Row 0 is zero and answers for keys without a row.
+    Keys without a row read row 0, which is zero.
 
     Attributes:
       group: The tables and the layout of their rows.
-      slot: Of the first table.
-      index: Where the rows are.
-      slices: The slices' rows, `[rows, dim]` each, however many there are.
+      slot: Slot of the first table.
+      index: Maps keys to row numbers.
+      slices: One variable per slice, `[rows, dim]` with an unknown number of rows.
 
     Args:
       group: The tables.
-      exact: Whether all slices are stored as full floats.
-      ranges: As `FrozenStore` takes them; of all of the tables, or of none.
+      exact: Whether to store all slices as fp32.
+      ranges: As in `FrozenStore`; for all of the tables, or for none.
     """
 
     def __init__(self, group: Group, exact: bool, ranges: Mapping[str, int]) -> None:
@@ -60,7 +60,7 @@ class FrozenGroup(tf.Module):
         ]
 
     def add(self, keys: np.ndarray, weights: np.ndarray) -> None:
-        """Makes room for rows and adds those that the index takes."""
+        """Appends the rows that the index takes."""
         taken = self.index.takes(keys)
         keys, weights = keys[taken], weights[taken]
         start = self.capacity()
@@ -69,18 +69,18 @@ class FrozenGroup(tf.Module):
         self.index.insert(keys, tf.range(start, start + len(keys), dtype=tf.int64))
 
     def capacity(self) -> Tensor:
-        """How many rows there is room for, row 0 among them; int64."""
-        # Not read: a copy of all rows would be made.
+        """Returns the number of rows there is room for, including row 0; int64."""
+        # Asks for the shape only: reading the variable would copy all rows.
         return tf.raw_ops.VariableShape(input=self.slices[0].handle, out_type=tf.int64)[
             0
         ]
 
     def largest(self) -> np.ndarray:
-        """The largest number that each column holds, `[dim]`, float32."""
+        """Returns the largest number that each column can hold, `[dim]`, float32."""
         return self._by_column([spec.largest_served for spec in self._specs])
 
     def largest_taken(self) -> np.ndarray:
-        """The largest that is one of those once it is rounded, `[dim]`, float32."""
+        """Returns the largest number that rounds to `largest`, `[dim]`, float32."""
         half = 0.5 / _INT8_STEPS
         return self._by_column(
             [
@@ -99,7 +99,7 @@ class FrozenGroup(tf.Module):
         ]
 
     def read(self, numbers: Tensor) -> dict[str, Tensor]:
-        """Slice name -> rows of these numbers, `[..., dim]`."""
+        """Returns slice name -> rows with these numbers, `[..., dim]`."""
         slices = {}
         for spec, compressor, variable in zip(
             self._specs, self._compressors, self.slices, strict=True
@@ -114,9 +114,9 @@ class FrozenGroup(tf.Module):
         return slices
 
     def compress(self, weights: Tensor) -> list[Tensor]:
-        """Returns rows as they are stored, slice by slice.
+        """Returns rows in their stored form, slice by slice.
 
-        Numbers beyond what a slice holds become the largest that it does.
+        Clips numbers to the range of the slice.
         """
         stored = []
         for part, spec, compressor in zip(
@@ -150,7 +150,7 @@ def frozen_groups(
 
     Args:
       tables: The tables.
-      ranges: Names of those that are kept apart, in groups of their own.
+      ranges: Names of tables to put into separate groups.
     """
 
     def key(part: SliceSpec) -> tuple:

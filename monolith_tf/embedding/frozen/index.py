@@ -1,4 +1,4 @@
-"""Where a group's rows are: found by hashing, or by counting."""
+"""Indices from keys to row numbers: a hash table, or an array."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,16 +11,17 @@ from monolith_tf.types import Tensor
 
 
 class HashIndex(tf.Module):
-    """Finds the rows of values of any size, and takes new ones at any time.
+    """A hash table of values of any size; takes new keys at any time.
 
-    A key is a value below its table's slot, or, of a table that is exact, any integer.
+    A key has the slot of its table in its high bits and the value below. In a table
+    that is exact, a key is any integer.
 
     Attributes:
-      folds: Whether integers must be put through `ids.folded` first.
+      folds: Whether integers must go through `ids.folded` first.
       table: Key -> row number.
 
     Args:
-      is_exact: Whether it is of one table that is exact.
+      is_exact: Whether the group is one table that is exact.
     """
 
     def __init__(self, *, is_exact: bool = False) -> None:
@@ -31,9 +32,9 @@ class HashIndex(tf.Module):
         )
 
     def keys(self, slots: Any, values: Tensor) -> Tensor:
-        """Returns the keys of values of tables of these slots.
+        """Returns the keys of values in tables with these slots.
 
-        Values are in [0, 2^48), or negative to have no row; of an exact table any.
+        Values are in [0, 2^48), or negative for no row; any integer in an exact table.
         """
         if not self.folds:
             return values
@@ -51,18 +52,18 @@ class HashIndex(tf.Module):
         return numbers
 
     def insert(self, keys: Tensor, numbers: Tensor) -> tf.Operation:
-        """Finds where the rows of keys are."""
+        """Sets the row numbers of keys."""
         return self.table.insert(keys, numbers)
 
 
 class Places(tf.Module):
-    """Finds the rows of small integers without a search.
+    """An array of row numbers, for tables of small integers.
 
-    Table after table there is a place for each integer of its range, and one more that
-    all other integers share, which have no row. A key is a place.
+    Each table has a place for each integer of its range, and one more place shared by
+    all other integers, which have no row. A key is a place.
 
     Attributes:
-      folds: Whether integers must be put through `ids.folded` first.
+      folds: Whether integers must go through `ids.folded` first.
       numbers: Key -> row number.
 
     Args:
@@ -73,7 +74,7 @@ class Places(tf.Module):
 
     def __init__(self, ranges: Mapping[int, int]) -> None:
         super().__init__(name="places")
-        # The largest table starts at 0, which spares its lists an addition.
+        # The largest table starts at 0, so its lists need no addition.
         slots = sorted(ranges, key=lambda slot: -ranges[slot])
         sizes = np.array([ranges[slot] for slot in slots])
         self._others = np.cumsum(sizes + 1) - 1
@@ -86,9 +87,9 @@ class Places(tf.Module):
         )
 
     def keys(self, slots: Any, values: Tensor) -> Tensor:
-        """Returns the keys of any integers of tables of these, known, slots."""
+        """Returns the keys of any integers; slots are known when traced."""
         slots = np.asarray(slots)
-        # As unsigned numbers, negative ones are beyond all ranges.
+        # As unsigned numbers, negative integers are beyond all ranges.
         unsigned = tf.bitcast(values, tf.uint64)
         places = tf.bitcast(tf.minimum(unsigned, self._ranges[slots]), tf.int64)
         starts = self._starts[slots]
@@ -103,6 +104,6 @@ class Places(tf.Module):
         return tf.gather(self.numbers, keys)
 
     def insert(self, keys: Tensor, numbers: Tensor) -> tf.Operation:
-        """Finds where the rows of keys are."""
+        """Sets the row numbers of keys."""
         numbers = tf.cast(numbers, tf.int32)
         return self.numbers.scatter_nd_update(keys[:, tf.newaxis], numbers)

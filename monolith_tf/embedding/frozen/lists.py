@@ -11,7 +11,7 @@ from monolith_tf.types import Tensor
 
 
 def asked(ids: Any, column: ColumnSpec) -> tuple[Tensor, Any]:
-    """A feature's ids, and where its lists begin and end."""
+    """Returns a feature's ids, and its row splits, padded lists or None."""
     if isinstance(ids, tf.RaggedTensor):
         values, splits = ids.values, tf.cast(ids.row_splits, tf.int64)
         if column.max_length is not None:
@@ -29,7 +29,7 @@ def asked(ids: Any, column: ColumnSpec) -> tuple[Tensor, Any]:
 
 
 def combined(rows: Tensor, lists: Any, column: ColumnSpec) -> Any:
-    """One feature's embedding of one slice."""
+    """Returns one feature's embedding of one slice."""
     if lists is None:
         return rows
     if isinstance(lists, Padded):
@@ -39,7 +39,7 @@ def combined(rows: Tensor, lists: Any, column: ColumnSpec) -> Any:
 
 
 def mask(lists: Any, column: ColumnSpec) -> Tensor:
-    """Which places of a "first_n" feature hold an id, `[batch, max_length]`."""
+    """Returns the mask of a "first_n" feature's ids, `[batch, max_length]`."""
     if isinstance(lists, Padded):
         return lists.mask()
     return tf.sequence_mask(lists[1:] - lists[:-1], column.max_length)

@@ -1,4 +1,4 @@
-"""What a frozen store is asked for, group by group, and what it answers."""
+"""Lookups of a frozen store, group by group, and their results."""
 
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from monolith_tf.types import Tensor
 
 
 class Found(NamedTuple):
-    """What a lookup in a frozen store found.
+    """The result of a lookup in a frozen store.
 
     Attributes:
-      rows: Feature -> slice name -> its rows: `[batch, dim]`; of lists, `[total, dim]`,
+      rows: Feature -> slice name -> its rows: `[batch, dim]`; for lists `[total, dim]`,
         or `[batch, width, dim]` with zeros for padding.
-      lists: Feature -> row splits, or the padded lists; None of one id per example.
+      lists: Feature -> row splits, or the padded lists; None for one id per example.
     """
 
     rows: dict[str, dict[str, Tensor]]
@@ -28,14 +28,14 @@ class Found(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """What one group is asked for at once.
+    """One lookup in one group.
 
     Attributes:
       frozen: The group.
-      columns: Those of one id per example, or one of lists.
-      slots: Slots of their tables, `[columns, 1]`; of lists a scalar.
-      asked: Feature ids, or values as the group's index takes them: `[columns, batch]`;
-        of lists `[total]` or `[batch, width]`.
+      columns: All columns with one id per example, or one column of lists.
+      slots: Slots of their tables, `[columns, 1]`; a scalar for lists.
+      asked: Feature ids, or values for the group's index: `[columns, batch]`; for lists
+        `[total]` or `[batch, width]`.
       lists: As in `Found`.
     """
 
@@ -46,7 +46,7 @@ class Piece(NamedTuple):
     lists: Any
 
     def read(self) -> Iterable[tuple[str, dict[str, Tensor]]]:
-        """Gives each feature, and slice name -> the rows of its values."""
+        """Returns pairs of a feature and its rows, by slice name."""
         index = self.frozen.index
         numbers = index.find(index.keys(self.slots, self.asked))
         if isinstance(self.lists, Padded):
@@ -62,7 +62,7 @@ class Piece(NamedTuple):
 
 
 def read(pieces: Iterable[Piece]) -> Found:
-    """Reads the rows of values."""
+    """Reads the rows of all pieces."""
     found = Found({}, {})
     for piece in pieces:
         for feature, rows in piece.read():

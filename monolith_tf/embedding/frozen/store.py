@@ -37,9 +37,9 @@ class RowChunk(NamedTuple):
     """Rows of tables whose slices are equal.
 
     Attributes:
-      ids: Feature ids, `[n]`, int64; integers as they stand, of a table that is exact.
+      ids: Feature ids, `[n]`, int64; the integers themselves in an exact table.
       weights: `[n, dim]`.
-      table: The name of a table that is exact; None of others.
+      table: The table's name if it is exact; otherwise None.
     """
 
     ids: np.ndarray
@@ -48,42 +48,42 @@ class RowChunk(NamedTuple):
 
     @classmethod
     def of_group(cls, group: Group, chunk: Chunk) -> "RowChunk":
-        """The weights of a group's chunk."""
+        """Returns the weights of a group's chunk."""
         table = group.tables[0].name if group.is_exact else None
         return cls(chunk.ids, chunk.weights, table)
 
 
 Rows: TypeAlias = Iterable[RowChunk]
-"""Rows, chunk by chunk."""
+"""Rows in chunks."""
 
 _NO_VALUE = -1  # Has no row, or one of zeros.
 _NO_RANGES: Mapping[str, int] = types.MappingProxyType({})
 
 
 class FrozenStore(tf.Module):
-    """Tables as they were, without optimizer state, stored as their slices say.
+    """Read-only tables without optimizer state, stored with each slice's compressor.
 
-    Answers `lookup`, `combine` and `masks` as an `EmbeddingStore` does outside of
-    training. Its variables do not say how many rows they have, so that a graph that
-    was saved with an empty store also answers from the rows that `frozen_files.write`
-    puts into its files.
+    `lookup`, `combine` and `masks` return the same as in an `EmbeddingStore` outside of
+    training. The shapes of its variables leave the number of rows open, so a graph that
+    is saved with an empty store also works with the rows that `files.write` later puts
+    into its files.
 
-    Hashing takes longer than finding rows. Tables of integers may do without: they are
-    indexed by the integers themselves, which `find_values` takes. Where those that have
-    a row are small, their rows need not even be searched for.
+    Hashing takes longer than finding rows. Tables of integers can avoid it: they are
+    indexed by the integers themselves, which `find_values` takes. If all integers with
+    a row are small, an array replaces the hash index.
 
     Attributes:
-      groups: The tables as they are stored.
+      groups: The tables in their stored form.
       integers: Names of the tables that are indexed by integers.
 
     Args:
       tables: The tables, each with a slot.
       columns: The features that read them.
-      exact: Whether all slices are stored as full floats, whatever they say.
-      integers: Tables whose ids were made of integers alone; none by default.
-      ranges: Tables of integers whose rows are found by a place for each integer ->
-        how many have one, from 0 on; others have no row. The rows of all other tables
-        are found by hashing.
+      exact: Whether to store all slices as fp32, ignoring their compressors.
+      integers: Tables whose ids were made from integers only; none by default.
+      ranges: Table of integers -> n, to find its rows in an array with a place for each
+        integer in [0, n); other integers have no row. The rows of all other tables are
+        found in a hash index.
 
     Raises:
       ValueError: If a table in `ranges` is not in `integers`.
@@ -127,13 +127,13 @@ class FrozenStore(tf.Module):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """All features, in the order in which `combine` gives them."""
+        """All features, in the order of `combine`."""
         return tuple(column.feature for column in self._columns)
 
     def emptied(
         self, *, exact: bool, ranges: Mapping[str, int] = _NO_RANGES
     ) -> "FrozenStore":
-        """Returns a store of the same tables without rows, with such arguments."""
+        """Returns a store of the same tables, without rows, with these arguments."""
         return FrozenStore(
             self.tables,
             self._columns,
@@ -143,7 +143,7 @@ class FrozenStore(tf.Module):
         )
 
     def fill(self, rows: Rows) -> None:
-        """Adds rows, of ids that have none yet, in memory."""
+        """Adds rows in memory, of ids that have none yet."""
         chunks = list(self.by_group(rows))
         for number, frozen in enumerate(self.groups):
             mine = [(ids, weights) for place, ids, weights in chunks if place == number]
@@ -152,7 +152,7 @@ class FrozenStore(tf.Module):
                 frozen.add(self.keys(frozen, ids).numpy(), weights)
 
     def keys(self, frozen: FrozenGroup, ids: Tensor) -> Tensor:
-        """Returns what stands for feature ids in the index of their group."""
+        """Returns the keys of feature ids in the index of their group."""
         return frozen.index.keys(*self.split(frozen, ids))
 
     def split(self, frozen: FrozenGroup, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,7 +168,7 @@ class FrozenStore(tf.Module):
         return slots, tf.where(is_integer, ids_lib.to_integers(hashes), hashes)
 
     def by_group(self, rows: Rows) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Splits chunks of rows by the group they belong to, a place in `groups`."""
+        """Splits chunks of rows by group; yields (index in `groups`, ids, weights)."""
         for ids, weights, table in itertools.starmap(RowChunk, rows):
             if table is not None:
                 yield self._group_of_table[table], ids, weights
@@ -213,12 +213,12 @@ class FrozenStore(tf.Module):
 
     @tf.autograph.experimental.do_not_convert
     def find_values(self, values: Mapping[str, Any]) -> Found:
-        """Finds the rows of a batch's ids by what they are made of.
+        """Finds the rows of a batch by the values that its ids are made from.
 
         Args:
-          values: Feature -> int64 as `lookup` takes ids: integers for features of the
-            tables in `integers`, 48-bit hashes for others. An integer outside of
-            [0, 2^48) has no row, save in tables that are exact or hash it.
+          values: Feature -> int64, shaped as the ids of `lookup`: integers for features
+            of the tables in `integers`, 48-bit hashes for others. An integer outside of
+            [0, 2^48) has no row, except in tables that are exact or hash it.
         """
         wide: list[Piece] = []
         pieces: list[Piece] = []
@@ -234,7 +234,7 @@ class FrozenStore(tf.Module):
 
     @tf.autograph.experimental.do_not_convert
     def combine(self, found: Found) -> dict[str, dict[str, Any]]:
-        """Embeddings of every feature: feature -> slice name -> tensor."""
+        """Returns the embeddings: feature -> slice name -> tensor."""
         embeddings = {}
         for column in self._columns:
             if column.feature in found.rows:
@@ -247,7 +247,7 @@ class FrozenStore(tf.Module):
 
     @tf.autograph.experimental.do_not_convert
     def masks(self, found: Found) -> dict[str, Tensor]:
-        """For each "first_n" feature `[batch, max_length]`, true where an id stands."""
+        """Returns a mask `[batch, max_length]` of each "first_n" feature's ids."""
         masks = {}
         for column in self._columns:
             if column.combiner == "first_n" and column.feature in found.lists:
@@ -256,18 +256,18 @@ class FrozenStore(tf.Module):
         return masks
 
     def _hashes(self, piece: Piece) -> np.ndarray:
-        """Whether the table of each column hashes large integers, as `slots` stand."""
+        """Whether the table of each column hashes large integers; shaped as `slots`."""
         hashes = [column.table in self._hashing for column in piece.columns]
         return np.reshape(hashes, piece.slots.shape)
 
     def _must_fold(self, piece: Piece) -> bool:
-        """Whether a piece may ask for integers that its index does not take."""
+        """Whether a piece may look up integers that its index does not take."""
         return piece.frozen.index.folds and any(
             column.table in self.integers for column in piece.columns
         )
 
     def _pieces(self, given: Mapping[str, Any]) -> list[Piece]:
-        """What groups are asked for; at once for features of one id per example."""
+        """Returns the lookups; one per group for all features of one id per example."""
         self._router.check_features(given)
         pieces = []
         for frozen in self.groups:
@@ -296,14 +296,14 @@ def saved_rows(
     aliases: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Callable[[], Rows]:
-    """Returns a function that reads the rows of what `EmbeddingStore.save` wrote.
+    """Returns a function that reads the rows of an `EmbeddingStore.save` checkpoint.
 
     Args:
       tables: The tables, each with a slot.
-      directory: Of the checkpoint.
-      deltas: Directories of what changed since, oldest first.
+      directory: Directory of the checkpoint.
+      deltas: Directories of later deltas, oldest first.
       aliases: Saved table name -> table name.
-      seed: Of the values of slices that the checkpoint lacks.
+      seed: Seed of initial values, for slices that the checkpoint lacks.
 
     Raises:
       ValueError: If the checkpoint is damaged or does not fit the tables.
@@ -325,12 +325,12 @@ def frozen_store(
     directory: str,
     **kwargs: Any,
 ) -> FrozenStore:
-    """Builds a read-only store straight from what `EmbeddingStore.save` wrote.
+    """Builds a read-only store directly from an `EmbeddingStore.save` checkpoint.
 
     Args:
       tables: The tables, each with a slot.
       columns: The features that read them.
-      directory: Of the checkpoint.
+      directory: Directory of the checkpoint.
       **kwargs: Further arguments of `saved_rows`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A first look at the rows that a read-only store will have."""
+"""A first pass over the rows that a read-only store will have."""
 
 from collections.abc import Collection
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ _FEW_PLACES = 4096
 
 
 class Counted(NamedTuple):
-    """What was found of one table.
+    """The counts of one table.
 
     Attributes:
-      rows: Rows that are not zero as they are stored.
-      dropped: Rows that are, which reading an unknown id gives anyway.
-      end: One more than the largest value with a row: integer, or hash. None of a table
-        that is exact.
-      clipped: Rows with a number beyond what their slice holds.
+      rows: Rows that are not zero in their stored form.
+      dropped: Rows that are zero; they need no storage, as unknown ids read zeros.
+      end: One more than the largest value (integer or hash) with a row; None for a
+        table that is exact.
+      clipped: Rows with a number outside of their slice's range.
     """
 
     rows: int
@@ -37,11 +37,11 @@ class Counted(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What a first look at the rows found.
+    """The result of a first pass over the rows.
 
     Attributes:
-      tables: Table -> what was found of it.
-      wanted: The rows of the ids asked for.
+      tables: Table -> its counts.
+      wanted: The rows of the requested ids.
     """
 
     tables: dict[str, Counted]
@@ -52,13 +52,14 @@ class Survey(NamedTuple):
         return sum(self.tables[table.name].rows for table in group.tables)
 
     def dropped(self, group: Group) -> int:
-        """Returns how many rows of a group's tables are not."""
+        """Returns how many rows of a group's tables are dropped."""
         return sum(self.tables[table.name].dropped for table in group.tables)
 
     def ranges(self, integers: Collection[str]) -> dict[str, int]:
-        """Returns the tables of small integers, as `FrozenStore` takes `ranges`.
+        """Returns the tables of small integers, for the `ranges` of `FrozenStore`.
 
-        Their places take a chunk of memory at most, in all, and little beside the rows.
+        Their arrays together take at most one chunk of memory, little compared with the
+        rows.
 
         Args:
           integers: The tables of integers.
@@ -81,13 +82,13 @@ class Survey(NamedTuple):
 def survey(
     store: FrozenStore, rows: Rows, wanted: Mapping[str | None, np.ndarray]
 ) -> Survey:
-    """Counts rows, and picks some.
+    """Counts rows, and collects those of some ids.
 
     Args:
-      store: Where they will belong.
+      store: The store that will hold the rows.
       rows: The rows.
-      wanted: Ids whose rows are to be returned: those of each table that is exact, and
-        for None those of all others.
+      wanted: Ids whose rows to return: table name -> ids for each exact table, and None
+        -> ids of all other tables.
     """
     kept, seen, ends, clips = np.zeros([4, NUM_SLOTS], np.int64)
     found = []
@@ -119,5 +120,5 @@ def survey(
 
 
 def is_kept(stored: list[Tensor]) -> np.ndarray:
-    """Returns which rows are not zero as they are stored."""
+    """Returns which rows are not zero in their stored form."""
     return np.logical_or.reduce([(values.numpy() != 0).any(1) for values in stored])

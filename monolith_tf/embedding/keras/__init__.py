@@ -1,1 +1,1 @@
-"""Keras layers with tables of their own."""
+"""Keras layers that own their tables."""

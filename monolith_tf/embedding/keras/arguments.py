@@ -1,4 +1,4 @@
-"""What Keras users write for initializers and row optimizers, as specs."""
+"""Converts the initializers and row optimizers of Keras users to specs."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ from monolith_tf.embedding.optimizers.specs import RowOptimizerSpec
 
 _MARK = "optimizer_names"
 NAMES_OF_KERAS = {_MARK: "keras"}
-"""What a layer's config says since the names of Keras mean Keras' optimizers."""
+"""Marks a layer's config in which Keras' names mean Keras' optimizers."""
 
 _SCHEDULE_HINT = (
     'A schedule is written {"name": "adagrad", "learning_rate": {"name": "cosine", '
@@ -29,7 +29,7 @@ _SCHEDULE_HINT = (
 
 
 def of_every_layer(layer: tf_keras.layers.Layer) -> dict[str, Any]:
-    """Returns what Keras takes as an argument of every layer and does not save."""
+    """Returns arguments that every Keras layer takes but Keras does not save."""
     regularizer = layer.activity_regularizer
     if regularizer is None:
         return {}
@@ -37,10 +37,10 @@ def of_every_layer(layer: tf_keras.layers.Layer) -> dict[str, Any]:
 
 
 def row_optimizer(value: Any) -> RowOptimizerSpec:
-    """Returns the spec that a name, a mapping or a spec stands for.
+    """Returns the spec for a name, a mapping or a spec.
 
     Raises:
-      ValueError: If it stands for none.
+      ValueError: If there is no such optimizer.
     """
     return _validated(
         "optimizer", RowOptimizerSpec, value, optimizer_spec.__name__, _SCHEDULE_HINT
@@ -50,7 +50,7 @@ def row_optimizer(value: Any) -> RowOptimizerSpec:
 def with_names_of_keras(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the constructor's arguments from a layer's config.
 
-    In a config that 0.1.0 wrote, the names of Keras mean the original Monolith's forms.
+    In a config written by 0.1.0, Keras' names mean the original Monolith's variants.
     """
     arguments = dict(config)
     if arguments.pop(_MARK, None) is None and _is_whole(config.get("optimizer")):
@@ -61,7 +61,7 @@ def with_names_of_keras(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_whole(optimizer: Any) -> bool:
-    """Whether it is a mapping with all values, as only a layer writes it."""
+    """Whether it is a mapping with all fields, which only a layer writes."""
     if not isinstance(optimizer, Mapping):
         return False
     known = {field.name for field in dataclasses.fields(row_optimizer(optimizer))}
@@ -69,10 +69,10 @@ def _is_whole(optimizer: Any) -> bool:
 
 
 def initializer(value: Any) -> InitializerSpec:
-    """Returns the spec of a name, a mapping, a spec or one of Keras' initializers.
+    """Returns the spec for a name, a mapping, a spec or a Keras initializer.
 
     Raises:
-      ValueError: If rows cannot be made by it one by one.
+      ValueError: If it cannot make one row at a time.
     """
     if isinstance(value, Mapping) and "class_name" in value:
         value = tf_keras.initializers.get(value)
@@ -102,12 +102,12 @@ def _validated(argument: str, union: Any, value: Any, module: str, hint: str) ->
 
 @functools.cache
 def _adapter(union: Any) -> pydantic.TypeAdapter:
-    # Making one takes longer than all else that a layer does.
+    # Making an adapter takes longer than everything else a layer does.
     return pydantic.TypeAdapter(union)
 
 
 def _from_keras(value: Any) -> Any:
-    """The spec of an initializer that knows no shape; others as they are."""
+    """Converts initializers that ignore the shape; returns others unchanged."""
     keras = tf_keras.initializers
     kind = type(value)
     if kind is keras.Zeros:

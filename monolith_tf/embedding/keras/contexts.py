@@ -1,4 +1,4 @@
-"""In which circumstances a Keras layer over a table is called."""
+"""The context in which a Keras layer with a table is called."""
 
 from typing import Any
 
@@ -9,25 +9,25 @@ from tf_keras.src.engine import base_layer_utils
 
 
 def is_in_function() -> bool:
-    """Whether a function is being traced; Keras' plan of a model is none."""
+    """Whether a function is being traced, other than Keras' symbolic call."""
     return not tf.executing_eagerly() and not is_planned()
 
 
 def is_planned() -> bool:
-    """Whether Keras calls the layer only to see what comes out."""
+    """Whether Keras calls the layer symbolically, only to build the model."""
     in_plan: bool = base_layer_utils.is_in_keras_graph()
     return in_plan
 
 
 def known_training(name: str, training: Any) -> bool | None:
-    """Returns the `training` of a call; None where it was not passed.
+    """Returns the `training` argument of a call; None if it was not passed.
 
     Args:
-      name: What errors call the layer.
-      training: As it was passed.
+      name: Name of the layer in errors.
+      training: The argument.
 
     Raises:
-      ValueError: If it is known at run time only.
+      ValueError: If its value is only known at run time.
     """
     value = tf.get_static_value(training) if tf.is_tensor(training) else training
     if value is None and training is not None:
@@ -39,13 +39,13 @@ def known_training(name: str, training: Any) -> bool | None:
 
 
 def is_half(layer: tf_keras.layers.Layer) -> bool:
-    """Whether the layer, or all others, compute in float16."""
+    """Whether the layer's policy or the global policy computes in float16."""
     policies = (layer.dtype_policy, tf_keras.mixed_precision.global_policy())
     return any(policy.compute_dtype == "float16" for policy in policies)
 
 
 def check_strategy(name: str) -> None:
-    """Raises ValueError under a distribution strategy of several replicas or tasks."""
+    """Raises ValueError under a distribution strategy, except on one device."""
     strategy = tf.distribute.get_strategy()
     one_device = tf.distribute.OneDeviceStrategy
     if tf.distribute.has_strategy() and not isinstance(strategy, one_device):

@@ -1,4 +1,4 @@
-"""What Keras users give as keys, as int64."""
+"""Converts the keys of Keras users to int64."""
 
 import tensorflow as tf
 
@@ -6,17 +6,17 @@ from monolith_tf.types import Tensor
 
 _NUM_HASHES = 2**63 - 1
 _EXACT_BITS = {tf.bfloat16: 8, tf.float16: 11, tf.float32: 24, tf.float64: 53}
-"""Below 2 to this power a float type holds every integer."""
+"""A float type represents every integer below 2 to this power."""
 
 
 class Keys:
-    """Turns integers or strings into int64, different integers into different ones.
+    """Converts integers or strings to int64; different integers stay different.
 
-    Strings are hashed to 63 bits: among n of them n (n - 1) / 2^64 pairs are expected
+    Strings are hashed to 63 bits: among n strings, n (n - 1) / 2^64 pairs are expected
     to collide.
 
     Args:
-      name: What errors call the layer.
+      name: Name of the layer in errors.
     """
 
     def __init__(self, name: str) -> None:
@@ -27,10 +27,10 @@ class Keys:
         """Returns `values` as int64 of the same shape.
 
         Raises:
-          ValueError: If strings came before integers or after them.
-          TypeError: If they are neither.
-          tf.errors.InvalidArgumentError: If they are floats that are no integers, or so
-            large that they may be one of several.
+          ValueError: If strings are mixed with integers, also over several calls.
+          TypeError: If `values` are neither.
+          tf.errors.InvalidArgumentError: If `values` are floats that are not integers,
+            or too large to represent every integer.
         """
         dtype = values.dtype
         self._check_kind("strings" if dtype == tf.string else "integers")

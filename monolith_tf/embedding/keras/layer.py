@@ -26,67 +26,67 @@ from monolith_tf.embedding.spec import SliceSpec
 from monolith_tf.types import RaggedTensor
 from monolith_tf.types import Tensor
 
-# Of all layers: a lock of each layer could not be copied with it.
+# Shared by all layers: a layer with its own lock could not be copied.
 _BUILDING = threading.RLock()
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
 class Embedding(tf_keras.layers.Layer):
-    """Turns keys into vectors that are learned, one row per key and no collisions.
+    """Maps keys to trainable vectors, with one row per key and no collisions.
 
         y[...] = rows[x[...]]
 
-    In place of `tf_keras.layers.Embedding(input_dim, dim)`, without `input_dim`: any
-    integer of 64 bits is a key, or any string by a 63-bit hash (among n strings
-    n (n - 1) / 2^64 pairs are expected to collide). A key gets its row when a training
-    call first meets it; elsewhere a key without a row reads zeros. As in Keras' own
-    layer, a call trains with `training=True`, or without `training` under a tape.
+    Replaces `tf_keras.layers.Embedding(input_dim, dim)`, without `input_dim`: a key is
+    any 64-bit integer, or any string by a 63-bit hash (among n strings,
+    n (n - 1) / 2^64 pairs are expected to collide). The first training call with a key
+    makes its row; otherwise a key without a row reads zeros. As in Keras' own layer, a
+    call trains with `training=True`, or without `training` under a tape.
 
-    Rows learn by an optimizer of their own. In each step the gradients of all that read
-    a row, in however many calls of the layer, are summed and change it once; that
-    happens while the gradient of the layer's weight is computed, so a custom loop takes
-    that once in a step. Where the optimizer of `compile` scales the loss, gradients are
-    scaled back, and one that is not finite makes both leave the step out;
-    a custom loop adds `sum(model.losses)` to the loss for that, as `fit` does. A layer
-    that is not `trainable` neither learns nor makes rows.
+    The layer has its own optimizer for the rows. A step sums the gradients of a row
+    over all calls of the layer, and updates the row once. The update happens while the
+    gradient of the layer's weight is computed, so a custom loop must compute that once
+    per step. If the optimizer of `compile` scales the loss, the layer unscales its
+    gradients, and a gradient that is not finite makes both skip the step; a custom loop
+    must add `sum(model.losses)` to the loss for this, as `fit` does. A layer that is
+    not `trainable` neither trains nor makes rows.
 
-    Under other optimizers a row whose gradient is not finite stays as it is in a step.
-    `dropped_gradients` counts those, and the log warns of them when rows are saved,
+    With other optimizers, a step skips the rows whose gradient is not finite.
+    `dropped_gradients` counts them, and a warning is logged when rows are saved,
     counted or read by `get_rows` or `get_weights`.
 
-    It runs in one process and on the CPU, without `jit_compile` and distribution
+    The layer runs in one process and on the CPU, without `jit_compile` and distribution
     strategies. Its rows in use are saved with the model: in a SavedModel, a `.keras`
     file, and by `export`, `save_weights` and `get_weights`; not in the old `.h5` form.
 
     Args:
       dim: Values per row, at least 1.
-      embeddings_initializer: How a new row is drawn: a name ("uniform" in
+      embeddings_initializer: Initializer of new rows: a name ("uniform" in
         [-0.05, 0.05), "normal", "truncated_normal", "zeros"), a mapping such as
         `{"name": "normal", "stddev": 0.01}`, or Keras' initializer of that kind.
-      optimizer: How a row learns: a name such as "adam", "adagrad" or "ftrl", with
+      optimizer: Optimizer of the rows: a name such as "adam", "adagrad" or "ftrl", with
         Keras' formula and defaults; or a mapping with hyperparameters,
         `{"name": "adagrad", "learning_rate": 0.1}`, where the learning rate may be a
-        mapping that describes a `ScheduleSpec`; or a spec of `optimizer_spec`. When not
-        given, Adagrad with a learning rate of 0.05. Steps are counted by the layer.
-      embeddings_regularizer: A penalty on the rows that a call reads, each once.
-      clip_norm: Largest norm of a row's gradient; longer ones are scaled down to it.
-      mask_zero: Whether key 0 (of strings, "") is padding that later layers mask.
-      input_length: Keys of an example, one number or several, where the input's shape
-        does not say so.
-      seed: Of new rows, together with the layer's name; drawn by Python's `random` when
-        not given, which `tf_keras.utils.set_random_seed` seeds.
-      capacity: Keys there is room for at first, a thousand when not given; more room is
-        made when it is needed. Memory is taken as rows are made.
+        mapping that describes a `ScheduleSpec`; or a spec of `optimizer_spec`. By
+        default Adagrad with a learning rate of 0.05. The layer counts the steps.
+      embeddings_regularizer: A penalty on the distinct rows that a call reads.
+      clip_norm: Largest norm of a row's gradient; larger ones are scaled down to it.
+      mask_zero: Whether key 0 (or string "") is padding that later layers mask.
+      input_length: Number of keys per example, one number or several, if the input's
+        shape does not specify it.
+      seed: Seed of new rows, together with the layer's name; by default drawn with
+        Python's `random`, which `tf_keras.utils.set_random_seed` seeds.
+      capacity: Keys there is first room for, about a thousand by default; the table
+        grows on demand. Memory is allocated as rows are made.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
     Input shape: integers or strings, `[...]`; or ragged.
-    Output shape: `[..., dim]`, ragged where the input is.
+    Output shape: `[..., dim]`, ragged if the input is.
 
     Raises:
-      ValueError: If an argument is out of range; on a call under `jit_compile` or a
-        distribution strategy, or of integers after strings.
-      tf.errors.InvalidArgumentError: If the gradient of one step is computed twice.
-      tf.errors.ResourceExhaustedError: If there is no memory for more rows.
+      ValueError: If an argument is out of range; if it is called under `jit_compile` or
+        a distribution strategy, or with integers after strings.
+      tf.errors.InvalidArgumentError: If the gradient of a step is computed twice.
+      tf.errors.ResourceExhaustedError: If memory runs out.
 
     Example:
       >>> layer = Embedding(4, embeddings_initializer={"name": "constant", "value": 2})
@@ -115,7 +115,7 @@ class Embedding(tf_keras.layers.Layer):
             raise ValueError(
                 f"`capacity` must be at least 1. Received: capacity={capacity}."
             )
-        # Keys that came as floats must not be cast to half precision.
+        # Keys that are floats must not be cast to half precision.
         super().__init__(**{"autocast": False} | kwargs)
         self.dim = dim
         self.optimizer = keras_arguments.row_optimizer(optimizer)
@@ -140,7 +140,7 @@ class Embedding(tf_keras.layers.Layer):
         )
 
     def build(self, input_shape: Any) -> None:
-        """Makes the table; where there is one, it stays with its rows."""
+        """Makes the table, unless the layer has one; that one keeps its rows."""
         with _BUILDING:  # The first calls of several threads share one table.
             if not self.built:
                 self._build(input_shape)
@@ -153,11 +153,11 @@ class Embedding(tf_keras.layers.Layer):
             seed=self.seed,
             capacity=self.capacity,
         )
-        # Its value is of no use; its gradient takes the rows to the tape.
+        # Its value is unused; the rows are updated while its gradient is computed.
         self._anchor = self.add_weight(
             "anchor",
             shape=[],
-            dtype=tf.float32,  # As rows and their gradients are.
+            dtype=tf.float32,  # Like the rows and their gradients.
             initializer="zeros",
             experimental_autocast=False,
         )
@@ -178,10 +178,10 @@ class Embedding(tf_keras.layers.Layer):
         self.add_loss(self._training.scale_probe)
         super().build(input_shape)
 
-    # Nothing in it is Python that depends on tensors, and to look for that takes long.
+    # No Python control flow depends on tensors, and a conversion takes long.
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs: Tensor, training: Any = None) -> Tensor | RaggedTensor:
-        """Looks keys up."""
+        """Looks up keys."""
         keras_contexts.check_graph(self.name)
         if isinstance(inputs, tf.RaggedTensor):
             return inputs.with_flat_values(self.call(inputs.flat_values, training))
@@ -194,7 +194,7 @@ class Embedding(tf_keras.layers.Layer):
         return tf.cast(rows, self.compute_dtype)
 
     def compute_mask(self, inputs: Tensor, mask: Any = None) -> Tensor | None:
-        """True where a key is not padding; None without `mask_zero`."""
+        """Returns a mask of keys that are not padding; None without `mask_zero`."""
         if not self.mask_zero:
             return None
         if not isinstance(inputs, tf.RaggedTensor):
@@ -202,7 +202,7 @@ class Embedding(tf_keras.layers.Layer):
         return tf.not_equal(inputs, tf.zeros([], inputs.dtype))
 
     def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
-        """The input's shape with the width of a row behind."""
+        """Returns the input's shape followed by `dim`."""
         shape = tf.TensorShape(input_shape)
         if self.input_length is not None and shape.rank is not None:
             lengths = np.atleast_1d(np.array(self.input_length)).tolist()
@@ -216,22 +216,22 @@ class Embedding(tf_keras.layers.Layer):
         return shape.concatenate([self.dim])
 
     def num_rows(self) -> int:
-        """How many keys have a row."""
+        """Returns the number of keys with a row."""
         if not self.built:
             return 0
         self._saved_rows.warn_of_dropped()
         return self._rows.num_rows()
 
     def dropped_gradients(self) -> int:
-        """How many gradients of rows were left out because they were not finite.
+        """Returns the number of row gradients dropped because they were not finite.
 
-        Counted since the layer was made, once for each row of a step. Those rows stayed
-        as they were. Steps that a loss-scaling optimizer skips are not counted.
+        Counts since the layer was made, once for each row of a step; those rows were
+        not updated. Does not count steps that a loss-scaling optimizer skips.
         """
         return self._saved_rows.num_dropped() if self.built else 0
 
     def make_rows(self, keys: Any) -> None:
-        """Makes rows for keys that have none, as a training call would.
+        """Makes rows for keys without one, as a training call does.
 
         Args:
           keys: Integers or strings of any shape.
@@ -241,7 +241,7 @@ class Embedding(tf_keras.layers.Layer):
         self._rows.lookup(tf.unique(tf.reshape(keys, [-1]))[0], insert=True)
 
     def get_rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """All keys that have a row, `[n]`, rising, and their rows, `[n, dim]`.
+        """Returns all keys with a row, `[n]`, sorted, and their rows, `[n, dim]`.
 
         The keys of strings are their hashes.
         """
@@ -250,22 +250,22 @@ class Embedding(tf_keras.layers.Layer):
         return arrays["keys"][order], arrays["weights"][order]
 
     def set_rows(self, keys: Any, rows: Any) -> None:
-        """Writes rows, where a key has none as a new one.
+        """Writes rows, and inserts those of new keys.
 
-        Their optimizer state starts again; other rows stay as they are.
+        Resets their optimizer state; other rows do not change.
 
         Args:
-          keys: Different integers or strings, `[n]`.
-          rows: `[n, dim]`, finite numbers of float32.
+          keys: Distinct integers or strings, `[n]`.
+          rows: `[n, dim]`, finite in float32.
 
         Raises:
-          ValueError: If the shapes are others, a key stands there twice, or a row has
-            NaN or infinity; no row is written then.
+          ValueError: If the shapes do not match, a key is repeated, or a row has NaN or
+            infinity; no row is written then.
         """
         self._built_rows()
         given = tf.convert_to_tensor(keys)
         keys = self._keys.as_int64(given).numpy()
-        with np.errstate(over="ignore"):  # What is too large is refused below.
+        with np.errstate(over="ignore"):  # Overflows are refused below.
             rows = np.asarray(rows, np.float32)
         if keys.ndim != 1 or rows.shape != (len(keys), self.dim):
             raise ValueError(
@@ -309,7 +309,7 @@ class Embedding(tf_keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Embedding":
-        """Returns the layer that `get_config` described, of monolith_tf 0.1.0 too."""
+        """Returns a layer from a `get_config`, also of monolith_tf 0.1.0."""
         return cls(**keras_arguments.with_names_of_keras(config))
 
     def save_own_variables(self, store: Any) -> None:
@@ -320,7 +320,7 @@ class Embedding(tf_keras.layers.Layer):
             store[name] = array
 
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
-        """Reads what `save_own_variables` wrote."""
+        """Restores the variables that `save_own_variables` wrote."""
         self._built_rows().restore(store)
         self._anchor.assign(np.asarray(store["anchor"]))
         self._step.assign(np.asarray(store["step"]))
@@ -335,14 +335,16 @@ class Embedding(tf_keras.layers.Layer):
         return children
 
     def _lookup(self, keys: Tensor, training: bool | None) -> Tensor:
-        """Rows of keys, `[n, dim]`, float32."""
+        """Returns rows of keys, `[n, dim]`, float32."""
         if saving.is_saving():
             return self._serving.served().read(keys)
         self._serving.release()
         learns = training is not False and self.trainable
         learns = learns and not (training is None and keras_contexts.is_planned())
         inserts = learns and (training or self._training.is_recorded())
-        # A function traced without a tape may be differentiated as a whole.
+        # A function traced without a tape may later be differentiated as a whole, so
+        # its rows need a gradient. It may also never be: a call without `training` and
+        # tape therefore inserts missing rows only when their gradient arrives.
         learns = inserts or (learns and keras_contexts.is_in_function())
         if not learns and self.embeddings_regularizer is None:
             return self._rows.read(keys)

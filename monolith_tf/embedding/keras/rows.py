@@ -1,4 +1,4 @@
-"""The rows of one table in this process, by keys of all 64 bits."""
+"""The rows of one table in this process, with 64-bit keys."""
 
 from collections.abc import Iterator
 from typing import ClassVar
@@ -29,17 +29,18 @@ _NO_CLOCK = Clock((), ())
 
 
 class KeyedRows(Bindable):
-    """Rows of one table by any int64, without collisions.
+    """Rows of one table with any int64 as key, without collisions.
 
-    One shard of a store, whose ids are the keys as they stand: there is one table, so
-    no bit of them says which; and no row is ever freed, so none marks that.
+    It is one shard of a store that uses the keys as ids. All 64 bits are free for the
+    key: there is only one table, so none select a table, and rows are never freed, so
+    none mark freed rows.
 
     Args:
-      name: Of the table; initial values depend on it.
-      spec: What a row is.
-      seed: Of initial values.
-      capacity: Keys there is room for at first, a thousand when not given; more is made
-        when it is needed. Memory is taken only as rows are written.
+      name: Name of the table; initial values depend on it.
+      spec: The only slice of a row.
+      seed: Seed of the initial values.
+      capacity: Keys there is first room for, about a thousand by default; the table
+        grows on demand. Memory is allocated only as rows are written.
     """
 
     own: ClassVar[tuple[str, ...]] = "_shard", "_is_full"
@@ -56,7 +57,7 @@ class KeyedRows(Bindable):
             seed=seed,
             is_exact=True,
             is_raw=True,
-            capacity=1 + (capacity or _CAPACITY),  # Row 0 is nobody's.
+            capacity=1 + (capacity or _CAPACITY),  # Row 0 belongs to no key.
         )
         with tf.device(HOST):
             message = (
@@ -67,7 +68,7 @@ class KeyedRows(Bindable):
             self.packed = Packed(self, order=self._shard.packed)
 
     def read(self, keys: Tensor) -> Tensor:
-        """Weights of keys, `[n, dim]`; zeros for a key that has no row.
+        """Returns weights of keys, `[n, dim]`; zeros for a key without a row.
 
         Args:
           keys: `[n]`, int64, not necessarily distinct.
@@ -82,7 +83,7 @@ class KeyedRows(Bindable):
 
         Args:
           keys: `[n]`, int64.
-          insert: Whether keys without a row are given one.
+          insert: Whether to make rows for keys without one.
 
         Returns:
           The weights, `[n, dim]`, and what `apply_gradients` needs.
@@ -90,7 +91,7 @@ class KeyedRows(Bindable):
         keys = tf.convert_to_tensor(keys, tf.int64)
         with tf.device(HOST):
             found = self.packed.call("insert" if insert else "find", keys)
-        # One trace for all tables does not know how wide a row is.
+        # All tables share one trace, so its output has no static width.
         rows = tf.ensure_shape(found.weights, [None, self.group.dim])
         return PulledShard((), keys, ())._replace(**found._asdict() | {"weights": rows})
 
@@ -100,24 +101,24 @@ class KeyedRows(Bindable):
         """Updates rows.
 
         Args:
-          found: What a lookup returned.
+          found: The result of a lookup.
           gradients: `[n, dim]`, float32.
-          step: Number of updates before this one, int64.
+          step: Number of previous updates, int64.
 
         Returns:
-          The number of rows updated, when they are.
+          The number of rows updated, available once they are updated.
         """
         with tf.device(HOST):
             return self.packed.call("update", found, gradients, step)
 
-    # What follows is called by `packed.call`.
+    # The following methods are called by `packed.call`.
 
     def find(self, keys: Tensor) -> Found:
-        """Does what `lookup` does, without inserting."""
+        """Implements `lookup` without inserting."""
         return self._shard.lookup(PulledShard((), keys, ()), ())
 
     def insert(self, keys: Tensor) -> Found:
-        """Does what `lookup` does, inserting."""
+        """Implements `lookup` with inserting."""
         found = self._shard.lookup(PulledShard((), keys, ()), _NO_CLOCK)
         has_room = tf.reduce_all(found.numbers > 0)
         message = self._is_full.read_value()
@@ -126,25 +127,25 @@ class KeyedRows(Bindable):
             return found._replace(weights=tf.identity(found.weights))
 
     def update(self, found: PulledShard, gradients: Tensor, step: Tensor) -> Tensor:
-        """Does what `apply_gradients` does."""
+        """Implements `apply_gradients`."""
         return self._shard.apply_gradients(found, gradients, Clock(step, ()))
 
-    # What follows is called eagerly.
+    # The following methods are called eagerly.
 
     def num_rows(self) -> int:
-        """How many keys have a row."""
+        """Returns the number of keys with a row."""
         return int(self._shard.next_row) - 1
 
     def num_dropped(self) -> int:
-        """Row gradients that were not finite, since the rows were last cleared."""
+        """Returns how many row gradients were not finite since the last `clear`."""
         return int(self._shard.counters[0, COUNTERS.index("dropped")])
 
     def changes(self) -> tuple[int, int]:
-        """Numbers that change whenever a row does."""
+        """Returns numbers that change whenever a row changes."""
         return int(self._shard.changes), int(self._shard.version)
 
     def chunks(self, *, with_state: bool = True) -> Iterator[Chunk]:
-        """All rows, some at a time; a chunk's `ids` are keys."""
+        """Yields all rows in chunks, whose `ids` are keys."""
         size = max(1, _CHUNK_BYTES // self.group.row_bytes)
         return self._shard.chunks(size, with_state=with_state)
 
@@ -153,11 +154,11 @@ class KeyedRows(Bindable):
         self._shard.load(chunk)
 
     def clear(self) -> None:
-        """Forgets all rows."""
+        """Removes all rows."""
         self._shard.clear()
 
     def assign(self, keys: np.ndarray, weights: np.ndarray) -> None:
-        """Writes the weights of distinct keys, their optimizer state as of new rows."""
+        """Writes the weights of distinct keys, and resets their optimizer state."""
         _, state = row_update.initial_rows(
             self.group,
             tf.constant(keys, tf.int64),

@@ -18,10 +18,10 @@ _ARRAYS = ("keys", "weights", "state")
 
 
 class SavedRows(tf.__internal__.tracking.Trackable):
-    """Rows as a checkpoint holds them: those in use, with their optimizer state.
+    """The part of a checkpoint with the rows in use and their optimizer state.
 
     Args:
-      name: What errors call the table.
+      name: Name of the table in errors.
       rows: The rows.
     """
 
@@ -32,12 +32,12 @@ class SavedRows(tf.__internal__.tracking.Trackable):
         self._dropped_logged = 0
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Who loads a SavedModel puts its functions, which do nothing, in their place.
+        # Loading a SavedModel sets these to its own functions, which do nothing.
         if name not in ("_serialize_to_tensors", "_restore_from_tensors"):
             super().__setattr__(name, value)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Keys `[n]`, weights `[n, dim]` and optimizer state `[n, state_dim]`."""
+        """Returns `keys` [n], `weights` [n, dim] and `state` [n, state_dim]."""
         self.warn_of_dropped()
         group = self._rows.group
         empty = np.zeros([0, group.dim], np.float32)
@@ -48,11 +48,11 @@ class SavedRows(tf.__internal__.tracking.Trackable):
         return dict(zip(_ARRAYS, map(np.concatenate, columns), strict=True))
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Replaces all rows by what `arrays` gave.
+        """Replaces all rows with the arrays of another `SavedRows`.
 
         Raises:
-          ValueError: If an array is missing, if rows have other widths, or if keys are
-            no integers of 64 bits or stand there twice; nothing is replaced then.
+          ValueError: If an array is missing, rows have other widths, or keys are not
+            64-bit integers or are repeated; nothing is replaced then.
         """
         missing = [name for name in _ARRAYS if name not in arrays]
         if missing:
@@ -77,7 +77,7 @@ class SavedRows(tf.__internal__.tracking.Trackable):
         self._rows.load(Chunk(keys, weights, state, {}))
 
     def _checked_keys(self, keys: np.ndarray, *lengths: int) -> np.ndarray:
-        """Returns keys as int64; raises ValueError where they cannot be those saved."""
+        """Returns keys as int64; raises ValueError if they cannot be saved keys."""
         whole, wrong = _as_int64(keys)
         if keys.ndim != 1 or set(lengths) != {len(keys)}:
             found = (
@@ -99,11 +99,11 @@ class SavedRows(tf.__internal__.tracking.Trackable):
         )
 
     def num_dropped(self) -> int:
-        """Row gradients that were not finite, so far."""
+        """Returns how many row gradients were not finite so far."""
         return self._dropped_before + self._rows.num_dropped()
 
     def warn_of_dropped(self) -> None:
-        """Logs how many row gradients were not finite, if there are more of them."""
+        """Logs how many row gradients were not finite, if there are new ones."""
         dropped = self.num_dropped()
         if dropped > self._dropped_logged:
             logging.warning(
@@ -116,8 +116,8 @@ class SavedRows(tf.__internal__.tracking.Trackable):
             self._dropped_logged = dropped
 
     def _serialize_to_tensors(self) -> dict[str, Tensor]:
-        # What is asked for in a graph is the function by which a server would restore
-        # a SavedModel: it needs none of this.
+        # In a graph, TensorFlow builds the functions that would save and restore these
+        # tensors in a server of the SavedModel, which has its own copy of the rows.
         if not tf.executing_eagerly():
             return {}
         with tf.device(HOST):
@@ -127,7 +127,7 @@ class SavedRows(tf.__internal__.tracking.Trackable):
         if tf.executing_eagerly():
             self.restore(restored_tensors)
         elif restored_tensors:
-            # A checkpoint may be restored by a function, which runs here all the same.
+            # A checkpoint may be restored in a graph, which runs in this process too.
             tensors = [restored_tensors[name] for name in _ARRAYS]
             tf.py_function(self._restore_in_order, tensors, [])
 
@@ -136,11 +136,9 @@ class SavedRows(tf.__internal__.tracking.Trackable):
 
 
 def _as_int64(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns keys as int64, and which of them are not sure to be the same there."""
+    """Returns keys as int64, and which of them may have changed their value."""
     if keys.dtype.kind == "f":
-        limit = 2.0 ** (
-            np.finfo(keys.dtype).nmant + 1
-        )  # Below, all integers are there.
+        limit = 2.0 ** (np.finfo(keys.dtype).nmant + 1)  # All integers below are exact.
         is_exact = (np.abs(keys) < limit) & (keys == np.round(keys))
         return np.where(is_exact, keys, 0).astype(np.int64), ~is_exact
     if keys.dtype.kind in "iu":
@@ -149,10 +147,10 @@ def _as_int64(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class RowsWeight(base_layer_utils.TrackableWeightHandler):
-    """Rows among the weights of a layer.
+    """Makes rows one of the weights of a layer.
 
     Args:
-      name: As of a variable; what TensorBoard calls the rows.
+      name: A variable's name; TensorBoard shows it.
       rows: The rows.
     """
 
@@ -162,13 +160,13 @@ class RowsWeight(base_layer_utils.TrackableWeightHandler):
         self._rows = rows
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        # Callbacks read weights as they read variables.
-        del copy  # It is always one.
+        # Callbacks read weights like variables.
+        del copy  # It is always a copy.
         weights: np.ndarray = self._rows.arrays()["weights"]
         return weights if dtype is None else weights.astype(dtype)
 
     def __repr__(self) -> str:
-        # Keras names it when it refuses to write an `.h5` file.
+        # Part of Keras' error for `.h5` files, which cannot hold the rows.
         return f"<`{self.name}`, which `.keras` and `.weights.h5` files hold>"
 
 
@@ -180,7 +178,7 @@ class ServedRows(tf.Module):
         self.index = tf.lookup.experimental.MutableHashTable(
             tf.int64, tf.int64, default_value=0
         )
-        # Row 0 answers for keys that have none.
+        # Keys without a row read row 0.
         self.weights = tf.Variable(
             tf.zeros([rows.num_rows() + 1, rows.group.dim]), trainable=False
         )
@@ -192,12 +190,12 @@ class ServedRows(tf.Module):
             start += len(chunk.ids)
 
     def read(self, keys: Tensor) -> Tensor:
-        """Weights of keys, `[n, dim]`; zeros for a key that has no row."""
+        """Returns weights of keys, `[n, dim]`; zeros for a key without a row."""
         return tf.gather(self.weights, tf.ensure_shape(self.index.lookup(keys), [None]))
 
 
 class Serving:
-    """Gives every function of one SavedModel the same copy of the rows.
+    """Provides one copy of the rows to all functions of a SavedModel.
 
     Args:
       rows: The rows.
@@ -209,7 +207,7 @@ class Serving:
         self._served: ServedRows | None = None
 
     def served(self) -> ServedRows:
-        """The rows as they are now."""
+        """Returns a copy of the current rows, the same until they change."""
         with tf.init_scope():
             changes = self._rows.changes()
             if self._served is None or changes != self._changes:
@@ -218,5 +216,5 @@ class Serving:
         return self._served
 
     def release(self) -> None:
-        """Gives the memory of the copy back."""
+        """Frees the memory of the copy."""
         self._served = None

@@ -23,34 +23,34 @@ _OF_LAYER = ("embeddings_initializer", "embeddings_regularizer", "optimizer")
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
 class SharedEmbedding(tf_keras.layers.Layer):
-    """Embeds features, of which several may share a table by its name.
+    """Embeds features; several features may share a table by its name.
 
         rows[feature]   = the rows of `table[feature]` for the feature's keys
         output[feature] = combiner[feature](rows[feature])
 
-    Each table is an `Embedding`, with which it shares how rows are made, learn and are
-    saved. The gradients of all features of a table are summed before its rows learn.
+    Each table is an `Embedding`, which makes, trains and saves its rows. The gradients
+    of all features of a table are summed before its rows are updated.
 
     Args:
       tables: `SharedTable`s, or mappings of their attributes; names differ.
       features: Feature -> `SharedFeature`, a mapping of its attributes, or just the
         name of its table.
-      seed: Of new rows, together with the tables' names; drawn when not given.
+      seed: Seed of new rows, together with the tables' names; random by default.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
     Input shape: feature -> integers or strings, `[batch]`, `[batch, length]`, or ragged
-    or sparse. Sparse keys are `[batch, length]`: those of an example are taken in the
-    order of their columns, however the tensor holds them, and gaps are closed.
+    or sparse. Sparse keys are `[batch, length]`: the keys of an example are sorted by
+    column, and gaps are closed.
 
-    Output shape: feature -> `[batch, output_dim]`; without combiner the keys' shape and
-    `output_dim` behind it, ragged where they are and there is no `max_len`.
+    Output shape: feature -> `[batch, output_dim]`; without a combiner the keys' shape
+    followed by `output_dim`, ragged if the keys are and `max_len` is not set.
 
     Attributes:
       embeddings: Table name -> its `Embedding`.
 
     Raises:
-      ValueError: If names repeat, a feature names a missing table, or a call brings
-        features that have none.
+      ValueError: If names repeat, a feature names a missing table, or a call has
+        features that the layer does not have.
       tf.errors.InvalidArgumentError: If a key is not below its table's `input_dim`.
 
     Example:
@@ -75,7 +75,7 @@ class SharedEmbedding(tf_keras.layers.Layer):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        # Keys that came as floats must not be cast to half precision.
+        # Keys that are floats must not be cast to half precision.
         super().__init__(**{"autocast": False} | kwargs)
         parsed = [_parsed(SharedTable, table) for table in tables]
         self._tables = {table.name: table for table in parsed}
@@ -117,7 +117,7 @@ class SharedEmbedding(tf_keras.layers.Layer):
     def call(
         self, inputs: Mapping[str, Any], training: Any = None
     ) -> dict[str, Tensor | RaggedTensor]:
-        """Looks the keys of all features up."""
+        """Looks up the keys of all features."""
         unknown = sorted(set(inputs) - set(self._features))
         if unknown:
             raise ValueError(
@@ -140,7 +140,7 @@ class SharedEmbedding(tf_keras.layers.Layer):
     def compute_mask(
         self, inputs: Mapping[str, Any], mask: Any = None
     ) -> dict[str, Tensor | RaggedTensor | None]:
-        """Feature -> true where a key stands that is no padding, or None."""
+        """Returns feature -> mask of keys that are not padding, or None."""
         del mask
         return {name: self._mask(name, values) for name, values in inputs.items()}
 
@@ -165,7 +165,7 @@ class SharedEmbedding(tf_keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "SharedEmbedding":
-        """Returns the layer that `get_config` described, of monolith_tf 0.1.0 too."""
+        """Returns a layer from a `get_config`, also of monolith_tf 0.1.0."""
         mark = {
             key: config[key] for key in keras_arguments.NAMES_OF_KERAS if key in config
         }
@@ -188,7 +188,7 @@ class SharedEmbedding(tf_keras.layers.Layer):
                 )
 
     def _rows(self, table: str, keys: Sequence[Tensor], training: Any) -> Tensor:
-        """The rows of all keys of a table's features, one after the other."""
+        """Returns the concatenated rows of all keys of a table's features."""
         spec, embedding = self._tables[table], self.embeddings[table]
         flat = tf.concat(keys, axis=0)
         if spec.input_dim is None:
@@ -202,13 +202,13 @@ class SharedEmbedding(tf_keras.layers.Layer):
             flat = tf.identity(flat)
         if embedding.embeddings_regularizer is None:
             return embedding(flat, training=training)
-        # What is penalised is what is read, and that is the whole table.
+        # A regularizer covers the rows that a call reads, so read the whole table.
         everything = tf.range(spec.input_dim, dtype=tf.int64)
         rows = embedding(tf.concat([everything, flat], axis=0), training=training)
         return rows[spec.input_dim :]
 
     def _keys_of(self, name: str, values: Any) -> Tensor | RaggedTensor:
-        """A feature's keys that are looked up; ragged where they are to be combined."""
+        """Returns a feature's keys to look up; ragged if they will be combined."""
         feature = self._features[name]
         values, is_padding = self._padding(values)
         to_int64 = self._keys[feature.table].as_int64
@@ -236,7 +236,7 @@ class SharedEmbedding(tf_keras.layers.Layer):
         return keys if max_len is None or keys.shape.rank < 2 else keys[:, :max_len]
 
     def _padding(self, values: Any) -> tuple[Any, Any]:
-        """Values as a tensor, ragged if they were sparse; and which are padding."""
+        """Returns values as a tensor, ragged if sparse, and which are padding."""
         if isinstance(values, tf.SparseTensor):
             values = _ragged(values)
         elif not isinstance(values, tf.RaggedTensor):
@@ -275,7 +275,7 @@ class SharedEmbedding(tf_keras.layers.Layer):
 
 
 def _ragged(sparse: tf.SparseTensor) -> RaggedTensor:
-    """The values of each row in the order of their columns, without the gaps."""
+    """Returns the values of each row, sorted by column, without gaps."""
     if sparse.shape.rank not in (2, None):
         raise ValueError(
             "Sparse keys must have shape [batch, length]. "
@@ -295,7 +295,7 @@ def _flat(keys: Tensor | RaggedTensor) -> Tensor:
 
 
 def _parsed(kind: Any, value: Any) -> Any:
-    """A dataclass of a mapping of its fields, or as it is."""
+    """Converts a mapping of fields to a dataclass; returns others unchanged."""
     if isinstance(value, kind):
         return value
     known = [field.name for field in dataclasses.fields(kind)]

@@ -1,4 +1,4 @@
-"""Tables and features of `SharedEmbedding` as data, free of TensorFlow."""
+"""Tables and features of `SharedEmbedding`; does not import TensorFlow."""
 
 import dataclasses
 from typing import Any
@@ -12,15 +12,15 @@ class SharedTable:
     """A table of `SharedEmbedding`.
 
     Attributes:
-      name: What features name.
+      name: The name that features use.
       output_dim: Values per row, at least 1.
-      input_dim: Number of rows, at least 1: the table has a row for each integer from
-        0, from the start, and refuses others. None makes rows as keys are met.
+      input_dim: Number of rows, at least 1: the table starts with a row for each
+        integer from 0 on, and refuses other keys. None makes rows for new keys.
       embeddings_initializer: As in `Embedding`.
-      embeddings_regularizer: A penalty on all rows where `input_dim` is given, else on
-        those that a call reads, each once whatever the number of features.
-      mask_zero: Whether key 0 (of strings, "") is padding: it is left out where keys
-        are combined, and masked where they are not.
+      embeddings_regularizer: A penalty on all rows if `input_dim` is set, otherwise on
+        the distinct rows that a call reads for all features.
+      mask_zero: Whether key 0 (or string "") is padding: combiners skip it, and
+        features without a combiner mask it.
       optimizer: As in `Embedding`.
     """
 
@@ -46,10 +46,10 @@ class SharedFeature:
 
     Attributes:
       table: Name of its table.
-      combiner: What becomes of the rows of an example's keys: their "sum", "mean",
-        "sqrtn" (the sum over the square root of their number) or "max"; None keeps all.
+      combiner: How to combine the rows of an example's keys: "sum", "mean", "sqrtn"
+        (the sum divided by the square root of their number) or "max"; None keeps all.
       max_len: Keys of an example beyond the first `max_len` are dropped; without a
-        combiner, ragged keys are padded with zeros to that length.
+        combiner, the rows of ragged keys are padded with zeros to this length.
     """
 
     table: str

@@ -1,14 +1,14 @@
-"""Updates of rows from the backward pass of whatever takes the gradient.
+"""Updates rows during the backward pass, so that any Keras loop trains them.
 
-An anchor, a scalar weight whose value nobody reads, ties the rows to the tape:
+The anchor, a scalar weight whose value is unused, connects the rows to the tape:
 
     anchor --> gate --> rows of a call --> ... --> loss
-                   `--> rows of a further call --> ...
+                   `--> rows of another call --> ...
 
-The gradient of each call's rows is kept, and the gate, which the backward pass reaches
-after all of them, pushes their sum. So a row gets one update in a step, however many
-calls have read it. A tape runs the backward pass of all that it has recorded; the gate
-pushes only where the anchor is among what the gradient is asked for.
+The backward pass keeps the gradient of each call's rows. It reaches the gate after all
+of them, and the gate pushes their sum: one update per row and step, however many calls
+read the row. A tape runs the backward pass of everything it recorded, so the gate
+pushes only if the anchor is one of the sources of the gradient.
 """
 
 import sys
@@ -24,7 +24,7 @@ from typing import TypeAlias
 import tensorflow as tf
 from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager import imperative_grad
-from tensorflow.python.eager import record  # Nothing public says what a tape watches.
+from tensorflow.python.eager import record  # No public API for what a tape watches.
 
 from monolith_tf.embedding.keras.rows import KeyedRows
 from monolith_tf.embedding.lookup import expansion
@@ -44,15 +44,15 @@ _UNREACHABLE = ("_CondGradFuncGraph", "_WhileBodyGradFuncGraph")
 
 
 class RowTraining:
-    """Trains rows by the gradients of what was read.
+    """Trains rows with the gradients of reads.
 
     Args:
-      name: What errors call the table.
+      name: Name of the table in errors.
       rows: The rows.
       anchor: A trainable float32 scalar.
       step: Counts the updates; an int64 scalar variable.
-      is_half: Whether gradients are taken of half-precision numbers, so that they are
-        scaled: then the loss must hold `scale_probe`.
+      is_half: Returns whether the model computes in half precision. Gradients are then
+        scaled, and the loss must include `scale_probe`.
     """
 
     def __init__(
@@ -72,18 +72,18 @@ class RowTraining:
             self._next_ticket = tf.Variable(1, dtype=tf.int64, trainable=False)
             updates = _Updates(name, rows, step)
             self._updates = Packed(updates, order=rows.packed)
-        # Each thread takes steps of its own.
+        # Each thread runs its own steps.
         self._local = threading.local()
         self._graphs: weakref.WeakSet[Any] = weakref.WeakSet()
         weakref.finalize(self, forget_gradients, self._graphs).atexit = False
 
     def read(self, keys: Tensor, *, insert: bool = True) -> Tensor:
-        """Rows of distinct keys, `[n, dim]`, whose gradient updates them.
+        """Returns rows of distinct keys, `[n, dim]`, whose gradient updates them.
 
         Args:
           keys: `[n]`, int64.
-          insert: Whether keys without a row are given one here, and not when their
-            gradient arrives.
+          insert: Whether to make missing rows now; otherwise when their gradient
+            arrives.
         """
         gate = self._open_gate()
         gate.is_read = True
@@ -103,10 +103,10 @@ class RowTraining:
         return read(gate.opened)
 
     def is_recorded(self) -> bool:
-        """Whether a tape records what is read, so that a gradient may be asked for.
+        """Returns whether a tape records reads, so that a gradient may follow.
 
-        `tf.recompute_grad` stops the recording of a call, and calls again for its
-        gradient: what counts there is whether the tape around it records.
+        `tf.recompute_grad` stops recording during a call, and repeats the call for its
+        gradient. There, the result depends on the tape around it.
         """
         if pywrap_tfe.TFE_Py_TapeSetIsStopped():
             pywrap_tfe.TFE_Py_TapeSetRestartOnThread()
@@ -119,9 +119,9 @@ class RowTraining:
         return record.should_record_backprop([self._open_gate().opened])
 
     def scale_probe(self) -> Tensor | None:
-        """A loss of zero whose gradient is the factor by which the loss is scaled.
+        """Returns a loss of zero whose gradient is the scale of the loss.
 
-        None where no training call is on the tape.
+        Returns None if no training call is on the tape.
         """
         gate = self._gate
         if gate is None or not gate.is_open() or not gate.is_read:
@@ -151,7 +151,7 @@ class RowTraining:
         return gate
 
     def _pusher(self, ticket: Tensor) -> "_Push":
-        # A graph, which may outlive its model, must not keep the rows.
+        # A graph may outlive its model, and must not keep the rows alive.
         this = weakref.ref(self)
 
         def push(parts: list[_Part], scales: list[Tensor]) -> Tensor:
@@ -166,7 +166,7 @@ class RowTraining:
         return push
 
     def _draw_ticket(self) -> Tensor:
-        """A number that no other step has, in no other thread either."""
+        """Returns a number unique to this step among all threads."""
         with tf.device(HOST):
             return tf.raw_ops.ResourceCountUpTo(
                 resource=self._next_ticket.handle, limit=_NO_LIMIT, T=tf.int64
@@ -175,7 +175,7 @@ class RowTraining:
     def _push(
         self, ticket: Tensor, parts: list["_Part"], scales: list[Tensor]
     ) -> Tensor:
-        """Updates rows; returns the anchor's gradient, which depends on all of it."""
+        """Updates rows; returns the anchor's gradient, which waits for the update."""
         if type(tf.compat.v1.get_default_graph()).__name__ in _UNREACHABLE:
             raise NotImplementedError(
                 f"Embedding `{self._name}` cannot learn from a call inside `tf.cond`, "
@@ -192,13 +192,17 @@ class RowTraining:
             found, gradient = self._merged(parts)
             if not scales:
                 return self._updates.call("push", ticket, found, gradient)
-            # Penalties may be weighted down in a loss; what makes it larger is a scale.
+            # Several probes: a loop may weight penalties down, which lowers some of
+            # the gradients. The largest is the scale of the loss.
             scale = tf.reduce_max(tf.stack(scales)) if scales[1:] else scales[0]
             method = "push_half" if is_half else "push_scaled"
             return self._updates.call(method, ticket, found, gradient, scale)
 
     def _merged(self, parts: list["_Part"]) -> tuple[PulledShard, Tensor]:
-        """The gradient of each distinct key of all calls."""
+        """Returns distinct keys of all calls, and the sum of each key's gradients."""
+        # One call has distinct keys and their rows. Several calls may share keys, so
+        # find the rows of the distinct keys again; a call without inserts may have left
+        # some rows to make.
         have_rows = all(part.has_rows for part in parts)
         if len(parts) == 1 and have_rows:
             return parts[0].found, parts[0].gradient
@@ -209,10 +213,10 @@ class RowTraining:
 
 
 class _Updates(Bindable):
-    """What a step changes; traced once for all layers that are alike.
+    """The update of a step; traced once for all layers with the same layout.
 
     Args:
-      name: What errors call the table.
+      name: Name of the table in errors.
       rows: The rows.
       step: Counts the updates.
     """
@@ -232,7 +236,9 @@ class _Updates(Bindable):
             tf.zeros([_TICKETS_KEPT], tf.int64), trainable=False
         )
 
-    # What follows is called by `Packed.call`. Each returns the anchor's gradient.
+    # The following methods are called by `Packed.call`. Each returns the anchor's
+    # gradient, which waits for the update: once the gradient is computed, the rows have
+    # been updated and the step is counted.
 
     def push(self, ticket: Tensor, found: PulledShard, gradient: Tensor) -> Tensor:
         """Updates rows."""
@@ -242,7 +248,7 @@ class _Updates(Bindable):
     def push_scaled(
         self, ticket: Tensor, found: PulledShard, gradient: Tensor, scale: Tensor
     ) -> Tensor:
-        """Updates rows by a gradient of what may be a scaled loss."""
+        """Updates rows with the gradient of a loss that may be scaled."""
         with tf.control_dependencies([self._use(ticket)]):
             is_scaled = scale > 1.0
         gradient = tf.where(is_scaled, gradient / scale, gradient)
@@ -251,7 +257,7 @@ class _Updates(Bindable):
     def push_half(
         self, ticket: Tensor, found: PulledShard, gradient: Tensor, scale: Tensor
     ) -> Tensor:
-        """Updates rows by a gradient of half-precision numbers, of a scaled loss."""
+        """Updates rows with the gradient of a scaled loss in half precision."""
         with tf.control_dependencies([self._use(ticket)]):
             gradient = gradient / scale
         return self._update_if(_are_finite(gradient), found, gradient)
@@ -262,11 +268,13 @@ class _Updates(Bindable):
         return tf.cond(
             is_right,
             lambda: self._update(found, gradient),
-            # Makes the optimizer see that this step is to be skipped.
+            # A NaN gradient makes the loss-scaling optimizer skip this step too.
             lambda: tf.constant(float("nan")),
         )
 
     def _update(self, found: PulledShard, gradient: Tensor) -> Tensor:
+        # TensorFlow does not order ops on variables behind a `Packed` by itself: read
+        # the step, update the rows with it, then count it.
         step = self._step.read_value()
         with tf.control_dependencies([step]):
             updated = self._rows.update(found, gradient, step)
@@ -276,7 +284,9 @@ class _Updates(Bindable):
             return tf.zeros([])
 
     def _use(self, ticket: Tensor) -> tf.Operation:
-        """Refuses a step whose gradient has been applied."""
+        """Fails if the gradient of this step was applied before."""
+        # Tickets only increase, so a ring of the latest ones is enough. A slot with
+        # this ticket or a later one means that this one is used, or too old to know.
         place = (ticket % _TICKETS_KEPT)[tf.newaxis]
         is_new = self._used_tickets.sparse_read(place)[0] < ticket
         message = self._is_used.read_value()
@@ -290,7 +300,7 @@ def _are_finite(gradient: Tensor) -> Tensor:
 
 
 class _Part(NamedTuple):
-    """The gradient of one call's rows, `[n, dim]`, which may have yet to be made."""
+    """The gradient of one call's rows, `[n, dim]`; some rows may not exist yet."""
 
     found: PulledShard
     gradient: Tensor
@@ -301,14 +311,14 @@ _Push: TypeAlias = Callable[[list[_Part], list[Tensor]], Tensor]
 
 
 class _Gate:
-    """What the calls of one step have in common.
+    """The node between the anchor and all reads of one step.
 
     Attributes:
-      is_read: Whether rows were read behind it.
+      is_read: Whether rows were read through it.
 
     Args:
       anchor: The variable on the tape.
-      push: Takes what was kept and gives the anchor's gradient.
+      push: Takes the kept gradients and returns the anchor's gradient.
     """
 
     def __init__(
@@ -321,7 +331,7 @@ class _Gate:
         self._graph = _graph()
         self._is_pushed = False
         self.is_read = False
-        # One list for each graph: a function's gradient may be built several times.
+        # Separate lists per graph: a function's gradient may be built several times.
         self._kept: weakref.WeakKeyDictionary[Any, tuple[list, list]] = (
             weakref.WeakKeyDictionary()
         )
@@ -333,12 +343,12 @@ class _Gate:
         self.opened = open_(anchor.read_value())
 
     def is_open(self) -> bool:
-        """Whether a further call may share it."""
+        """Returns whether another call may share this gate."""
         if self._is_pushed or self._graph is not _graph():
             return False
         if record.should_record_backprop([self.opened]):
             return True
-        # A function that is traced without a tape may be differentiated as a whole.
+        # A function traced without a tape may later be differentiated as a whole.
         return self._graph is not _EAGER and not record.could_possibly_record()
 
     def keep(self, part: _Part) -> None:
@@ -357,6 +367,9 @@ class _Gate:
         parts, scales = self._kept.pop(_graph(), ([], []))
         if not _is_asked_for(self._anchor):
             return tf.zeros([])
+        # A backward pass in the same graph ends the step, and the next call opens a new
+        # gate. In another graph it belongs to a function's gradient, which TensorFlow
+        # may build several times.
         self._is_pushed |= self._graph is _graph()
         if not parts:
             return tf.zeros([])
@@ -367,7 +380,7 @@ class _Gate:
 
 
 def _without_gradient(opened: Tensor, pushed: Tensor) -> Tensor:
-    """Returns the anchor's gradient where a tape further out records that, too."""
+    """Returns the anchor's gradient where an outer tape records it too."""
 
     @custom_gradient
     def hold(opened: Tensor) -> Any:
@@ -387,7 +400,7 @@ def _without_gradient(opened: Tensor, pushed: Tensor) -> Tensor:
 
 
 def _is_asked() -> bool:
-    """Whether a gradient is computed because `tape.gradient` was called."""
+    """Whether `tape.gradient` is computing the current gradient."""
     frame: types.FrameType | None = sys._getframe()
     while frame is not None and frame.f_code is not _GRADIENT_OF_TAPE:
         frame = frame.f_back
@@ -395,10 +408,11 @@ def _is_asked() -> bool:
 
 
 def _is_asked_for(variable: tf.Variable) -> bool:
-    """Whether the gradient that is being computed was asked for by a variable.
+    """Whether a variable is a source of the gradient being computed.
 
-    The backward pass does not say, but the calls of `tape.gradient` above it do. Where
-    a function is differentiated as a whole, nothing does.
+    The backward pass does not know its sources, so this looks for them in the calls of
+    `tape.gradient` on the stack. If there are none, as when a function is
+    differentiated as a whole, the answer is True.
     """
     frame: types.FrameType | None = sys._getframe()
     while frame is not None:
@@ -411,7 +425,7 @@ def _is_asked_for(variable: tf.Variable) -> bool:
 
 
 class _Eager:
-    """Stands for the graph where there is none."""
+    """Replaces the graph in eager execution."""
 
 
 _EAGER = _Eager()
