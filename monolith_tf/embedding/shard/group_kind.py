@@ -19,7 +19,7 @@ _NOT_SLICES: Any = dict.fromkeys(
 
 
 def kind_of(group: Group) -> Group:
-    """Returns the group without names, widths and slots; one kind shares a trace."""
+    """Returns the group without names, widths and slots; equal kinds share a trace."""
     tables = tuple(
         dataclasses.replace(
             table,

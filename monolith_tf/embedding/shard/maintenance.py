@@ -15,7 +15,7 @@ from monolith_tf.embedding.shard.shard_rows import COUNTERS
 from monolith_tf.embedding.shard.shard_rows import ShardRows
 from monolith_tf.embedding.spec import TableSpec
 
-_CHUNK_ROWS = 1 << 16  # Per lock, so that steps do not wait long.
+_CHUNK_ROWS = 1 << 16  # Per hold of the lock, so that steps do not wait long.
 _USUAL_SECS = 3600.0
 _MIN_ROOM = 0.25
 _LAST_ROOM = 0.05

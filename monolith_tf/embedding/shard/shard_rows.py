@@ -32,7 +32,7 @@ COUNTERS = ("rows", "inserted", "refused", "overflow", "dropped", "expired", "ev
 STAMPS = ("step", "secs")
 """Names of the stamps of a row's last update, in the order of `Clock`."""
 
-_LOADED_ROWS = 1 << 16  # Per lock, so that it is not held long.
+_LOADED_ROWS = 1 << 16  # Per hold of the lock, so that steps do not wait long.
 
 _Result = TypeVar("_Result")
 
@@ -54,7 +54,7 @@ class ShardRows(Bindable):
     are gathered without checking whether they exist.
 
     One lock guards all of it: changes of the index, the rows or the bookkeeping hold
-    it, save updates by a `Shard` that is not exact. Rows may be read without it.
+    it, except updates by a `Shard` that is not exact. Rows may be read without it.
 
     Not tracked by `tf.Module`: a checkpoint writes the rows in use, in chunks, and not
     the variables.
