@@ -1,1 +1,1 @@
-"""From a batch of ids to rows, and from their gradients to updates."""
+"""From a batch of ids to rows, and from gradients to updates."""

@@ -1,4 +1,4 @@
-"""From the rows of an example's ids to its embedding.
+"""Combines the rows of an example's ids into its embedding.
 
 The rows of a batch come as one tensor, `[total, dim]`, list after list; list `i` is
 `values[row_splits[i]:row_splits[i + 1]]`.
@@ -29,13 +29,13 @@ def combine(
       row_splits: Where the lists begin and end, `[batch + 1]`, int64.
       combiner: "sum", "mean", "sqrtn" (the sum over the square root of the length) or
         "max"; "first_n", the first `max_length` rows, padded with zeros; or "none". An
-        empty list reads zeros.
+        empty list gives zeros.
       max_length: Rows that "first_n" keeps of a list, at least 1. The other combiners
         take whole lists; cut them with `truncate` beforehand.
 
     Returns:
-      `[batch, dim]`; of "first_n", `[batch, max_length, dim]` and a mask, `[batch,
-      max_length]`, that is true where there was a row; of "none", a ragged tensor of
+      `[batch, dim]`; for "first_n", `[batch, max_length, dim]` and a mask, `[batch,
+      max_length]`, that is true where there is a row; for "none", a ragged tensor of
       shape `[batch, None, dim]`.
 
     Raises:
@@ -68,8 +68,8 @@ def combine_padded(
     """Turns padded lists of rows into one embedding each, as `combine` does.
 
     Args:
-      values: Rows, `[batch, width, dim]`; of padding, zeros.
-      lists: What they are the rows of; of "first_n", resized to that length.
+      values: Rows, `[batch, width, dim]`; zeros for padding.
+      lists: The ids of the rows; for "first_n", resized to its length.
       combiner: As in `combine`.
     """
     if combiner == "none":
@@ -86,15 +86,15 @@ def combine_padded(
 def truncate(
     values: Tensor, row_splits: Tensor, max_length: int
 ) -> tuple[Tensor, Tensor]:
-    """Drops what lies beyond the first `max_length` items of each list.
+    """Keeps the first `max_length` items of each list.
 
     Args:
       values: Items, `[total, ...]`, such as the ids of a batch before their lookup.
       row_splits: `[batch + 1]`, int64.
-      max_length: Items of a list that stay.
+      max_length: Items to keep of each list.
 
     Returns:
-      The items that stay, and their `row_splits`.
+      The items that are kept, and their `row_splits`.
     """
     lists = tf.RaggedTensor.from_row_splits(values, row_splits, validate=False)
     lists = lists[:, :max_length]
@@ -113,10 +113,10 @@ def _lengths(row_splits: Tensor) -> Tensor:
 
 
 def _list_numbers(row_splits: Tensor) -> Tensor:
-    """The list that each row belongs to, `[total]`, int32, rising.
+    """Returns the number of each row's list, `[total]`, int32, ascending.
 
-    Counts the lists that begin at each row and sums the counts up: a third of the time
-    of `tf.repeat`, whose memory grows with the longest list besides.
+    Counts the lists that begin at each row and sums the counts: a third of the time of
+    `tf.repeat`, whose memory also grows with the longest list.
     """
     begins = row_splits[1:-1]
     total = row_splits[-1]
@@ -127,13 +127,13 @@ def _list_numbers(row_splits: Tensor) -> Tensor:
 
 
 def _places(row_splits: Tensor) -> Tensor:
-    """Each row's place in its list, from 0, `[total]`, int64."""
+    """Returns each row's index in its list, `[total]`, int64."""
     begins = tf.gather(row_splits, _list_numbers(row_splits))
     return tf.range(row_splits[-1]) - begins
 
 
 def _to_batch(sums: Tensor, row_splits: Tensor) -> Tensor:
-    """Adds the empty lists that end a batch, which segment operations do not see."""
+    """Adds the empty lists at the end of a batch, which segment operations omit."""
     batch = tf.shape(row_splits)[0] - 1
     sums = tf.pad(sums, [[0, batch - tf.shape(sums)[0]], [0, 0]])
     if row_splits.shape[0] is not None:

@@ -17,8 +17,8 @@ class Distinct(NamedTuple):
 
     Attributes:
       ids: Each once, `[unique]`, int64.
-      inverse: For each occurrence its place in `ids`, `[occurrences]`, int32.
-      counts: Occurrences of each, `[unique]`, int64; `()` where nobody asks.
+      inverse: Index in `ids` of each occurrence, `[occurrences]`, int32.
+      counts: Occurrences of each, `[unique]`, int64; `()` if not requested.
     """
 
     ids: Tensor
@@ -29,15 +29,15 @@ class Distinct(NamedTuple):
 def distinct(
     pieces: Sequence[Tensor], slots: Sequence[int], *, with_counts: bool
 ) -> Distinct:
-    """Collects distinct ids by a number of operations that has a bound.
+    """Collects distinct ids in a bounded number of operations.
 
-    Ids of different slots differ, so that blocks of slots are looked through by
-    themselves, which is faster: the hash table of a block stays in the cache.
+    Ids of different slots differ, so blocks of slots are searched separately. This is
+    faster: the hash table of a block stays in the cache.
 
     Args:
       pieces: Ids, each `[n]`, int64.
-      slots: For each piece the slot that its ids should have.
-      with_counts: Whether occurrences are counted.
+      slots: The slot that the ids of each piece should have.
+      with_counts: Whether to count occurrences.
     """
     blocks = _blocks(slots)
     found = [
@@ -57,6 +57,7 @@ def distinct(
         tf.concat(inverses, axis=0),
         tf.concat([f.counts for f in found], axis=0) if with_counts else (),
     )
+    # Only ids of a foreign slot can be in two blocks, and need a merge.
     bounds = [(slots[block[0]], slots[block[-1]]) for block in blocks]
     return tf.cond(
         _are_within([f.ids for f in found], bounds),
@@ -66,7 +67,7 @@ def distinct(
 
 
 def _blocks(slots: Sequence[int]) -> list[list[int]]:
-    """Places of the pieces, in blocks of whole slots that follow each other."""
+    """Returns the indices of the pieces, in blocks of whole slots, ascending."""
     order = sorted(range(len(slots)), key=lambda i: slots[i])
     blocks: list[list[int]] = []
     for done, i in enumerate(order):
@@ -86,17 +87,17 @@ def _unique(ids: Tensor, with_counts: bool) -> Distinct:
 
 
 def _are_within(blocks: Sequence[Tensor], bounds: Sequence[tuple[int, int]]) -> Tensor:
-    """Whether all ids of every block are of its slots, the first to the last."""
+    """Returns whether all ids of every block are in its range of slots."""
     least = tf.stack([tf.reduce_min(ids) for ids in blocks])
     most = tf.stack([tf.reduce_max(ids) for ids in blocks])
     lowest = tf.constant([first << HASH_BITS for first, _ in bounds], tf.int64)
-    # Inclusive: what follows the last slot does not fit into an int64.
+    # Inclusive: the id after the last slot may not fit into an int64.
     highest = [(last << HASH_BITS) + (1 << HASH_BITS) - 1 for _, last in bounds]
     return tf.reduce_all((least >= lowest) & (most <= tf.constant(highest, tf.int64)))
 
 
 def _merged(found: Distinct) -> Distinct:
-    """The same where an id may be there more than once, from several blocks."""
+    """Merges ids that are in several blocks."""
     ids, places = tf.unique(found.ids)
     counts = found.counts
     if not isinstance(counts, tuple):

@@ -17,12 +17,12 @@ _MAX_MATMUL_DIM = 31
 
 
 def is_single(row_splits: Any) -> bool:
-    """Whether a feature has one id per example, and so no row splits."""
+    """Returns whether a feature has one id per example, and so no row splits."""
     return isinstance(row_splits, tuple)
 
 
 def manner(column: ColumnSpec) -> tuple[str, int]:
-    """What lists must share to be combined by the same operations."""
+    """Returns what lists must share to be combined by the same operations."""
     length = column.max_length if column.combiner == "first_n" else None
     return column.combiner, length or 0
 
@@ -33,14 +33,14 @@ def combine(
     rows: Tensor,
     inverse: Any,
 ) -> dict[str, Any]:
-    """Embeddings of one slice, by a number of operations that features do not raise.
+    """Combines one slice; the number of operations does not grow with features.
 
     Args:
-      columns: The features; those of one manner stand together.
+      columns: The features; those of one `manner` are adjacent.
       splits: Feature -> row splits, `()` for one id per example.
       rows: Rows of distinct ids, `[unique, dim]`.
-      inverse: For each occurrence its place among them: first of features with one id
-        per example, then of the others.
+      inverse: Index in `rows` of each occurrence: first of features with one id per
+        example, then of the others.
 
     Returns:
       Feature -> embedding.
@@ -56,7 +56,7 @@ def combine(
     else:
         of_lists = expanded
     if singles:
-        # One id per example: every combiner of one row is that row.
+        # One id per example: every combiner returns its row.
         pieces = tf.split(expanded, len(singles))
         for column, embedding in zip(singles, pieces, strict=True):
             embeddings[column.feature] = embedding
@@ -96,7 +96,7 @@ def _combine_lists(
 
 
 def _joined(splits: Sequence[Tensor]) -> Tensor:
-    """Row splits of the lists of several features, feature after feature."""
+    """Returns row splits of the lists of several features, feature after feature."""
     if len(splits) == 1:
         return splits[0]
     stacked = tf.stack(splits)  # [features, batch + 1]
@@ -110,7 +110,7 @@ def expand(rows: Tensor, inverse: Tensor) -> Tensor:
     @custom_gradient
     def gather(rows: Tensor) -> Any:
         def sum_of(gradients: Tensor) -> Tensor:
-            # Some gradients of what a model may do forget their width.
+            # Gradients of some operations lose their static width.
             gradients = tf.ensure_shape(gradients, [None, rows.shape[1]])
             return sum_by_row(gradients, inverse, tf.unstack(tf.shape(rows))[0])
 
@@ -122,8 +122,8 @@ def expand(rows: Tensor, inverse: Tensor) -> Tensor:
 def sum_by_row(values: Tensor, places: Tensor, num_rows: Tensor) -> Tensor:
     """Adds `values[i]` to row `places[i]` of `[num_rows, dim]`, in the order of `i`.
 
-    The same numbers as `tf.math.unsorted_segment_sum`, a multiple faster: a product
-    with a sparse matrix of ones, of pieces of rows that the kernel has in registers.
+    Gives the same numbers as `tf.math.unsorted_segment_sum`, several times faster: a
+    product with a sparse matrix of ones, by pieces of rows that fit into registers.
 
     Args:
       values: `[n, dim]`, float32.

@@ -2,8 +2,8 @@
 
 Tables whose rows have the same slices, trained by the same update rules, live in one
 group: one index and one row variable per shard. A step then takes a fixed number of
-operations per group, however many features and tables there are. What differs from
-table to table, a learning rate for instance, is looked up by the id's slot.
+operations per group, for any number of features and tables. Values that differ between
+tables, such as a learning rate, are looked up by the id's slot.
 
 A group's row has weights, slice after slice, and optimizer state, in the same order.
 """
@@ -65,11 +65,11 @@ class Group:
 
     @property
     def is_exact(self) -> bool:
-        """Whether ids are integers as they stand, of one table, without slot bits."""
+        """Whether ids are plain integers of one table, without slot bits."""
         return self.tables[0].large_integers == "exact"
 
     def slots_of(self, ids: np.ndarray) -> np.ndarray:
-        """The slot of each id's table."""
+        """Returns the slot of each id's table."""
         if self.is_exact:
             return np.full(len(ids), self.tables[0].slot or 0)
         return ids >> HASH_BITS
@@ -124,49 +124,49 @@ class Group:
 
     @property
     def keeps_step(self) -> bool:
-        """Whether the step of a row's last update is asked for."""
+        """Whether the step of a row's last update is kept."""
         return row_size.keeps_step(self.tables, self.tracks_updates)
 
     @property
     def keeps_secs(self) -> bool:
-        """Whether any table asks for the time of a row's last update."""
+        """Whether the time of a row's last update is kept."""
         return row_size.keeps_secs(self.tables)
 
     def table_of(self, ids: Tensor) -> Tensor:
-        """Each id's table as a place in `tables`, int32; 0 where there is one table."""
+        """Returns the index in `tables` of each id's table, `[n]`, int32."""
         if len(self.tables) == 1:
             return tf.zeros_like(ids, tf.int32)
         places = tf.convert_to_tensor(self.places(), tf.int32)
-        # An id of a foreign slot counts as the first table's, and is read in bounds.
+        # An id of a foreign slot counts as some table's, so that reads stay in bounds.
         highest = tf.size(places, tf.int64) - 1
         return tf.gather(places, tf.minimum(slot_of(ids), highest))
 
     def slots(self) -> Any:
-        """The slots of the tables, `[tables]`, int64."""
+        """Returns the slots of the tables, `[tables]`, int64."""
         return np.array([table.slot or 0 for table in self.tables], np.int64)
 
     def places(self) -> Any:
-        """For each slot up to the highest its table's place, int32; 0 for others."""
+        """Returns the table's index for each slot up to the highest, int32; else 0."""
         slots = self.slots()
         places = np.zeros([slots.max() + 1], np.int32)
         places[slots] = np.arange(len(slots))
         return places
 
     def per_row(self, values: Sequence[Any], ids: Tensor, dtype: tf.DType) -> Any:
-        """One value per table as one per id, `[n, 1]`, or as it is if all are equal."""
+        """Expands one value per table to one per id, `[n, 1]`; keeps a common value."""
         if all(value is values[0] or value == values[0] for value in values):
             return values[0]
         return tf.gather(tf.constant(values, dtype), self.table_of(ids))[:, tf.newaxis]
 
 
 def slot_of(ids: Tensor) -> Tensor:
-    """The slot in the high bits of each id, as int64."""
+    """Returns the slot in the high bits of each id, as int64."""
     shifted = tf.bitwise.right_shift(ids, tf.constant(HASH_BITS, tf.int64))
     return tf.bitwise.bitwise_and(shifted, tf.constant(NUM_SLOTS - 1, tf.int64))
 
 
 def shard_of(ids: Tensor, num_shards: int) -> Tensor:
-    """The shard of each id, int32; ids that differ little fall far apart."""
+    """Returns the shard of each id, int32; similar ids spread over the shards."""
     odd = tf.constant(0x9E37_79B9_7F4A_7C15, tf.uint64)
     mixed = tf.bitcast(ids, tf.uint64) * odd
     high = tf.bitwise.right_shift(mixed, tf.constant(33, tf.uint64))
@@ -179,16 +179,16 @@ def merge_tables(
     *,
     tracks_updates: bool = False,
 ) -> tuple[Group, ...]:
-    """Groups tables by the layout of their rows; exact ones are groups of their own.
+    """Groups tables by the layout of their rows; each exact table is its own group.
 
     Args:
       tables: All of a store's tables, each with a slot.
-      key: What slices must share to live in one group, besides name and width; the
-        update rule by default, and then also which rows a step updates.
+      key: Returns what slices must share to be in one group, besides name and width.
+        By default that is the update rule, and also which rows a step updates.
       tracks_updates: Whether the step of every row's last update is kept.
 
     Raises:
-      ValueError: If two tables have one name or one slot, or one has none.
+      ValueError: If two tables share a name or a slot, or one has no slot.
     """
     _check_distinct(tables)
     merged: dict[tuple, list[TableSpec]] = {}

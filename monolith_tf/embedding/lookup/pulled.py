@@ -1,4 +1,4 @@
-"""What a lookup hands to `combine` and to `apply_gradients`."""
+"""The results of a lookup, for `combine` and `apply_gradients`."""
 
 from typing import Any
 from typing import NamedTuple
@@ -14,9 +14,9 @@ class PulledShard(NamedTuple):
       ids: Those ids, `[n]`.
       counts: Their occurrences, `[n]`, or `()`.
       numbers: Their row numbers, 0 for none, `[n]`.
-      generation: Says whether the numbers still hold when gradients arrive.
-      weights: Their weights, where gradients come back to the same machine, else `()`.
-      version: Says whether the weights still hold.
+      generation: Shows whether the numbers still hold when gradients arrive.
+      weights: Their weights, if gradients return to the same machine, else `()`.
+      version: Shows whether the weights still hold.
     """
 
     places: Tensor
@@ -29,18 +29,18 @@ class PulledShard(NamedTuple):
 
 
 class Pulled(NamedTuple):
-    """A batch's rows, and all that is needed to push their gradients.
+    """A batch's rows, and everything needed to push their gradients.
 
     A structure of tensors: it goes through `tf.nest`, functions and loops.
 
     Attributes:
       rows: Group name -> weights of its distinct ids, `[unique, dim]`, for a
         `tf.GradientTape` to watch.
-      inverses: Group name -> place of every occurrence among the distinct ids; `()`
-        where `rows` has a row per occurrence.
-      splits: Feature -> row splits, `()` where it has one id per example.
+      inverses: Group name -> index of each occurrence in the distinct ids; `()` if
+        `rows` has a row per occurrence.
+      splits: Feature -> row splits, `()` if it has one id per example.
       shards: Group name -> what each shard found; empty outside of training.
-      secs: When, in seconds, int64.
+      secs: Time of the lookup, in seconds, int64.
     """
 
     rows: dict[str, Tensor]

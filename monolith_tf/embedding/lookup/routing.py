@@ -18,14 +18,14 @@ from monolith_tf.types import Tensor
 
 
 class Router:
-    """Knows which features read which group, and in which order.
+    """Maps features to the groups that they read, in a fixed order.
 
-    The occurrences of a group's ids stand in this order: features with one id per
+    The occurrences of a group's ids are in this order: features with one id per
     example, then features with lists of ids, each in the order of `columns`.
 
     Attributes:
       groups: Group name -> group.
-      columns: Group name -> its columns; those that combine alike stand together.
+      columns: Group name -> its columns; those that combine alike are adjacent.
 
     Args:
       groups: All groups.
@@ -65,11 +65,11 @@ class Router:
 
         Args:
           ids: Feature -> `[batch]` ids or a ragged `[batch, None]`, int64. Columns
-            whose feature is missing are left out.
+            whose feature is missing are skipped.
 
         Returns:
           Group name -> distinct ids, and feature -> row splits, `()` for one id per
-          example. Groups none of whose features is given are left out.
+          example. Groups without any of their features are left out.
         """
         pieces, splits = self._pieces(ids)
         distinct = {
@@ -84,7 +84,7 @@ class Router:
     def _pieces(
         self, ids: Mapping[str, Any]
     ) -> tuple[dict[str, list[tuple[Tensor, int]]], dict[str, Any]]:
-        """Group name -> ids of each feature and their slot; row splits of features."""
+        """Returns group name -> ids and slots of features; feature -> row splits."""
         self.check_features(ids)
         splits: dict[str, Any] = {}
         sizes: dict[str, int | None] = {}
@@ -117,7 +117,7 @@ class Router:
         Args:
           rows: Group name -> `[unique, group.dim]`.
           inverses: Group name -> `Distinct.inverse`.
-          splits: Feature -> row splits, as `distinct` gave them.
+          splits: Feature -> row splits, from `distinct`.
 
         Returns:
           Feature -> slice name -> embedding, in the order of the columns.
@@ -141,7 +141,7 @@ class Router:
         return embeddings
 
     def masks(self, splits: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Which places of a `first_n` feature hold an id: `[batch, max_length]`."""
+        """Returns for "first_n" features where ids are: `[batch, max_length]`, bool."""
         masks = {}
         for columns in self.columns.values():
             for column in columns:
@@ -179,7 +179,7 @@ def partition(batch: Distinct, num_shards: int) -> list[PulledShard]:
 
 
 def _batch_size(values: Tensor, row_splits: Any) -> int | None:
-    """The batch size where it is known while tracing."""
+    """Returns the batch size if it is known while tracing."""
     if expansion.is_single(row_splits):
         return values.shape[0]
     return None if row_splits.shape[0] is None else row_splits.shape[0] - 1
@@ -194,7 +194,7 @@ def _check_batch(sizes: Mapping[str, int | None]) -> None:
 
 
 def _flat(ids: Any, column: ColumnSpec) -> tuple[Tensor, Any]:
-    """The ids in one list, and their row splits, `()` for one id per example."""
+    """Returns the ids in one list, and row splits, `()` for one id per example."""
     if isinstance(ids, tf.RaggedTensor):
         values, row_splits = ids.values, tf.cast(ids.row_splits, tf.int64)
         if column.max_length is None:

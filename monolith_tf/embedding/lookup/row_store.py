@@ -1,4 +1,4 @@
-"""What a network needs of a store of rows."""
+"""The interface of a store of rows that a network uses."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +29,7 @@ class RowStore(Protocol):
         """Finds the rows of a batch's ids."""
 
     def combine(self, pulled: Any, /) -> dict[str, dict[str, Any]]:
-        """Embeddings of every feature: feature -> slice name -> tensor."""
+        """Returns the embeddings of every feature: feature -> slice name -> tensor."""
 
     def masks(self, pulled: Any, /) -> dict[str, Tensor]:
-        """For each "first_n" feature `[batch, max_length]`, true where an id stands."""
+        """Returns for "first_n" features where ids are: `[batch, max_length]`, bool."""

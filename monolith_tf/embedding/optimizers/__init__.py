@@ -1,1 +1,1 @@
-"""Row optimizers: what they are, and how they update rows."""
+"""Row optimizers: their specs, and how they update rows."""

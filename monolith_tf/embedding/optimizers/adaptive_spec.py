@@ -1,4 +1,4 @@
-"""Row optimizers that divide by a history of squared gradients, as data.
+"""Specs of row optimizers that divide by a history of squared gradients.
 
 Adagrad, Adadelta, Adam and RMSprop have the formulas and defaults of `tf_keras`.
 """
@@ -35,9 +35,9 @@ class AdagradSpec(RowOptimizer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RowwiseAdagradSpec(RowOptimizer):
-    """Adagrad with one accumulator a row: little state for wide rows.
+    """Adagrad with one accumulator per row: little state for wide rows.
 
-        n += mean(g^2)                        # one number a row
+        n += mean(g^2)                        # one number per row
         w -= lr * g / (sqrt(n) + epsilon)
 
     Source: Gupta et al., "Training Recommender Systems at Scale", KDD 2021, 3
@@ -139,7 +139,7 @@ class RmspropSpec(RowOptimizer):
         n = rho * n + (1 - rho) * g^2
         w -= lr * g / sqrt(n + epsilon)
 
-    Source: as in `tf_keras`, without its momentum and its centered form.
+    Source: as in `tf_keras`, without its momentum and centered form.
 
     Attributes:
       rho: Share of the mean squared gradient that a step keeps.
@@ -156,7 +156,7 @@ class RmspropSpec(RowOptimizer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RmspropV2Spec(RowOptimizer):
-    """RMSprop over a decaying sum instead of a mean, and a constant beside the root.
+    """RMSprop with a decaying sum instead of a mean; adds `epsilon` to the root.
 
         n = rho * n + g^2
         w -= lr * g / (sqrt(n) + epsilon)

@@ -1,4 +1,4 @@
-"""Row optimizers in the forms, and with the defaults, of the original Monolith."""
+"""Specs of row optimizers with the forms and defaults of the original Monolith."""
 
 import dataclasses
 from typing import ClassVar
@@ -32,7 +32,7 @@ class MonolithAdagradSpec(RowOptimizer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MonolithAdadeltaSpec(RowOptimizer):
-    """Adadelta with a large `epsilon`; the formula is that of "adadelta".
+    """Adadelta with a large `epsilon`, and the formula of "adadelta".
 
     Attributes:
       rho: Share of the running means that a step keeps.
@@ -48,7 +48,7 @@ class MonolithAdadeltaSpec(RowOptimizer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MonolithAdamSpec(RowOptimizer):
-    """Adam that adds `epsilon` to the root after its bias was corrected.
+    """Adam that adds `epsilon` to the bias-corrected root.
 
         t += 1
         m = beta_1 * m + (1 - beta_1) * g
@@ -74,7 +74,7 @@ class MonolithAdamSpec(RowOptimizer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MonolithRmspropSpec(RowOptimizer):
-    """RMSprop with a large constant beside the root.
+    """RMSprop that adds a large `epsilon` to the root.
 
         n = rho * n + (1 - rho) * g^2
         w -= lr * g / (sqrt(n) + epsilon)

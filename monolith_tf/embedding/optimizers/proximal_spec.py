@@ -1,4 +1,4 @@
-"""Row optimizers that make weights, or whole rows, exactly zero, as data."""
+"""Specs of row optimizers that make weights, or whole rows, exactly zero."""
 
 import dataclasses
 from typing import ClassVar
@@ -10,9 +10,9 @@ from monolith_tf.embedding.optimizers.row_optimizer import RowOptimizer
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GroupAdagradSpec(RowOptimizer):
-    """Adagrad with one accumulator a row and a group lasso that zeroes whole rows.
+    """Adagrad with one accumulator per row and a group lasso that zeroes whole rows.
 
-        n += max(g^2)                         # one number a row
+        n += max(g^2)                         # one number per row
         e = lr / (beta + sqrt(n))
         z = w - e * g
         w = z * max(0, 1 - e * l2 / norm(z))
@@ -40,8 +40,8 @@ class FtrlSpec(RowOptimizer):
         w = 0                                                          if abs(z) <= l1
         w = -(z - sign(z) * l1) / ((beta + sqrt(n')) / lr + 2 * l2)    otherwise
 
-    The rate of the last formula scales the whole weight, so a decaying schedule shrinks
-    weights too; FTRL's own `sqrt(n)` already makes its steps smaller.
+    The learning rate scales the whole weight in the last formula, so a decaying
+    schedule shrinks weights too; FTRL's own `sqrt(n)` already makes steps smaller.
 
     Source: McMahan et al., "Ad Click Prediction", KDD 2013, algorithm 1; as in
     `tf_keras`, where `l1` is `l1_regularization_strength` and `l2` is

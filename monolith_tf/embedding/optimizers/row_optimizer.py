@@ -14,14 +14,14 @@ from monolith_tf import schedules
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RowOptimizer:
-    """What every row optimizer has, and the checks of every number it is given.
+    """The fields that every row optimizer has, and the checks of its numbers.
 
     Attributes:
       learning_rate: A constant, or a schedule over the global step.
       weight_decay: Decoupled decay: `w -= lr * weight_decay * w` before a row's update.
         Rows that the step does not touch are not decayed.
-      divisors: Fields by whose sum an update divides, at least one of which must be
-        above 0, since a first gradient may be 0.
+      divisors: Fields whose sum an update divides by. At least one must be above 0,
+        since a first gradient may be 0.
       divides_by_rate: Whether an update divides by the learning rate.
     """
 
@@ -37,24 +37,24 @@ class RowOptimizer:
     weight_decay: float = 0.0
 
     def __new__(cls, **given: Any) -> Self:
-        """Makes a spec that knows which of its values were written out."""
+        """Makes a spec that records which of its fields were set explicitly."""
         spec = super().__new__(cls)
         spec.remember(given)
         return spec
 
     def remember(self, given: Iterable[str]) -> None:
-        """Takes the names of the fields that were written out."""
+        """Records the names of the fields that were set explicitly."""
         object.__setattr__(self, "_given", frozenset(given))
 
     @property
     def given(self) -> frozenset[str]:
-        """Names of the fields that were written out, not left at their default."""
+        """Names of the fields that were set explicitly, not left at their default."""
         given: frozenset[str] = self.__dict__["_given"]
         return given
 
     @property
     def kind(self) -> str:
-        """Names the update rule, of which the optimizer may have several."""
+        """Name of the update rule; an optimizer may have several."""
         kind: str = getattr(self, "name")  # noqa: B009 - A field of every subclass.
         return kind
 

@@ -1,4 +1,4 @@
-"""The optimizer state beside a row's weights, free of TensorFlow.
+"""The optimizer state beside a row's weights, without TensorFlow.
 
 | optimizer | parts of the state |
 | --- | --- |
@@ -11,9 +11,9 @@
 | momentum, sgd with momentum | n `[dim]` |
 | ftrl, group_ftrl | z `[dim]`, n `[dim]` |
 | lion | m `[dim]` |
-| batch_softmax | last_step `[1]`, a float32 and so exact up to step 2^24 |
+| batch_softmax | last_step `[1]`, a float32, so exact up to step 2^24 |
 
-The state of "monolith_adam" and the like is that of "adam".
+"monolith_adam" has the state of "adam", and so on.
 """
 
 from typing import Any
@@ -66,10 +66,10 @@ STATE: dict[str, tuple[Part, ...]] = {
 
 
 def part_dims(kind: str, dim: Any) -> list[Any]:
-    """Widths of the parts of a row: `dim` weights, then the parts of the state."""
+    """Returns widths of a row's parts: `dim` weights, then the parts of the state."""
     return [dim, *(1 if part.is_per_row else dim for part in STATE[kind])]
 
 
 def state_dim(kind: str, dim: int) -> int:
-    """Floats of state in a row of `dim` weights."""
+    """Returns the number of floats of state in a row of `dim` weights."""
     return sum(part_dims(kind, dim)[1:])

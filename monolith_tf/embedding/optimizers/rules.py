@@ -1,8 +1,7 @@
 """Row optimizers: the state of a row, and its update from a gradient.
 
 A row is stored as its weights followed by its optimizer's state, part by part; see
-`row_state`. The formulas and the hyperparameters are described beside their specs, in
-`optimizer_spec`.
+`row_state`. The specs, in `specs`, describe the formulas and the hyperparameters.
 """
 
 import dataclasses
@@ -21,20 +20,20 @@ from monolith_tf.types import Tensor
 
 
 def kind(spec: RowOptimizerSpec) -> str:
-    """Names the update rule: slices that share it can share a physical table."""
+    """Returns the update rule; slices that share it can share a physical table."""
     return spec.kind
 
 
 def have_like_state(kind: str, other: str) -> bool:
-    """Whether one update rule can go on with the state of the other.
+    """Returns whether one update rule can continue with the state of the other.
 
-    That is so of an optimizer of Keras and its form in the original Monolith.
+    An optimizer of Keras and its form in the original Monolith can.
     """
     return kind.removeprefix("monolith_") == other.removeprefix("monolith_")
 
 
 def hyperparameters(spec: RowOptimizerSpec) -> dict[str, float]:
-    """The numbers of a rule that may differ from row to row, without learning rate."""
+    """Returns the numbers of a rule that may differ by row, without learning rate."""
     return {
         field.name: float(getattr(spec, field.name))
         for field in dataclasses.fields(spec)
@@ -43,7 +42,7 @@ def hyperparameters(spec: RowOptimizerSpec) -> dict[str, float]:
 
 
 def initial_parts(spec: RowOptimizerSpec) -> list[float]:
-    """A new row's state, one value per part of it."""
+    """Returns a new row's state, one value per part."""
     return [
         float(getattr(spec, part.initial_field, part.initial))
         for part in STATE[kind(spec)]
@@ -51,7 +50,7 @@ def initial_parts(spec: RowOptimizerSpec) -> list[float]:
 
 
 def initial_state(spec: RowOptimizerSpec, dim: int) -> list[float]:
-    """A new row's state, one value per state column."""
+    """Returns a new row's state, one value per state column."""
     widths = part_dims(kind(spec), dim)[1:]
     parts = zip(initial_parts(spec), widths, strict=True)
     return [value for value, width in parts for _ in range(width)]
@@ -72,11 +71,11 @@ def update(
 
     Args:
       kind: An update rule, from `kind`.
-      parts: Weights `[n, dim]`, then the state's parts, wide as `part_dims` says.
+      parts: Weights `[n, dim]`, then the state's parts, of the widths in `part_dims`.
       gradients: `[n, dim]`, summed over the batch.
       learning_rate: A scalar, or `[n, 1]`.
-      hyper: What `hyperparameters` names, each a number or `[n, 1]`. The number 0
-        leaves its operations out.
+      hyper: Those of `hyperparameters`, each a number or `[n, 1]`. The number 0
+        omits its operations.
       step: The global step, an integer scalar. Kept as float32 by "batch_softmax", so
         exact below 2^24.
 
@@ -84,7 +83,7 @@ def update(
       The new parts, in the same order.
     """
     weights, *state = parts
-    # As tensors, so that `1 - beta` is worked in float32 for numbers and columns alike.
+    # As tensors, so that `1 - beta` is computed in float32 for numbers and columns.
     hyper = {
         name: value if is_zero(value) else tf.convert_to_tensor(value, tf.float32)
         for name, value in hyper.items()
@@ -106,7 +105,7 @@ def apply(
     hyper: Hyperparameters,
     step: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Updates rows; `update` for a state in one tensor, `[n, state_dim]`."""
+    """Updates rows as `update`, for a state in one tensor, `[n, state_dim]`."""
     dims = part_dims(kind, weights.shape[-1])[1:]
     parts = tf.split(state, dims, axis=1) if len(dims) > 1 else [state][: len(dims)]
     weights, *parts = update(

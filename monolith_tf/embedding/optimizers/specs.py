@@ -1,12 +1,12 @@
-"""Row optimizers as data: one dataclass per optimizer, free of TensorFlow.
+"""Specs of row optimizers: one dataclass per optimizer, without TensorFlow.
 
 In the formulas `g` is the gradient of a row summed over the batch, `w` its weights and
 `lr` the learning rate of its slice at this step. A row is updated only in steps whose
-batch holds its id, and every count of steps is the row's own.
+batch holds its id, and steps are counted per row.
 
 The names of Keras ("sgd", "adagrad", "adadelta", "adam", "rmsprop", "ftrl", "lion")
-mean what they mean in `tf_keras`, formula and defaults. The forms of the original
-Monolith are called "monolith_adagrad", "monolith_adam" and so on.
+have the formulas and defaults of `tf_keras`. The forms of the original Monolith are
+called "monolith_adagrad", "monolith_adam" and so on.
 """
 
 import dataclasses
@@ -114,11 +114,11 @@ class MomentumSpec(RowOptimizer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MovingAverageSpec(RowOptimizer):
-    """The moving average of what is pushed, which is a value and not a gradient.
+    """The moving average of the pushed values, which are not gradients.
 
         w += lr * (1 - momentum) * (g - w)    # w = momentum * w + (1 - momentum) * g
 
-    No state. The form on the right is that of the default rate, 1.
+    No state. The form on the right is for the default rate, 1.
 
     Attributes:
       learning_rate: Scales the step towards `g`; at 1 the plain moving average.
@@ -178,7 +178,7 @@ def _momentum_kind(nesterov: bool) -> str:
 
 
 def _from_plain(value: Any, make: pydantic.ValidatorFunctionWrapHandler) -> Any:
-    """A spec of a name, of a mapping, whose keys it remembers, or of a spec."""
+    """Returns a spec from a name, from a mapping, whose keys it records, or a spec."""
     value = {"name": value} if isinstance(value, str) else value
     spec = make(value)
     if isinstance(value, Mapping):
@@ -235,7 +235,7 @@ def row_optimizer(name: str, **hyperparameters: Any) -> RowOptimizerSpec:
 
 
 def to_plain(spec: RowOptimizerSpec) -> dict[str, Any]:
-    """Returns a spec as JSON has it."""
+    """Returns a spec as values that JSON can hold."""
     plain: dict[str, Any] = _adapter.dump_python(spec, mode="json")
     return plain
 
@@ -243,6 +243,6 @@ def to_plain(spec: RowOptimizerSpec) -> dict[str, Any]:
 def from_release_0_1(name: str) -> str:
     """Returns today's name of an optimizer that monolith_tf 0.1.0 called `name`.
 
-    There the names of Keras meant the forms of the original Monolith.
+    In that release the names of Keras meant the forms of the original Monolith.
     """
     return _RENAMED.get(name, name)

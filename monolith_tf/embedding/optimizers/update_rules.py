@@ -2,13 +2,13 @@
 
 Only operations that IEEE 754 rounds exactly are used: `+ - * /`, square root,
 comparison, and sums along a row. TensorFlow's `rsqrt`, `pow` and `exp` give other last
-bits at the end of a tensor than in its middle, and a row must come out the same
-wherever it stands among the rows of a step, so that any number of shards trains the
-same model. This is why Adam's state holds the powers `beta^t` rather than `t`.
+bits at the end of a tensor than in its middle, and a row's result must not depend on
+its place among the rows of a step, so that any number of shards trains the same model.
+This is why Adam's state holds the powers `beta^t` rather than `t`.
 
-For the same reason no expression gives TensorFlow's graph optimizer, which reorders
-chains of products and of sums by shape and by constness, a chain to reorder: a graph
-gives the bits of eager execution, with numbers as with columns.
+For the same reason no expression has a chain of products or of sums that TensorFlow's
+graph optimizer would reorder by shape and by constness: a graph gives the same bits as
+eager execution, for numbers and for columns.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ import tensorflow as tf
 from monolith_tf.types import Tensor
 
 Hyperparameters: TypeAlias = Mapping[str, float | Tensor]
-"""Name -> one number, or one number a row, `[n, 1]`."""
+"""Name -> one number, or one number per row, `[n, 1]`."""
 
 
 class Rows(NamedTuple):
@@ -37,7 +37,7 @@ class Rows(NamedTuple):
 
 
 def is_zero(value: float | Tensor) -> bool:
-    """Whether a hyperparameter is known to be zero, so that its operations can go."""
+    """Returns whether a hyperparameter is a plain 0 and needs no operations."""
     return isinstance(value, (int, float)) and value == 0
 
 
@@ -95,7 +95,7 @@ def _group_adagrad(rows: Rows) -> list[Tensor]:
     z = rows.weights - rate * rows.gradients
     l2 = rows.hyper["l2"]
     if not is_zero(l2):
-        # A row of norm 0 stays 0, whatever it is multiplied with.
+        # A row of norm 0 stays 0 for any factor.
         z *= tf.maximum(1.0 - tf.math.divide_no_nan(rate * l2, _row_norm(z)), 0.0)
     return [z, n]
 
@@ -110,7 +110,7 @@ def _adadelta(rows: Rows) -> list[Tensor]:
 
 
 def _moments(rows: Rows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Adam's state after the gradient: m, v, beta_1^t, beta_2^t."""
+    """Returns Adam's state after the gradient: m, v, beta_1^t, beta_2^t."""
     m, v, power1, power2 = rows.state
     beta_1, beta_2 = rows.hyper["beta_1"], rows.hyper["beta_2"]
     m = beta_1 * m + (1.0 - beta_1) * rows.gradients
@@ -187,7 +187,7 @@ def _rmsprop_step(rows: Rows, squares: Tensor) -> list[Tensor]:
 
 
 def _ftrl_state(rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-    """FTRL's z and n after the gradient, and what divides `lr * z`."""
+    """Returns FTRL's z and n after the gradient, and the divisor of `lr * z`."""
     z, n_before = rows.state
     n = n_before + tf.square(rows.gradients)
     root = tf.sqrt(n)

@@ -1,1 +1,1 @@
-"""A store's tables in files: written, read, restored."""
+"""Checkpoints of a store's tables: writing, reading and restoring."""

@@ -1,4 +1,4 @@
-"""A checkpoint and what changed since, read as one."""
+"""A checkpoint and the deltas since, read as one."""
 
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -17,19 +17,19 @@ class Chain:
     """Reads a checkpoint, and deltas on top of it, as rows of groups.
 
     Attributes:
-      newest: The last of them, which counts and counters are taken from.
+      newest: The last of them, from which counts and counters are read.
 
     Args:
-      directory: Of the checkpoint.
+      directory: Directory of the checkpoint.
       groups: The groups to fill.
-      seed: Of the values of slices that the checkpoint lacks.
-      deltas: Directories of what changed since, oldest first.
+      seed: Seed of slices that the checkpoint lacks.
+      deltas: Directories of the deltas since then, oldest first.
       aliases: Saved table name -> table name; by default they are the same.
       with_optimizer_state: Whether optimizer state is read too.
 
     Raises:
-      ValueError: If one is damaged, they do not follow each other, or they do not fit
-        the tables.
+      ValueError: If one is damaged, does not follow the one before it, or does not
+        fit the tables.
     """
 
     def __init__(
@@ -78,8 +78,10 @@ class Chain:
             layer.verify()
 
     def rows(self) -> Iterator[tuple[Group, Chunk]]:
-        """The newest row of each id, in the columns of its group, chunk by chunk."""
-        # Group -> ids told by newer layers, in order.
+        """Yields the newest row of each id, in the columns of its group, by chunk."""
+        # From the newest layer to the oldest: each id is yielded once, by the newest
+        # layer that holds its row, unless a newer layer removed it.
+        # Group -> sorted ids that newer layers hold or removed.
         settled: dict[str, np.ndarray] = {}
         for layer in reversed(self._layers):
             told = {name: [ids] for name, ids in settled.items()}
@@ -96,10 +98,10 @@ class Chain:
 
 
 def _check_follows(before: SavedTables, delta: SavedTables) -> None:
-    """Refuses what changed since another checkpoint, of another run for instance."""
+    """Raises ValueError if a delta follows another checkpoint, as of another run."""
     found, follows = before.manifest.get("id"), delta.manifest.get("follows")
     if found is None or follows is None:
-        return  # Written before there were ids.
+        return  # Written before checkpoints had ids.
     if found not in follows:
         wanted = ", ".join(follows[-_IDS_SHOWN:]) or "none that has an id"
         raise ValueError(
@@ -111,7 +113,7 @@ def _check_follows(before: SavedTables, delta: SavedTables) -> None:
 
 
 def _is_in(ids: np.ndarray, ordered: np.ndarray) -> np.ndarray:
-    """Which ids stand in an ordered array."""
+    """Returns which ids are in a sorted array."""
     if not len(ordered):
         return np.zeros(len(ids), bool)
     places = np.minimum(np.searchsorted(ordered, ids), len(ordered) - 1)

@@ -1,13 +1,13 @@
 """The files of an embedding checkpoint, read and written without TensorFlow.
 
 A directory holds one rows file per physical group and shard, and `manifest.json`,
-which is written last and says what the others hold, their sizes and checksums. A rows
+which is written last and lists the contents, sizes and checksums of the others. A rows
 file is a sequence of NumPy arrays as `numpy.save` writes them, chunk after chunk: ids,
 weights, optimizer state, then one array for each of the group's `stamps`. A counts file
-holds the ids that wait for admission, and their counts, in the same form; a sketch file
-one array, what a shard counted or several were given; a removed file, where only what
-changed was saved, the ids that lost their row. Rows are keyed by feature id and stand
-in no order, so that any number of shards can read them.
+holds the ids that wait for admission, and their counts, in the same form. A sketch file
+holds one array: the counts of one shard, or counts that several received. A delta also
+has removed files, with the ids that lost their row. Rows are keyed by feature id, in no
+particular order, so that any number of shards can read them.
 """
 
 import contextlib
@@ -27,11 +27,11 @@ MANIFEST = "manifest.json"
 
 
 class ArrayWriter:
-    """Writes arrays one after the other, keeping count of bytes and checksum.
+    """Writes arrays one after another, and tracks their size and checksum.
 
     Args:
       directory: Where to write.
-      name: Of the file.
+      name: Name of the file.
     """
 
     def __init__(self, directory: str, name: str) -> None:
@@ -41,7 +41,7 @@ class ArrayWriter:
         self._crc = 0
 
     def write(self, data: bytes) -> int:
-        """Takes the place of a file for `numpy.save`."""
+        """Acts as a file for `numpy.save`."""
         self._crc = zlib.crc32(data, self._crc)
         self._bytes += len(data)
         return self._file.write(data)
@@ -51,7 +51,7 @@ class ArrayWriter:
         np.lib.format.write_array(self, array, allow_pickle=False)
 
     def close(self) -> dict[str, Any]:
-        """Makes sure that the data is on disk, and returns its manifest entry."""
+        """Syncs the file to disk, and returns its manifest entry."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -59,7 +59,7 @@ class ArrayWriter:
 
 
 def write_manifest(directory: str, manifest: dict[str, Any]) -> None:
-    """Writes the manifest, by which a directory counts as complete."""
+    """Writes the manifest, which marks a directory as complete."""
     path = os.path.join(directory, MANIFEST)
     with open(path + ".part", "w", encoding="utf-8") as file:
         file.write(sealed.seal(manifest))
@@ -69,10 +69,10 @@ def write_manifest(directory: str, manifest: dict[str, Any]) -> None:
 
 
 def read_manifest(directory: str) -> dict[str, Any]:
-    """Reads the manifest of a directory, and checks that its files have their sizes.
+    """Reads the manifest of a directory, and checks the sizes of its files.
 
     Raises:
-      DamagedError: If the manifest is damaged, or a file is missing or has another
+      DamagedError: If the manifest is damaged, or a file is missing or has a wrong
         size.
       ValueError: If there is no manifest, or it is of another format.
     """
@@ -129,7 +129,7 @@ def _check(path: str, entry: dict[str, Any], crc: int) -> None:
 
 
 def all_files(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The manifest entries of all files."""
+    """Yields the manifest entries of all files."""
     for group in manifest["groups"]:
         yield from group["rows_files"]
         yield from group["counts_files"]
@@ -141,7 +141,7 @@ def read_rows(directory: str, group: dict[str, Any]) -> Iterator[Chunk]:
     """Reads a group's rows, chunk by chunk.
 
     Args:
-      directory: Of the checkpoint.
+      directory: Directory of the checkpoint.
       group: The group's entry in the manifest.
     """
     for entry in group["rows_files"]:
@@ -174,7 +174,7 @@ def read_sketches(directory: str, group: dict[str, Any]) -> Iterator[np.ndarray]
 
 
 class _Reader:
-    """Reads a file for `numpy.load`, keeping count of bytes and checksum."""
+    """Reads a file for `numpy.load`, and tracks its size and checksum."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -182,7 +182,7 @@ class _Reader:
         self.crc = 0
 
     def read(self, size: int = -1) -> bytes:
-        """Takes the place of a file."""
+        """Acts as a file."""
         data = self._file.read(size)
         self.bytes += len(data)
         self.crc = zlib.crc32(data, self.crc)
@@ -195,8 +195,8 @@ def _records(
     """Reads a file, `size` arrays at a time.
 
     Raises:
-      DamagedError: If the file is not what was written. What its checksum alone shows
-        is known when all of it is read.
+      DamagedError: If the file is not as it was written. A wrong checksum shows only
+        after all of it is read.
     """
     path = os.path.join(directory, entry["name"])
     with contextlib.closing(_open(path)) as file:

@@ -1,4 +1,4 @@
-"""One saved directory, as rows of tables that may differ from the saved ones."""
+"""Reads one saved directory as rows of tables that may differ from the saved ones."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -32,15 +32,15 @@ _Copies: TypeAlias = tuple[tuple[slice, slice], ...]
 
 
 class _Route(NamedTuple):
-    """Where the rows of some tables of a saved group go.
+    """Where rows of some tables of a saved group go.
 
     Attributes:
       group: The group they become part of.
-      new_slots: Slot in the checkpoint -> slot, `[NUM_SLOTS]`; -1 for other tables'.
-      was_exact: Whether ids are saved as integers as they stand.
-      weights: (saved columns, columns) of weights that are copied; the others start
-        anew.
-      state: The same of optimizer state.
+      new_slots: Slot in the checkpoint -> new slot, `[NUM_SLOTS]`; -1 for others.
+      was_exact: Whether ids were saved as plain integers.
+      weights: (saved columns, columns) of weights that are copied; the others get
+        initial values.
+      state: The same for optimizer state.
     """
 
     group: Group
@@ -50,7 +50,7 @@ class _Route(NamedTuple):
     state: _Copies
 
     def is_whole(self) -> bool:
-        """Whether nothing starts anew."""
+        """Returns whether all columns are copied."""
         copied = [
             sum(new.stop - new.start for _, new in copies)
             for copies in (self.weights, self.state)
@@ -58,7 +58,7 @@ class _Route(NamedTuple):
         return copied == [self.group.dim, self.group.state_dim]
 
     def renamed(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which ids take this route, `[n]`, bool, and what they become."""
+        """Returns which ids take this route, `[n]`, bool, and their new ids."""
         if self.was_exact:
             return np.ones(len(ids), bool), ids
         slots = self.new_slots[ids >> HASH_BITS]
@@ -70,16 +70,16 @@ class _Route(NamedTuple):
 
 
 class SavedTables:
-    """Reads what `EmbeddingStore.save` wrote, as rows of other or the same groups.
+    """Reads what `EmbeddingStore.save` wrote, as rows of the same or other groups.
 
     Attributes:
-      directory: Where it lies.
-      manifest: What it says of itself.
+      directory: Directory of the checkpoint.
+      manifest: Its manifest.
 
     Args:
-      directory: Where it lies.
+      directory: Directory of the checkpoint.
       groups: The groups to fill.
-      seed: Of the values of slices that the checkpoint lacks.
+      seed: Seed of slices that the checkpoint lacks.
       aliases: Saved table name -> table name; by default they are the same.
       with_optimizer_state: Whether optimizer state is read too.
 
@@ -114,7 +114,7 @@ class SavedTables:
         checkpoint_files.verify(self.directory, self.manifest)
 
     def rows(self) -> Iterator[tuple[Group, Chunk]]:
-        """All rows of known tables, chunk by chunk, in the columns of their group."""
+        """Yields the rows of known tables, by chunk, in the columns of their group."""
         for saved, routes in zip(self.manifest["groups"], self._routes, strict=True):
             for chunk in checkpoint_files.read_rows(self.directory, saved):
                 for route in routes:
@@ -123,14 +123,14 @@ class SavedTables:
                         yield route.group, converted
 
     def removed(self) -> Iterator[tuple[Group, np.ndarray]]:
-        """Ids of known tables that lost their row, of a delta."""
+        """Yields ids of known tables that lost their row, if this is a delta."""
         for saved, routes in zip(self.manifest["groups"], self._routes, strict=True):
             for ids in checkpoint_files.read_removed(self.directory, saved):
                 for route in routes:
                     yield route.group, route.renamed(ids)[1]
 
     def counts(self) -> Iterator[tuple[Group, np.ndarray, np.ndarray]]:
-        """Ids of known tables that wait for admission, and their counts."""
+        """Yields ids of known tables that wait for admission, and their counts."""
         for saved, routes in zip(self.manifest["groups"], self._routes, strict=True):
             for ids, counts in checkpoint_files.read_counts(self.directory, saved):
                 for route in routes:
@@ -138,7 +138,7 @@ class SavedTables:
                     yield route.group, new_ids, counts[mine]
 
     def sketches(self) -> Iterator[tuple[Group, Part]]:
-        """Parts of sketches; ids of tables that changed their slot are not found."""
+        """Yields parts of sketches; counts of tables whose slot changed are lost."""
         for saved, routes in zip(self.manifest["groups"], self._routes, strict=True):
             read = checkpoint_files.read_sketches(self.directory, saved)
             for entry, sketch in zip(saved["sketch_files"], read, strict=True):
@@ -148,7 +148,7 @@ class SavedTables:
                     yield route.group, part
 
     def counters(self) -> dict[str, dict[str, int]]:
-        """Table name -> what happened to it before the checkpoint."""
+        """Returns table name -> its counters at the time of the checkpoint."""
         return {
             self._names[saved["name"]]: saved["counters"]
             for saved in self.manifest["tables"]
@@ -156,21 +156,21 @@ class SavedTables:
         }
 
     def num_rows(self) -> dict[str, int]:
-        """Table name -> rows that `rows` brings."""
+        """Returns table name -> its rows at the time of the checkpoint."""
         return {name: counters["rows"] for name, counters in self.counters().items()}
 
     def new_tables(self) -> tuple[str, ...]:
-        """Tables that the checkpoint lacks."""
+        """Returns the tables that the checkpoint lacks."""
         known = set(self._names.values())
         return tuple(name for name in self._tables if name not in known)
 
     def dropped_tables(self) -> tuple[str, ...]:
-        """Tables of the checkpoint that are left out."""
+        """Returns the tables of the checkpoint that are left out."""
         saved = [table["name"] for table in self.manifest["tables"]]
         return tuple(name for name in saved if name not in self._names)
 
     def _renamed(self, aliases: Mapping[str, str]) -> dict[str, str]:
-        """Saved name -> name, of tables that are still there."""
+        """Returns saved name -> name, for tables that still exist."""
         saved = [table["name"] for table in self.manifest["tables"]]
         for old, new in aliases.items():
             if old not in saved or new not in self._tables:
@@ -193,7 +193,7 @@ class SavedTables:
         return names
 
     def _routes_of(self, saved: Mapping[str, Any]) -> list[_Route]:
-        """The routes of a saved group: one for each group that its tables go to."""
+        """Returns the routes of a saved group: one for each group its tables go to."""
         routes: dict[str, _Route] = {}
         for entry in saved["tables"]:
             if entry["name"] not in self._names:
@@ -211,16 +211,16 @@ class SavedTables:
         return list(routes.values())
 
     def _kinds(self, table: str) -> Callable[[str], str]:
-        """Brings the update rules of a saved table to their names of today."""
+        """Returns a function from a table's saved update rules to today's names."""
         (saved,) = (t for t in self.manifest["tables"] if t["name"] == table)
         if "optimizers" in saved:
             return lambda kind: kind
         return optimizer_spec.from_release_0_1
 
     def _check_exact(self, saved: Mapping[str, Any], table: TableSpec) -> None:
-        """Raises ValueError if saved ids do not say what the table's ids are."""
+        """Raises ValueError if the table's ids cannot be derived from the saved ids."""
         is_exact = table.large_integers == "exact"
-        # Before tables said what they do with large integers, they hashed them.
+        # Before tables had this field, they hashed large integers.
         before = saved.get("large_integers", "hash")
         if before == "hash" and is_exact:
             raise ValueError(
@@ -297,7 +297,7 @@ class SavedTables:
         ):
             for old, new in copies:
                 values[:, new] = saved[:, old]
-        # A row whose last update is not known counts as updated at the checkpoint.
+        # A row without a saved stamp counts as updated at the checkpoint.
         stamps = {
             name: chunk.stamps[name][mine]
             if name in chunk.stamps

@@ -17,7 +17,7 @@ from monolith_tf.embedding.shard.shard_rows import COUNTERS
 from monolith_tf.embedding.shard.shard_rows import ShardRows
 
 _OF_DAMAGE = (LookupError, TypeError, ValueError, tf.errors.InvalidArgumentError)
-"""What may come of arrays that are not those that were written."""
+"""Errors that damaged arrays may cause."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class RestoreReport:
 
     Attributes:
       rows: Table name -> rows restored.
-      new_tables: Tables that the checkpoint lacks, and that start empty.
+      new_tables: Tables that the checkpoint lacks; they start empty.
       dropped_tables: Tables of the checkpoint that were left out.
       step: The step given to `save`, or None.
     """
@@ -58,7 +58,7 @@ def restore(
                 shard = group_shards[0]
                 shard.locked(_carry_on_counters, shard, chain.newest)
     except _OF_DAMAGE as error:
-        # Files were whole a moment ago; no part of what they are now may stay.
+        # The files were intact when opened; nothing read from them since may stay.
         if not keep_others:
             clear()
         if not isinstance(error, sealed.DamagedError):
@@ -94,7 +94,7 @@ def _fill(chain: Chain, shards: Mapping[str, Sequence[ShardRows]]) -> None:
 def _reserve(
     shards: Mapping[str, Sequence[ShardRows]], num_rows: Mapping[str, int]
 ) -> None:
-    """Makes the room that rows will take, in one piece where there are few so far."""
+    """Makes room for the rows to come, in one block if there are few rows so far."""
     for of_group in shards.values():
         tables = of_group[0].group.tables
         total = sum(num_rows.get(table.name, 0) for table in tables)
@@ -104,7 +104,7 @@ def _reserve(
 
 
 def _spread(ids: np.ndarray, shards: Sequence[ShardRows]) -> list[np.ndarray]:
-    """Which of the ids fall to each shard, as masks."""
+    """Returns for each shard a mask of the ids that belong to it."""
     if len(shards) == 1:
         return [np.ones(len(ids), bool)]
     of_ids = shard_of(tf.constant(ids), len(shards)).numpy()
@@ -112,12 +112,12 @@ def _spread(ids: np.ndarray, shards: Sequence[ShardRows]) -> list[np.ndarray]:
 
 
 def _carry_on_counters(shard: ShardRows, saved: SavedTables) -> None:
-    """Adds what was counted before, in one shard, save the rows that were loaded."""
+    """Adds the saved counters to one shard, without the rows that were just loaded."""
     counters, num_rows = saved.counters(), saved.num_rows()
     added = np.zeros([len(shard.group.tables), len(COUNTERS)], np.int64)
     for row, table in zip(added, shard.group.tables, strict=True):
         of_table = dict(counters.get(table.name, {}))
-        if "inserted" in of_table:  # Loading has counted them too.
+        if "inserted" in of_table:  # Loading counted these rows again.
             of_table["inserted"] -= num_rows.get(table.name, 0)
         for column, name in enumerate(COUNTERS):
             if name != "rows":

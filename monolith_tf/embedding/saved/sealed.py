@@ -1,7 +1,7 @@
-"""Manifests that show any change, and checksums of files.
+"""Manifests that reveal any change, and checksums of files.
 
-A sealed manifest is JSON whose last entry is the SHA-256 of all the text before it, and
-whose first one says that such an entry must follow, so that no single damage makes it
+A sealed manifest is JSON whose last entry is the SHA-256 of all the text before it. Its
+first entry says that a checksum must follow, so that damage in one place cannot make it
 look like a manifest of version 0.1.0, which had no seal.
 """
 
@@ -21,11 +21,11 @@ _SEAL_BYTES = len(', "sha256": ""}') + 64
 
 
 class DamagedError(ValueError):
-    """Files that are not what was written; the message names the first one."""
+    """Files are not as they were written; the message names the first one."""
 
 
 def seal(manifest: Mapping[str, Any]) -> str:
-    """Returns a manifest as JSON that `unseal` checks."""
+    """Returns a manifest as JSON with a checksum for `unseal`."""
     text = json.dumps({_KEY: "sha256", **manifest})[:-1]
     return f'{text}, "sha256": "{hashlib.sha256(text.encode()).hexdigest()}"}}'
 
@@ -34,13 +34,13 @@ def unseal(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bool]:
     """Reads a manifest.
 
     Args:
-      path: Its file.
+      path: Path of its file.
 
     Returns:
-      What was given to `seal`, and whether there was a seal to check it by.
+      The manifest as `seal` received it, and whether it had a seal to check.
 
     Raises:
-      DamagedError: If it is not what was written.
+      DamagedError: If it is not as it was written.
     """
     with open(path, "rb") as file, reading(path):
         data = file.read()
@@ -70,7 +70,7 @@ def digest(path: str | os.PathLike[str]) -> str:
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Raises DamagedError where a file is missing, or the disk cannot read it."""
+    """Raises DamagedError if a file is missing, or the disk cannot read it."""
     try:
         yield
     except OSError as error:

@@ -18,11 +18,11 @@ from monolith_tf.embedding.shard.shard_rows import COUNTERS
 from monolith_tf.embedding.shard.shard_rows import ShardRows
 
 CHUNK_BYTES = 1 << 26
-"""About how much of a shard is in flight while it is written or read."""
+"""About how much of a shard is in memory at a time while it is written or read."""
 
 
 def _group_entry(group: Group, stamps: Sequence[str]) -> dict[str, Any]:
-    """What a manifest says of a group, still without its files."""
+    """Returns the manifest entry of a group, without its files so far."""
     return {
         "name": group.name,
         "slices": [
@@ -42,7 +42,7 @@ def _group_entry(group: Group, stamps: Sequence[str]) -> dict[str, Any]:
                 "name": table.name,
                 "slot": table.slot,
                 "large_integers": table.large_integers,
-                # None where any number can be served.
+                # None if any number can be served.
                 "largest": [
                     part.largest_served if math.isfinite(part.largest_served) else None
                     for part in table.row_slices()
@@ -74,7 +74,7 @@ def save(
       step: See there.
       now_secs: See there.
       since_step: See there.
-      follows: Ids of the checkpoints on top of which what changed may be restored.
+      follows: Ids of the checkpoints on top of which a delta may be restored.
     """
     _make_directory(directory)
     manifest: dict[str, Any] = {
@@ -131,7 +131,7 @@ def save(
 
 
 def removed(shard: ShardRows, since_step: int) -> np.ndarray:
-    """Ids that lost their row at a step or later."""
+    """Returns the ids that lost their row at a step or later."""
     ids = [ids for step, ids in shard.removed if step >= since_step]
     return np.unique(np.concatenate([np.zeros([0], np.int64), *ids]))
 
@@ -162,7 +162,7 @@ def _save_counts(
 
 
 def chunk_rows(group: Group) -> int:
-    """Rows of a group that make a chunk."""
+    """Returns the number of rows in a chunk of a group."""
     return max(1, CHUNK_BYTES // group.row_bytes)
 
 

@@ -1,1 +1,1 @@
-"""One shard's rows: where they are, how they are made, updated and dropped."""
+"""The rows of one shard: index, storage, updates, admission and expiry."""

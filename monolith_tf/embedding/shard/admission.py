@@ -1,4 +1,4 @@
-"""When an id earns a row."""
+"""Admission: when an id gets a row."""
 
 import tensorflow as tf
 
@@ -8,19 +8,19 @@ from monolith_tf.embedding.shard import counting
 from monolith_tf.embedding.shard.bindable import Bindable
 from monolith_tf.types import Tensor
 
-_STRIDE = 0x2545_F491_4F6C_DD1D  # Makes the keys of neighbouring steps differ much.
+_STRIDE = 0x2545_F491_4F6C_DD1D  # Spreads the keys of consecutive steps.
 
 
 class Admission(Bindable):
-    """Admits ids of a group's tables, each by its table's own policy.
+    """Admits ids of a group's tables, each by the policy of its table.
 
     Attributes:
-      exact: Counts of ids of tables that count exactly, None where no table does.
-      sketch: Counts of ids of tables that count by a sketch, None where no table does.
+      exact: Counts for tables that count exactly; None if no table does.
+      sketch: Counts for tables that count by a sketch; None if no table does.
 
     Args:
       group: The tables.
-      seed: Of the draws of probabilistic admission.
+      seed: Seed of probabilistic admission.
     """
 
     own = "exact", "sketch", "_key"
@@ -50,13 +50,13 @@ class Admission(Bindable):
     def admit(
         self, ids: Tensor, tables: Tensor, counts: Tensor, step: Tensor
     ) -> Tensor:
-        """Counts ids without a row and says which have now earned one.
+        """Counts ids without a row and returns which of them get one now.
 
         Args:
           ids: Distinct ids, `[n]`.
-          tables: Place of each id's table in the group, `[n]`, int32.
-          counts: Occurrences of each in this batch, `[n]`, int64.
-          step: The global step, int64; `()` where no table draws.
+          tables: Index of each id's table in the group, `[n]`, int32.
+          counts: Occurrences of each id in this batch, `[n]`, int64.
+          step: The global step, int64; `()` if no table is probabilistic.
 
         Returns:
           `[n]`, bool.
@@ -82,7 +82,7 @@ class Admission(Bindable):
         return admitted
 
     def clear(self) -> None:
-        """Forgets all counts."""
+        """Resets all counts."""
         for counts in (self.exact, self.sketch):
             if counts is not None:
                 counts.clear()
@@ -99,21 +99,21 @@ class Admission(Bindable):
 
 
 def draw_key(seed: int) -> int:
-    """The key of the draws of a seed."""
+    """Returns the key of the random numbers of a seed."""
     return initializers.slice_key(seed, "", "admission")
 
 
 def is_drawn(
     key: Tensor, ids: Tensor, counts: Tensor, threshold: Tensor, step: Tensor
 ) -> Tensor:
-    """Whether ids are drawn, with a chance of `1 / threshold` at each occurrence.
+    """Returns which ids are drawn, with probability `1 / threshold` per occurrence.
 
-    A draw depends on key, step and id only.
+    An id's random number depends on key, step and id only.
 
     Args:
       key: From `draw_key`.
       ids: Distinct ids, `[n]`, int64.
-      counts: Occurrences of each at this step, `[n]`, int64.
+      counts: Occurrences of each id at this step, `[n]`, int64.
       threshold: `[n]`, int64.
       step: The global step, an int64 scalar.
 
@@ -128,5 +128,5 @@ def is_drawn(
 
 
 def make(group: Group, seed: int) -> Admission | None:
-    """The admission of a group's shard, None where every id earns a row at once."""
+    """Returns a shard's admission; None if every id gets a row at once."""
     return Admission(group, seed) if group.counts_occurrences else None

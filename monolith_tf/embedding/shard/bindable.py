@@ -1,4 +1,4 @@
-"""One trace for many shards: a function is given the variables that it works on."""
+"""One trace for many shards: a function receives the variables that it uses."""
 
 import functools
 from collections.abc import Hashable
@@ -14,25 +14,25 @@ from monolith_tf.types import Tensor
 
 
 class Bindable:
-    """Has variables, tables and numbers of its own, and can be given others.
+    """An object that can be copied onto the variables and tables of another.
 
     Attributes:
-      own: Names of attributes that each object has of its own: variables, handles of
+      own: Names of the attributes that differ between objects: variables, handles of
         tables and locks, other `Bindable`s, dictionaries of them, or None. Numbers are
-        kept in variables: TensorFlow would make another function of each constant.
-      shared: Names of attributes that all objects of one trace share: values that can
-        be hashed.
+        kept in variables: TensorFlow would trace another function for each constant.
+      shared: Names of the attributes that all objects of one trace share: hashable
+        values.
     """
 
     own: ClassVar[tuple[str, ...]] = ()
     shared: ClassVar[tuple[str, ...]] = ()
 
     def on_bound(self) -> None:
-        """Called on a copy with other variables, which has no further attributes."""
+        """Called on a copy that so far has the `own` and `shared` attributes only."""
 
 
 class Cell:
-    """A variable by its handle, of which only the type and the rank are known."""
+    """A variable behind a handle; only its dtype and rank are known."""
 
     def __init__(self, handle: Tensor, dtype: tf.DType, rank: int) -> None:
         self.handle = handle
@@ -65,16 +65,17 @@ class Cell:
 
 
 class Packed:
-    """All that is an owner's own, as one variable of handles.
+    """All `own` attributes of an owner, as one variable of handles.
 
-    So a call has two arguments, however much it works on: a graph of many calls would
-    be large, and take long to optimize. TensorFlow, which orders what is done to one
-    variable, does not see the others; it orders calls by the second argument.
+    A call then has two arguments, however many variables it uses; a graph of many calls
+    would be large and slow to optimize otherwise. TensorFlow orders operations on a
+    variable that it sees, but not those behind handles: the second argument orders
+    calls.
 
     Args:
-      owner: Lives no longer than this.
-      order: Calls are ordered with those of this one, which works on some of the same
-        variables; by default with each other only.
+      owner: The object; only its form and its handles are kept.
+      order: Another one that uses some of the same variables; their calls are ordered
+        with each other. By default only calls of this one are.
     """
 
     def __init__(self, owner: Bindable, order: "Packed | None" = None) -> None:
@@ -89,14 +90,14 @@ class Packed:
         )
 
     def call(self, method: str, *arguments: Any, writes: bool = True) -> Any:
-        """`owner.method(*arguments)`, traced once for all owners that are alike.
+        """Calls `owner.method(*arguments)`, traced once for all owners of one form.
 
-        Runs on the device that is in force, as one operation of the caller's graph.
+        Runs on the current device, as one operation of the caller's graph.
 
         Args:
-          method: Its name. It works on tensors, and on what is the owner's own.
+          method: Name of the method. It uses tensors and the attributes of `Bindable`.
           *arguments: Structures of tensors.
-          writes: Whether it changes what is the owner's own.
+          writes: Whether it changes any of the owner's variables or tables.
         """
         arguments = tf.nest.map_structure(tf.convert_to_tensor, arguments)
         specs = tf.nest.map_structure(_spec, arguments)
@@ -105,15 +106,15 @@ class Packed:
 
 
 class _Form(NamedTuple):
-    """What owners of one trace have in common."""
+    """What owners that share a trace have in common."""
 
     type: Any  # Of the object; `dict` for a dictionary.
     shared: tuple[Hashable, ...]  # Values; names in a dictionary.
-    own: tuple[Any, ...]  # Forms of what each has of its own.
+    own: tuple[Any, ...]  # Forms of the `own` attributes.
 
 
 class _Kind:
-    """A form that is hashed once, and not at every call."""
+    """A form that is hashed once instead of at every call."""
 
     def __init__(self, form: _Form) -> None:
         self.form = form
@@ -147,7 +148,7 @@ def _spec(value: Tensor) -> tf.TensorSpec:
 
 
 def _handles(value: Any) -> list[Tensor]:
-    """Of what is an owner's own, in the order of its form."""
+    """Returns the handles of an owner's `own` attributes, in the order of its form."""
     if isinstance(value, Bindable):
         own = [getattr(value, name) for name in value.own]
         return [handle for each in own for handle in _handles(each)]
@@ -159,14 +160,14 @@ def _handles(value: Any) -> list[Tensor]:
 
 
 def _size(form: Any) -> int:
-    """How many handles there are."""
+    """Returns the number of handles of a form."""
     if isinstance(form, _Form):
         return sum(map(_size, form.own))
     return 0 if form is None else 1
 
 
 def _bound(form: Any, handles: Iterator[Tensor]) -> Any:
-    """An owner with other variables."""
+    """Returns an owner that uses the variables of other handles."""
     if form is None:
         return None
     if isinstance(form, _CellForm):
@@ -187,7 +188,9 @@ def _bound(form: Any, handles: Iterator[Tensor]) -> Any:
 def _function(kind: _Kind, method: str, specs: Any, writes: bool) -> Any:
     def function(packed: Tensor, order: Tensor, arguments: Any) -> Any:
         cell = Cell(order, tf.int64, 0)
-        # What it returns does not matter, only whether it writes.
+        # TensorFlow does not see the variables behind the handles, so it could run
+        # calls in any order. Touching this one variable keeps them in program order:
+        # a write for calls that write, a read for others, which may overlap.
         cell.assign_add(0) if writes else cell.read_value()
         form = kind.form
         handles = tf.raw_ops.ReadVariableOp(resource=packed, dtype=tf.resource)
@@ -199,6 +202,6 @@ def _function(kind: _Kind, method: str, specs: Any, writes: bool) -> Any:
         return tf.function(
             function,
             autograph=False,
-            # A part of each graph that calls it would make those large.
+            # Inlining it would make every graph that calls it large.
             experimental_attributes={"_noinline": True},
         ).get_concrete_function(resource, resource, specs)

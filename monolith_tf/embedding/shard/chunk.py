@@ -27,6 +27,6 @@ class Chunk:
         return np.concatenate([self.weights, self.state], axis=1)
 
     def take(self, rows: np.ndarray | slice) -> "Chunk":
-        """The rows of a slice, or those for which a mask, `[n]`, is true."""
+        """Returns the rows of a slice, or those where a mask, `[n]`, is true."""
         stamps = {name: stamp[rows] for name, stamp in self.stamps.items()}
         return Chunk(self.ids[rows], self.weights[rows], self.state[rows], stamps)

@@ -1,4 +1,4 @@
-"""Counting the occurrences of ids that have no row yet."""
+"""Counts the occurrences of ids that have no row yet."""
 
 import dataclasses
 
@@ -16,18 +16,18 @@ _ODD = (  # One multiplier per row of a sketch.
     0xD6E8_FEB8_6659_FD93,
 )
 
-_MOST_COUNTED = 1 << 30  # Beyond it a cell stays, so that int32 never overflows.
+_MOST_COUNTED = 1 << 30  # A cell stops here, so that int32 never overflows.
 
 
 @dataclasses.dataclass
 class Inherited:
-    """Counts that several shards were given, and that they must not save each.
+    """Counts that several shards received, and that are saved only once.
 
     Attributes:
-      modulus: They are of ids whose hash, modulo this, is `residue`.
+      modulus: The counted ids have a hash that is `residue` modulo this.
       residue: See `modulus`.
-      exported: As of `Sketch.export`, when they were given.
-      halvings: How often they were halved since.
+      exported: The counts when they were received, as from `Sketch.export`.
+      halvings: How often they have been halved since.
     """
 
     modulus: int
@@ -36,12 +36,12 @@ class Inherited:
     halvings: int = 0
 
     def now(self) -> np.ndarray:
-        """What is left of them."""
+        """Returns the counts after halving."""
         return self.exported >> self.halvings
 
 
 class ExactCounts(Bindable):
-    """One count per id, in memory that grows with their number."""
+    """One count per id; memory grows with the number of ids."""
 
     own = ("_seen",)
 
@@ -49,15 +49,15 @@ class ExactCounts(Bindable):
         self._seen = IdTable()
 
     def admit(self, ids: Tensor, counts: Tensor, threshold: Tensor) -> Tensor:
-        """Adds to the counts of ids and says which have reached their threshold.
+        """Adds to the counts of ids and returns which have reached their threshold.
 
         Args:
           ids: Distinct ids, `[n]`.
-          counts: Occurrences of each in this batch, `[n]`, int64.
+          counts: Occurrences of each id in this batch, `[n]`, int64.
           threshold: `[n]`, int64.
 
         Returns:
-          `[n]`, bool. What has reached it is no longer counted.
+          `[n]`, bool. Ids that have reached it are no longer counted.
         """
         seen = self._seen.lookup(ids)
         total = seen + counts
@@ -74,7 +74,7 @@ class ExactCounts(Bindable):
             return tf.identity(reached)
 
     def export(self) -> tuple[np.ndarray, np.ndarray]:
-        """All ids counted and their counts, ordered by id."""
+        """Returns all counted ids and their counts, ordered by id."""
         ids, counts = (values.numpy() for values in self._seen.export())
         order = np.argsort(ids)
         return ids[order], counts[order]
@@ -84,28 +84,28 @@ class ExactCounts(Bindable):
         self._seen.insert(tf.constant(ids, tf.int64), tf.constant(counts, tf.int64))
 
     def clear(self) -> None:
-        """Forgets all counts."""
+        """Resets all counts."""
         ids, _ = self._seen.export()
         self._seen.remove(ids)
 
 
 class Sketch(Bindable):
-    """A count-min sketch: never counts too few, in memory that does not grow.
+    """A count-min sketch: never undercounts, in memory that does not grow.
 
-    An id's count is the least of one cell in each row, which other ids may share. So
-    that these do not fill up, all counts are halved from time to time, which forgets
-    ids that are seldom seen.
+    An id's count is the minimum of one cell per row; other ids may share those cells.
+    All counts are halved from time to time, so that cells do not fill up; this forgets
+    rare ids.
 
     Source: Cormode and Muthukrishnan, Journal of Algorithms 55, 2005; the halving from
     Einziger et al., "TinyLFU", ACM Transactions on Storage 13, 2017.
 
     Args:
-      min_threshold: The lowest count that is asked for. Counts are halved when the
-        cells hold a quarter of it on average.
+      min_threshold: The lowest threshold in use. Counts are halved when the cells
+        hold a quarter of it on average.
       width: Cells per row, a power of two; 16 MiB in all by default.
 
     Attributes:
-      inherited: What other shards hold too, None where there is nothing.
+      inherited: Counts that other shards hold too; None if there are none.
     """
 
     own = "_cells", "_total"
@@ -122,7 +122,7 @@ class Sketch(Bindable):
         self.inherited: Inherited | None = None
 
     def admit(self, ids: Tensor, counts: Tensor, threshold: Tensor) -> Tensor:
-        """As `ExactCounts.admit`, but an id may be said to have reached it early."""
+        """As `ExactCounts.admit`, but ids may reach their threshold early."""
         places = self._places(ids)  # [n, rows]
         added = tf.where(
             self._cells.sparse_read(places) < _MOST_COUNTED,
@@ -138,7 +138,7 @@ class Sketch(Bindable):
             return tf.cast(least, tf.int64) >= threshold
 
     def age(self) -> None:
-        """Halves all counts if there are many."""
+        """Halves all counts when the cells fill up."""
         if int(self._total) > self._most:
             self._cells.assign(self._cells // 2)
             self._total.assign(self._total // 2)
@@ -146,7 +146,7 @@ class Sketch(Bindable):
                 self.inherited.halvings += 1
 
     def export(self) -> np.ndarray:
-        """The cells, `[rows, width]`, and as an int64 behind them the total.
+        """Returns the cells, row after row, followed by the total, as int64.
 
         Sketches of disjoint ids add up to the sketch of all of them.
         """
@@ -154,29 +154,29 @@ class Sketch(Bindable):
         return np.append(cells, self._total.numpy())
 
     def load(self, exported: np.ndarray) -> None:
-        """Replaces everything."""
+        """Replaces all counts."""
         self._cells.assign(np.minimum(exported[:-1], _MOST_COUNTED).astype(np.int32))
         self._total.assign(exported[-1])
         self.inherited = None
 
     def zeros(self) -> np.ndarray:
-        """What `export` returns before anything is counted."""
+        """Returns what `export` returns before anything is counted."""
         return np.zeros([len(_ODD) * self._width + 1], np.int64)
 
     def inherit(self, inherited: Inherited) -> None:
-        """Adds counts that other shards have too."""
+        """Adds counts that other shards hold too."""
         self.load(self.export() + inherited.now())
         self.inherited = dataclasses.replace(inherited)
 
     def counted(self) -> np.ndarray:
-        """As `export`, without what was inherited."""
+        """As `export`, without the inherited counts."""
         exported = self.export()
         if self.inherited is None:
             return exported
         return np.maximum(0, exported - self.inherited.now())
 
     def clear(self) -> None:
-        """Forgets all counts."""
+        """Resets all counts."""
         self._cells.assign(tf.zeros_like(self._cells))
         self._total.assign(0)
         self.inherited = None

@@ -1,4 +1,4 @@
-"""When an id loses its row: by age, and where its table is over its limit."""
+"""When an id loses its row: by age, or when its table exceeds its limit."""
 
 from collections.abc import Mapping
 
@@ -14,15 +14,15 @@ _MIN_ROWS_CHECKED = 1000
 
 
 class TableFullError(RuntimeError):
-    """A table has more rows than it may have, or than there is memory for."""
+    """A table exceeds its limit, or there is no memory for more of its rows."""
 
 
 class ExpiryError(RuntimeError):
-    """So many rows would expire at once that the clock is more likely to be wrong."""
+    """So many rows would expire at once that the clock is probably wrong."""
 
 
 class Ages:
-    """How old the rows of a group's tables may get.
+    """The maximum ages of rows in a group's tables.
 
     Args:
       group: The tables.
@@ -49,12 +49,12 @@ class Ages:
         stamps: Mapping[str, np.ndarray],
         now: Mapping[str, float],
     ) -> np.ndarray:
-        """Which rows have not been updated for as long as their table lets them live.
+        """Returns which rows have reached the maximum age of their table.
 
         Args:
           ids: Feature ids, `[n]`.
           stamps: "step" and "secs" of each row's last update, `[n]` each.
-          now: The same of this moment.
+          now: The current "step" and "secs".
 
         Returns:
           `[n]`, bool.
@@ -67,21 +67,21 @@ class Ages:
 
     @property
     def go_by_clock(self) -> bool:
-        """Whether any table lets rows expire by days."""
+        """Whether rows of any table expire by days."""
         return "secs" in self._max_age
 
     def expired_by_clock(
         self, ids: np.ndarray, stamps: Mapping[str, np.ndarray], now_secs: float
     ) -> np.ndarray:
-        """Which rows expire by days, `[n]`, bool."""
+        """Returns which rows expire by days, `[n]`, bool."""
         return self.expired(ids, stamps, {"step": -np.inf, "secs": now_secs})
 
     def never_looked(self) -> dict[str, float]:
-        """What `next_expiry` is of rows that nobody has looked at."""
+        """Returns `next_expiry` for rows that have not been checked yet."""
         return dict.fromkeys(self._max_age, -np.inf)
 
     def shortest(self, now: Mapping[str, float]) -> dict[str, float]:
-        """The earliest moment at which a row updated now may expire."""
+        """Returns the earliest moment at which a row updated now may expire."""
         return {
             stamp: now[stamp] + float(limits.min())
             for stamp, limits in self._max_age.items()
@@ -90,7 +90,7 @@ class Ages:
     def next_expiry(
         self, ids: np.ndarray, stamps: Mapping[str, np.ndarray]
     ) -> dict[str, float]:
-        """The earliest moment at which any of the rows may expire."""
+        """Returns the earliest moment at which any of the rows may expire."""
         slots = self._group.slots_of(ids)
         return {
             stamp: float(np.min(stamps[stamp] + limits[slots], initial=np.inf))
@@ -99,7 +99,7 @@ class Ages:
 
 
 def check_share(table: TableSpec, num_dead: int, num_rows: int) -> None:
-    """Checks that no more rows expire by days at once than a table allows.
+    """Checks that no more rows would expire by days at once than a table allows.
 
     Raises:
       ExpiryError: If more would.
@@ -116,10 +116,10 @@ def check_share(table: TableSpec, num_dead: int, num_rows: int) -> None:
 
 
 def check_limit(table: TableSpec, num_rows: int) -> int:
-    """How many rows of a table must go.
+    """Returns how many rows of a table must be evicted.
 
     Raises:
-      TableFullError: If there are too many, and the table wants that to be an error.
+      TableFullError: If there are too many, and the table's `when_full` is "error".
     """
     limit = row_size.max_rows(table)
     if limit is None or num_rows <= limit:
@@ -137,6 +137,6 @@ def check_limit(table: TableSpec, num_rows: int) -> int:
 
 
 def oldest(ids: np.ndarray, steps: np.ndarray, count: int) -> np.ndarray:
-    """The `count` ids whose last update is longest ago; of equals the smallest ids."""
+    """Returns the `count` ids updated longest ago; ties go to the smallest ids."""
     order = np.lexsort((ids, steps))
     return ids[order[:count]]

@@ -12,14 +12,14 @@ from monolith_tf.embedding.optimizers import row_state
 from monolith_tf.embedding.shard.bindable import Cell
 from monolith_tf.types import Tensor
 
-# What a table gives that has no `slices`.
+# Fields that describe the one slice of a table without `slices`.
 _NOT_SLICES: Any = dict.fromkeys(
     ("initializer", "optimizer", "clip_norm", "l2", "compressor", "int8_range")
 )
 
 
 def kind_of(group: Group) -> Group:
-    """The group without names, widths and slots; two that share it share a trace."""
+    """Returns the group without names, widths and slots; equal kinds share a trace."""
     tables = tuple(
         dataclasses.replace(
             table,
@@ -42,7 +42,7 @@ def kind_of(group: Group) -> Group:
 
 
 def facts_of(group: Group, seed: int) -> dict[str, tf.Variable]:
-    """What `BoundGroup` needs of a group beside its kind."""
+    """Returns what `BoundGroup` needs of a group besides its kind."""
     slots = ", ".join(f"{table.name}: {table.slot or 0}" for table in group.tables)
     facts = {
         "dims": np.array([part.dim for part in group.parts], np.int32),
@@ -55,7 +55,7 @@ def facts_of(group: Group, seed: int) -> dict[str, tf.Variable]:
 
 
 def slice_keys(group: Group, seed: int) -> np.ndarray:
-    """Keys of initial values, `[parts, tables]`, int64."""
+    """Returns the keys of initial values, `[parts, tables]`, int64."""
     return np.array(
         [
             [initializers.slice_key(seed, t.name, part.name) for t in group.tables]
@@ -70,18 +70,18 @@ class BoundGroup(Group):
     """A group whose names, widths and slots are tensors.
 
     Attributes:
-      facts: Those of `facts_of`.
+      facts: From `facts_of`.
     """
 
     facts: Any = None
 
     @classmethod
     def of(cls, kind: Group, facts: dict[str, Cell]) -> "BoundGroup":
-        """A group of a kind.
+        """Makes a group of a kind.
 
         Args:
           kind: From `kind_of`.
-          facts: Those of `facts_of`.
+          facts: From `facts_of`.
         """
         dims = tf.unstack(facts["dims"].read_value(), num=len(kind.parts))
         parts = tuple(

@@ -1,4 +1,4 @@
-"""A hash table of numbers by id."""
+"""A hash table from ids to numbers."""
 
 import tensorflow as tf
 
@@ -7,10 +7,10 @@ from monolith_tf.types import Tensor
 
 
 class IdTable(Bindable):
-    """Numbers by id, both int64; an id that has none has 0.
+    """Maps ids to numbers, both int64; missing ids map to 0.
 
     Attributes:
-      handle: Of the hash table.
+      handle: Handle of the hash table.
     """
 
     own = ("handle",)
@@ -39,11 +39,11 @@ class IdTable(Bindable):
         )
 
     def remove(self, ids: Tensor) -> tf.Operation:
-        """Forgets ids."""
+        """Removes ids."""
         return tf.raw_ops.LookupTableRemoveV2(table_handle=self.handle, keys=ids)
 
     def size(self) -> Tensor:
-        """Returns how many ids there are."""
+        """Returns the number of ids."""
         return tf.raw_ops.LookupTableSizeV2(table_handle=self.handle)
 
     def export(self) -> tuple[Tensor, Tensor]:

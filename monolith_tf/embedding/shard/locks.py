@@ -1,4 +1,4 @@
-"""Names of locks, which are used again: TensorFlow keeps a thread for each for good."""
+"""Reusable names of locks: TensorFlow never ends the thread that it has for each."""
 
 import uuid
 import weakref
@@ -8,17 +8,17 @@ from monolith_tf import connected
 
 
 def name_of(owner: Any, device: str) -> str:
-    """Gives an object a lock, as long as the object is there.
+    """Returns the name of a lock that belongs to an object while it lives.
 
-    To destroy locks instead would not be safe: the lock's own thread may be the last to
-    use it, and would have to wait for its own end.
+    Destroying locks instead is not safe: a lock's own thread may be its last user, and
+    would have to wait for itself to end.
 
     Args:
       owner: Any object. When it is freed, another one may get the lock.
       device: Where the lock is.
 
     Returns:
-      A shared name of mutexes on that device.
+      The `shared_name` of a mutex on that device.
     """
     free = _free_names(device)
     try:
@@ -31,6 +31,6 @@ def name_of(owner: Any, device: str) -> str:
 
 @connected.cached
 def _free_names(device: str) -> list[str]:
-    """Names of locks that no object has."""
+    """Returns the names of unused locks."""
     del device
     return []

@@ -1,4 +1,4 @@
-"""What is done to a store between steps: expiry, limits, growth."""
+"""Maintenance of a store between steps: expiry, limits, growth."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ from monolith_tf.embedding.shard.shard_rows import COUNTERS
 from monolith_tf.embedding.shard.shard_rows import ShardRows
 from monolith_tf.embedding.spec import TableSpec
 
-_CHUNK_ROWS = 1 << 16  # At a time, so that steps do not wait for long.
+_CHUNK_ROWS = 1 << 16  # Per hold of the lock, so that steps do not wait long.
 _USUAL_SECS = 3600.0
 _MIN_ROOM = 0.25
 _LAST_ROOM = 0.05
@@ -64,7 +64,7 @@ def _totals(shards: Sequence[ShardRows]) -> np.ndarray:
 
 
 def _expire(shard: ShardRows, step: int | None, now_secs: float) -> None:
-    """Drops the rows that are too old, if any can be since the last look at them."""
+    """Drops rows that are too old; returns at once if none can be yet."""
     if step is None and ("step" in shard.next_expiry or shard.group.tracks_updates):
         names = [table.name for table in shard.group.tables]
         raise ValueError(
@@ -75,7 +75,7 @@ def _expire(shard: ShardRows, step: int | None, now_secs: float) -> None:
     if all(now[stamp] < moment for stamp, moment in shard.next_expiry.items()):
         return
     _check_clock(shard, now_secs)
-    # Rows that come from now on live as long as the shortest-lived table lets them.
+    # No row that is updated from now on expires before this.
     earliest = shard.ages.shortest(now)
 
     def look(start: int, end: int) -> None:
@@ -92,9 +92,9 @@ def _expire(shard: ShardRows, step: int | None, now_secs: float) -> None:
 
 
 def _check_clock(shard: ShardRows, now_secs: float) -> None:
-    """Raises ExpiryError if the clock went ahead, and most of a table would expire.
+    """Raises ExpiryError if the clock jumped and too much of a table would expire.
 
-    Where the clock has moved as little as between two looks, nothing is counted.
+    Counts nothing if the clock has moved no further than is usual between two calls.
     """
     before, shard.looked_at_secs = shard.looked_at_secs, now_secs
     if not shard.ages.go_by_clock or now_secs - before < _USUAL_SECS:
@@ -118,7 +118,7 @@ def _check_clock(shard: ShardRows, now_secs: float) -> None:
 
 
 def _evict(shards: Sequence[ShardRows], step: int | None) -> None:
-    """Brings the tables of a group down to their limits, over all its shards."""
+    """Evicts rows until the tables of a group, over all shards, meet their limits."""
     group = shards[0].group
     num_rows = _totals(shards)[:, COUNTERS.index("rows")].tolist()
     for table, rows in zip(group.tables, num_rows, strict=True):
@@ -139,7 +139,7 @@ def _remove(shard: ShardRows, ids: np.ndarray, counter: int, step: int | None) -
 def _ids_and_steps(
     shards: Sequence[ShardRows], table: TableSpec
 ) -> tuple[np.ndarray, np.ndarray]:
-    """All ids of a table, and the steps of their last updates."""
+    """Returns all ids of a table, and the steps of their last updates."""
     ids, steps = [], []
     for shard in shards:
         for start, end in shard.ranges(_CHUNK_ROWS):
@@ -151,7 +151,7 @@ def _ids_and_steps(
 
 
 def _room(shard: ShardRows) -> float:
-    """Share of a shard's rows that are free."""
+    """Returns the free share of a shard's capacity."""
     capacity = int(shard.capacity)
     return (capacity - 1 - _rows_in_use(shard)) / capacity
 
@@ -161,14 +161,15 @@ def _rows_in_use(shard: ShardRows) -> int:
 
 
 def _make_room(shard: ShardRows) -> None:
-    """Makes more room for rows where three quarters are taken.
+    """Grows a shard when three quarters of its capacity are taken.
 
-    Steps make room for themselves where that is not enough; here what memory there is
-    left is found out, and that it is short is said in good time.
+    Steps grow it too, if this is not enough. Growing it here shows how much memory is
+    left, and warns early if it is short.
     """
     capacity = int(shard.capacity)
     free = _room(shard)
-    # The allocator waits a while before it refuses, so it is not asked every time.
+    # The allocator blocks for a while before it fails, so a cramped shard asks again
+    # only when almost no room is left.
     if free > (_LAST_ROOM if shard.is_cramped else _MIN_ROOM):
         return
     for share in _GROWTH:
@@ -176,7 +177,7 @@ def _make_room(shard: ShardRows) -> None:
         try:
             shard.reserve(capacity + added)
         except tf.errors.ResourceExhaustedError:
-            # Nor shall a step ask for so much.
+            # A step must not ask for that much either.
             shard.rows.most_added.assign(max(1, added // 4))
             continue
         if int(shard.capacity) > capacity:

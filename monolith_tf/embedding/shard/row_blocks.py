@@ -1,4 +1,4 @@
-"""What a shard keeps of each row, in blocks: room is added beside what is there."""
+"""The columns of a shard's rows, in blocks: a table grows by adding one."""
 
 import os
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ from monolith_tf.embedding.shard.bindable import Bindable
 from monolith_tf.types import Tensor
 
 MAX_ROWS = (1 << 31) - 1
-"""Most rows of a shard, so that a row's number is an int32."""
+"""Maximum rows of a shard, so that a row number fits into an int32."""
 
 _MAX_BLOCKS = 32
 _MOVED_BYTES = 1 << 24  # Takes a few milliseconds to copy.
 _MOVED_TIMES = 4
-_ADDED_SHARE = 1 / 16  # Of a machine's memory; so much may be reserved in vain.
+_ADDED_SHARE = 1 / 16  # Of a machine's memory; at most this is reserved in vain.
 _NEVER = tf.int64.max
-# Each run of a `VarHandleOp` of this name makes a variable of its own, which is there
-# as long as any tensor holds its handle.
+# Each run of a `VarHandleOp` with this name makes a new variable, which lives as long
+# as any tensor holds its handle.
 _ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"
 
 
@@ -33,7 +33,7 @@ class Column(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """What a trace knows of a column: how wide it is, it does not."""
+    """What a trace knows of a column: everything but its width."""
 
     name: str
     dtype: tf.DType
@@ -41,29 +41,28 @@ class _Known(NamedTuple):
 
 
 class RowBlocks(Bindable):
-    """Columns of values by row number, that grow while they are read and written.
+    """Columns of values by row number, which grow while they are read and written.
 
-    Each column has a list of blocks, and a block is a variable that is made, when it is
-    needed, by the graph that needs it. The handles are values of a variable: so room
-    comes without a new trace, and whoever has a handle keeps its block alive.
+    A column is a list of blocks, and a block is a variable, created by the graph that
+    needs it. The handles are stored in a variable, so growth needs no new trace, and a
+    reader that holds a handle keeps its block alive.
 
-    A small first block is replaced by a copy of several times its size, since rows in
-    one block are read in half the time. Beyond that blocks are added and nothing is
-    copied; each is as large as all before it, but no larger than a share of the
-    machine's memory. Memory is taken as rows are first written, and not before:
-    values are undefined until then.
+    A small first block is replaced by a copy several times its size, since rows in one
+    block are read in half the time. After that, blocks are added and nothing is copied;
+    each is as large as all before it, up to a share of the machine's memory. Memory is
+    taken only when rows are first written; values are undefined until then.
 
-    Rows may be read at any time. Who writes rows of a first block while it is copied
-    may lose the writes, so growth and writes belong under one lock.
+    Rows may be read at any time. Writes to a first block may be lost while it is
+    copied, so growth and writes must hold one lock.
 
     Args:
       columns: Name -> column.
-      capacity: Rows there is room for at first.
+      capacity: Initial capacity, in rows.
 
     Attributes:
-      capacity: Rows there is room for.
-      max_rows: Rows there can be room for at most.
-      most_added: Rows that a growth adds at most, where fewer are asked for.
+      capacity: Current capacity, in rows.
+      max_rows: Maximum capacity.
+      most_added: Maximum rows that a growth adds, unless more are asked for.
     """
 
     own = (
@@ -101,17 +100,16 @@ class RowBlocks(Bindable):
         self.most_added = _scalar(int(memory * _ADDED_SHARE) // row_bytes)
 
     def names(self) -> tuple[str, ...]:
-        """Names of the columns."""
+        """Returns the names of the columns."""
         return tuple(column.name for column in self._columns)
 
     def read(self, name: str, numbers: Tensor, *, is_often: bool = True) -> Tensor:
-        """Rows of a column.
+        """Returns rows of a column.
 
         Args:
-          name: Of the column.
+          name: Name of the column.
           numbers: Row numbers, `[n]`, int64.
-          is_often: Whether to be fast where there is one block; it takes longer to
-            trace.
+          is_often: Whether to optimize for one block, which takes longer to trace.
         """
         column, blocks = self._known(name), self._handles[name]
 
@@ -131,7 +129,7 @@ class RowBlocks(Bindable):
     def write(
         self, numbers: Tensor, values: Mapping[str, Tensor], *, is_often: bool = True
     ) -> Tensor:
-        """Writes rows of some columns; the result is there when they are written.
+        """Writes rows of some columns; the result is available after the writes.
 
         Args:
           numbers: Row numbers, `[n]`, int64.
@@ -166,17 +164,17 @@ class RowBlocks(Bindable):
         return tf.cond(self._is_one_block(numbers), to_first, to_all)
 
     def grow(self, wanted: Tensor, used: Mapping[str, Tensor]) -> Tensor:
-        """Makes room for `wanted` rows or more, or where that cannot be, for fewer.
+        """Makes room for `wanted` rows or more; for fewer if it reaches a limit.
 
         Args:
-          wanted: Row numbers that are wanted, an int64 scalar.
-          used: Name of a column -> its rows that are worth keeping, from the first on.
+          wanted: The capacity to reach, an int64 scalar.
+          used: Name of a column -> how many rows to keep, counted from the first.
 
         Returns:
-          The capacity that there is now.
+          The new capacity.
 
         Raises:
-          tf.errors.ResourceExhaustedError: If there is no memory; nothing has changed.
+          tf.errors.ResourceExhaustedError: If there is no memory; nothing changes.
         """
         grow = _function(_grow, tuple(column.dtype for column in self._columns))
         capacity = grow(
@@ -196,7 +194,8 @@ class RowBlocks(Bindable):
         return next(column for column in self._columns if column.name == name)
 
     def _is_one_block(self, numbers: Tensor) -> Tensor:
-        # Whoever knows a number finds its block, if he looks for it after that.
+        # A row number is handed out only after its block is in place. So reading the
+        # blocks after the numbers always finds it; before them, it may miss a new one.
         with tf.control_dependencies([numbers]):
             return tf.equal(self._num_blocks.read_value(), 1)
 
@@ -211,7 +210,7 @@ def _room(column: Column, num_rows: int) -> Tensor:
 
 
 def _new_block(values: Tensor) -> Tensor:
-    """The handle of a new variable, when it holds the values."""
+    """Returns the handle of a new variable, once it holds the values."""
     handle = tf.raw_ops.VarHandleOp(
         dtype=values.dtype, shape=None, shared_name=_ANONYMOUS
     )
@@ -223,7 +222,7 @@ def _new_block(values: Tensor) -> Tensor:
 
 
 def _handles(blocks: Tensor) -> Tensor:
-    """The handles of a column's blocks, `[_MAX_BLOCKS]`."""
+    """Returns the handles of a column's blocks, `[_MAX_BLOCKS]`."""
     return tf.ensure_shape(
         tf.raw_ops.ReadVariableOp(resource=blocks, dtype=tf.resource), [_MAX_BLOCKS]
     )
@@ -239,20 +238,20 @@ def _scatter(block: Tensor, numbers: Tensor, values: Tensor) -> tf.Operation:
     )
 
 
-# What follows is called seldom or by tables with several blocks. It takes all that it
-# works on as arguments, so that it is traced once for all tables.
+# The functions below are called rarely, or by tables with several blocks. They receive
+# everything that they use as arguments, so that one trace serves all tables.
 
 
 def _spread(starts: Tensor, numbers: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """For each block, which of the numbers fall to it, and their rows there."""
+    """Returns for each block which of the numbers it holds, and their rows in it."""
     with tf.control_dependencies([numbers]):
         starts = tf.raw_ops.ReadVariableOp(resource=starts, dtype=tf.int64)
     starts = tf.ensure_shape(starts, [_MAX_BLOCKS])
     blocks = tf.searchsorted(starts, numbers, side="right") - 1
     rows = numbers - tf.gather(starts, blocks)
     places = tf.range(tf.size(numbers))
-    # Few operations for each block: TensorFlow looks at all of a function's where a
-    # graph calls it, before the graph's first run.
+    # Few operations per block: before a graph's first run, TensorFlow looks at all
+    # operations of each function that the graph calls.
     return (
         tf.dynamic_partition(places, blocks, _MAX_BLOCKS),
         tf.dynamic_partition(rows, blocks, _MAX_BLOCKS),
@@ -302,7 +301,10 @@ def _grow(*arguments: Tensor, dtypes: Sequence[tf.DType]) -> Tensor:
     size = tf.minimum(size, max_rows)
 
     def write(handles: Sequence[Tensor], start: Tensor, count: Tensor) -> Tensor:
-        """Makes known blocks that are there; the capacity last."""
+        """Publishes blocks that exist: handles, starts, their number, the capacity."""
+        # Readers take no lock. New row numbers are handed out only after the capacity
+        # is written, so a reader that has one finds its block. A reader with an older
+        # number finds its row in the blocks before and after the growth.
         place = count - 1
         known = tf.raw_ops.ReadVariableOp(resource=starts, dtype=tf.int64)
         is_new = tf.equal(tf.range(_MAX_BLOCKS, dtype=tf.int64), place)
@@ -322,7 +324,7 @@ def _grow(*arguments: Tensor, dtypes: Sequence[tf.DType]) -> Tensor:
             return tf.identity(size)
 
     def rooms(num_rows: Tensor) -> list[Tensor]:
-        """Memory for all columns, before any of it is used."""
+        """Allocates all columns before any is used: a failure must change nothing."""
         made = []
         for column, dtype in zip(columns, dtypes, strict=True):
             shape = tf.raw_ops.VariableShape(input=_handles(column)[0])
@@ -332,7 +334,7 @@ def _grow(*arguments: Tensor, dtypes: Sequence[tf.DType]) -> Tensor:
             return [_new_block(values) for values in made]
 
     def move() -> Tensor:
-        """Replaces the first block."""
+        """Replaces the first block by a larger copy."""
         handles = []
         for place, block in enumerate(rooms(size)):
             numbers = tf.range(used[place])
@@ -342,7 +344,7 @@ def _grow(*arguments: Tensor, dtypes: Sequence[tf.DType]) -> Tensor:
         return write(handles, tf.constant(0, tf.int64), number)
 
     def add() -> Tensor:
-        """Puts a block behind the others."""
+        """Appends a block."""
         chosen = tf.range(_MAX_BLOCKS)
         is_new = tf.equal(chosen, tf.cast(number, tf.int32))
         chosen = tf.where(is_new, _MAX_BLOCKS, chosen)
@@ -366,7 +368,7 @@ _NUMBERS = tf.TensorSpec([None], tf.int64)
 
 @connected.cached
 def _function(function: Any, dtypes: tuple[tf.DType, ...]) -> Any:
-    """A function of graphs, traced where nothing of the caller's graph matters."""
+    """Returns a function, traced outside of the caller's graph."""
     signature = [_RESOURCE, _RESOURCE, _NUMBERS]
     if function is _scatter_to_blocks:
         signature = [_RESOURCE] * (len(dtypes) + 1) + [_NUMBERS]
@@ -379,6 +381,6 @@ def _function(function: Any, dtypes: tuple[tf.DType, ...]) -> Any:
             lambda *arguments: function(*arguments, dtypes=dtypes),
             input_signature=signature,
             autograph=False,
-            # A part of each graph that calls it would make those large.
+            # Inlining it would make every graph that calls it large.
             experimental_attributes={"_noinline": True},
         ).get_concrete_function()

@@ -1,4 +1,4 @@
-"""Where the rows of a shard are, by id."""
+"""The index of a shard: from ids to row numbers."""
 
 import functools
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ _SAMPLE = 64
 
 
 class RowIndex(Bindable):
-    """Row numbers by id; an id that has none has row number 0.
+    """Maps ids to row numbers; an id without a row maps to 0.
 
-    A hash table knows all ids. Beside it small integers have places of their own, where
+    A hash table holds all ids. Small integers also have a place in an array, from which
     a row number is read without a search:
 
         place = integer (last slot - first slot + 1) + slot - first slot
 
-    A batch in which every id has a place is looked up there, and any other batch in the
-    hash table. When places are added, those that are there stay as they are.
+    A batch in which every id has a place is looked up in the array, and any other batch
+    in the hash table. Adding places does not move existing ones.
 
     Args:
-      slots: The tables' slots; None where ids are integers as they stand, without slot
-        bits and unmixed.
-      capacity: Rows that are expected, which bounds the memory for places.
+      slots: The tables' slots; None if ids are plain integers, not mixed and without
+        slot bits.
+      capacity: Expected rows, which bound the memory for places.
     """
 
     own = "_slots", "_num_places", "_numbers", "_table"
@@ -70,26 +70,26 @@ class RowIndex(Bindable):
                 in_table,
             )
 
-        # Hashes of strings, which have no places, show in the first few.
+        # Hashes of strings have no places; the first few ids are enough to see them.
         sample = self._places(ids[:_SAMPLE])
         return tf.cond(self._are_places(sample), by_places, in_table)
 
     def search(self, ids: Tensor) -> Tensor:
-        """Returns the same by the hash table alone, in one operation."""
+        """As `find`, by the hash table alone, in one operation."""
         return self._table.lookup(ids)
 
     def insert(self, ids: Tensor, numbers: Tensor) -> tf.Operation:
-        """Returns the rows of distinct ids."""
+        """Sets the row numbers of distinct ids."""
         with tf.control_dependencies([self._place(ids, numbers)]):
             return self._table.insert(ids, numbers)
 
     def remove(self, ids: Tensor) -> tf.Operation:
-        """Forgets ids."""
+        """Removes ids."""
         with tf.control_dependencies([self._place(ids, tf.zeros_like(ids))]):
             return self._table.remove(ids)
 
     def clear(self) -> None:
-        """Forgets all ids."""
+        """Removes all ids."""
         self.remove(self._table.export()[0])
 
     def has_use_for(self, capacity: Tensor) -> Tensor:
@@ -100,15 +100,15 @@ class RowIndex(Bindable):
         )
 
     def grow(self, capacity: Tensor, ids: Tensor) -> Tensor:
-        """Adds places; nobody else may change the index meanwhile.
+        """Adds places; nothing else may change the index meanwhile.
 
         Args:
-          capacity: Rows that are expected from now on, an int64 scalar.
-          ids: The id of each row from number 1 on, -1 where it is free; none where
+          capacity: Rows expected from now on, an int64 scalar.
+          ids: The id of each row from number 1 on, -1 for a free row; empty if
             `has_use_for(capacity)` is false.
 
         Returns:
-          The number of places, when they are there.
+          The number of places, available once they exist.
         """
         return tf.ensure_shape(
             _grow_function(self._is_raw)(
@@ -131,19 +131,19 @@ class RowIndex(Bindable):
         )
 
     def _places(self, ids: Tensor) -> Tensor:
-        """The ids' places; for an id without one, something out of their range."""
+        """Returns the ids' places; out of range for an id without one."""
         if self._is_raw:
             return ids
         return _places(ids, *tf.unstack(self._slots.read_value(), num=2))
 
     def _are_places(self, places: Tensor) -> Tensor:
-        # As unsigned numbers, negative ones are beyond all places.
+        # As unsigned numbers, negative ones exceed all places.
         highest = tf.reduce_max(tf.bitcast(places, tf.uint64))
         return highest < tf.bitcast(self._num_places.read_value(), tf.uint64)
 
 
 def _are_below(values: Tensor, limit: Tensor) -> Tensor:
-    """Which values are neither negative nor too large."""
+    """Returns which values are in `[0, limit)`."""
     return tf.bitcast(values, tf.uint64) < tf.bitcast(limit, tf.uint64)
 
 
@@ -169,7 +169,7 @@ def _grow(
     *,
     is_raw: bool,
 ) -> Tensor:
-    """See `RowIndex.grow`; what it works on is given by handles."""
+    """See `RowIndex.grow`; receives handles instead of variables."""
     wanted = _places_for(capacity, num_slots)
     now = tf.raw_ops.ReadVariableOp(resource=num_places, dtype=tf.int64)
 
@@ -184,7 +184,7 @@ def _grow(
             tf.boolean_mask(tf.range(1, tf.size(ids) + 1), kept),
         )
         written = tf.raw_ops.AssignVariableOp(resource=numbers, value=values)
-        # Whoever sees the new number of places finds them.
+        # Readers take no lock: one that sees the new number must find the places.
         with tf.control_dependencies([written]):
             written = tf.raw_ops.AssignVariableOp(resource=num_places, value=wanted)
         with tf.control_dependencies([written]):
@@ -194,13 +194,13 @@ def _grow(
 
 
 def _is_worth_it(capacity: Tensor, wanted: Tensor, now: Tensor) -> Tensor:
-    # Beyond that it would take too long to look at all ids.
+    # Looking at all ids of a larger table would take too long.
     return (wanted > now) & (capacity <= _MAX_LOOKED_AT)
 
 
 @connected.cached
 def _grow_function(is_raw: bool) -> Any:
-    """Traced once for all tables."""
+    """Returns `_grow`, traced once for all tables."""
     resource, integer = tf.TensorSpec([], tf.resource), tf.TensorSpec([], tf.int64)
     ids = tf.TensorSpec([None], tf.int64)
     with tf.init_scope():

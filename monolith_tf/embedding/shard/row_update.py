@@ -1,4 +1,4 @@
-"""A group's rows as values: how they start, and what a gradient makes of them."""
+"""Values of a group's rows: initial values, and updates by gradients."""
 
 import math
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from monolith_tf.types import Tensor
 
 
 def initial_rows(group: Group, ids: Tensor, keys: Any) -> tuple[Tensor, Tensor]:
-    """Rows of new ids, by seed, table, slice and id only.
+    """Returns rows of new ids, which depend on seed, table, slice and id only.
 
     Args:
-      group: Says which columns are what.
+      group: The layout of the rows.
       ids: `[n]`, int64.
       keys: One for each slice and table, from `group_kind.slice_keys`.
 
@@ -37,7 +37,7 @@ def initial_rows(group: Group, ids: Tensor, keys: Any) -> tuple[Tensor, Tensor]:
 
 
 def _initial_weights(group: Group, place: int, ids: Tensor, keys: Any) -> Tensor:
-    """`[n, dim]` of one slice."""
+    """Returns the weights of one slice, `[n, dim]`."""
     dim = group.parts[place].dim
     specs = [table.row_slices()[place].initializer for table in group.tables]
     keys = keys[0] if len(specs) == 1 else tf.gather(keys, group.table_of(ids))
@@ -57,7 +57,7 @@ def _initial_weights(group: Group, place: int, ids: Tensor, keys: Any) -> Tensor
 
 
 def _initial_state(group: Group, place: int, ids: Tensor) -> Tensor:
-    """`[n, state_dim]` of one slice."""
+    """Returns the state of one slice, `[n, state_dim]`."""
     by_table = [
         optimizers.initial_parts(table.row_slices()[place].optimizer)
         for table in group.tables
@@ -84,13 +84,13 @@ def updated_rows(
     """Applies every slice's optimizer to rows.
 
     Args:
-      group: Says which columns are what.
+      group: The layout of the rows.
       weights: `[n, group.dim]`.
-      state: `[n, group.state_dim]`; None where there is none.
-      ids: The rows' ids, which choose the rates where tables differ.
+      state: `[n, group.state_dim]`; None if there is none.
+      ids: The rows' ids, which select the hyperparameters if tables differ.
       gradients: `[n, group.dim]`, summed over the batch.
       step: The global step, an integer scalar.
-      rate_scale: Factor of all learning rates; None is 1.
+      rate_scale: Factor for all learning rates; None means 1.
 
     Returns:
       New weights and state.

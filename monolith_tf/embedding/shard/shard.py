@@ -1,7 +1,7 @@
 """One shard of one group in a step: finding, inserting and updating rows.
 
-Everything that changes the index, and in `exact` mode every update of rows, holds the
-shard's lock.
+Every change of the index holds the shard's lock; in `exact` mode so does every update
+of rows.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from monolith_tf.types import Tensor
 
 
 class Found(NamedTuple):
-    """What a lookup finds: three parts of a `PulledShard`, and weights."""
+    """The result of a lookup: three parts of a `PulledShard`, and weights."""
 
     numbers: Tensor
     generation: Tensor
@@ -38,7 +38,7 @@ class Shard(ShardRows):
 
     Args:
       group: The layout of the rows.
-      device: Where everything lives.
+      device: Device of all variables.
       seed: As in `ShardRows`.
       is_exact: Whether updates hold the lock.
       capacity: As in `ShardRows`.
@@ -61,15 +61,15 @@ class Shard(ShardRows):
         super().__init__(
             group, device=device, capacity=capacity, seed=seed, is_raw=is_raw
         )
-        # A push may take the weights that the lookup read: their version says whether
-        # they still hold, if all rows were there and updates do not race.
+        # A push may reuse the weights that the lookup read if the version is the same.
+        # The version does not cover rows inserted at a push, or updates that race.
         self.reuses_weights = is_exact and not group.inserts_at_push
 
-    # What follows is called by `packed.call`. Each returns only what all its callers
-    # use: TensorFlow would make another function where an output is not used.
+    # `packed.call` calls the methods below. Each returns only what all its callers use:
+    # TensorFlow would make another function for a caller that ignores an output.
 
     def read(self, ids: Tensor) -> Tensor:
-        """Weights of ids, `[n, group.dim]`; zeros for an id without a row."""
+        """Returns weights, `[n, group.dim]`; zeros for an id without a row."""
         return self.rows.read("weights", self.index.find(ids))
 
     def lookup(self, batch: PulledShard, clock: Clock | tuple[()]) -> Found:
@@ -77,10 +77,11 @@ class Shard(ShardRows):
 
         Args:
           batch: Distinct ids and their counts.
-          clock: When; `()` where nothing is to be inserted.
+          clock: The current step and time; `()` if nothing is to be inserted.
         """
         inserts = [table.unknown == "insert" for table in self.group.tables]
-        # Counts are read before what they vouch for: at worst it is looked up again.
+        # These counts show later whether the row numbers still hold. They are read
+        # first: a change in between costs a second lookup, and never goes unnoticed.
         changes = self.changes.read_value()
         generation = self.generation.read_value()
         with tf.control_dependencies([changes, generation]):
@@ -98,13 +99,14 @@ class Shard(ShardRows):
         version = self.version.read_value()
         with tf.control_dependencies([version]):
             weights = self.rows.read("weights", numbers)
-        # Gradients wait for the numbers, and so for the rows to be read.
+        # A push depends on the numbers. Returning them only after the weights are read
+        # keeps the same step's update from overtaking the read.
         with tf.control_dependencies([weights]):
             numbers = tf.identity(numbers)
         return Found(numbers, generation, version, weights)
 
     def push(self, *arguments: Any) -> None:
-        """Does what `apply_gradients` does."""
+        """As `apply_gradients`, but returns nothing."""
         self.apply_gradients(*arguments)
 
     def apply_gradients(
@@ -117,13 +119,13 @@ class Shard(ShardRows):
         """Updates rows.
 
         Args:
-          batch: What the lookup gave.
+          batch: The result of the lookup.
           gradients: `[n, group.dim]`.
-          clock: When.
-          rate_scale: Factor of all learning rates; `()` is 1.
+          clock: The current step and time.
+          rate_scale: Factor for all learning rates; `()` means 1.
 
         Returns:
-          The number of rows updated, when they are.
+          The number of updated rows, available after the update.
         """
         inserts = [table.unknown == "zeros" for table in self.group.tables]
         after = [batch.numbers, gradients]
@@ -136,16 +138,18 @@ class Shard(ShardRows):
                 lambda: self._update(batch, current(), gradients, clock, rate_scale),
                 after,
             )
+        # Otherwise only insertions hold the lock, and updates of rows may race.
         numbers = self._locked(current, after) if any(inserts) else current()
         return self._update(batch, numbers, gradients, clock, rate_scale)
 
     def _locked(
         self, function: Callable[[], Tensor], after: Sequence[Tensor]
     ) -> Tensor:
-        """Runs a function alone; takes the lock when `after` is there, not before.
+        """Runs a function under the lock, which is taken after `after` is available.
 
-        The lock is released when the function's result is there, so that must wait for
-        all that the function does.
+        Taken earlier, the lock would make others wait for this step's inputs. It is
+        released when the result is available, so the result must depend on everything
+        that the function does.
         """
         with tf.control_dependencies(after):
             lock = tf.raw_ops.MutexLock(mutex=self.mutex)
@@ -159,8 +163,8 @@ class Shard(ShardRows):
     def _current_numbers(
         self, batch: PulledShard, clock: Clock, inserts: list[bool]
     ) -> Tensor:
-        """Row numbers as they are now, after new ids got their rows."""
-        # Rows freed since the lookup may be another id's by now.
+        """Returns the current row numbers, after new ids got their rows."""
+        # A row freed since the lookup may belong to another id by now.
         numbers = tf.cond(
             tf.equal(batch.generation, self.generation.read_value()),
             lambda: batch.numbers,
@@ -201,7 +205,8 @@ class Shard(ShardRows):
             values = numbers, batch.ids, gradients, weights
             return [tf.gather(value, where) for value in values]
 
-        # One number that is not finite makes the sum so, and is seldom.
+        # A value that is not finite makes the sum so. That is rare, and so are missing
+        # rows: only then are rows filtered.
         are_finite = tf.math.is_finite(tf.reduce_sum(gradients))
         numbers, ids, gradients, weights = tf.cond(
             (tf.reduce_min(numbers) > 0) & are_finite,
@@ -222,14 +227,14 @@ class Shard(ShardRows):
             None if isinstance(rate_scale, tuple) else rate_scale,
         )
         written = self.write(numbers, weights, state, self._stamps(numbers, clock))
-        # Who sees the new version sees the new weights.
+        # A push that sees the new version must see the new weights.
         with tf.control_dependencies([written]):
             written = self.version.assign_add(1)
         with tf.control_dependencies([written]):
             return tf.size(numbers)
 
     def _all_rows(self, numbers: Tensor, gradients: Tensor) -> list[Tensor]:
-        """Numbers, ids, gradients and weights of all rows, freed ones among them."""
+        """Returns numbers, ids, gradients and weights of all rows, freed or not."""
         end = self.next_row.read_value()
         shape = [end, tf.shape(gradients, tf.int64)[1]]
         gradients = tf.scatter_nd(numbers[:, tf.newaxis], gradients, shape)[1:]
@@ -240,16 +245,16 @@ class Shard(ShardRows):
     def _insert_missing(
         self, batch: PulledShard, changes: Tensor, clock: Clock, inserts: list[bool]
     ) -> Tensor:
-        """Gives rows to admitted ids that have none; the lock is held.
+        """Gives rows to admitted ids that have none; the caller holds the lock.
 
         Args:
           batch: Ids, and the row numbers found before the lock was taken.
-          changes: The count of changes of the index before that.
-          clock: When.
-          inserts: For each table whether it inserts now.
+          changes: `changes` as read before those numbers.
+          clock: The current step and time.
+          inserts: Whether each table inserts now.
 
         Returns:
-          The row numbers, 0 where there is still none.
+          The row numbers, 0 for ids that still have no row.
         """
         missing = tf.where(tf.equal(batch.numbers, 0))  # [missing, 1]
         new_ids = tf.gather(batch.ids, missing[:, 0])
@@ -274,12 +279,14 @@ class Shard(ShardRows):
             with tf.control_dependencies([counted]):
                 new_ids = tf.boolean_mask(new_ids, admitted)
         new_numbers = self._allot(new_ids, clock)
+        # Stitched in two levels: `places` index the missing ids, `missing` the batch.
+        # At the limit of rows, only the first of the wanted ids get one.
         places = places[: tf.size(new_numbers)]
         found = tf.tensor_scatter_nd_update(found, places, new_numbers)
         return tf.tensor_scatter_nd_update(batch.numbers, missing, found)
 
     def _checked(self, ids: Tensor) -> Tensor:
-        """New ids, if each has the slot of a table: rows of others would be lost."""
+        """Returns new ids after checking their slots: rows of others would be lost."""
         if self._is_raw:
             return ids
         is_right = tf.equal(
@@ -299,7 +306,7 @@ class Shard(ShardRows):
             return tf.identity(ids)
 
     def _allot(self, ids: Tensor, clock: Clock) -> Tensor:
-        """Makes rows for new ids, as many as there can be room for; their numbers."""
+        """Makes rows for new ids while there is room, and returns their numbers."""
         num_ids = tf.size(ids, tf.int64)
         num_free, next_row = self.num_free.read_value(), self.next_row.read_value()
         reused = tf.minimum(num_ids, num_free)
@@ -325,7 +332,7 @@ class Shard(ShardRows):
             self.group, kept, self.facts["keys"].read_value()
         )
         others = {"ids": kept, **self._stamps(numbers, clock)}
-        # A row counts when it is written, so that a step that fails leaves none behind.
+        # Rows are counted only once written, so that a step that fails takes none.
         written = self.write(numbers, weights, state, others, is_often=False)
         with tf.control_dependencies([written]):
             counted = [
@@ -335,7 +342,9 @@ class Shard(ShardRows):
                 self.count(_INSERTED, kept),
                 self.count(_OVERFLOW, ids[reused + fresh :]),
             ]
-        # Who finds the id finds its values; who sees the count of changes finds the id.
+        # Lookups take no lock. Values are written before the index has the id, and
+        # `changes` grows after that: a lookup that finds the id finds its values, and
+        # one that sees the new count finds the id.
         with tf.control_dependencies(counted):
             inserted = self.index.insert(kept, numbers)
         with tf.control_dependencies([inserted]):

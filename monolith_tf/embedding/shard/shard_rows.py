@@ -1,4 +1,4 @@
-"""The variables of one shard of one group, and what is done to them between steps."""
+"""The variables of one shard of one group, and operations on them between steps."""
 
 import math
 from collections.abc import Callable
@@ -27,20 +27,20 @@ from monolith_tf.embedding.shard.row_index import RowIndex
 from monolith_tf.types import Tensor
 
 COUNTERS = ("rows", "inserted", "refused", "overflow", "dropped", "expired", "evicted")
-"""What a shard counts for each of its tables; the meaning is in `EmbeddingStore`."""
+"""What a shard counts for each of its tables, as `EmbeddingStore` describes it."""
 
 STAMPS = ("step", "secs")
-"""Names of the times of a row's last update, in the order of `Clock`."""
+"""Names of the stamps of a row's last update, in the order of `Clock`."""
 
-_LOADED_ROWS = 1 << 16  # At a time, so that the lock is not held for long.
+_LOADED_ROWS = 1 << 16  # Per hold of the lock, so that steps do not wait long.
 
 _Result = TypeVar("_Result")
 
 
 class Clock(NamedTuple):
-    """Step and time, int64 scalars; or one variable of each per row.
+    """Step and time, int64 scalars.
 
-    A part is `()` where no table asks for it.
+    A part is `()` if no table needs it.
     """
 
     step: Tensor
@@ -50,22 +50,22 @@ class Clock(NamedTuple):
 class ShardRows(Bindable):
     """A shard's index, rows and bookkeeping.
 
-    Row 0 belongs to no id and stays zero: an id without a row has number 0, so rows
-    are gathered without asking whether they are there.
+    Row 0 belongs to no id and stays zero. An id without a row has row number 0, so rows
+    are gathered without checking whether they exist.
 
-    All of it is one unit: whoever changes the index, the rows or what is kept about
-    them holds its lock. Rows may be read without it.
+    One lock guards all of it: changes of the index, the rows or the bookkeeping hold
+    it, except updates by a `Shard` that is not exact. Rows may be read without it.
 
     Not tracked by `tf.Module`: a checkpoint writes the rows in use, in chunks, and not
     the variables.
 
     Args:
       group: The layout of the rows.
-      device: Where everything lives.
-      capacity: Rows there is room for at first; more is made when it is needed. Memory
-        is taken only as rows are written.
-      seed: Of initial values, and of the draws of probabilistic admission.
-      is_raw: Whether ids are integers as they stand: unmixed, and without slot bits.
+      device: Device of all variables.
+      capacity: Initial capacity in rows; it grows when needed. Memory is taken only
+        when rows are written.
+      seed: Seed of initial values and of probabilistic admission.
+      is_raw: Whether ids are plain integers: not mixed, and without slot bits.
     """
 
     own = (
@@ -103,9 +103,9 @@ class ShardRows(Bindable):
             self.mutex = tf.raw_ops.MutexV2(shared_name=locks.name_of(self, device))
             self.next_row = _scalar(1)
             self.num_free = _scalar(0)
-            self.generation = _scalar(0)  # Counts times at which rows were freed,
-            self.changes = _scalar(0)  # of the index, and
-            self.version = _scalar(0)  # of rows that had been there before.
+            self.generation = _scalar(0)  # Grows when rows are freed.
+            self.changes = _scalar(0)  # Grows when the index changes.
+            self.version = _scalar(0)  # Grows when existing rows change.
             self.counters = tf.Variable(
                 tf.zeros([len(group.tables), len(COUNTERS)], tf.int64), trainable=False
             )
@@ -118,8 +118,8 @@ class ShardRows(Bindable):
             self.packed = Packed(self)
         self.ages = expiry.Ages(group)
         self.next_expiry = self.ages.never_looked()
-        self.looked_at_secs = -math.inf  # When expiry was last looked for.
-        self.removed: list[tuple[int, np.ndarray]] = []  # Step, and ids that went.
+        self.looked_at_secs = -math.inf  # Time of the last expiry check.
+        self.removed: list[tuple[int, np.ndarray]] = []  # Step, and ids removed at it.
         self.is_cramped = False  # Whether memory for more rows was refused.
 
     def on_bound(self) -> None:
@@ -128,25 +128,25 @@ class ShardRows(Bindable):
 
     @property
     def capacity(self) -> tf.Variable:
-        """Rows there is room for, that of nobody among them."""
+        """Capacity in rows, row 0 included."""
         return self.rows.capacity
 
     def stamp_names(self) -> tuple[str, ...]:
-        """Names of the stamps that are kept."""
+        """Returns the names of the stamps that are kept."""
         is_kept = self.group.keeps_step, self.group.keeps_secs
         return tuple(name for name, kept in zip(STAMPS, is_kept, strict=True) if kept)
 
     def locked(self, function: Callable[..., _Result], *args: Any) -> _Result:
-        """Runs a function eagerly, while nobody else changes this shard."""
+        """Runs a function eagerly under this shard's lock."""
         with tf.device(self.device):
             lock = tf.raw_ops.MutexLock(mutex=self.mutex)
             try:
                 return function(*args)
             finally:
-                del lock  # It is held as long as this is there.
+                del lock  # The lock is held while this exists.
 
     def ranges(self, size: int) -> Iterator[tuple[int, int]]:
-        """First row number, and that behind the last, of `size` rows at most."""
+        """Yields starts and ends of ranges of at most `size` row numbers."""
         end = int(self.next_row)
         for start in range(1, end, size):
             yield start, min(start + size, end)
@@ -154,7 +154,7 @@ class ShardRows(Bindable):
     def in_use(
         self, start: int, end: int
     ) -> tuple[Tensor, np.ndarray, dict[str, np.ndarray]]:
-        """Row numbers, ids and stamps of the rows in use from one number to another."""
+        """Returns numbers, ids and stamps of the rows in use in `[start, end)`."""
         with tf.device(self.device):
             numbers = tf.range(start, end, dtype=tf.int64)
             ids = self.rows.read("ids", numbers).numpy()
@@ -163,7 +163,7 @@ class ShardRows(Bindable):
                 for name in self.stamp_names()
             }
             used = ids >= 0
-            if self._is_raw:  # An id may look like what a freed row has for an id.
+            if self._is_raw:  # Raw ids may be negative, as a freed row's is.
                 used |= (self.index.search(ids) == numbers).numpy()
             if used.all():
                 return numbers, ids, stamps
@@ -173,10 +173,10 @@ class ShardRows(Bindable):
     def chunks(
         self, size: int, *, with_state: bool = True, since_step: int | None = None
     ) -> Iterator[Chunk]:
-        """The rows in use, at most `size` at a time.
+        """Yields the rows in use, at most `size` at a time.
 
         Args:
-          size: Row numbers to look at together.
+          size: Row numbers to read at a time.
           with_state: Whether optimizer state is read too.
           since_step: Only rows updated at this step or later.
         """
@@ -199,7 +199,7 @@ class ShardRows(Bindable):
                 yield chunk
 
     def load(self, chunk: Chunk) -> None:
-        """Writes rows with a stamp for each that is kept, as new ones or over old ones.
+        """Writes rows, new ones or over old ones, with every stamp that is kept.
 
         Raises:
           TableFullError: If there is no room for them.
@@ -234,12 +234,12 @@ class ShardRows(Bindable):
         self._bump()
 
     def remove(self, ids: np.ndarray, counter: int, step: int | None) -> None:
-        """Frees the rows of ids, for other ids to use; the lock is held.
+        """Frees the rows of ids for reuse; the caller holds the lock.
 
         Args:
-          ids: Distinct ids; those that have no row are passed over.
-          counter: Where they are counted.
-          step: The global step, which is remembered where updates are tracked.
+          ids: Distinct ids; those without a row are skipped.
+          counter: Index of the counter to which they are added.
+          step: The global step, which is recorded if updates are tracked.
         """
         numbers = self.index.search(tf.constant(ids, tf.int64)).numpy()
         ids, numbers = ids[numbers > 0], numbers[numbers > 0]
@@ -258,7 +258,7 @@ class ShardRows(Bindable):
         self.count(COUNTERS.index("rows"), keys, sign=-1)
 
     def clear(self) -> None:
-        """Forgets all ids, counts and counters."""
+        """Removes all ids, and resets counts and counters."""
         self.locked(self._clear)
 
     def _clear(self) -> None:
@@ -273,25 +273,25 @@ class ShardRows(Bindable):
             self.admission.clear()
 
     def reserve(self, num_rows: int) -> None:
-        """Makes room for so many row numbers; steps may go on meanwhile.
+        """Makes room for `num_rows` row numbers; steps may run meanwhile.
 
         Raises:
-          tf.errors.ResourceExhaustedError: If there is no memory; nothing has changed.
+          tf.errors.ResourceExhaustedError: If there is no memory; nothing changes.
         """
         self.locked(self.grow, tf.constant(num_rows, tf.int64))
 
     def grow(self, num_rows: Tensor) -> Tensor:
-        """Makes room for so many row numbers or more; the lock is held.
+        """Makes room for `num_rows` row numbers or more; the caller holds the lock.
 
         Returns:
-          The row numbers there is room for now; fewer only at `MAX_ROWS`.
+          The new capacity, less than `num_rows` only at `MAX_ROWS`.
         """
         next_row = self.next_row.read_value()
         used = dict.fromkeys(self.rows.names(), next_row)
         used["free"] = self.num_free.read_value()
         capacity = self.rows.grow(num_rows, used)
         with tf.control_dependencies([capacity]):
-            # In a large table it would take long to look at all ids.
+            # Ids are read only if the index uses them: in a large table it takes long.
             end = tf.where(self.index.has_use_for(capacity), next_row, 1)
             ids = self.rows.read("ids", tf.range(1, end), is_often=False)
             placed = self.index.grow(capacity, ids)
@@ -314,14 +314,14 @@ class ShardRows(Bindable):
         *,
         is_often: bool = True,
     ) -> Tensor:
-        """Writes whole rows, and other columns of them; returns what waits for it."""
+        """Writes rows and some of their other columns; the result waits for this."""
         values = {"weights": weights, **others}
         if self.group.has_state:
             values["state"] = state
         return self.rows.write(numbers, values, is_often=is_often)
 
     def _bump(self) -> None:
-        """Makes what was looked up before be looked up again."""
+        """Invalidates the results of earlier lookups."""
         for count in (self.generation, self.changes, self.version):
             count.assign_add(1)
 

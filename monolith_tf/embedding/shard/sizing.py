@@ -1,4 +1,4 @@
-"""What tables take, and how much room they are given."""
+"""The memory that tables take, and the initial capacity of their shards."""
 
 import dataclasses
 import os
@@ -15,16 +15,16 @@ _SHARE_OF_MEMORY = 1 / 32
 
 @dataclasses.dataclass(frozen=True)
 class TableInfo:
-    """What `EmbeddingStore.describe` says of a table.
+    """What `EmbeddingStore.describe` returns for a table.
 
     Attributes:
       name: Its name.
       slot: Its slot.
       dim: Weights per row.
       rows: Ids that have a row.
-      bytes: Memory of those rows, with optimizer state, bookkeeping and about what the
-        index takes.
-      devices: Where its shards live.
+      bytes: Memory of those rows, with optimizer state, bookkeeping and an estimate of
+        the index.
+      devices: Devices of its shards.
     """
 
     name: str
@@ -36,11 +36,11 @@ class TableInfo:
 
 
 def capacity(group: Group, groups: Sequence[Group], placement: Placement) -> int:
-    """Rows that a shard of a group has room for at first.
+    """Returns the initial capacity of a shard of a group, in rows.
 
-    As many as fit its share of a 32nd of a machine's memory. More is not better:
-    TensorFlow's allocator counts reserved memory as taken. Less would be slower: rows
-    in one block are read faster than rows in several.
+    As many rows as fit its share of 1/32 of a machine's memory. More is no better:
+    TensorFlow's allocator counts reserved memory as taken. Fewer is slower: rows in one
+    block are read faster than rows in several.
     """
     machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     devices = [placement.device(number) for number in range(placement.num_shards)]

@@ -1,7 +1,7 @@
-"""The sketches of a table's shards, saved so that other shards count nothing twice.
+"""The sketches of a table's shards, saved so that a restore counts nothing twice.
 
-Each shard saves what it counted itself. What several shards were given by an earlier
-restore on another number of shards is saved once for all of them.
+Each shard saves what it counted itself. Counts that several shards received from an
+earlier restore, on another number of shards, are saved once for all of them.
 """
 
 import math
@@ -20,9 +20,9 @@ class Part(NamedTuple):
     """Counts of ids whose hash, modulo `modulus`, is `residue`.
 
     Attributes:
-      modulus: How many shards there were.
-      residue: Which of them counted.
-      exported: As of `Sketch.export`.
+      modulus: Number of shards that counted, or a divisor of it.
+      residue: Number of the shard that counted, modulo `modulus`.
+      exported: As from `Sketch.export`.
     """
 
     modulus: int
@@ -31,21 +31,21 @@ class Part(NamedTuple):
 
 
 def of_shards(shards: Sequence[ShardRows]) -> Iterator[Sketch]:
-    """The sketches of those shards that count by one."""
+    """Yields the sketches of the shards that have one."""
     for shard in shards:
         if shard.admission is not None and shard.admission.sketch is not None:
             yield shard.admission.sketch
 
 
 def split(sketches: Sequence[Sketch]) -> Iterator[Part]:
-    """The parts to save of the sketches of all shards, in their order."""
+    """Yields the parts to save, from the sketches of all shards in order."""
     shared: dict[int, Inherited] = {}
     for place, sketch in enumerate(sketches):
         yield Part(len(sketches), place, sketch.counted())
         part = sketch.inherited
         if part is not None:
             other = shared.get(part.residue, part)
-            # Who halved its counts less often needs the larger ones.
+            # The shard that halved its counts least often needs the largest.
             shared[part.residue] = min(part, other, key=lambda each: each.halvings)
     for part in shared.values():
         yield Part(part.modulus, part.residue, part.now())
@@ -53,6 +53,9 @@ def split(sketches: Sequence[Sketch]) -> Iterator[Part]:
 
 def load(parts: Sequence[Part], sketches: Sequence[Sketch]) -> None:
     """Gives each shard all parts that may hold counts of its ids."""
+    # A part whose modulus is a multiple of the number of shards is one shard's alone.
+    # The others (`wide`) span several shards: they are summed by their residue modulo
+    # the greatest common divisor, and each shard inherits the sum that covers its ids.
     count = len(sketches)
     wide = [part for part in parts if part.modulus % count]
     modulus = math.gcd(count, *(part.modulus for part in wide))
