@@ -69,7 +69,10 @@ def test_a_job_with_a_reader_and_metrics_of_its_own(folder):
     best = min(distances, key=distances.__getitem__)
     assert distances[best] == distances[12] < distances[4]
     (mark,) = (folder / "model" / "checkpoints").glob("best*.json")
-    assert sealed.unseal(mark)[0] == {
+    kept = sealed.unseal(mark)[0]
+    files = kept.pop("evaluated_on")["files"]
+    assert [pathlib.Path(file["path"]).name for file in files] == ["eval.jsonl"]
+    assert kept == {
         "checkpoint": f"ckpt-{best:08}",
         "metric": "click/my_metric:Distance",
         "value": distances[best],
