@@ -37,13 +37,13 @@ def test_files_that_follow_within_the_first_of_several_epochs(tmp_path, caplog):
     job.add(50)
     job.train("trainer.epochs=3", "trainer.max_steps=5")
     job.add(41)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         job.train("trainer.epochs=3", "data.batch_size=9", "trainer.max_steps=8")
     assert "1 files follow the train files of the checkpoint; continuing at row 35" in (
         caplog.text
     )
     job.add(5)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         job.train("trainer.epochs=3")
     assert f"continuing at row {35 + 3 * 9} of all files" in caplog.text
     job.assert_trained(3)
