@@ -8,6 +8,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from monolith_tf import layers
 from monolith_tf import testing
+from monolith_tf.embedding.frozen.store import FrozenStore
 from monolith_tf.export import errors
 from monolith_tf.export import graph
 from monolith_tf.export import saved_model
@@ -20,7 +21,7 @@ class _Network(tf.Module):
 
     def __init__(self):
         super().__init__()
-        self.store = tf.Module()
+        self.store = FrozenStore([], [])
         self.encoder = tf.Module()
         self.encoder.features = ()
         self.model = tf.Module()
