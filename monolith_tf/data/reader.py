@@ -196,11 +196,11 @@ def matching(pattern: str) -> list[str]:
     if folders:
         ending = os.path.splitext(folders[0])[1]
         files_of = os.path.join(glob.escape(folders[0]), f"*{ending}")
-        ways_out.append(f"For the files of a folder give a pattern, {files_of!r}.")
+        ways_out.append(f"For the files of a folder use a pattern, {files_of!r}.")
     if len(others) > len(folders):
         ways_out.append("Remove what is neither a file nor a folder.")
     raise ValueError(
-        f"{pattern!r} matches what is no file: {', '.join(map(_what_is, others))}. "
+        f"{pattern!r} matches more than files: {', '.join(map(_what_is, others))}. "
         f"{' '.join(ways_out)}"
     )
 

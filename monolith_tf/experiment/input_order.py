@@ -64,8 +64,8 @@ def after(checkpoint: checkpoint_lib.Checkpoint, order: InputOrder) -> InputOrde
     saved = _saved(checkpoint)
     if saved is None:
         logging.info(
-            "%s does not say in which order its model has its features; the config's "
-            "order is taken, which could not be checked.",
+            "%s does not say in which order its model has its features; the job uses "
+            "the config's order, which could not be checked.",
             checkpoint.path,
         )
         saved = {}
@@ -82,8 +82,8 @@ def after(checkpoint: checkpoint_lib.Checkpoint, order: InputOrder) -> InputOrde
     )
     for what, _, here in out_of_order(checkpoint, order):
         logging.info(
-            "The %s of the config stand in another order than in %s: %s. The model "
-            "has them in the checkpoint's, which its weights are of.",
+            "The %s of the config are in another order than in %s: %s. The model "
+            "keeps the order of the checkpoint, for which its weights were trained.",
             what,
             checkpoint.path,
             ", ".join(f"`{name}`" for name in here),

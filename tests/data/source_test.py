@@ -336,9 +336,9 @@ def test_a_pattern_that_matches_a_folder_or_a_broken_link(
     spec = data.DataSpec(train=str(tmp_path / "a.csv"), eval=str(tmp_path / "*.csv"))
     with pytest.raises(
         ValueError,
-        match=r"^`data\.eval`: '.*/\*\.csv' matches what is no file: .*/b\.csv \(a "
+        match=r"^`data\.eval`: '.*/\*\.csv' matches more than files: .*/b\.csv \(a "
         r"folder\), .*/c\.csv \(a link to .*/gone\.csv, which is not there\), .*/d"
-        r"\.csv \(no regular file\)\. For the files of a folder give a pattern, "
+        r"\.csv \(no regular file\)\. For the files of a folder use a pattern, "
         r"'.*/b\.csv/\*\.csv'\. Remove what is neither a file nor a folder\.",
     ):
         data.open_split(spec, "eval", columns)
@@ -359,7 +359,9 @@ def test_patterns_for_files_of_any_folders(write_rows, columns, tmp_path):
         assert files == [str(tmp_path / name) for name in expected]
     (tmp_path / "deep" / "y.csv").mkdir()
     spec = data.DataSpec(train=str(tmp_path / "**/*.csv"))
-    with pytest.raises(ValueError, match=r"no file: [^ ]*/deep/y\.csv \(a folder\)\. "):
+    with pytest.raises(
+        ValueError, match=r"than files: [^ ]*/deep/y\.csv \(a folder\)\. "
+    ):
         data.open_split(spec, "train", columns)
 
 
