@@ -1,27 +1,35 @@
 """Warns if different numbers of a column become equal in float32."""
 
+import collections
+
 import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
+
+_MOST_BLOCKS = 16  # So that a constant column does not slow down all reading.
 
 
 class Look:
     """Checks the first numbers of each column, once."""
 
     def __init__(self) -> None:
+        self._blocks: collections.Counter[str] = collections.Counter()
         self._seen: set[str] = set()
 
     def is_due(self, column: str) -> bool:
-        """Returns whether a column has not been checked yet."""
-        return column not in self._seen
+        """Returns whether to check this block of a column; call once per block."""
+        if column in self._seen:
+            return False
+        self._blocks[column] += 1
+        return self._blocks[column] <= _MOST_BLOCKS
 
     def at(self, file: str, column: str, values: pa.Array) -> None:
         """Logs a warning if at most half of the numbers stay distinct in float32.
 
         Args:
           file: Name of the file, for the warning.
-          column: Name of the column. Once two distinct numbers have been checked, it is
-            not checked again.
+          column: Name of the column. Once two distinct numbers have been checked, or
+            16 blocks without two, it is not checked again.
           values: Numbers of any type.
         """
         of = values.type
@@ -30,7 +38,8 @@ class Look:
             or pa.types.is_integer(of)
             or pa.types.is_decimal(of)
         )
-        if not has_more_bits or not self.is_due(column):
+        if not has_more_bits:
+            self._seen.add(column)
             return
         num = pc.count_distinct(values).as_py()
         if num < 2:

@@ -19,7 +19,7 @@ from typing import Any
 from monolith_tf.distribute.heartbeat import Beat
 
 SILENT_SECS = 10.0
-"""A task counts as gone after so long without a change."""
+"""A task whose file does not change for this long counts as gone."""
 LAST_STATES = ("done", "ended", "failed", "ps_lost", "interrupted")
 """States of a task whose file does not change any more."""
 REGROUPING = "regrouping"

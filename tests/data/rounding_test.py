@@ -10,6 +10,7 @@ from pyarrow import csv
 from pyarrow import parquet
 
 from monolith_tf import data
+from monolith_tf.data import rounding
 from monolith_tf.features import FeatureSpec
 from monolith_tf.features import required_columns
 from monolith_tf.features.columns import ColumnType
@@ -78,3 +79,16 @@ def test_integers_are_looked_at_where_no_transform_takes_them(tmp_path):
         columns = required_columns([feature], schema=schema)
         assert columns["time"].dtype == "int64"
         assert len(windows_of(path, whole, **columns)) == num_warnings
+
+
+def test_a_column_is_checked_for_so_many_blocks_at_most():
+    look = rounding.Look()
+    checked = 0
+    for _ in range(100):
+        if look.is_due("constant"):
+            look.at("file", "constant", pa.array([1.5, 1.5]))
+            checked += 1
+    assert checked == 16
+    assert look.is_due("narrow")
+    look.at("file", "narrow", pa.array([1.5, 2.5], pa.float32()))
+    assert not look.is_due("narrow")

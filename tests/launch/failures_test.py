@@ -99,7 +99,7 @@ class Job:
     def output(self):
         return (self.folder / "launch.log").read_text()
 
-    def told(self, name):
+    def entry_of(self, name):
         path = self.model_dir / "cluster" / f"{name}.json"
         try:
             return json.loads(path.read_text())
@@ -122,7 +122,7 @@ class Job:
 
     def kill(self, name, number=signal.SIGKILL):
         """Kills a task like the system does; returns its process id."""
-        pid = self.told(name)["pid"]
+        pid = self.entry_of(name)["pid"]
         os.kill(pid, number)
         return pid
 
@@ -134,7 +134,7 @@ class Job:
         """Waits until another process runs a task."""
 
         def is_back():
-            entry = self.told(name)
+            entry = self.entry_of(name)
             return entry.get("pid", old) != old and entry["state"] == state
 
         self.wait_for(f"{name} is back", is_back)
@@ -168,7 +168,7 @@ class Job:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
         for name in ("chief", "ps-0", "ps-1", "worker-0", "worker-1", "evaluator-0"):
-            pid = self.told(name).get("pid")
+            pid = self.entry_of(name).get("pid")
             if pid is not None and is_ours(pid, self.folder):
                 os.kill(pid, signal.SIGKILL)
         self._output.close()

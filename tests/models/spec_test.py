@@ -32,9 +32,12 @@ def test_what_is_no_reference(text):
 
 
 def test_the_three_kinds_of_models():
-    spec.ModelSpec(name="dcn", params={"label": "click"})
-    spec.ModelSpec(class_="my_pkg.my_module:MyModel")
-    spec.ModelSpec(blocks=(BLOCK,), heads=(HEAD,), groups={"ids": ("user",)})
+    named = spec.ModelSpec(name="dcn", params={"label": "click"})
+    assert (named.name, named.class_, named.blocks) == ("dcn", None, ())
+    own = spec.ModelSpec(class_="my_pkg.my_module:MyModel")
+    assert (own.name, own.class_) == (None, "my_pkg.my_module:MyModel")
+    made = spec.ModelSpec(blocks=(BLOCK,), heads=(HEAD,), groups={"ids": ("user",)})
+    assert (made.name, made.blocks, made.heads) == (None, (BLOCK,), (HEAD,))
 
 
 _ERRORS = {
