@@ -252,7 +252,7 @@ def undisturbed(tmp_path_factory):
 
 def check_end(job, undisturbed):
     assert metrics(job.model_dir)[-1]["step"] >= _STEPS
-    assert job.told("chief")["state"] == "done"
+    assert job.entry_of("chief")["state"] == "done"
     assert auc(job.model_dir) == pytest.approx(undisturbed, abs=_NOISE)
 
 
@@ -265,7 +265,7 @@ def test_a_worker_dies_and_comes_back(launch, undisturbed):
     assert "worker-0 was killed by SIGKILL; it restarts in 1 s (1 of 3)." in output
     check_rows(job.model_dir, twice=_LOOP * _BATCH)
     check_end(job, undisturbed)
-    assert job.told("worker-0")["examples"] > 0
+    assert job.entry_of("worker-0")["examples"] > 0
 
 
 def test_a_parameter_server_dies(launch, undisturbed):
@@ -294,7 +294,7 @@ def test_a_worker_dies_for_good(launch, undisturbed):
     job.open_gate()
     assert "worker-0 was killed by SIGKILL, after 0 restarts" in job.end()
     assert "The checkpoint is written; the chief restarts" in job.log("chief")
-    assert job.told("chief")["without"] == ["worker-0"]
+    assert job.entry_of("chief")["without"] == ["worker-0"]
     check_rows(job.model_dir, twice=_LOOP * _BATCH)
     check_end(job, undisturbed)
 
@@ -310,7 +310,7 @@ def test_a_worker_is_given_up_and_another_one_dies(launch, undisturbed):
     job.open_gate()
     job.end()
     assert "The job continues without worker-1." in job.log("chief")
-    assert job.told("chief")["without"] == ["worker-1"]
+    assert job.entry_of("chief")["without"] == ["worker-1"]
     check_rows(job.model_dir, twice=2 * _LOOP * _BATCH)
     check_end(job, undisturbed)
 
@@ -398,7 +398,7 @@ def test_a_stall_of_all_tasks_is_no_loss(launch, undisturbed):
     job.open_gate()
     output = job.end()
     assert "restart" not in output
-    assert [job.told(name)["pid"] for name in tasks] == before
+    assert [job.entry_of(name)["pid"] for name in tasks] == before
     check_rows(job.model_dir)
     check_end(job, undisturbed)
 
@@ -433,7 +433,7 @@ def test_all_die(launch, undisturbed):
 def test_a_killed_launcher_leaves_nothing(launch):
     job = launch("--ps", "1", "--workers", "1")
     job.reach(30)
-    tasks = [job.told(name)["pid"] for name in ("chief", "ps-0", "worker-0")]
+    tasks = [job.entry_of(name)["pid"] for name in ("chief", "ps-0", "worker-0")]
     job.process.kill()
     job.process.wait()
     job.open_gate()
@@ -442,7 +442,7 @@ def test_a_killed_launcher_leaves_nothing(launch):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     # The chief wrote a checkpoint before it ended.
-    assert job.told("chief")["state"] == "interrupted"
+    assert job.entry_of("chief")["state"] == "interrupted"
 
 
 @slow
@@ -454,7 +454,7 @@ def test_ctrl_c(launch, undisturbed):
     output = job.end(code=130)
     assert "Interrupted; the chief writes a checkpoint." in output
     assert "Interrupted; the chief has written a checkpoint.\n" in output
-    assert job.told("chief")["state"] == "interrupted"
+    assert job.entry_of("chief")["state"] == "interrupted"
     assert update_counts(job.model_dir).max() == 1
     again = launch("--ps", "1", "--workers", "1", "--evaluator")
     again.end()
