@@ -50,7 +50,7 @@ class Files:
             self.watch.look()
 
     @property
-    def told(self):
+    def written(self):
         return roster.read(self.model_dir, "chief")
 
 
@@ -86,9 +86,9 @@ def test_a_parameter_server_that_is_another_process(files):
 def test_a_worker_that_hangs_is_reported(files):
     files.run(5)
     files.run(_TIMEOUT + 5, silent=["worker-1"])
-    assert files.told["hung"] == {"worker-1": "worker-1 1"}
+    assert files.written["hung"] == {"worker-1": "worker-1 1"}
     files.run(2)
-    assert files.told["hung"] == {}
+    assert files.written["hung"] == {}
     assert files.watch.lost == ""
 
 
@@ -97,7 +97,7 @@ def test_a_stall_of_all_others_by_the_storage(files):
     files.now += 75  # Neither the chief's beats nor those of others arrive.
     files.run(20)
     assert files.watch.lost == ""
-    assert files.told.get("hung", {}) == {}
+    assert files.written.get("hung", {}) == {}
 
 
 def test_workers_that_the_launcher_gives_up(files):
