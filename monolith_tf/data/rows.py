@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from absl import logging
 
-from monolith_tf.data import arrow
+from monolith_tf.data import cleaning
 from monolith_tf.data import exiting
 from monolith_tf.data import file_marks
 from monolith_tf.data import order
@@ -244,46 +244,27 @@ class SplitRows:
         if not self._skips and (self._reader.holds_text or is_all):
             raise ValueError(no_rows(file, self._in_files))
 
-    def _clean(
-        self, number: int, block: Block
-    ) -> tuple[pa.Table, np.ndarray, pa.Table, list[BadRow], dict[str, int]]:
-        """Returns a block's good rows, their numbers and keys, and its bad rows.
-
-        The last value is column -> number of good rows that got its default, if any.
+    def _clean(self, number: int, block: Block) -> cleaning.Clean:
+        """Cleans the rows of a block that belong to the split.
 
         Args:
           number: The place of the file.
           block: The block.
         """
-        read, rows = block.table, block.rows
         bad_rows = np.array([bad.row for bad in block.bad], np.int64)
         ours = self._members(number, bad_rows)
         bad = [one for one, our in zip(block.bad, ours, strict=True) if our]
+        read, rows = block.table, block.rows
         member = self._members(number, rows)
         if not member.all():
             read, rows = read.filter(pa.array(member)), rows[member]
-        try:
-            filled = arrow.defaulted(read, self.columns)
-            table, problems = arrow.clean(read, self.columns)
-        except (ValueError, pa.ArrowException) as error:
-            raise ValueError(f"{self.files[number]}: {error}") from error
-        for name, type_ in self.columns.items():
-            is_rounded = type_.dtype == "float32" or type_.is_rounded
-            if is_rounded and self._look.is_due(name):
-                self._look.at(self.files[number], name, arrow.numbers(read, name))
-        keys = read.select(list(self._keys))
-        fine = np.ones(len(rows), bool)
-        for mask, reason in problems:
-            places = np.flatnonzero(mask & fine).tolist()
-            bad += [BadRow(int(rows[place]), reason(place)) for place in places]
-            fine &= ~mask
-        num_filled = {name: int((mask & fine).sum()) for name, mask in filled.items()}
-        num_filled = {name: num for name, num in num_filled.items() if num}
-        if not fine.all():
-            table, rows = table.filter(pa.array(fine)), rows[fine]
-            keys = keys.filter(pa.array(fine))
-        bad.sort(key=lambda one: one.row)
-        return table, rows, keys, bad, num_filled
+        return cleaning.clean(
+            Block(read, rows, tuple(bad)),
+            self.columns,
+            list(self._keys),
+            self._look,
+            self.files[number],
+        )
 
     def _members(self, number: int, rows: np.ndarray) -> np.ndarray:
         """Returns which rows of a file belong to the split, bool [rows]."""

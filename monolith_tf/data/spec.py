@@ -8,6 +8,8 @@ from typing import Literal
 from typing import TypeVar
 
 from monolith_tf import paths
+from monolith_tf.data.stream import spec as stream_spec
+from monolith_tf.data.stream.spec import StreamSpec
 from monolith_tf.features.shorthand import OneOrMany
 
 Split = Literal["train", "eval", "test"]
@@ -78,7 +80,8 @@ class DataSpec:
         are UTF-8; a column gets the type of most of its first cells. `synthetic` needs
         no files: it makes random rows that fit the config.
       train: File or glob patterns of the train split, `**` for any folders; files are
-        read in the order of the patterns, and by name within a pattern.
+        read in the order of the patterns, and by name within a pattern. Or the URL of a
+        Kafka topic, `kafka://HOST:PORT/TOPIC`, which is short for `stream`.
       eval: The same for the split that is evaluated during training.
       test: The same for the split that is scored once, at the end.
       validation_fraction: Share of the train rows, in [0, 1), that is held out as the
@@ -102,6 +105,7 @@ class DataSpec:
       list_delimiter: The character between the elements of a list in a CSV cell.
       num_rows: Rows of each split of the `synthetic` format.
       reader: Your own reader in place of `format`, as `module:Name`; see `data.Reader`.
+      stream: A Kafka topic in place of the files of the train split.
       input_fn: Your own function in place of files, as `module:name`. It receives a
         split's name and returns one epoch of it, a `tf.data.Dataset` of dicts of
         batched raw columns, the same at every call; see `data.InputFn`.
@@ -125,9 +129,11 @@ class DataSpec:
     list_delimiter: str = "|"
     num_rows: int = 10_000
     reader: str | None = None
+    stream: StreamSpec | None = None
     input_fn: str | None = None
 
     def __post_init__(self) -> None:
+        self._take_url()
         for split in ("train", "eval", "test"):
             object.__setattr__(self, split, _patterns(getattr(self, split)))
             if self.reader is None:  # A user's reader may accept other paths.
@@ -169,6 +175,34 @@ class DataSpec:
                 f"train={self.train}, eval={self.eval}, test={self.test}."
             )
 
+    def _take_url(self) -> None:
+        """Takes a topic's URL in `train` as `stream`, and checks what fits a stream."""
+        urls = [url for url in _patterns(self.train) if stream_spec.is_url(url)]
+        if urls:
+            if len(_patterns(self.train)) > 1 or self.stream is not None:
+                raise ValueError(
+                    "`train` must be files, or one topic; a topic is either a URL in "
+                    f"`train` or `stream`. Received: train={self.train}, "
+                    f"stream={self.stream}."
+                )
+            object.__setattr__(self, "stream", stream_spec.of_url(urls[0]))
+            object.__setattr__(self, "train", ())
+        if self.stream is None:
+            return
+        others = {
+            "train": self.train,
+            "validation_fraction": self.validation_fraction,
+            "negatives": self.negatives,
+            "reader": self.reader,
+            "input_fn": self.input_fn,
+        }
+        for name, value in others.items():
+            if value:
+                raise ValueError(
+                    f"`stream` replaces the train files, and does not work with "
+                    f"`{name}`. Received: {name}={value!r}."
+                )
+
     def _check_numbers(self) -> None:
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(
@@ -192,7 +226,7 @@ class DataSpec:
 
     def has(self, split: Split) -> bool:
         """Returns whether there is such a split."""
-        if self.input_fn is not None:
+        if self.input_fn is not None or (split == "train" and self.stream is not None):
             return True
         return self.format == "synthetic" or bool(self.patterns(self.file_split(split)))
 
@@ -227,6 +261,7 @@ _NOT_OF_READING = frozenset(
         "negatives",
         "weight",
         "num_rows",
+        "stream",
         "input_fn",
     }
 )

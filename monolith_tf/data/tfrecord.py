@@ -63,7 +63,8 @@ class TFRecordReader(Reader):
         }
         row = 0
         for records in self._records(piece.file):
-            yield _parse(records, row, columns, dtypes)
+            rows = np.arange(row, row + len(records))
+            yield parse(records, rows, columns, dtypes)
             row += len(records)
 
     def count(self, piece: Piece) -> int:
@@ -107,14 +108,20 @@ def _feature_types(record: bytes) -> dict[str, tuple[DType, bool]]:
         return {}
 
 
-def _parse(
+def parse(
     records: np.ndarray,
-    first_row: int,
+    rows: np.ndarray,
     columns: Mapping[str, ColumnType],
     dtypes: Mapping[str, DType],
 ) -> Block:
-    """Parses examples; those that do not parse become bad rows."""
-    rows = np.arange(first_row, first_row + len(records))
+    """Parses examples; those that do not parse become bad rows.
+
+    Args:
+      records: Serialized examples, bytes [rows].
+      rows: Their numbers, int64 [rows].
+      columns: The columns to read.
+      dtypes: Column -> its type in the examples.
+    """
     bad: list[BadRow] = []
     parsed = _parse_batch(records, dtypes)
     if parsed is None:

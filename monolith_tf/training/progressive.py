@@ -9,50 +9,38 @@ from monolith_tf.training import evaluation
 from monolith_tf.training import run as run_lib
 from monolith_tf.training import step as step_lib
 from monolith_tf.training import stepper as stepper_lib
+from monolith_tf.types import Tensor
 
 
-class ProgressiveStepper(stepper_lib.Stepper):
-    """Predicts and scores each batch as an evaluation does, then trains on it."""
+class Scoring:
+    """Predicts each batch as an evaluation does, then trains on it."""
 
     def __init__(
-        self,
-        step: step_lib.TrainStep,
-        dataset: tf.data.Dataset,
-        evaluator: evaluation.Evaluator,
+        self, step: step_lib.TrainStep, evaluator: evaluation.Evaluator
     ) -> None:
-        """Makes a stepper.
+        """Makes it.
 
         Args:
           step: The step function.
-          dataset: Batches of columns from the run's position on, ordered by time.
-          evaluator: Scores them.
+          evaluator: Scores batches.
         """
         self._step = step
         self._evaluator = evaluator
-        self._iterator = iter(dataset)
-        self._function: Any = None
         self._scored: list[dict[str, Any]] = []
 
-    def take(self, run: run_lib.Run, plan: stepper_lib.Plan) -> stepper_lib.StepsTaken:
-        """See base class; takes one step."""
-        if self._function is None:
-            self._function = tf.function(self._score_and_train, reduce_retracing=True)
-        begin = time.perf_counter()
-        columns = next(self._iterator, None)
-        result: Any = self._step.no_result()
-        if columns is not None:
-            now = tf.constant(int(time.time()), tf.int64)
-            found, result = self._function(columns, now)
-            self._scored.append(tf.nest.map_structure(lambda t: t.numpy(), found))
-        result = tf.nest.map_structure(lambda t: t.numpy(), result)
-        seconds = time.perf_counter() - begin
-        return stepper_lib.StepsTaken(result, 1, run.progress.batch, seconds)
-
-    def _score_and_train(
-        self, columns: dict[str, Any], now_secs: tf.Tensor
+    def score_and_train(
+        self, columns: dict[str, Any], now_secs: Tensor
     ) -> tuple[dict[str, Any], step_lib.LoopResult]:
+        """Takes a step; returns the predictions before it, for `keep`, and its result.
+
+        Call it in a `tf.function`.
+        """
         found = self._evaluator.forward(columns)
         return found, self._step.no_result().plus(self._step(columns, now_secs))
+
+    def keep(self, found: dict[str, Any]) -> None:
+        """Keeps a batch's predictions for `score`."""
+        self._scored.append(tf.nest.map_structure(lambda t: t.numpy(), found))
 
     def score(self, split: str) -> dict[str, float]:
         """Returns the metrics of the batches since the last call.
@@ -63,3 +51,39 @@ class ProgressiveStepper(stepper_lib.Stepper):
         del split
         scored, self._scored = self._scored, []
         return self._evaluator.score(scored)
+
+
+class ProgressiveStepper(stepper_lib.Stepper):
+    """Scores each batch of a dataset, then trains on it."""
+
+    def __init__(
+        self, step: step_lib.TrainStep, dataset: tf.data.Dataset, scoring: Scoring
+    ) -> None:
+        """Makes a stepper.
+
+        Args:
+          step: The step function.
+          dataset: Batches of columns from the run's position on, ordered by time.
+          scoring: Scores and trains.
+        """
+        self._step = step
+        self._scoring = scoring
+        self._iterator = iter(dataset)
+        self._function: Any = None
+
+    def take(self, run: run_lib.Run, plan: stepper_lib.Plan) -> stepper_lib.StepsTaken:
+        """See base class; takes one step."""
+        if self._function is None:
+            self._function = tf.function(
+                self._scoring.score_and_train, reduce_retracing=True
+            )
+        begin = time.perf_counter()
+        columns = next(self._iterator, None)
+        result: Any = self._step.no_result()
+        if columns is not None:
+            now = tf.constant(int(time.time()), tf.int64)
+            found, result = self._function(columns, now)
+            self._scoring.keep(found)
+        result = tf.nest.map_structure(lambda t: t.numpy(), result)
+        seconds = time.perf_counter() - begin
+        return stepper_lib.StepsTaken(result, 1, run.progress.batch, seconds)

@@ -28,6 +28,7 @@ class Progress:
       batch_size: Rows in a batch, the unit of `batch`.
       begun: The cut of an epoch that began with other batches or in another order: the
         `epoch`, and `shift` and `order` of its `Cut`; empty if there is none.
+      stream: Position in a topic, as `read_ahead.position`; None if the data are files.
       examples: Rows trained on, all epochs together.
       clipped: Feature -> number of training values that its `clip` changed.
       metrics: The last evaluation's metrics.
@@ -43,6 +44,7 @@ class Progress:
     batch: int = 0
     batch_size: int = 0
     begun: dict[str, Any] = dataclasses.field(default_factory=dict)
+    stream: dict[str, Any] | None = None
     examples: int = 0
     clipped: dict[str, int] = dataclasses.field(default_factory=dict)
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)

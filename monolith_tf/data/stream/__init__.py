@@ -1,0 +1,1 @@
+"""Events of a Kafka topic as training data."""

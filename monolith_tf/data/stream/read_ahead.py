@@ -1,0 +1,152 @@
+"""Reads a topic ahead of the training, in a thread of its own."""
+
+import collections
+import dataclasses
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from monolith_tf.data.stream.plan import Plan
+from monolith_tf.data.stream.reading import SpanReader
+from monolith_tf.data.windows import Window
+
+_POLL_SECS = 0.02
+_MOST_SPANS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadSpan:
+    """A span that was read.
+
+    Attributes:
+      number: Its number.
+      window: Its rows.
+      begin: Partition -> next offset before it.
+      end: Partition -> next offset after it.
+    """
+
+    number: int
+    window: Window
+    begin: dict[int, int]
+    end: dict[int, int]
+
+
+class ReadAhead:
+    """Reads spans in order, some of them ahead.
+
+    Attributes:
+      failure: The error that ended the reading, or None.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[], tuple[Plan, SpanReader]],
+        *,
+        max_spans: int = 2 * _MOST_SPANS,
+    ) -> None:
+        """Starts to read.
+
+        Args:
+          start: Returns the plan and the reader; called in the thread that reads.
+          max_spans: Spans to read ahead.
+        """
+        self._start = start
+        self._max_spans = max_spans
+        self._read: collections.deque[ReadSpan] = collections.deque()
+        self._changed = threading.Condition()
+        self._is_done = self._is_closed = False
+        self.failure: Exception | None = None
+        self._plan: Plan | None = None
+        self._reader: SpanReader | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def take(self, timeout: float) -> ReadSpan | None:
+        """Returns the next span, or None if there is none in time.
+
+        Raises:
+          Exception: `failure`.
+        """
+        with self._changed:
+            self._changed.wait_for(self._has_news, timeout)
+            if self._read:
+                span = self._read.popleft()
+                self._changed.notify_all()
+                return span
+            if self.failure is not None:
+                raise self.failure
+            return None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the last span was taken."""
+        with self._changed:
+            return self._is_done and not self._read
+
+    def counts(self) -> dict[str, int]:
+        """Returns the reader's counts, and the messages that were lost."""
+        if self._reader is None or self._plan is None:
+            return {}
+        return {**self._reader.counts(), "lost_messages": self._plan.lost}
+
+    def close(self) -> None:
+        """Stops reading."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        self._thread.join(timeout=30)
+
+    def _has_news(self) -> bool:
+        return bool(self._read) or self._is_done or self.failure is not None
+
+    def _run(self) -> None:
+        try:
+            self._plan, self._reader = self._start()
+            while not self._is_closed and not self._plan.is_done:
+                self._read_some(self._plan, self._reader)
+        except Exception as error:
+            with self._changed:
+                self.failure = error
+                self._changed.notify_all()
+        with self._changed:
+            self._is_done = self.failure is None
+            self._changed.notify_all()
+
+    def _read_some(self, plan: Plan, reader: SpanReader) -> None:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._is_closed or len(self._read) < self._max_spans
+            )
+        offsets = dict(plan.offsets)
+        spans = plan.next(_MOST_SPANS)
+        if not spans:
+            time.sleep(_POLL_SECS)
+        for span in spans:
+            if self._is_closed:
+                return
+            window, messages = reader.read(span)
+            for events in messages:
+                plan.learn(events)
+            begin = {**offsets, **{r.partition: r.begin for r in span.ranges}}
+            offsets = {**begin, **{r.partition: r.end for r in span.ranges}}
+            with self._changed:
+                self._read.append(ReadSpan(span.number, window, begin, offsets))
+                self._changed.notify_all()
+
+
+def position(topic: str, number: int, offsets: dict[int, int], rows: int = 0) -> Any:
+    """Returns a position as JSON, for a checkpoint.
+
+    Args:
+      topic: The topic.
+      number: Number of the next span.
+      offsets: Partition -> next offset.
+      rows: Rows of the next span that were trained on already.
+    """
+    return {
+        "topic": topic,
+        "span": number,
+        "offsets": {str(p): offset for p, offset in sorted(offsets.items())},
+        "rows": rows,
+    }

@@ -1,0 +1,151 @@
+"""Reads spans of a topic as windows of rows."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+from absl import logging
+
+from monolith_tf.data import cleaning
+from monolith_tf.data import rounding
+from monolith_tf.data.reader import BadRow
+from monolith_tf.data.rows import Filled
+from monolith_tf.data.rows import count_filled
+from monolith_tf.data.spec import DataSpec
+from monolith_tf.data.stream.events import Events
+from monolith_tf.data.stream.events import EventLog
+from monolith_tf.data.stream.payloads import Messages
+from monolith_tf.data.stream.spans import Span
+from monolith_tf.data.windows import Window
+from monolith_tf.features.columns import ColumnType
+
+
+class SpanReader:
+    """Reads the rows of spans; a row's file is its partition, its number its offset.
+
+    Attributes:
+      columns: The columns that are read.
+      bad_rows: Messages or rows skipped so far.
+      missing: Offsets of spans read so far that had no message: the topic is compacted,
+        or they mark transactions.
+      newest: Time of the newest message read, in milliseconds since 1970; 0 if unknown.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        data: DataSpec,
+        columns: dict[str, ColumnType],
+        *,
+        skip: int = 0,
+    ) -> None:
+        """Makes a reader.
+
+        Args:
+          log: The topic.
+          data: The description of the data.
+          columns: The columns to read.
+          skip: Good rows of the first span to skip.
+        """
+        if data.stream is None:
+            raise ValueError("`data` describes no stream.")
+        self._log = log
+        self._stream = data.stream
+        self._skip = skip
+        self._skips = data.on_bad_row == "skip"
+        self._messages = Messages(data.stream)
+        self._look = rounding.Look()
+        self.columns = columns
+        self.bad_rows = 0
+        self.missing = 0
+        self.newest = 0
+        self.filled: Filled = {}
+        self._num_messages = 0
+        self._num_rows = 0
+
+    def read(self, span: Span) -> tuple[Window, list[Events]]:
+        """Returns the rows of a span, and its messages.
+
+        Raises:
+          ValueError: At a bad row, unless these are skipped.
+          StreamError: If the messages cannot be read.
+        """
+        tables, files, rows = [], [], []
+        read = self._log.read(span.ranges)
+        for events in read:
+            partition = events.range.partition
+            self._count(events)
+            for block in self._messages.blocks(events, self.columns):
+                place = f"{self._stream.topic}, partition {partition}"
+                found = cleaning.clean(block, self.columns, [], self._look, place)
+                if found.bad:
+                    self._pass_over(partition, found.bad)
+                if found.filled:
+                    self.filled[partition, int(found.rows[0])] = found.filled
+                tables.append(found.table)
+                files.append(np.full(len(found.rows), partition, np.int32))
+                rows.append(found.rows)
+        self._num_rows += sum(map(len, rows))
+        window = Window(
+            span.number,
+            _joined(tables, self.columns),
+            np.concatenate([*files, np.zeros(0, np.int32)]),
+            np.concatenate([*rows, np.zeros(0, np.int64)]),
+        )
+        skip, self._skip = self._skip, 0
+        if skip:
+            window = dataclasses.replace(
+                window,
+                table=window.table.slice(skip),
+                files=window.files[skip:],
+                rows=window.rows[skip:],
+            )
+        return window, read
+
+    def messages_of(self, rows: int) -> int:
+        """Returns about how many messages hold a number of rows, at least 1."""
+        if self._num_rows <= self._num_messages:  # One row each, but for bad ones.
+            return rows
+        return max(1, rows * self._num_messages // self._num_rows)
+
+    def counts(self) -> dict[str, int]:
+        """Returns name -> count, as `Source.counts`."""
+        return {
+            "bad_rows": self.bad_rows,
+            "missing_offsets": self.missing,
+            **count_filled(self.filled, self.columns),
+        }
+
+    def _count(self, events: Events) -> None:
+        self._num_messages += len(events.offsets)
+        self.missing += events.range.end - events.range.begin - len(events.offsets)
+        if len(events.times):
+            self.newest = max(self.newest, int(events.times.max()))
+
+    def _pass_over(self, partition: int, bad: list[BadRow]) -> None:
+        """Counts bad rows; raises ValueError if they may not be skipped."""
+        first = bad[0]
+        place = (
+            f"Topic {self._stream.topic!r}, partition {partition}, offset {first.row}: "
+            f"{first.reason}."
+        )
+        if not self._skips:
+            way_out = f"{first.way_out} " if first.way_out else ""
+            raise ValueError(
+                f"{place} {way_out}Declare a `default`, or set `data.on_bad_row` to "
+                "`skip`."
+            )
+        before, self.bad_rows = self.bad_rows, self.bad_rows + len(bad)
+        # At 1, 10, 100, ... bad rows.
+        if len(str(before)) < len(str(self.bad_rows)) or not before:
+            logging.warning("Skipped %d bad rows; the last: %s", self.bad_rows, place)
+
+
+def _joined(tables: list[pa.Table], columns: dict[str, ColumnType]) -> pa.Table:
+    """Returns clean tables as one, each column in one chunk."""
+    if not tables:
+        empty = pa.table({name: pa.nulls(0) for name in columns})
+        from monolith_tf.data import arrow
+
+        tables = [arrow.clean(empty, columns)[0]]
+    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()

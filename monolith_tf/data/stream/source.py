@@ -1,0 +1,260 @@
+"""A topic as the train split of a job."""
+
+import contextlib
+import pathlib
+from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from monolith_tf.data.batch_source import UNKNOWN_FILES
+from monolith_tf.data.batch_source import RowPlace
+from monolith_tf.data.batch_source import RowRange
+from monolith_tf.data.rows import Filled
+from monolith_tf.data.spec import DataSpec
+from monolith_tf.data.stream import read_ahead
+from monolith_tf.data.stream.events import EventLog
+from monolith_tf.data.stream.events import OffsetRange
+from monolith_tf.data.stream.payloads import Messages
+from monolith_tf.data.stream.plan import Plan
+from monolith_tf.data.stream.reading import SpanReader
+from monolith_tf.data.stream.spans import Span
+from monolith_tf.data.stream.spans import SpanLog
+from monolith_tf.data.windows import Cut
+from monolith_tf.data.windows import Window
+from monolith_tf.features.columns import ColumnType
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_SAMPLE = 200
+
+
+class StreamSource:
+    """The messages of a topic; fulfils `BatchSource`.
+
+    Attributes:
+      failure: The error that ended a dataset's iteration, or None.
+    """
+
+    def __init__(
+        self, data: DataSpec, columns: Mapping[str, ColumnType], group: str
+    ) -> None:
+        """Makes the source; nothing is read yet.
+
+        Args:
+          data: The description of the data.
+          columns: The columns to read.
+          group: The consumer group under which offsets are committed.
+        """
+        if data.stream is None:
+            raise ValueError("`data` describes no stream.")
+        self._data = data
+        self._stream = data.stream
+        self._columns = dict(columns)
+        self._group = group
+        self._ahead: read_ahead.ReadAhead | None = None
+        self._log: EventLog | None = None
+        self._held: tuple[int, Window] | None = None
+        self.failure: Exception | None = None
+
+    @property
+    def topic(self) -> str:
+        """The topic."""
+        return self._stream.topic
+
+    @property
+    def marks(self) -> tuple[()]:
+        """Nothing: there are no files."""
+        return ()
+
+    @property
+    def filled(self) -> Filled:
+        """Nothing: `counts` counts defaults."""
+        return {}
+
+    def counts(self) -> dict[str, int]:
+        """Returns name -> count of problems found so far, and messages lost."""
+        return {} if self._ahead is None else self._ahead.counts()
+
+    def identity(self, batch_size: int | None = None) -> dict[str, Any]:
+        """Returns nothing: positions are offsets."""
+        del batch_size
+        return {}
+
+    def files_digest(self) -> int:
+        """Returns that there are no files to compare."""
+        return UNKNOWN_FILES
+
+    def batches_per_epoch(self) -> None:
+        """Returns None: a stream has no epochs."""
+
+    def read_from(
+        self, position: Mapping[str, Any] | None, folder: pathlib.Path
+    ) -> read_ahead.ReadAhead:
+        """Starts to read the topic for training.
+
+        Args:
+          position: The position of a checkpoint, as `read_ahead.position`; None for a
+            new job. That of another topic is not used, with a warning.
+          folder: Folder for the spans.
+        """
+        if position and position["topic"] != self.topic:
+            logging.warning(
+                "The checkpoint is of topic %r, and `data.stream.topic` is now %r: "
+                "starting it as `data.stream.start` says.",
+                position["topic"],
+                self.topic,
+            )
+            position = None
+        number, offsets, skip = 0, None, 0
+        if position:
+            number, skip = position["span"], position["rows"]
+            offsets = {int(p): offset for p, offset in position["offsets"].items()}
+
+        def start() -> tuple[Plan, SpanReader]:
+            log = self._log = self.open_log()
+            spans = SpanLog(folder)
+            reader = SpanReader(log, self._data, self._columns, skip=skip)
+            plan = Plan(
+                log,
+                spans,
+                self._stream,
+                lambda: reader.messages_of(self._data.batch_size),
+                number=number,
+                offsets=offsets,
+            )
+            return plan, reader
+
+        self._ahead = read_ahead.ReadAhead(start)
+        return self._ahead
+
+    def hold(self, batch: int, window: Window) -> None:
+        """Keeps the rows that are trained on now, for messages about a bad batch.
+
+        Args:
+          batch: Number of their first batch.
+          window: The rows.
+        """
+        self._held = batch, window
+
+    def commit(self, position: Mapping[str, Any]) -> None:
+        """Commits a checkpoint's offsets to the brokers, for monitors of lag."""
+        if self._log is not None:
+            self._log.commit({int(p): o for p, o in position["offsets"].items()})
+
+    def open_log(self) -> EventLog:
+        """Connects to the brokers."""
+        from monolith_tf.data.stream import kafka
+
+        return kafka.KafkaLog(self._stream, self._group)
+
+    def schema(self) -> dict[str, ColumnType]:
+        """Returns the types of the columns in the first messages; empty if none."""
+        with contextlib.closing(self.open_log()) as log:
+            sample = log.read(_heads(log, _SAMPLE))
+        return Messages(self._stream).schema(sample)
+
+    def dataset(
+        self,
+        epoch_start: int = 0,
+        batch_start: int = 0,
+        num_epochs: int | None = 1,
+        *,
+        batch_size: int | None = None,
+        shuffle: bool | None = None,
+        string_codes: bool = False,
+        cut: Cut | None = None,
+    ) -> "tf.data.Dataset":
+        """Returns the messages that the topic holds now, from the earliest one on.
+
+        While the job trains, returns the rows that are trained on now.
+
+        Args:
+          epoch_start: Not used.
+          batch_start: The first batch of those that are trained on now.
+          num_epochs: Not used.
+          batch_size: Rows per batch; None takes the config's.
+          shuffle: Not used.
+          string_codes: As for `Source.dataset`.
+          cut: Not used.
+        """
+        from monolith_tf.data import pipeline
+
+        del epoch_start, num_epochs, shuffle, cut
+        size = batch_size or self._data.batch_size
+
+        def windows() -> Iterator[tuple[Window, int]]:
+            self.failure = None
+            if self._held is not None and batch_start >= self._held[0]:
+                yield self._held[1], batch_start - self._held[0]
+                return
+            try:
+                with contextlib.closing(self.open_log()) as log:
+                    reader = SpanReader(log, self._data, self._columns)
+                    for number, one in enumerate(_pieces(log, size)):
+                        window, _ = reader.read(Span(number, (one,)))
+                        yield window, 0
+            except Exception as error:
+                self.failure = error
+                raise
+
+        return pipeline.dataset(windows, self._columns, size, string_codes)
+
+    def locate(
+        self, epoch: int, batch: int, *, cut: Cut | None = None
+    ) -> list[RowRange]:
+        """Returns the offsets of a batch that is trained on now; else nothing."""
+        del epoch, cut
+        partitions, offsets = self._places(batch)
+        ranges = []
+        for partition in np.unique(partitions).tolist():
+            own = offsets[partitions == partition]
+            where = f"topic {self.topic!r}, partition {partition}, offsets as"
+            ranges.append(RowRange(where, int(own.min()), int(own.max()), len(own)))
+        return ranges
+
+    def row_place(
+        self, epoch: int, batch: int, row: int, *, cut: Cut | None = None
+    ) -> RowPlace:
+        """Returns the partition and offset of a row that is trained on now."""
+        del epoch, cut
+        partitions, offsets = self._places(batch)
+        if row >= len(offsets):
+            return RowPlace("", f"topic {self.topic!r}")
+        where = f"topic {self.topic!r}, partition {partitions[row]}"
+        return RowPlace("", f"{where}, offset {offsets[row]}")
+
+    def _places(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns partition and offset of each row of a batch that is trained on."""
+        if self._held is None or batch < self._held[0]:
+            return np.zeros(0, np.int32), np.zeros(0, np.int64)
+        first, window = self._held
+        begin = (batch - first) * self._data.batch_size
+        rows = slice(begin, begin + self._data.batch_size)
+        return window.files[rows], window.rows[rows]
+
+    def is_unsigned(self, file: str, column: str) -> bool:
+        """Returns False: larger integers are bad rows."""
+        del file, column
+        return False
+
+
+def _heads(log: EventLog, size: int) -> list[OffsetRange]:
+    """Returns the first messages of each partition."""
+    bounds = log.bounds({})
+    return [
+        OffsetRange(partition, low, min(low + size, high))
+        for partition, (low, high) in bounds.items()
+        if high > low
+    ]
+
+
+def _pieces(log: EventLog, size: int) -> Iterator[OffsetRange]:
+    """Yields all messages that a topic holds, one partition after another."""
+    for partition, (low, high) in log.bounds({}).items():
+        for begin in range(low, high, size):
+            yield OffsetRange(partition, begin, min(begin + size, high))

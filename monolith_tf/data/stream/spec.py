@@ -1,0 +1,165 @@
+"""The description of a stream: topic, position, payload and waiting time."""
+
+import dataclasses
+import datetime
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+Payload = Literal["json", "tf_example", "arrow"]
+Position = str | Mapping[int, int]
+
+_URL = re.compile(r"kafka://([^/\s]+)/([A-Za-z0-9._-]+)")
+_SERVER = re.compile(r"[^\s:,/]+:[0-9]{1,5}|\[[0-9A-Fa-f:]+\]:[0-9]{1,5}")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_WORDS = {"start": ("earliest", "latest"), "until": ("end", "never")}
+
+# Properties that the job sets: they decide which messages are read.
+_OWN = frozenset(
+    {
+        "bootstrap.servers",
+        "metadata.broker.list",
+        "group.id",
+        "auto.offset.reset",
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "enable.partition.eof",
+        "plugin.library.paths",
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StreamSpec:
+    """A Kafka topic whose messages are the rows of the train split.
+
+    The job reads each message once, in a single pass. Every checkpoint holds the next
+    offset of each partition, and a resumed job continues there.
+
+    Attributes:
+      brokers: Addresses of the brokers, `host:port`, separated by commas.
+      topic: The topic.
+      payload: What a message's value holds: `json`, an object with a row's columns;
+        `tf_example`, a serialized `tf.Example`; `arrow`, an Arrow IPC stream with any
+        number of rows.
+      start: Where a new job starts: at the `earliest` message that the topic holds; at
+        the `latest`, after all messages of now; at the first message of a time or
+        later, in ISO 8601 with a time zone such as `2026-11-30T12:00:00Z`; or at
+        offsets, `{partition: offset}`, where other partitions start at the earliest.
+      until: Where the job ends: at the `end` of the topic when the job starts; `never`;
+        or before the messages of a time or of offsets, given as for `start`.
+      max_wait: Seconds to wait for more messages before a batch is trained that has
+        fewer rows than `batch_size`.
+      on_lost: What to do if the topic no longer holds the next message: raise an
+        `error`, or `skip` to the earliest one, and count the lost messages.
+      key_column: Column that gets each message's key, as a string; None for none.
+      timestamp_column: Column that gets each message's time, in milliseconds since
+        1970; None for none.
+      header_columns: Header -> column that gets its last value, as a string.
+      properties: Properties for librdkafka, such as `security.protocol`.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    brokers: str
+    topic: str
+    payload: Payload = "json"
+    start: Position = "earliest"
+    until: Position = "never"
+    max_wait: float = 0.5
+    on_lost: Literal["error", "skip"] = "error"
+    key_column: str | None = None
+    timestamp_column: str | None = None
+    header_columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    properties: Mapping[str, str | int | float | bool] = dataclasses.field(
+        default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        servers = self.brokers.split(",")
+        if not all(_SERVER.fullmatch(server.strip()) for server in servers):
+            raise ValueError(
+                "`brokers` must be `host:port`, or several separated by commas. "
+                f"Received: brokers={self.brokers!r}."
+            )
+        if not _TOPIC.fullmatch(self.topic):
+            raise ValueError(
+                "`topic` must be a topic's name: letters, digits, `.`, `_` and `-`. "
+                f"Received: topic={self.topic!r}."
+            )
+        for name in ("start", "until"):
+            _check_position(name, getattr(self, name))
+        if not 0 < self.max_wait <= 3600:
+            raise ValueError(
+                "`max_wait` must be above 0 and at most 3600 seconds. "
+                f"Received: max_wait={self.max_wait}."
+            )
+        for name in self.properties:
+            if name in _OWN:
+                raise ValueError(
+                    f"`properties` must not contain `{name}`, which the job sets. "
+                    "Use `brokers`, `start` and `until`."
+                )
+        made = self.made_columns()
+        if len(set(made)) < len(made):
+            raise ValueError(
+                "`key_column`, `timestamp_column` and `header_columns` must name "
+                f"different columns. Received: {', '.join(made)}."
+            )
+
+    def made_columns(self) -> list[str]:
+        """Returns the columns that come from a message's key, time and headers."""
+        named = [self.key_column, self.timestamp_column, *self.header_columns.values()]
+        return [name for name in named if name is not None]
+
+
+def is_url(text: str) -> bool:
+    """Returns whether a text is the URL of a topic."""
+    return text.startswith("kafka://")
+
+
+def of_url(url: str) -> StreamSpec:
+    """Returns the stream of a URL, `kafka://HOST:PORT,HOST:PORT/TOPIC`.
+
+    Raises:
+      ValueError: If the URL is malformed.
+    """
+    found = _URL.fullmatch(url)
+    if found is None:
+        raise ValueError(
+            "A stream must be `kafka://HOST:PORT/TOPIC`, with more brokers separated "
+            f"by commas. Received: {url!r}."
+        )
+    return StreamSpec(brokers=found[1], topic=found[2])
+
+
+def milliseconds(position: str) -> int:
+    """Returns a time in ISO 8601 as milliseconds since 1970.
+
+    Raises:
+      ValueError: If it is not such a time, or has no time zone.
+    """
+    time = datetime.datetime.fromisoformat(position)
+    if time.tzinfo is None:
+        raise ValueError("the time has no time zone")
+    return int(time.timestamp() * 1000)
+
+
+def _check_position(name: str, position: Position) -> None:
+    words = _WORDS[name]
+    if isinstance(position, str):
+        if position in words:
+            return
+        try:
+            milliseconds(position)
+        except ValueError as error:
+            raise ValueError(
+                f"`{name}` must be `{words[0]}`, `{words[1]}`, a time such as "
+                "'2026-11-30T12:00:00Z', or offsets such as {0: 1500}. "
+                f"Received: {name}={position!r}."
+            ) from error
+    elif not position or min(*position, *position.values(), 0) < 0:
+        raise ValueError(
+            f"`{name}` must map partitions to offsets of at least 0. "
+            f"Received: {name}={dict(position)}."
+        )
