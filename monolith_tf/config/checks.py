@@ -163,6 +163,7 @@ def _metrics(config: schema.ExperimentConfig) -> Complaints:
 
 def _evaluations(config: schema.ExperimentConfig) -> Complaints:
     trainer = config.trainer
+    yield from _stream(config)
     if trainer.mode == "progressive":
         yield from _progressive(config)
     elif config.data.reader is None and not config.data.has("eval"):
@@ -183,8 +184,27 @@ def _evaluations(config: schema.ExperimentConfig) -> Complaints:
         yield from _watched(config, path, trainer.keep_best, decided=False)
 
 
+def _stream(config: schema.ExperimentConfig) -> Complaints:
+    """Checks what a topic, which has no end and no epochs, does not work with."""
+    if config.data.stream is None:
+        return
+    if (config.trainer.epochs or 1) > 1:
+        yield (
+            ("trainer", "epochs"),
+            "a topic is read once. Leave it out; `data.stream.until` ends the job.",
+        )
+    if config.trainer.eval_every_epochs is not None:
+        yield (
+            ("trainer", "eval_every_epochs"),
+            "a topic has no epochs. Use `eval_every_steps`.",
+        )
+    if config.cluster is not None:
+        yield ("cluster",), "a topic is read in one process. Remove `cluster`."
+
+
 def _progressive(config: schema.ExperimentConfig) -> Complaints:
-    if config.data.shuffle_buffer and config.data.input_fn is None:
+    is_shuffled = config.data.input_fn is None and config.data.stream is None
+    if config.data.shuffle_buffer and is_shuffled:
         yield (
             ("data", "shuffle_buffer"),
             "progressive training reads the rows in their order. Set it to 0.",

@@ -43,6 +43,8 @@ def check(config: schema.ExperimentConfig, *, must_exist: bool) -> Complaints:
     for split in _SPLITS:
         if not config.data.has(split) or config.data.file_split(split) != split:
             continue
+        if split == "train" and config.data.stream is not None:
+            continue  # Only training reads it, and checks its messages then.
         patterns = config.data.patterns(split)
         is_there = any(
             any(glob.iglob(os.path.expanduser(pattern), recursive=True))
@@ -101,10 +103,10 @@ def column_types(
 
     Returns:
       Column -> type, or None if only the job itself can find them: the files do not
-      exist, or a function provides the data.
+      exist, or a function or a topic provides the data.
     """
     split = next((s for s in _SPLITS if config.data.has(s)), "train")
-    if config.data.input_fn is not None:
+    if config.data.input_fn is not None or config.data.stream is not None:
         return None
     try:
         found = data.read_schema(config.data, split)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import gc
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from monolith_tf.data import input_fn
 from monolith_tf.data import source as source_lib
 from monolith_tf.data.batch_source import BatchSource
 from monolith_tf.data.spec import Split
+from monolith_tf.data.stream.source import StreamSource
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.embedding import store as store_lib
 from monolith_tf.embedding.placement import Placement
@@ -120,11 +122,32 @@ class Job:
         if self.config.data.input_fn is not None:
             return self._input_fn("train").schema()
         splits: tuple[Split, ...] = ("train", "eval", "test")
+        if self.config.data.stream is not None:
+            return self._of_stream()
         split = next((s for s in splits if self.config.data.has(s)), splits[0])
         return formats.read_schema(self.config.data, split)
 
+    def _of_stream(self) -> Mapping[str, columns_lib.ColumnType]:
+        """Returns the types of the columns in a topic's first messages."""
+        found = self.stream({}).schema()
+        open_types = [f.name for f in self.config.features if f.dtype == "auto"]
+        if not found and open_types:
+            raise ValueError(
+                "`data.stream`: the topic has no message that can be read, so the "
+                f"types of its columns are not known. Set `dtype` of {open_types[0]!r} "
+                "and all other features, or start when it has messages."
+            )
+        return found
+
+    def stream(self, columns: Mapping[str, columns_lib.ColumnType]) -> StreamSource:
+        """Returns the topic of the train split, with some columns."""
+        name = pathlib.Path(self.config.model_dir).absolute().name
+        return StreamSource(self.config.data, columns, f"monolith_tf.{name}")
+
     def source(self, split: Split) -> BatchSource:
         """Opens a split of the data."""
+        if split == "train" and self.config.data.stream is not None:
+            return self.stream(self.columns)
         if self.config.data.input_fn is not None:
             return self._input_fn(split)
         return source_lib.open_split(

@@ -21,6 +21,7 @@ from monolith_tf.data import feed as feed_lib
 from monolith_tf.data import rows as rows_lib
 from monolith_tf.data.batch_source import BatchSource
 from monolith_tf.data.spec import Split
+from monolith_tf.data.stream.source import StreamSource
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.experiment import build
 from monolith_tf.experiment import diagnosis
@@ -49,6 +50,7 @@ from monolith_tf.training import recorder as recorder_lib
 from monolith_tf.training import run as run_lib
 from monolith_tf.training import step as step_lib
 from monolith_tf.training import stepper as stepper_lib
+from monolith_tf.training import stream_stepper
 
 _Result = TypeVar("_Result")
 
@@ -135,6 +137,8 @@ class Estimator:
                 config.data.batch_size,
                 taken_for=source.identity(progress.batch_size),
             )
+        if not isinstance(source, StreamSource):
+            progress.stream = None
         self._trained_rows = trained_rows.count(trained, source.marks, config)
         self._recorder.log.cut_back(progress.step if checkpoint else -1)
         yaml = config_lib.dump_config(input_order.applied(config, identity.inputs))
@@ -167,16 +171,21 @@ class Estimator:
                 progress.step,
             )
         self._watcher.job(network.store.describe(), run)
-        with _large_integers_explained(run, source), _plain_errors(source):
+        with (
+            contextlib.closing(self._stepper(run, source, evaluator)) as stepper,
+            _large_integers_explained(run, source),
+            _plain_errors(source),
+        ):
             loop.train(
                 run,
-                self._stepper(run, source, evaluator),
+                stepper,
                 run_actions.between_steps(
                     config,
                     run,
                     self._watcher,
                     export=self._export_present,
                     counts=self._counts,
+                    stream=source if isinstance(source, StreamSource) else None,
                     has_evaluator=self._cluster is not None
                     and self._cluster.spec.evaluator,
                 ),
@@ -316,6 +325,14 @@ class Estimator:
             return cluster_stepper.ClusterStepper(
                 run.step, self._cluster, self._feed, run, trainer.steps_per_loop
             )
+        scoring = None
+        if trainer.mode == "progressive":
+            scoring = progressive.Scoring(run.step, evaluator)
+            run.evaluate = scoring.score
+        if isinstance(source, StreamSource):
+            return stream_stepper.StreamStepper(
+                source, self._job.columns, self.config.data.batch_size, run, scoring
+            )
         if per_epoch is None:
             dataset = source.dataset(0, run.progress.batch, num_epochs=trainer.epochs)
         else:
@@ -323,10 +340,8 @@ class Estimator:
             dataset = source.dataset(
                 epoch, batch, num_epochs=None, string_codes=True, cut=cut
             )
-        if trainer.mode == "progressive":
-            stepper = progressive.ProgressiveStepper(run.step, dataset, evaluator)
-            run.evaluate = stepper.score
-            return stepper
+        if scoring is not None:
+            return progressive.ProgressiveStepper(run.step, dataset, scoring)
         return stepper_lib.LocalStepper(run.step, dataset)
 
     def _source(self, split: Split) -> BatchSource:

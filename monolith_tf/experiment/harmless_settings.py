@@ -60,6 +60,7 @@ HARMLESS: Mapping[type, Mapping[str, str]] = types.MappingProxyType(
         DataSpec: {
             "format": "other bytes of the same columns; `id_types` has their types",
             "train": "`resumed_position` compares the files",
+            "stream": "`StreamSource` compares the topic, and positions are offsets",
             "eval": _DRAWN,
             "test": "scored only where somebody asks for it",
             "validation_fraction": "`trained_rows` compares it",

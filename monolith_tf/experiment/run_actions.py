@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from monolith_tf import imports
 from monolith_tf.config import model_params
 from monolith_tf.config import schema
+from monolith_tf.data.stream.source import StreamSource
 from monolith_tf.experiment import exports
 from monolith_tf.experiment import watcher as watcher_lib
 from monolith_tf.training import actions as actions_lib
@@ -14,6 +15,7 @@ from monolith_tf.training import architecture_log
 from monolith_tf.training import data_log
 from monolith_tf.training import run as run_lib
 from monolith_tf.training import spec as training_spec
+from monolith_tf.training import stream_log
 from monolith_tf.training import table_log
 
 
@@ -24,6 +26,7 @@ def between_steps(
     *,
     export: Callable[[run_lib.Run], object],
     counts: Callable[[], Mapping[str, int]],
+    stream: StreamSource | None,
     has_evaluator: bool,
 ) -> list[actions_lib.Action]:
     """Returns the actions between steps, in the order in which they run.
@@ -34,6 +37,7 @@ def between_steps(
       watcher: Receives log lines and evaluations.
       export: Exports the current values.
       counts: Returns the readers' counts.
+      stream: The topic of the train split, if it is one.
       has_evaluator: Whether an evaluator task of the cluster evaluates instead.
     """
     trainer = config.trainer
@@ -41,6 +45,8 @@ def between_steps(
         actions_lib.Log(trainer.log_every_steps, watcher.line),
         table_log.TableLog(trainer.log_every_steps),
     ]
+    if stream is not None:
+        actions.append(stream_log.StreamLog(trainer.log_every_steps, stream))
     if architecture.searching_layers(run.step.network.model):
         actions.append(architecture_log.ArchitectureLog(trainer.log_every_steps))
     evaluations: list[int | actions_lib.Interval] = []

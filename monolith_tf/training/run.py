@@ -111,6 +111,7 @@ class Run:
         and the data to which the position refers.
       saved: The last checkpoint that this run wrote or resumed from.
       evaluated_on: Returns the data of the last evaluation, as in JSON.
+      on_saved: Called with each checkpoint that the run writes.
     """
 
     model_dir: pathlib.Path
@@ -126,6 +127,9 @@ class Run:
     static_state: Mapping[str, Any]
     saved: checkpoint_lib.Checkpoint | None = None
     evaluated_on: Callable[[], Mapping[str, Any]] = dict
+    on_saved: list[Callable[[checkpoint_lib.Checkpoint], object]] = dataclasses.field(
+        default_factory=list
+    )
     _wanted: list[Callable[[checkpoint_lib.Checkpoint], object]] | None = None
 
     def place(self, batch: int) -> tuple[int, int, windows.Cut]:
@@ -172,6 +176,7 @@ class Run:
                 state=state,
                 config_yaml=self.config_yaml,
             )
+            wanted = [*self.on_saved, *wanted]
         for then in wanted:
             then(self.saved)
 

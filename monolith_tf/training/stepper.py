@@ -65,6 +65,9 @@ class Stepper(abc.ABC):
         """Waits for the steps that are running."""
         return []
 
+    def close(self) -> None:  # noqa: B027
+        """Releases what it holds besides memory; called once, at the end."""
+
 
 class LocalStepper(Stepper):
     """Takes steps in this process, one call after another."""

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -53,18 +54,20 @@ class StreamStepper(stepper_lib.Stepper):
         self._batch_size = batch_size
         self._step = run.step
         self._scoring = scoring
+        work = self._train
+        if scoring is not None:
+            work = functools.partial(self._score_and_train, scoring)
         self._ahead = source.read_from(run.progress.stream, run.model_dir / "spans")
         # Rows of the first span that were trained on before this run.
         self._before = int((run.progress.stream or {}).get("rows", 0))
         self._spans: collections.deque[read_ahead.ReadSpan] = collections.deque()
         self._done = 0  # Rows of the first span that were trained on since.
         self._function = tf.function(
-            self._train if scoring is None else self._score_and_train,
+            work,
             input_signature=[
                 tuple(pipeline.signature(columns)),
                 tf.TensorSpec([], tf.int64),
             ],
-            autograph=True,
         )
 
     def take(self, run: run_lib.Run, plan: stepper_lib.Plan) -> stepper_lib.StepsTaken:
@@ -89,8 +92,8 @@ class StreamStepper(stepper_lib.Stepper):
         return stepper_lib.StepsTaken(result, steps, run.progress.batch, seconds)
 
     def close(self) -> None:
-        """Stops reading."""
-        self._ahead.close()
+        """See base class."""
+        self._source.close()
 
     def _train(
         self, flat: pipeline.Flat, now_secs: Tensor
@@ -100,10 +103,10 @@ class StreamStepper(stepper_lib.Stepper):
         return {}, self._step.loop(iter(batches), every, now_secs)
 
     def _score_and_train(
-        self, flat: pipeline.Flat, now_secs: Tensor
+        self, scoring: progressive.Scoring, flat: pipeline.Flat, now_secs: Tensor
     ) -> tuple[dict[str, Any], step_lib.LoopResult]:
         columns = self._batches(flat).take(1).get_single_element()
-        return self._scoring.score_and_train(columns, now_secs)
+        return scoring.score_and_train(columns, now_secs)
 
     def _batches(self, flat: pipeline.Flat) -> tf.data.Dataset:
         windows = tf.data.Dataset.from_tensors(flat)

@@ -198,9 +198,10 @@ class KafkaLog:
     def _list(self) -> None:
         self._partitions = self._retry(self._list_partitions)
 
-    def _offsets(self, spec: admin.OffsetSpec) -> dict[int, admin.ListOffsetsResultInfo]:
+    def _offsets(
+        self, spec: admin.OffsetSpec
+    ) -> dict[int, admin.ListOffsetsResultInfo]:
         """Returns partition -> an offset and its timestamp, for all partitions."""
-
         if not self._partitions:
             self._list()
 
@@ -237,7 +238,10 @@ class KafkaLog:
 
     def _explained(self, error: KafkaError) -> str:
         """Returns a message about an error of the brokers."""
-        if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+        if error.code() in (
+            KafkaError.UNKNOWN_TOPIC_OR_PART,
+            KafkaError._UNKNOWN_TOPIC,
+        ):
             return (
                 f"`data.stream`: the brokers at {self._brokers} have no topic "
                 f"{self._topic!r}. Create it, or change `topic`."

@@ -155,7 +155,9 @@ class _Json(Decoder):
             array, wrong = _column(cells, type_)
             arrays.append(array)
             for place in np.flatnonzero(wrong & fine).tolist():
-                reason = f"column `{name}`: {_short(cells[place])} is not {_want(type_)}"
+                reason = (
+                    f"column `{name}`: {_short(cells[place])} is not {_want(type_)}"
+                )
                 bad.append(BadRow(int(offsets[place]), reason))
             fine &= ~wrong
         table = pa.table(arrays, names=list(columns))
@@ -230,7 +232,7 @@ class _Seen:
 
 
 def _column(cells: list[Any], type_: ColumnType) -> tuple[pa.Array, np.ndarray]:
-    """Returns cells as an Arrow array with nulls for wrong ones, and which are wrong."""
+    """Returns cells as an Arrow array, null where wrong, and which are wrong."""
     convert = _converter(type_)
     if not type_.is_list:
         return _array(cells, type_, convert)

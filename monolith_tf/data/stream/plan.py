@@ -25,6 +25,7 @@ class Plan:
       number: Number of the next span.
       offsets: Partition -> next offset.
       lost: Messages that the topic no longer held when they were due.
+      lag: Messages that are in no span yet, as of the last call of `next`.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Plan:
         self._shares = Shares()
         self._waiting_since: float | None = None
         self.number = number
-        self.lost = 0
+        self.lost = self.lag = 0
         if offsets is None:
             offsets = start_offsets(log, spec)
         self.offsets = dict(offsets)
@@ -90,6 +91,7 @@ class Plan:
             self._advance(taken)
             return taken
         available = self._available()
+        self.lag = sum(available.values())
         size = self._span_messages()
         planned: list[Span] = []
         while len(planned) < most and (total := sum(available.values())):
@@ -107,14 +109,8 @@ class Plan:
             self._advance([span])
             planned.append(span)
         self._spans.append(planned)
+        self.lag = sum(available.values())
         return planned
-
-    def lag(self) -> int:
-        """Returns how many messages of the topic are in no span yet."""
-        bounds = self._log.bounds(self.offsets)
-        return sum(
-            max(high - self.offsets.get(p, low), 0) for p, (low, high) in bounds.items()
-        )
 
     def _advance(self, spans: list[Span]) -> None:
         for span in spans:

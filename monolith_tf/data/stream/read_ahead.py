@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from typing import NamedTuple
 
 from monolith_tf.data.stream.plan import Plan
 from monolith_tf.data.stream.reading import SpanReader
@@ -30,6 +31,20 @@ class ReadSpan:
     window: Window
     begin: dict[int, int]
     end: dict[int, int]
+
+
+class State(NamedTuple):
+    """How far the reading is.
+
+    Attributes:
+      messages: Messages read since the start.
+      newest: Time of the newest of them, in milliseconds since 1970; 0 if unknown.
+      lag: Messages of the topic that were not read yet.
+    """
+
+    messages: int
+    newest: int
+    lag: int
 
 
 class ReadAhead:
@@ -89,6 +104,12 @@ class ReadAhead:
         if self._reader is None or self._plan is None:
             return {}
         return {**self._reader.counts(), "lost_messages": self._plan.lost}
+
+    def state(self) -> State | None:
+        """Returns how far the reading is; None before it starts."""
+        if self._reader is None or self._plan is None:
+            return None
+        return State(self._reader.num_messages, self._reader.newest, self._plan.lag)
 
     def close(self) -> None:
         """Stops reading."""

@@ -12,8 +12,8 @@ from monolith_tf.data.reader import BadRow
 from monolith_tf.data.rows import Filled
 from monolith_tf.data.rows import count_filled
 from monolith_tf.data.spec import DataSpec
-from monolith_tf.data.stream.events import Events
 from monolith_tf.data.stream.events import EventLog
+from monolith_tf.data.stream.events import Events
 from monolith_tf.data.stream.payloads import Messages
 from monolith_tf.data.stream.spans import Span
 from monolith_tf.data.windows import Window
@@ -28,6 +28,7 @@ class SpanReader:
       bad_rows: Messages or rows skipped so far.
       missing: Offsets of spans read so far that had no message: the topic is compacted,
         or they mark transactions.
+      num_messages: Messages read so far.
       newest: Time of the newest message read, in milliseconds since 1970; 0 if unknown.
     """
 
@@ -60,7 +61,7 @@ class SpanReader:
         self.missing = 0
         self.newest = 0
         self.filled: Filled = {}
-        self._num_messages = 0
+        self.num_messages = 0
         self._num_rows = 0
 
     def read(self, span: Span) -> tuple[Window, list[Events]]:
@@ -104,9 +105,9 @@ class SpanReader:
 
     def messages_of(self, rows: int) -> int:
         """Returns about how many messages hold a number of rows, at least 1."""
-        if self._num_rows <= self._num_messages:  # One row each, but for bad ones.
+        if self._num_rows <= self.num_messages:  # One row each, but for bad ones.
             return rows
-        return max(1, rows * self._num_messages // self._num_rows)
+        return max(1, rows * self.num_messages // self._num_rows)
 
     def counts(self) -> dict[str, int]:
         """Returns name -> count, as `Source.counts`."""
@@ -117,7 +118,7 @@ class SpanReader:
         }
 
     def _count(self, events: Events) -> None:
-        self._num_messages += len(events.offsets)
+        self.num_messages += len(events.offsets)
         self.missing += events.range.end - events.range.begin - len(events.offsets)
         if len(events.times):
             self.newest = max(self.newest, int(events.times.max()))

@@ -18,9 +18,7 @@ from monolith_tf.data.spec import DataSpec
 from monolith_tf.data.stream import read_ahead
 from monolith_tf.data.stream.events import EventLog
 from monolith_tf.data.stream.events import OffsetRange
-from monolith_tf.data.stream.payloads import Messages
 from monolith_tf.data.stream.plan import Plan
-from monolith_tf.data.stream.reading import SpanReader
 from monolith_tf.data.stream.spans import Span
 from monolith_tf.data.stream.spans import SpanLog
 from monolith_tf.data.windows import Cut
@@ -29,6 +27,8 @@ from monolith_tf.features.columns import ColumnType
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from monolith_tf.data.stream.reading import SpanReader
 
 _SAMPLE = 200
 
@@ -80,6 +80,10 @@ class StreamSource:
         """Returns name -> count of problems found so far, and messages lost."""
         return {} if self._ahead is None else self._ahead.counts()
 
+    def state(self) -> read_ahead.State | None:
+        """Returns how far the reading is; None before it starts."""
+        return None if self._ahead is None else self._ahead.state()
+
     def identity(self, batch_size: int | None = None) -> dict[str, Any]:
         """Returns nothing: positions are offsets."""
         del batch_size
@@ -115,7 +119,9 @@ class StreamSource:
             number, skip = position["span"], position["rows"]
             offsets = {int(p): offset for p, offset in position["offsets"].items()}
 
-        def start() -> tuple[Plan, SpanReader]:
+        def start() -> tuple[Plan, "SpanReader"]:
+            from monolith_tf.data.stream.reading import SpanReader
+
             log = self._log = self.open_log()
             spans = SpanLog(folder)
             reader = SpanReader(log, self._data, self._columns, skip=skip)
@@ -146,14 +152,28 @@ class StreamSource:
         if self._log is not None:
             self._log.commit({int(p): o for p, o in position["offsets"].items()})
 
+    def close(self) -> None:
+        """Ends what `read_from` started."""
+        if self._ahead is not None:
+            self._ahead.close()
+        if self._log is not None:
+            self._log.close()
+
     def open_log(self) -> EventLog:
         """Connects to the brokers."""
-        from monolith_tf.data.stream import kafka
-
+        try:
+            from monolith_tf.data.stream import kafka
+        except ImportError as error:
+            raise ImportError(
+                "Topics need the packages of the extra `stream`: "
+                "`pip install monolith_tf[stream]`."
+            ) from error
         return kafka.KafkaLog(self._stream, self._group)
 
     def schema(self) -> dict[str, ColumnType]:
         """Returns the types of the columns in the first messages; empty if none."""
+        from monolith_tf.data.stream.payloads import Messages
+
         with contextlib.closing(self.open_log()) as log:
             sample = log.read(_heads(log, _SAMPLE))
         return Messages(self._stream).schema(sample)
@@ -194,6 +214,8 @@ class StreamSource:
                 return
             try:
                 with contextlib.closing(self.open_log()) as log:
+                    from monolith_tf.data.stream.reading import SpanReader
+
                     reader = SpanReader(log, self._data, self._columns)
                     for number, one in enumerate(_pieces(log, size)):
                         window, _ = reader.read(Span(number, (one,)))

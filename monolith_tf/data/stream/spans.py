@@ -5,6 +5,7 @@ begins where the one before ends. Since they are on disk before any worker reads
 job that resumes from a checkpoint reads the same messages in the same batches.
 """
 
+import itertools
 import json
 import os
 import pathlib
@@ -99,7 +100,7 @@ class SpanLog:
     def forget_before(self, number: int) -> None:
         """Removes files that hold only spans before a number."""
         paths = self._paths()
-        for path, later in zip(paths, paths[1:], strict=False):
+        for path, later in itertools.pairwise(paths):
             if _first(later) <= number:
                 path.unlink()
 

@@ -30,7 +30,9 @@ class MemoryLog:
     def offsets_at(self, milliseconds):
         found = {}
         for p, times in self.times.items():
-            at = [i for i, t in enumerate(times) if t >= milliseconds and i >= self.low[p]]
+            at = [
+                i for i, t in enumerate(times) if t >= milliseconds and i >= self.low[p]
+            ]
             found[p] = at[0] if at else len(times)
         return found
 

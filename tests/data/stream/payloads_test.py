@@ -174,7 +174,13 @@ def test_arrow_messages_hold_many_rows():
     messages = Messages(spec("arrow"))
     assert messages.schema([events(values)])["x"].dtype == "float32"
     good, bad = rows(messages, events(values), {"id": INT, "x": FLOAT})
-    assert good == [(100, 1, 0.5), (100, 3, 2.5), (101, 4, 1.5), (104, 6, 6.5), (104, 7, 7.5)]
+    assert good == [
+        (100, 1, 0.5),
+        (100, 3, 2.5),
+        (101, 4, 1.5),
+        (104, 6, 6.5),
+        (104, 7, 7.5),
+    ]
     assert "no value in column `x`" in bad[100]
     assert "not an Arrow IPC stream" in bad[102]
     assert "no column `x`" in bad[103]
@@ -193,7 +199,11 @@ def test_keys_times_and_headers_become_columns():
     empty = ColumnType(dtype="string", default="none")
     time = ColumnType(dtype="int64", default=0)
     schema = messages.schema([given])
-    assert [schema[n].dtype for n in ("key", "time", "head")] == ["string", "int64", "string"]
+    assert [schema[n].dtype for n in ("key", "time", "head")] == [
+        "string",
+        "int64",
+        "string",
+    ]
     columns = {"head": empty, "id": INT, "time": time, "key": empty}
     good, bad = rows(messages, given, columns)
     assert good == [(100, b"b", 1, 1000, b"k1"), (102, b"none", 3, 0, b"none")]
@@ -202,5 +212,7 @@ def test_keys_times_and_headers_become_columns():
 
 def test_a_column_may_not_come_from_two_places():
     messages = Messages(spec(key_column="id"))
-    with pytest.raises(ValueError, match="column `id` of a key, time or header is also"):
+    with pytest.raises(
+        ValueError, match="column `id` of a key, time or header is also"
+    ):
         messages.schema([events(texts({"id": 1}))])

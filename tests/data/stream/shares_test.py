@@ -11,7 +11,9 @@ from monolith_tf.data.stream.shares import Shares
 def learn(shares, partition, times):
     none = [None] * len(times)
     places = OffsetRange(partition, 0, len(times))
-    shares.learn(Events(places, np.arange(len(times)), np.array(times), none, none, none))
+    shares.learn(
+        Events(places, np.arange(len(times)), np.array(times), none, none, none)
+    )
 
 
 def test_unknown_times_divide_in_proportion():

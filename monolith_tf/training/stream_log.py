@@ -1,0 +1,61 @@
+"""Records how far a job is behind its topic, and commits offsets after checkpoints."""
+
+import time
+
+from absl import logging
+
+from monolith_tf.data.stream.source import StreamSource
+from monolith_tf.training import actions
+from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import run as run_lib
+
+
+class StreamLog(actions.EverySteps):
+    """Writes the `stream` records of `metrics.jsonl`, and a line of the log.
+
+    Args:
+      every: Steps between records.
+      source: The topic.
+    """
+
+    needs_quiet = False
+    is_quick = True
+
+    def __init__(self, every: int, source: StreamSource) -> None:
+        super().__init__(every, at_end=True)
+        self._source = source
+        self._since = (time.monotonic(), 0)  # Time and messages of the last record.
+        self._committed = -1
+
+    def begin(self, run: run_lib.Run) -> None:
+        """See base class."""
+        super().begin(run)
+        run.on_saved.append(self._commit)
+
+    def work(self, run: run_lib.Run) -> None:
+        """See base class."""
+        state = self._source.state()
+        if state is None:
+            return
+        now = time.monotonic()
+        since, messages = self._since
+        self._since = now, state.messages
+        values = {
+            "lag": state.lag,
+            "messages": state.messages,
+            "messages_per_sec": round((state.messages - messages) / (now - since), 1),
+            "spans": (run.progress.stream or {}).get("span", 0),
+        }
+        if state.newest:
+            values["lag_secs"] = round(max(time.time() - state.newest / 1000, 0), 3)
+        run.record("stream", values)
+        logging.info(
+            "stream | step: %d | %s",
+            run.progress.step,
+            " | ".join(f"{name}: {value}" for name, value in values.items()),
+        )
+
+    def _commit(self, saved: checkpoint_lib.Checkpoint) -> None:
+        position = saved.manifest["state"]["progress"].get("stream")
+        if position:
+            self._source.commit(position)

@@ -1,0 +1,134 @@
+"""Tests of jobs on a topic of a real broker."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from monolith_tf.experiment import estimator as estimator_lib
+from monolith_tf.training import loop
+from tests.data.stream import brokers
+from tests.experiment import counting_job
+
+
+@pytest.fixture(scope="module")
+def broker():
+    with brokers.running() as running:
+        yield running
+
+
+class Job(counting_job.Job):
+    """The counting job on a topic."""
+
+    def __init__(self, folder, broker, partitions=2):
+        super().__init__(folder)
+        self._broker = broker
+        self.topic = broker.create(folder.name, partitions)
+        self._partitions = partitions
+        self._sent = 0
+
+    def send(self, count, bad=()):
+        """Sends the next rows, one after another to each partition."""
+        values = [[] for _ in range(self._partitions)]
+        for row in range(self._sent, self._sent + count):
+            value = {"row": row, "click": row % 2} if row not in bad else {"row": row}
+            values[row % self._partitions].append(json.dumps(value).encode())
+        for partition, some in enumerate(values):
+            self._broker.send(self.topic, some, partition)
+        self._sent += count
+
+    def train(self, *overrides, until="end", **stream):
+        given = {"brokers": self._broker.address, "topic": self.topic, "until": until}
+        given |= {"max_wait": 0.1, **stream}
+        super().train("data.train=[]", f"data.stream={json.dumps(given)}", *overrides)
+
+    def updates(self):
+        """Returns how often each row sent was trained on."""
+        path = self.folder / "rows.parquet"
+        rows = np.arange(self._sent)
+        pq.write_table(pa.table({"row": rows, "click": rows % 2.0}), path)
+        job = estimator_lib.Estimator(
+            self.config, f"data.train={path}", f"data.test={path}"
+        )
+        return np.concatenate([b["click"] for b in job.predict("test")]).tolist()
+
+
+@pytest.fixture
+def job(tmp_path, broker, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    return Job(tmp_path, broker)
+
+
+def test_each_message_is_trained_on_once(job):
+    job.send(100)
+    job.train()
+    assert job.updates() == [1] * 100
+    assert job.records("train")[-1]["examples"] == 100
+    last = job.records("stream")[-1]
+    assert (last["lag"], last["messages"]) == (0, 100)
+
+
+def test_a_job_resumes_at_the_next_message(job):
+    for batch_size in (7, 4, 30):
+        job.send(50)
+        job.train(f"data.batch_size={batch_size}")
+    assert job.updates() == [1] * 150
+    job.train()
+    assert job.updates() == [1] * 150
+
+
+def test_a_job_stops_at_a_step_and_resumes_there(job):
+    job.send(100)
+    for step in (1, 2, 5, 11):
+        job.train(f"trainer.max_steps={step}")
+    assert sum(job.updates()) == job.records("train")[-1]["examples"]
+    job.train()
+    assert job.updates() == [1] * 100
+
+
+def test_progressive_scores_a_message_before_it_is_trained_on(job):
+    job.send(100)
+    job.train("trainer.mode=progressive", "trainer.eval_every_steps=4")
+    assert job.updates() == [1] * 100
+    assert job.records("eval")
+
+
+def test_messages_that_arrive_during_the_job_are_trained_on(job):
+    job.send(10)
+
+    def send():
+        for _ in range(10):
+            time.sleep(0.2)
+            job.send(7)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    job.train(until={"0": 40, "1": 40})
+    sender.join()
+    assert job.updates() == [1] * 80
+
+
+def test_bad_messages_are_an_error_or_counted(job):
+    job.send(100, bad=(31, 62))
+    with pytest.raises(
+        ValueError, match=r"partition [01], offset \d+: no value in col"
+    ):
+        job.train()
+    job.train("data.on_bad_row=skip")
+    assert job.updates() == [float(row not in (31, 62)) for row in range(100)]
+    assert job.records("data")[-1]["train/bad_rows"] == 2
+
+
+def test_an_idle_job_can_be_interrupted(job):
+    job.send(20)
+    timer = threading.Timer(6, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(loop.InterruptedRun):
+        job.train(until="never")
+    assert job.updates() == [1] * 20
