@@ -83,7 +83,7 @@ def find(model: str, overrides: Sequence[str] = ()) -> Exported:
     reading = saved or {"null_values": _NULLS_OF_0_1_0}
     return Exported(
         path=found,
-        reading=_overridden(found, reading, overrides),
+        reading=overridden(found, reading, overrides),
         columns=_columns(content),
         is_old=saved is None,
     )
@@ -120,7 +120,7 @@ def _columns(content: Mapping[str, Any]) -> dict[str, ColumnType] | None:
     return {name: ColumnType(**saved) for name, saved in content["columns"].items()}
 
 
-def _overridden(
+def overridden(
     path: pathlib.Path, reading: Mapping[str, Any], overrides: Sequence[str]
 ) -> DataSpec:
     """Returns how an export says to read files, with overrides applied."""

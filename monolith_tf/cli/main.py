@@ -23,6 +23,7 @@ from monolith_tf.cli import origin
 from monolith_tf.cli import predict
 from monolith_tf.cli import progress
 from monolith_tf.cli import publish
+from monolith_tf.cli import replay
 from monolith_tf.cli import serve
 from monolith_tf.cli import train
 from monolith_tf.distribute import exits
@@ -36,6 +37,7 @@ SUB_COMMANDS = {
     "predict": predict,
     "serve": serve,
     "publish": publish,
+    "replay": replay,
     "check": check,
     "inspect": inspect,
 }

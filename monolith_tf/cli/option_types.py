@@ -31,6 +31,14 @@ port = whole(0, 65535)
 """The type of a port to listen on; 0 picks a free one."""
 
 
+def above_zero(text: str) -> float:
+    """Reads a finite number above 0."""
+    value = _number(text, float)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be above 0. Received: {text}")
+    return value
+
+
 def seconds(text: str) -> float:
     """Reads a time above 0."""
     return _seconds(text, is_right=lambda value: value > 0, least="above 0")

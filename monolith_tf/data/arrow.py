@@ -204,6 +204,35 @@ def fits(found: DType | None, wanted: DType) -> bool:
     return found == wanted or (found, wanted) == ("int64", "float32")
 
 
+def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Returns a column whose values are Python's numbers, strings, lists and None.
+
+    Dates and times are the integers that training reads.
+
+    Raises:
+      ValueError: If bytes are not UTF-8.
+    """
+    return pa.chunked_array([_plain(chunk) for chunk in column.chunks] or [pa.nulls(0)])
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    type_ = array.type
+    if pa.types.is_dictionary(type_):
+        return _plain(array.cast(type_.value_type))
+    if _is_list(type_):
+        values = _plain(_elements(array))
+        lengths = _lengths(array)
+        splits = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        absent = pa.array(_mask(array.is_null()))
+        made = pa.ListArray.from_arrays(pa.array(splits), values)
+        return pc.if_else(absent, pa.scalar(None, made.type), made)
+    if _is_string(type_):
+        return array.cast(pa.string())
+    if pa.types.is_temporal(type_) or pa.types.is_decimal(type_):
+        return _numbers(array, "int64" if pa.types.is_temporal(type_) else "float32")
+    return array
+
+
 def numbers(table: pa.Table, name: str) -> pa.Array:
     """Returns the numbers of a column, of all lists where it holds lists."""
     array = _single(table.column(name))

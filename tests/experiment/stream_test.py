@@ -2,7 +2,10 @@
 
 import json
 import os
+import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -31,27 +34,46 @@ class Job(counting_job.Job):
         self._broker = broker
         self.topic = broker.create(folder.name, partitions)
         self._partitions = partitions
-        self._sent = 0
+        self.num_sent = 0
 
     def send(self, count, bad=()):
         """Sends the next rows, one after another to each partition."""
         values = [[] for _ in range(self._partitions)]
-        for row in range(self._sent, self._sent + count):
+        for row in range(self.num_sent, self.num_sent + count):
             value = {"row": row, "click": row % 2} if row not in bad else {"row": row}
             values[row % self._partitions].append(json.dumps(value).encode())
         for partition, some in enumerate(values):
             self._broker.send(self.topic, some, partition)
-        self._sent += count
+        self.num_sent += count
 
-    def train(self, *overrides, until="end", **stream):
+    def overrides(self, until, **stream):
         given = {"brokers": self._broker.address, "topic": self.topic, "until": until}
         given |= {"max_wait": 0.1, **stream}
-        super().train("data.train=[]", f"data.stream={json.dumps(given)}", *overrides)
+        return "data.train=[]", f"data.stream={json.dumps(given)}"
+
+    def train(self, *overrides, until="end", **stream):
+        super().train(*self.overrides(until, **stream), *overrides)
+
+    def start(self, *overrides, until="end"):
+        """Starts the job in a process of its own."""
+        return subprocess.Popen(
+            [
+                sys.executable,
+                *("-m", "monolith_tf", "train", str(self.config)),
+                *self.overrides(until),
+                *overrides,
+            ],
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join([*sys.path, str(self.folder)])},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     def updates(self):
         """Returns how often each row sent was trained on."""
         path = self.folder / "rows.parquet"
-        rows = np.arange(self._sent)
+        rows = np.arange(self.num_sent)
         pq.write_table(pa.table({"row": rows, "click": rows % 2.0}), path)
         job = estimator_lib.Estimator(
             self.config, f"data.train={path}", f"data.test={path}"
@@ -132,3 +154,29 @@ def test_an_idle_job_can_be_interrupted(job):
     with pytest.raises(loop.InterruptedRun):
         job.train(until="never")
     assert job.updates() == [1] * 20
+
+
+@pytest.mark.timeout(280)
+def test_a_job_killed_at_any_time_trains_on_each_message_once(job):
+    draw = random.Random(5)
+    end = {"0": 1500, "1": 1500}
+    every = "trainer.checkpoint_every_steps=10"
+    for _ in range(2):
+        job.send(draw.randrange(300, 700))
+        process = job.start(every, until=end)
+        log = job.folder / "model" / "metrics.jsonl"
+        size = log.stat().st_size if log.exists() else 0
+        deadline = time.monotonic() + 120
+        while not (log.exists() and log.stat().st_size > size):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(draw.random())
+        process.kill()
+        process.communicate()
+    job.send(3000 - job.num_sent)
+    process = job.start(every, until=end)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert job.updates() == [1] * 3000
+    assert job.records("train")[-1]["examples"] == 3000
