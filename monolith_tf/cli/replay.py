@@ -6,6 +6,7 @@ on a topic with data that you have.
 
 import argparse
 import dataclasses
+import pathlib
 import sys
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -106,7 +107,7 @@ def _reading(
     from monolith_tf.features import columns as columns_lib
 
     if arguments.config is None:
-        given = exported.overridden("FILES", {}, arguments.overrides)
+        given = exported.overridden(pathlib.Path("FILES"), {}, arguments.overrides)
         return given, None
     config = config_lib.load_config(
         arguments.config, arguments.overrides, data="ignored"

@@ -1,5 +1,6 @@
 """Records how far a job is behind its topic, and commits offsets after checkpoints."""
 
+import functools
 import time
 
 from absl import logging
@@ -25,12 +26,12 @@ class StreamLog(actions.EverySteps):
         super().__init__(every, at_end=True)
         self._source = source
         self._since = (time.monotonic(), 0)  # Time and messages of the last record.
-        self._committed = -1
+        self._spans: dict[str, int] = {}  # Name of a checkpoint -> its next span.
 
     def begin(self, run: run_lib.Run) -> None:
         """See base class."""
         super().begin(run)
-        run.on_saved.append(self._commit)
+        run.on_saved.append(functools.partial(self._after, run.checkpoints))
 
     def work(self, run: run_lib.Run) -> None:
         """See base class."""
@@ -55,7 +56,17 @@ class StreamLog(actions.EverySteps):
             " | ".join(f"{name}: {value}" for name, value in values.items()),
         )
 
-    def _commit(self, saved: checkpoint_lib.Checkpoint) -> None:
+    def _after(
+        self,
+        checkpoints: checkpoint_lib.CheckpointDir,
+        saved: checkpoint_lib.Checkpoint,
+    ) -> None:
+        """Commits a checkpoint's offsets, and drops spans that no checkpoint needs."""
         position = saved.manifest["state"]["progress"].get("stream")
-        if position:
-            self._source.commit(position)
+        if not position:
+            return
+        self._source.commit(position)
+        self._spans[saved.path.name] = position["span"]
+        names = checkpoints.names()
+        if all(name in self._spans for name in names):  # Not those of a former run.
+            self._source.forget_spans(min(self._spans[name] for name in names))

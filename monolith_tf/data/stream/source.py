@@ -58,6 +58,7 @@ class StreamSource:
         self._group = group
         self._ahead: read_ahead.ReadAhead | None = None
         self._log: EventLog | None = None
+        self._spans: SpanLog | None = None
         self._held: tuple[int, Window] | None = None
         self.failure: Exception | None = None
 
@@ -123,7 +124,7 @@ class StreamSource:
             from monolith_tf.data.stream.reading import SpanReader
 
             log = self._log = self.open_log()
-            spans = SpanLog(folder)
+            spans = self._spans = SpanLog(folder)
             reader = SpanReader(log, self._data, self._columns, skip=skip)
             plan = Plan(
                 log,
@@ -151,6 +152,11 @@ class StreamSource:
         """Commits a checkpoint's offsets to the brokers, for monitors of lag."""
         if self._log is not None:
             self._log.commit({int(p): o for p, o in position["offsets"].items()})
+
+    def forget_spans(self, before: int) -> None:
+        """Removes spans before a number, which no checkpoint needs any more."""
+        if self._spans is not None:
+            self._spans.forget_before(before)
 
     def close(self) -> None:
         """Ends what `read_from` started."""
