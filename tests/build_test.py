@@ -52,9 +52,9 @@ def test_bazel_files_agree_with_the_tree():
         (
             "BUILD",
             '":base",\n        ":features",\n        requirement("absl-py"),\n'
-            '        requirement("numpy"),\n        requirement("pyarrow")',
+            '        requirement("confluent-kafka")',
             '":base",\n        requirement("absl-py"),\n'
-            '        requirement("numpy"),\n        requirement("pyarrow")',
+            '        requirement("confluent-kafka")',
             "//:data: monolith_tf/data/.* imports monolith_tf.features.*//:features",
         ),
         (
