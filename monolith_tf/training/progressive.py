@@ -36,7 +36,13 @@ class ProgressiveStepper(stepper_lib.Stepper):
     def take(self, run: run_lib.Run, plan: stepper_lib.Plan) -> stepper_lib.StepsTaken:
         """See base class; takes one step."""
         if self._function is None:
-            self._function = tf.function(self._score_and_train, reduce_retracing=True)
+            self._function = tf.function(
+                self._score_and_train,
+                input_signature=[
+                    self._iterator.element_spec,
+                    tf.TensorSpec([], tf.int64),
+                ],
+            )
         begin = time.perf_counter()
         columns = next(self._iterator, None)
         result: Any = self._step.no_result()
