@@ -62,12 +62,18 @@ def _assert_equal(model_dir, alone):
     """Compares two runs: rows and variables bit for bit, and evaluations."""
     left, right = small_job.last(model_dir), small_job.last(alone)
     assert left.manifest["state"]["progress"] == right.manifest["state"]["progress"]
+    assert _records(model_dir, phase="eval") == _records(alone, phase="eval")
+    _assert_trained_equally(left, right)
+
+
+def _assert_trained_equally(left, right):
+    """Compares rows and variables of two checkpoints, bit for bit."""
+    assert left.step == right.step
     expected, found = small_job.dense(right), small_job.dense(left)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
     assert small_job.rows(left.embedding_dir) == small_job.rows(right.embedding_dir)
-    assert _records(model_dir, phase="eval") == _records(alone, phase="eval")
 
 
 _DAMAGING = """
@@ -120,13 +126,26 @@ def test_rows_damaged_while_they_are_read_lead_to_the_checkpoint_before(
     _assert_equal(model_dir, alone)
 
 
-def test_one_worker_and_one_server_equal_one_process(config, alone, tmp_path):
-    _train(config, tmp_path, ps=1)
-    _assert_equal(tmp_path, alone)
+def test_one_worker_and_one_server_equal_one_process_with_an_evaluator_beside(
+    config, alone, tmp_path
+):
+    beside = ("cluster.evaluator=true", "trainer.keep_best=click/auc")
+    with ClusterProcesses(config, tmp_path, *beside, ps=1) as cluster:
+        cluster.start("evaluator-0")
+        cluster.start()
+        codes = cluster.wait_all()
+        assert not any(codes.values()), (codes, cluster.log("evaluator-0"))
+    _assert_trained_equally(small_job.last(tmp_path), small_job.last(alone))
     lines, expected = (_records(d, phase="train") for d in (tmp_path, alone))
     for line in [*lines, *expected]:
         del line["examples_per_sec"]
     assert lines == expected
+    assert not _records(tmp_path, phase="eval")
+    scored = {r["step"]: r for r in _records(tmp_path / "evaluator", phase="eval")}
+    expected = {r["step"]: r for r in _records(alone, phase="eval")}
+    assert scored[64] == expected[64]
+    best = json.loads((tmp_path / "checkpoints" / "best.json").read_text())
+    assert best["value"] == max(r["click/auc"] for r in scored.values())
 
 
 _slow = pytest.mark.slow
@@ -277,21 +296,6 @@ def test_a_worker_that_cannot_read_its_data_is_named(tmp_path):
 def _steps(model_dir):
     entry = roster.read(model_dir, "chief")
     return 0 if entry is None else entry.get("step", 0)
-
-
-def test_an_evaluator_scores_checkpoints_beside_the_training(config, alone, tmp_path):
-    beside = ("cluster.evaluator=true", "trainer.keep_best=click/auc")
-    with ClusterProcesses(config, tmp_path, *beside) as cluster:
-        cluster.start("evaluator-0")
-        cluster.start()
-        codes = cluster.wait_all()
-        assert not any(codes.values()), (codes, cluster.log("evaluator-0"))
-    assert not _records(tmp_path, phase="eval")
-    scored = {r["step"]: r for r in _records(tmp_path / "evaluator", phase="eval")}
-    expected = {r["step"]: r for r in _records(alone, phase="eval")}
-    assert scored[64] == expected[64]
-    best = json.loads((tmp_path / "checkpoints" / "best.json").read_text())
-    assert best["value"] == max(r["click/auc"] for r in scored.values())
 
 
 _ONCE = ("trainer.epochs=1", "trainer.eval_every_epochs=null")
