@@ -29,6 +29,7 @@ setuptools.setup(
         "PyYAML>=6",
         "pydantic>=2.10,<3",
         "pyarrow>=20",
+        "google-crc32c>=1.6",
         "tensorboard~=2.21.0",
         "rich>=13",
     ],

@@ -54,7 +54,7 @@ CLASSES = {
     "Sigmoid": "layers.activation_layers",
     "Sigmoid2": "layers.activation_layers",
     "SimpleNasLayer": "layers.simple_nas",
-    "SimpleNasV2Layer": "layers.simple_nas_v2",
+    "SimpleNasV2Layer": "layers.simple_nas",
     "Softplus": "layers.activation_layers",
     "Softsign": "layers.activation_layers",
     "SumPooling": "layers.pooling",

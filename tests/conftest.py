@@ -1,5 +1,6 @@
 """What all tests share: small tables, and a count of the golden cases passed."""
 
+import collections
 import json
 import pathlib
 import signal
@@ -19,6 +20,18 @@ def pytest_configure():
     for number, default in defaults.items():
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, default)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Starts files with long tests first, which would run alone at the end.
+
+    Those are tests with a longer time limit. Files of many tests follow, as in
+    `--loadscope-reorder`.
+    """
+    long = {item.path for item in items if item.get_closest_marker("timeout")}
+    sizes = collections.Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in long, -sizes[item.path]))
 
 
 @pytest.fixture(autouse=True)

@@ -76,6 +76,7 @@ def batches(
       string_codes: Whether strings come as `StringCodes`.
     """
 
+    @tf.autograph.experimental.do_not_convert
     def of_window(num_rows: Tensor, first: Tensor, *arrays: Tensor) -> tf.data.Dataset:
         num_batches = (num_rows + batch_size - 1) // batch_size
         rest = iter(arrays)

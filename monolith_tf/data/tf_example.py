@@ -1,12 +1,15 @@
 """TFRecord framing and the wire format of tf.Example, without TensorFlow.
 
-Enough to find the features of records and their types, and to read records of files
-that TensorFlow's reader does not decompress.
+Enough to find the features of records and their types, and to read records of
+compressed files: TensorFlow cannot decompress zst, and takes a gz file that was cut for
+a whole one.
 """
 
 import struct
 from collections.abc import Iterator
 from typing import Any
+
+import google_crc32c
 
 from monolith_tf.features.columns import DType
 
@@ -15,24 +18,43 @@ _DTYPES: dict[int, DType] = {1: "string", 2: "float32", 3: "int64"}
 
 
 def frames(stream: Any, file: str) -> Iterator[bytes]:
-    """Yields the records of a TFRecord stream; does not verify checksums.
+    """Yields the records of a TFRecord stream, and checks their checksums.
 
     Args:
       stream: A decompressed binary file.
       file: Its name, for errors.
 
     Raises:
-      ValueError: If the stream ends within a record.
+      ValueError: If a record is damaged, or the stream ends within one.
     """
     row = 0
     while header := stream.read(12):
-        length = struct.unpack("<Q", header[:8])[0] if len(header) == 12 else 0
-        record = stream.read(length) if length < 1 << 31 else b""
-        footer = stream.read(4)
-        if len(header) < 12 or len(record) < length or len(footer) < 4:
-            raise ValueError(f"{file}: row {row} (counting from 0): truncated record.")
+        place = f"{file}: row {row} (counting from 0)"
+        if len(header) < 12:
+            raise ValueError(f"{place}: truncated record.")
+        length, length_crc = struct.unpack("<QI", header)
+        if length_crc != _masked_crc(header[:8]):
+            raise ValueError(_damaged(place))
+        record, footer = stream.read(length), stream.read(4)
+        if len(record) < length or len(footer) < 4:
+            raise ValueError(f"{place}: truncated record.")
+        if struct.unpack("<I", footer)[0] != _masked_crc(record):
+            raise ValueError(_damaged(place))
         yield record
         row += 1
+
+
+def _damaged(place: str) -> str:
+    return (
+        f"{place}: the record is damaged, and later records cannot be found: it does "
+        "not match its checksum."
+    )
+
+
+def _masked_crc(data: bytes) -> int:
+    """Returns the checksum of the TFRecord format, a masked CRC-32C."""
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def feature_types(record: bytes) -> dict[str, tuple[DType, bool]]:

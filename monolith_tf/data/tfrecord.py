@@ -75,15 +75,17 @@ class TFRecordReader(Reader):
         """Yields serialized examples, bytes [rows]."""
         import tensorflow as tf
 
-        if file.endswith(".zst"):  # TensorFlow cannot decompress it
+        if file.endswith((".gz", ".zst")):
             with pa.input_stream(file, compression="detect") as stream:
                 frames = tf_example.frames(stream, file)
-                while records := list(itertools.islice(frames, _BATCH_ROWS)):
-                    yield np.array(records, object)
+                try:
+                    while records := list(itertools.islice(frames, _BATCH_ROWS)):
+                        yield np.array(records, object)
+                except OSError as error:
+                    raise ValueError(f"{file}: not readable: {error}") from error
             return
-        compression = "GZIP" if file.endswith(".gz") else ""
         with tf.device("CPU:0"):
-            dataset = tf.data.TFRecordDataset(file, compression)
+            dataset = tf.data.TFRecordDataset(file)
         try:
             for records in dataset.batch(_BATCH_ROWS):
                 yield records.numpy()

@@ -55,6 +55,7 @@ class NamedInputs:
             specs[name] = tf.TensorSpec(shape, tf.as_dtype(kind.dtype), name=name)
         return specs
 
+    @tf.autograph.experimental.do_not_convert
     def decode(self, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         """Returns the columns from tensors; lists are ragged or `Padded`."""
         columns = {}

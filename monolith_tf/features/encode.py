@@ -99,6 +99,7 @@ class FeatureEncoder(tf.Module):
         may_be_large = feature.kind != "dense" and not feature.transform
         return may_be_large and not self._large_integers.get(feature.table_name)
 
+    @tf.autograph.experimental.do_not_convert
     def encode(
         self, columns: Mapping[str, Tensor | RaggedTensor], *, training: bool = False
     ) -> FeatureBatch:
@@ -163,6 +164,7 @@ class FeatureEncoder(tf.Module):
             if any(step.name == "clip" for step in feature.transform)
         )
 
+    @tf.autograph.experimental.do_not_convert
     def clipped(
         self, columns: Mapping[str, Tensor | RaggedTensor]
     ) -> dict[str, Tensor]:
@@ -190,6 +192,7 @@ class FeatureEncoder(tf.Module):
                 )
         return found
 
+    @tf.autograph.experimental.do_not_convert
     def values(
         self, columns: Mapping[str, Tensor | RaggedTensor], integers: Collection[str]
     ) -> dict[str, Tensor | RaggedTensor | Padded]:

@@ -50,7 +50,7 @@ NAMES = {
     "Sigmoid": "activation_layers",
     "Sigmoid2": "activation_layers",
     "SimpleNasLayer": "simple_nas",
-    "SimpleNasV2Layer": "simple_nas_v2",
+    "SimpleNasV2Layer": "simple_nas",
     "Softplus": "activation_layers",
     "Softsign": "activation_layers",
     "SumPooling": "pooling",

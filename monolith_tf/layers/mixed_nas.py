@@ -1,4 +1,4 @@
-"""A choice between several embedding widths for each feature."""
+"""A choice between several embedding widths for each segment."""
 
 import warnings
 from collections.abc import Sequence
@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from monolith_tf.layers.parts import modes
 from monolith_tf.layers.parts import nas_base
 from monolith_tf.layers.parts.straight_through import straight_through
 
@@ -18,12 +17,12 @@ _GRAD_MODES = ("discrete", "gumbel", "none")
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
 class MixedNASLayer(nas_base.ChoiceNASLayer):
-    """Searches one width out of several for each feature.
+    """Searches one width out of several for each segment.
 
-        p = softmax(alpha / temperature)                     # by feature
+        p = softmax(alpha / temperature)                     # by segment
         y = x * (w @ M)                                      # M: masks of the choices
 
-    With the sizes `s_0 < s_1 < ...` the first choice removes the feature, regardless of
+    With the sizes `s_0 < s_1 < ...` the first choice removes the segment, regardless of
     `s_0`, and the mask of choice `c` has ones at
 
         left    the first s_c columns
@@ -47,8 +46,8 @@ class MixedNASLayer(nas_base.ChoiceNASLayer):
 
     Args:
       segment_sizes: The widths to choose from, one increasing list of at least two
-        sizes per feature; start it with 0.
-      segment_names: Name of each feature, all different.
+        sizes per segment; start it with 0.
+      segment_names: Name of each segment, a feature or a part of one, all different.
       temperature: Divides the logits, above 0.
       embedding_share_mode: Columns of the choices: "left", "diff", "random" or "none".
       weight_grad_mode: Weights of the choices: "discrete", "gumbel" or "none".
@@ -59,7 +58,7 @@ class MixedNASLayer(nas_base.ChoiceNASLayer):
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
     Input shape: `[batch, sum of widths]`, or a list of `[batch, width]`, where the
-    width of a feature is the sum of its sizes in the share mode "none", and the last of
+    width of a segment is the sum of its sizes in the share mode "none", and the last of
     its sizes in the others.
     Output shape: that of the input.
 
@@ -106,6 +105,7 @@ class MixedNASLayer(nas_base.ChoiceNASLayer):
             segment_names,
             widths=[sum(row) if share_all else row[-1] for row in sizes],
             choices=[len(row) for row in sizes],
+            draws=weight_grad_mode != "none",
             temperature=temperature,
             initializer=initializer,
             regularizer=regularizer,
@@ -118,7 +118,7 @@ class MixedNASLayer(nas_base.ChoiceNASLayer):
         self.seed = seed
 
     def masks(self) -> dict[str, np.ndarray]:
-        """Returns feature -> masks of its choices, `[choices, width]`."""
+        """Returns segment -> masks of its choices, `[choices, width]`."""
         return {
             name: choice_masks(sizes, self.embedding_share_mode, self.seed + i)
             for i, (name, sizes) in enumerate(
@@ -126,33 +126,15 @@ class MixedNASLayer(nas_base.ChoiceNASLayer):
             )
         }
 
-    def weights_of_choices(self, training: Any = False) -> tf.Tensor:
-        """Returns the weights `w`, `[features, most choices]`.
+    def _weights(self, logits: tf.Tensor, noise: tf.Tensor | None) -> tf.Tensor:
+        if self.weight_grad_mode != "discrete":
+            return self._softmax(logits, noise)
+        scores = logits if noise is None else logits / self.temperature + noise
+        one_hot = _one_hot_of_largest(scores)
+        return straight_through(one_hot, one_hot * self._softmax(logits))
 
-        Args:
-          training: Whether to draw, as in training.
-        """
-        logits = self._logits()
-        p = tf.nn.softmax(logits / self.temperature)
-        training = modes.is_training(training)
-        if self.weight_grad_mode == "none":
-            return p
-        if self.weight_grad_mode == "gumbel":
-            return modes.choose(
-                training,
-                lambda: tf.nn.softmax((logits + self._noise()) / self.temperature),
-                lambda: p,
-            )
-        chosen = modes.choose(
-            training,
-            lambda: tf.argmax(logits / self.temperature + self._noise(), axis=1),
-            lambda: tf.argmax(logits, axis=1),
-        )
-        one_hot = tf.one_hot(chosen, max(self.choices))
-        return straight_through(one_hot, one_hot * p)
-
-    def _columns(self, weights: tf.Tensor) -> tf.Tensor:
-        """Returns `w @ M` of all features, `[sum of widths]`."""
+    def _mask_of(self, weights: tf.Tensor) -> tf.Tensor:
+        """Returns `w @ M` of all segments."""
         most = max(self.choices)
         masks = np.concatenate(
             [np.pad(m, [(0, most - len(m)), (0, 0)]) for m in self.masks().values()],
@@ -161,16 +143,8 @@ class MixedNASLayer(nas_base.ChoiceNASLayer):
         by_column = tf.gather(weights, self._segment_of_column())
         return tf.reduce_sum(by_column * masks.T.astype(np.float32), axis=1)
 
-    def _masks(self, training: Any) -> tf.Tensor:
-        return self._columns(self.weights_of_choices(training))
-
-    def _kept(self) -> tf.Tensor:
-        chosen = tf.argmax(self._logits(), axis=1)
-        return self._columns(tf.one_hot(chosen, max(self.choices)))
-
-    def _expected_columns(self) -> tf.Tensor:
-        p = tf.nn.softmax(self._logits() / self.temperature)
-        return tf.reduce_sum(self._columns(p))
+    def _selected_mask(self) -> tf.Tensor:
+        return self._mask_of(_one_hot_of_largest(self._logits()))
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {
@@ -181,11 +155,16 @@ class MixedNASLayer(nas_base.ChoiceNASLayer):
         }
 
 
+def _one_hot_of_largest(scores: tf.Tensor) -> tf.Tensor:
+    """Returns ones at the first of each row's largest scores, zeros elsewhere."""
+    return tf.one_hot(tf.argmax(scores, axis=1), scores.shape[1])
+
+
 def choice_masks(sizes: Sequence[int], share_mode: str, seed: int) -> np.ndarray:
-    """Returns which columns each choice of a feature keeps, `[choices, width]`.
+    """Returns which columns each choice of a segment keeps, `[choices, width]`.
 
     Args:
-      sizes: The feature's sizes, increasing.
+      sizes: The segment's sizes, increasing.
       share_mode: See `MixedNASLayer`.
       seed: Seed of the order of the columns in the mode "random".
     """
@@ -212,13 +191,13 @@ def _check_sizes(segment_sizes: Sequence[Sequence[int]]) -> list[list[int]]:
         if len(row) < 2 or row[0] < 0 or row != sorted(set(row)):
             raise ValueError(
                 "`segment_sizes` must have an increasing list of at least two sizes, "
-                f"none below 0, for each feature. Received: {row} in "
+                f"none below 0, for each segment. Received: {row} in "
                 f"segment_sizes={sizes}."
             )
     not_zero = [row for row in sizes if row[0]]
     if not_zero:
         warnings.warn(
-            "The first choice of `segment_sizes` removes the feature, whatever its "
+            "The first choice of `segment_sizes` removes the segment, whatever its "
             f"size. Received: {not_zero}. Start the list with 0.",
             UserWarning,
             stacklevel=3,

@@ -1,4 +1,4 @@
-"""An on-off gate for each feature."""
+"""An on-off gate for each segment."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +9,7 @@ import tf_keras
 from monolith_tf.layers.parts import base
 from monolith_tf.layers.parts import modes
 from monolith_tf.layers.parts import nas_base
+from monolith_tf.layers.parts.straight_through import straight_through
 
 _STE_TYPES = ("softplus", "clip", "none")
 
@@ -76,19 +77,22 @@ class NASGatingLayer(nas_base.NASLayer):
         size_penalty: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        sizes = nas_base.check_sizes(segment_sizes)
         super().__init__(
-            segment_names, sizes, initializer, regularizer, size_penalty, **kwargs
+            segment_names,
+            widths=nas_base.check_sizes(segment_sizes),
+            temperature=temperature,
+            initializer=initializer,
+            regularizer=regularizer,
+            size_penalty=size_penalty,
+            **kwargs,
         )
         if ste_type not in _STE_TYPES:
             raise ValueError(
                 f"`ste_type` must be one of {', '.join(_STE_TYPES)}. "
                 f"Received: ste_type={ste_type!r}."
             )
-        nas_base.check_temperature(temperature)
         self.ste_type = ste_type
         self.use_logistic = use_logistic
-        self.temperature = temperature
 
     def build(self, input_shape: Any) -> None:
         self.alpha = self._add_alpha(0, "alpha", len(self.segment_names))
@@ -108,8 +112,7 @@ class NASGatingLayer(nas_base.NASLayer):
             lambda: (tf.cast(alpha >= 0.0, alpha.dtype), tf.sigmoid(alpha)),
         )
         factor = self._gradient_factor(alpha, s)
-        # Exactly `z`, with the gradient `factor`.
-        return tf.stop_gradient(z) + (alpha - tf.stop_gradient(alpha)) * factor
+        return straight_through(z, alpha * factor)
 
     def _gradient_factor(self, alpha: tf.Tensor, s: tf.Tensor) -> tf.Tensor:
         """Returns the surrogate derivative of a gate by its logit."""
@@ -119,13 +122,10 @@ class NASGatingLayer(nas_base.NASLayer):
         factor = tf.nn.softplus(tf.stop_gradient(alpha))
         return tf.minimum(factor, 1.0) if self.ste_type == "clip" else factor
 
-    def _masks(self, training: Any) -> tf.Tensor:
+    def _mask(self, training: Any) -> tf.Tensor:
         return tf.gather(self.gates(training), self._segment_of_column())
 
-    def _kept(self) -> tf.Tensor:
-        return self._masks(training=False)
-
-    def _expected_columns(self) -> tf.Tensor:
+    def _expected_width(self) -> tf.Tensor:
         sizes = tf.constant(list(self.widths), tf.float32)
         return tf.reduce_sum(tf.sigmoid(self.alpha) * sizes)
 
@@ -139,7 +139,6 @@ class NASGatingLayer(nas_base.NASLayer):
             "segment_sizes": list(self.widths),
             "ste_type": self.ste_type,
             "use_logistic": self.use_logistic,
-            "temperature": self.temperature,
         }
 
 

@@ -258,6 +258,7 @@ class Model(tf_keras.Model):
         return total
 
 
+@tf.autograph.experimental.do_not_convert
 def _checked(
     name: str, spec: EstimatorSpec, inputs: Inputs, mode: Mode
 ) -> EstimatorSpec:

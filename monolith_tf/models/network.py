@@ -55,6 +55,7 @@ class Network(tf.Module, Generic[StoreT]):
         self.labels = tuple(labels)
         self.weight = weight
 
+    @tf.autograph.experimental.do_not_convert
     def targets(
         self, columns: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], Tensor | None]:

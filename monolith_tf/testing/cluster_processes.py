@@ -99,7 +99,7 @@ class ClusterProcesses:
         return {name: self.wait(name) for name in self._processes}
 
     def wait_until(self, condition: Callable[[], Any]) -> None:
-        """Waits until a condition holds while the chief runs.
+        """Waits until a condition holds, while the chief runs if it was started.
 
         Raises:
           RuntimeError: If the chief ends first.
@@ -107,10 +107,12 @@ class ClusterProcesses:
         """
         deadline = time.monotonic() + self._timeout
         while not condition():
-            if self._processes["chief"].poll() is not None:
+            chief = self._processes.get("chief")
+            if chief is not None and chief.poll() is not None:
                 raise RuntimeError(f"The chief ended:\n{self.log('chief')}")
             if time.monotonic() > deadline:
-                raise TimeoutError(f"The chief says:\n{self.log('chief')}")
+                said = self.log("chief") if chief else "nothing; it was not started"
+                raise TimeoutError(f"The chief says:\n{said}")
             time.sleep(0.02)
 
     def log(self, name: str) -> str:

@@ -64,6 +64,8 @@ class Evaluator:
         Raises:
           ValueError: If the dataset is empty.
         """
+        # One trace for batches of all sizes, instead of another for the last one.
+        self._function.get_concrete_function(dataset.element_spec)
         return self.score(
             tf.nest.map_structure(lambda t: t.numpy(), self._function(columns))
             for columns in dataset
@@ -103,7 +105,7 @@ def predict(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields predictions and extra outputs by name, batch by batch."""
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(input_signature=[dataset.element_spec])
     def forward(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
         spec = network(columns, base.Mode.PREDICT)
         return {**spec.predictions, **spec.extra_outputs}

@@ -75,7 +75,11 @@ class ProgressiveStepper(stepper_lib.Stepper):
         """See base class; takes one step."""
         if self._function is None:
             self._function = tf.function(
-                self._scoring.score_and_train, reduce_retracing=True
+                self._scoring.score_and_train,
+                input_signature=[
+                    self._iterator.element_spec,
+                    tf.TensorSpec([], tf.int64),
+                ],
             )
         begin = time.perf_counter()
         columns = next(self._iterator, None)

@@ -239,6 +239,7 @@ class TrainStep(tf.Module):
             },
         )
 
+    @tf.autograph.experimental.do_not_convert
     def _clip(self, dense: list, rows: dict) -> tuple[list, dict, Tensor]:
         present = [g for g in [*dense, *rows.values()] if g is not None]
         if self._clip_norm is None:

@@ -25,7 +25,7 @@ _OVERRIDES = (
     "trainer.optimizer.learning_rate=0.0",
     "model.params.batch_norm=false",
     "export.spare_rows=200",
-    "export.verify_rows=16",
+    "export.verify_rows=0",
 )
 
 
@@ -110,8 +110,10 @@ def test_a_server_keeps_up_with_a_job(tmp_path, capsys):
         assert "error: Could not update 127.0.0.1:1." in err
     assert served.last.endswith("Stopped.\n")
     assert served.process.returncode == 0
-    with _Served(folder / "second") as served:
-        wanted = served.predict(rows)
+    (second,) = (folder / "second").iterdir()
+    signature = tf.saved_model.load(str(second)).signatures["serving_default"]
+    inputs = {name: tf.constant(value) for name, value in rows.items()}
+    wanted = signature(**inputs)["click"].numpy()
     assert np.abs(after - before).max() > 1e-3
     np.testing.assert_allclose(after, wanted, rtol=1e-5, atol=1e-6)
 

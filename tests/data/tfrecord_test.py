@@ -1,5 +1,8 @@
 """Tests of features specific to TFRecord files of tf.Example."""
 
+import zlib
+
+import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
@@ -144,3 +147,42 @@ def test_feature_types_of_packed_and_unpacked_lists():
 def test_records_that_are_no_examples(record):
     with pytest.raises(ValueError, match=r"beyond|wire type"):
         tf_example.feature_types(record)
+
+
+def packed(content, ending):
+    """Returns a file's content, compressed as an ending says."""
+    if ending == "gz":
+        return zlib.compress(content, wbits=31)
+    return pa.compress(content, "zstd", asbytes=True) if ending == "zst" else content
+
+
+@pytest.mark.parametrize("ending", ["gz", "zst"])
+def test_a_compressed_file_that_was_cut_is_an_error(write, tmp_path, ending):
+    whole = write([example(a=1000 + i) for i in range(300)]).read_bytes()
+    path = tmp_path / f"cut.tfrecord.{ending}"
+    # A writer flushes its stream behind a record, and ends there.
+    end = 200 * len(whole) // 300
+    if ending == "gz":
+        stream = zlib.compressobj(wbits=31)
+        path.write_bytes(stream.compress(whole[:end]) + stream.flush(zlib.Z_SYNC_FLUSH))
+    else:
+        path.write_bytes(packed(whole, "zst")[:-20])
+    with pytest.raises(ValueError, match=rf"cut\.tfrecord\.{ending}: "):
+        read(path, {"a": INT}, on_bad_row="skip")
+
+
+@pytest.mark.parametrize("ending", ["plain", "gz", "zst"])
+def test_a_flipped_bit_is_an_error_however_a_file_is_compressed(
+    write, tmp_path, ending
+):
+    whole = write([example(a=1000 + i) for i in range(300)]).read_bytes()
+    draw = np.random.default_rng(3)
+    name = "x.tfrecord" if ending == "plain" else f"x.tfrecord.{ending}"
+    size = len(whole) // 300
+    for _ in range(20):
+        place = int(draw.integers(250 * size, len(whole)))
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(draw.integers(8))
+        (tmp_path / name).write_bytes(packed(bytes(damaged), ending))
+        with pytest.raises(ValueError, match=rf"row {place // size} \(counting"):
+            read(tmp_path / name, {"a": INT}, on_bad_row="skip")

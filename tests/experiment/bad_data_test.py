@@ -38,7 +38,10 @@ model: {model}
 trainer: {{epochs: 2, log_every_steps: 5, summaries: false}}
 metrics: [log_loss]
 """
-DCN = "{name: dcn, params: {label: click, hidden_units: [4], num_cross_layers: 1}}"
+MODEL = (
+    "{blocks: [{name: logit, layer: Dense, inputs: [all], args: {units: 1}}], "
+    "heads: [{label: click, inputs: [logit]}]}"
+)
 FORMATS = ("csv", "parquet", "tfrecord")
 EVALUATED = "trainer.eval_every_epochs=1"
 
@@ -103,7 +106,7 @@ class Job:
         write(self.folder / f"train.{format_}", train)
         write(self.folder / f"eval.{format_}", evaluated or good_rows(40, seed=1))
 
-    def estimator(self, format_="csv", *overrides, on_bad_row="error", model=DCN,
+    def estimator(self, format_="csv", *overrides, on_bad_row="error", model=MODEL,
                   label="click"):  # fmt: skip
         text = CONFIG.format(
             folder=self.folder,

@@ -62,12 +62,18 @@ def _assert_equal(model_dir, alone):
     """Compares two runs: rows and variables bit for bit, and evaluations."""
     left, right = small_job.last(model_dir), small_job.last(alone)
     assert left.manifest["state"]["progress"] == right.manifest["state"]["progress"]
+    assert _records(model_dir, phase="eval") == _records(alone, phase="eval")
+    _assert_trained_equally(left, right)
+
+
+def _assert_trained_equally(left, right):
+    """Compares rows and variables of two checkpoints, bit for bit."""
+    assert left.step == right.step
     expected, found = small_job.dense(right), small_job.dense(left)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
     assert small_job.rows(left.embedding_dir) == small_job.rows(right.embedding_dir)
-    assert _records(model_dir, phase="eval") == _records(alone, phase="eval")
 
 
 _DAMAGING = """
@@ -120,13 +126,26 @@ def test_rows_damaged_while_they_are_read_lead_to_the_checkpoint_before(
     _assert_equal(model_dir, alone)
 
 
-def test_one_worker_and_one_server_equal_one_process(config, alone, tmp_path):
-    _train(config, tmp_path, ps=1)
-    _assert_equal(tmp_path, alone)
+def test_one_worker_and_one_server_equal_one_process_with_an_evaluator_beside(
+    config, alone, tmp_path
+):
+    beside = ("cluster.evaluator=true", "trainer.keep_best=click/auc")
+    with ClusterProcesses(config, tmp_path, *beside, ps=1) as cluster:
+        cluster.start("evaluator-0")
+        cluster.start()
+        codes = cluster.wait_all()
+        assert not any(codes.values()), (codes, cluster.log("evaluator-0"))
+    _assert_trained_equally(small_job.last(tmp_path), small_job.last(alone))
     lines, expected = (_records(d, phase="train") for d in (tmp_path, alone))
     for line in [*lines, *expected]:
         del line["examples_per_sec"]
     assert lines == expected
+    assert not _records(tmp_path, phase="eval")
+    scored = {r["step"]: r for r in _records(tmp_path / "evaluator", phase="eval")}
+    expected = {r["step"]: r for r in _records(alone, phase="eval")}
+    assert scored[64] == expected[64]
+    best = json.loads((tmp_path / "checkpoints" / "best.json").read_text())
+    assert best["value"] == max(r["click/auc"] for r in scored.values())
 
 
 _slow = pytest.mark.slow
@@ -244,14 +263,16 @@ def test_tasks_end_where_their_chief_is_gone(config, tmp_path):
 
 
 def test_a_missing_task_is_named(config, tmp_path):
-    short = "cluster.join_timeout=20"
+    short = "cluster.join_timeout=8"
     with ClusterProcesses(config, tmp_path, short) as cluster:
-        cluster.start("ps-0", "chief")
+        cluster.start("ps-0")
+        cluster.wait_until(lambda: roster.read(tmp_path, "ps-0"))
+        cluster.start("chief")
         assert cluster.wait("chief") == exits.FAILED
         address = cluster.tasks["worker-0"].address
     assert (
         f"error: worker-0 at {address} did not sign in under {tmp_path}/cluster within "
-        "20 s"
+        "8 s"
     ) in cluster.log("chief")
 
 
@@ -277,67 +298,60 @@ def _steps(model_dir):
     return 0 if entry is None else entry.get("step", 0)
 
 
-def test_an_evaluator_scores_checkpoints_beside_the_training(config, alone, tmp_path):
-    beside = ("cluster.evaluator=true", "trainer.keep_best=click/auc")
-    with ClusterProcesses(config, tmp_path, *beside) as cluster:
-        cluster.start("evaluator-0")
-        cluster.start()
-        codes = cluster.wait_all()
-        assert not any(codes.values()), (codes, cluster.log("evaluator-0"))
-    assert not _records(tmp_path, phase="eval")
-    scored = {r["step"]: r for r in _records(tmp_path / "evaluator", phase="eval")}
-    expected = {r["step"]: r for r in _records(alone, phase="eval")}
-    assert scored[64] == expected[64]
-    best = json.loads((tmp_path / "checkpoints" / "best.json").read_text())
-    assert best["value"] == max(r["click/auc"] for r in scored.values())
+_ONCE = ("trainer.epochs=1", "trainer.eval_every_epochs=null")
 
 
-def test_a_large_integer_stops_a_cluster_and_is_exact_with_the_line(tmp_path):
-    config = small_job.write(tmp_path, rows=256)
-    table = parquet.read_table(tmp_path / "train.parquet")
-    items = table["item"].to_numpy().copy()
-    items[100] = -(2**63)
-    table = table.set_column(table.column_names.index("item"), "item", [items])
-    parquet.write_table(table, tmp_path / "train.parquet")
-    options = ("trainer.epochs=1", "trainer.eval_every_epochs=null")
-    with ClusterProcesses(config, tmp_path / "stops", *options, ps=2) as cluster:
+def _changed(folder, **cells):
+    """A job with other values in some cells: column -> row -> value."""
+    config = small_job.write(folder, rows=256)
+    table = parquet.read_table(folder / "train.parquet")
+    for name, values in cells.items():
+        column = table[name].to_numpy().copy()
+        column[list(values)] = list(values.values())
+        table = table.set_column(table.column_names.index(name), name, [column])
+    parquet.write_table(table, folder / "train.parquet")
+    return config
+
+
+def _stopped(config, *, ps):
+    """What the chief of a cluster says that cannot train."""
+    model_dir = config.parent / "stops"
+    with ClusterProcesses(config, model_dir, *_ONCE, ps=ps) as cluster:
         cluster.start()
-        code = cluster.wait("chief")
-        log = " ".join(cluster.log("chief").split())
-    assert code == exits.FAILED
+        assert cluster.wait("chief") == exits.FAILED
+        return " ".join(cluster.log("chief").split())
+
+
+def test_a_large_integer_stops_a_cluster(tmp_path):
+    log = _stopped(_changed(tmp_path, item={100: -(2**63)}), ps=2)
     assert "train.parquet: row 100 (counting from 0): feature `item` has the" in log
     assert "Set `large_integers: exact` for the table" in log
-    exact = "tables[1].large_integers=exact"
-    _train(config, tmp_path / "exact", *options, exact, ps=2)
-    assert -(2**63) in small_job.rows(small_job.last(tmp_path / "exact").embedding_dir)
 
 
-def test_bad_labels_stop_a_cluster_or_are_left_out_and_counted(tmp_path):
-    config = small_job.write(tmp_path, rows=256)
-    table = parquet.read_table(tmp_path / "train.parquet")
-    clicks, prices = (table[name].to_numpy().copy() for name in ("click", "price"))
-    clicks[[100, 200]] = 5
-    prices[[7, 100, 150]] = 1e6  # One of them in a row that is skipped.
-    for name, values in (("click", clicks), ("price", prices)):
-        table = table.set_column(table.column_names.index(name), name, [values])
-    parquet.write_table(table, tmp_path / "train.parquet")
-    options = (
-        "trainer.epochs=1",
-        "trainer.eval_every_epochs=null",
-        "features[5].transform=[{name: clip, max: 1000}]",
-    )
-    with ClusterProcesses(config, tmp_path / "stops", *options) as cluster:
-        cluster.start()
-        code = cluster.wait("chief")
-        log = " ".join(cluster.log("chief").split())
-    assert code == exits.FAILED
+def test_bad_labels_stop_a_cluster(tmp_path):
+    log = _stopped(_changed(tmp_path, click={100: 5, 200: 5}), ps=1)
     assert (
         "train.parquet: row 100 (counting from 0): column `click`: the label 5" in log
     )
-    skip = "data.on_bad_row=skip"
-    _train(config, tmp_path / "goes_on", *options, skip, ps=1, workers=2)
-    (trained,) = _records(tmp_path / "goes_on", phase="train")[-1:]
-    (counted,) = _records(tmp_path / "goes_on", phase="data")[-1:]
+
+
+def test_bad_labels_are_left_out_and_large_integers_taken_by_a_cluster(tmp_path):
+    config = _changed(
+        tmp_path,
+        click={100: 5, 200: 5},
+        price={7: 1e6, 100: 1e6, 150: 1e6},  # One of them in a row that is skipped.
+        item={50: -(2**63)},
+    )
+    options = (
+        "data.on_bad_row=skip",
+        "features[5].transform=[{name: clip, max: 1000}]",
+        "tables[1].large_integers=exact",
+    )
+    model_dir = tmp_path / "model"
+    _train(config, model_dir, *_ONCE, *options, ps=2, workers=2)
+    (trained,) = _records(model_dir, phase="train")[-1:]
+    (counted,) = _records(model_dir, phase="data")[-1:]
     assert trained["examples"] == 254
     assert counted["train/bad_rows"] == 2
     assert counted["train/clipped/price"] == 2
+    assert -(2**63) in small_job.rows(small_job.last(model_dir).embedding_dir)

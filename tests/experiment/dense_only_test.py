@@ -22,6 +22,7 @@ model:
   heads: [{{label: tall, inputs: [deep]}}]
 trainer: {{epochs: 8, optimizer: {{name: adam, learning_rate: 0.1}}, summaries: false}}
 metrics: [auc]
+export: {{verify_rows: 0}}
 """
 
 

@@ -137,10 +137,11 @@ class EvaluatedOnTest(csv_job.CsvJobTest):
         self.job().train()
         unmarked = ("trainer.keep_best=null", "trainer.epochs=2")
         self.job(*unmarked).train()
+        unverified = "export.verify_rows=0"
         for act in (
             lambda: self.job().evaluate("eval"),
             lambda: list(self.job().predict("eval")),
-            self.job().export_saved_model,
+            self.job(unverified).export_saved_model,
         ):
             (line,) = self.logged(act, "Using step")
             self.assertRegex(
@@ -148,7 +149,7 @@ class EvaluatedOnTest(csv_job.CsvJobTest):
                 r"^INFO:.*Using step 3: .*/ckpt-00000003, the best by "
                 r"`click/auc`, \d\.\d{5}; the newest one is ckpt-00000006\.$",
             )
-        newest = self.job("export.checkpoint=newest").export_saved_model
+        newest = self.job("export.checkpoint=newest", unverified).export_saved_model
         (line,) = self.logged(newest, "Using step")
         self.assertRegex(line, r"Using step 6: .*/ckpt-00000006, the newest one\.$")
 

@@ -45,7 +45,7 @@ trainer:
   optimizer: {{name: adam, learning_rate: 0.01}}
   summaries: false
 metrics: [auc]
-export: {{spare_rows: 8}}
+export: {{spare_rows: 8, verify_rows: 0}}
 """
 EXACT = "tables[0].large_integers=exact"
 ROWS = 96

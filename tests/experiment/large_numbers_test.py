@@ -25,6 +25,7 @@ labels: [click]
 model: {{name: dcn, params: {{label: click, hidden_units: [], num_cross_layers: 1}}}}
 trainer: {{epochs: 1, summaries: false, optimizer: {{name: sgd, learning_rate: 1.0}}}}
 metrics: []
+export: {{verify_rows: 0}}
 """
 _TIMES = 1_700_000_000 + np.arange(50)
 

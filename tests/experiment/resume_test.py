@@ -54,7 +54,9 @@ def _lines(model_dir):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize(
+    "deterministic", [True, pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_a_job_killed_twice_ends_as_an_undisturbed_one(tmp_path, deterministic):
     config = small_job.write(tmp_path)
     how = f"trainer.deterministic={str(deterministic).lower()}"

@@ -19,6 +19,7 @@ import pytest
 from pyarrow import parquet
 
 from monolith_tf.embedding.saved import files as checkpoint_files
+from monolith_tf.experiment import estimator
 from monolith_tf.launch import local
 from monolith_tf.testing import cluster_processes
 from monolith_tf.testing import small_job
@@ -235,15 +236,7 @@ def launch(tmp_path):
 def undisturbed(tmp_path_factory):
     """The AUC of an undisturbed job in one process."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    config = make_job(folder)
-    (folder / "open").touch()
-    subprocess.run(
-        [sys.executable, "-m", "monolith_tf", "train", str(config), *_OVERRIDES],
-        env=environment(folder),
-        check=True,
-        capture_output=True,
-        timeout=400,
-    )
+    estimator.Estimator(make_job(folder), *_TRAINING).train()
     counts = update_counts(folder / "model")
     assert len(counts) == _ROWS
     assert set(counts) == {1}

@@ -1,4 +1,14 @@
-"""Base classes of layers that search for the embedding width of each feature."""
+"""Base classes of layers that search for the columns of each segment to keep.
+
+`NASLayer` multiplies columns by a mask; `ChoiceNASLayer` makes this mask from a softmax
+over several choices for each segment. Shapes below use these words:
+
+    segment   a feature, or a part of one: a range of columns of the input
+    width     number of columns of a segment
+    mask      factor of every column, `[sum of widths]`, float32
+    choice    what a search may keep of a segment; the rows of
+              `[segments, most choices]` are padded to the longest
+"""
 
 import json
 import os
@@ -13,6 +23,7 @@ import tf_keras
 from monolith_tf.layers.parts import base
 from monolith_tf.layers.parts import initializers
 from monolith_tf.layers.parts import input_shapes
+from monolith_tf.layers.parts import modes
 from monolith_tf.layers.parts import search_report
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_./-]")  # of variables in a SavedModel
@@ -20,14 +31,16 @@ _NEVER = -1e9  # a logit whose probability is exactly 0 and whose gradients are 
 
 
 class NASLayer(base.Layer):
-    """Multiplies segments of its input by learned masks.
+    """Multiplies the columns of its input by a learned mask.
 
-    A subclass defines in `_masks` how much of each column a call keeps, and in `_kept`
-    which columns the search has chosen.
+    A subclass adds the logits in `build`, and defines `_mask`, `_expected_width` and
+    `probabilities`. If its masks outside training are not only zeros and ones, it
+    defines `_selected_mask` too.
 
     Args:
       segment_names: Name of each segment, all different.
       widths: Width of each segment.
+      temperature: Divides the logits, above 0.
       initializer: Initializer of `alpha`, the logits of the search.
       regularizer: Penalty on `alpha`.
       size_penalty: Factor of the loss that counts the columns expected to be kept.
@@ -38,6 +51,7 @@ class NASLayer(base.Layer):
         self,
         segment_names: Sequence[str],
         widths: Sequence[int],
+        temperature: float,
         initializer: Any,
         regularizer: Any,
         size_penalty: float,
@@ -47,6 +61,11 @@ class NASLayer(base.Layer):
         self.supports_masking = True
         self.segment_names = _check_names(segment_names, len(widths))
         self.widths = list(widths)
+        if temperature <= 0.0:
+            raise ValueError(
+                f"`temperature` must be above 0. Received: temperature={temperature}."
+            )
+        self.temperature = temperature
         self.initializer = initializers.get(initializer, "zeros")
         self.regularizer = tf_keras.regularizers.get(regularizer)
         self.size_penalty = size_penalty
@@ -79,11 +98,11 @@ class NASLayer(base.Layer):
         super().build(input_shape)
 
     def call(self, inputs: Any, training: Any = None) -> Any:
-        """Returns the input with the columns scaled by their masks."""
+        """Returns the input with the columns scaled by the mask."""
         base.require_floating("inputs", inputs)
-        mask = tf.cast(self._masks(training), self.compute_dtype)  # [sum of widths]
+        mask = tf.cast(self._mask(training), self.compute_dtype)  # [sum of widths]
         if self.size_penalty:
-            self.add_loss(self.size_penalty * self._expected_columns())
+            self.add_loss(self.size_penalty * self._expected_width())
         if not isinstance(inputs, (list, tuple)):
             return inputs * mask
         if len(inputs) == 1:
@@ -95,19 +114,17 @@ class NASLayer(base.Layer):
         """Returns the index of every column's segment, `[sum of widths]`."""
         return np.repeat(np.arange(len(self.widths)), self.widths)
 
-    def _masks(self, training: Any) -> tf.Tensor:
-        """Returns the factor of every column, `[sum of widths]`, float32."""
-        raise NotImplementedError(f"`{type(self).__name__}` defines no `_masks`.")
+    def _mask(self, training: Any) -> tf.Tensor:
+        """Returns the mask of a call."""
+        raise NotImplementedError(f"`{type(self).__name__}` defines no `_mask`.")
 
-    def _kept(self) -> tf.Tensor:
-        """Returns which columns the search has chosen, `[sum of widths]`."""
-        raise NotImplementedError(f"`{type(self).__name__}` defines no `_kept`.")
+    def _selected_mask(self) -> tf.Tensor:
+        """Returns the mask of the columns that the search has chosen."""
+        return self._mask(training=False)
 
-    def _expected_columns(self) -> tf.Tensor:
+    def _expected_width(self) -> tf.Tensor:
         """Returns the number of columns that are kept on average, a scalar."""
-        raise NotImplementedError(
-            f"`{type(self).__name__}` has no `_expected_columns`."
-        )
+        raise NotImplementedError(f"`{type(self).__name__}` has no `_expected_width`.")
 
     def probabilities(self) -> dict[str, list[float]]:
         """Returns the probabilities of each segment's choices, without noise."""
@@ -115,10 +132,11 @@ class NASLayer(base.Layer):
 
     def selected_dims(self) -> dict[str, list[int]]:
         """Returns segment -> the columns that the search keeps."""
-        kept = np.split(np.asarray(self._kept()) > 0, np.cumsum(self.widths)[:-1])
+        kept = np.asarray(self._selected_mask()) > 0
+        by_segment = np.split(kept, np.cumsum(self.widths)[:-1])
         return {
             name: np.flatnonzero(segment).tolist()
-            for name, segment in zip(self.segment_names, kept, strict=True)
+            for name, segment in zip(self.segment_names, by_segment, strict=True)
         }
 
     def selected_sizes(self) -> dict[str, int]:
@@ -161,6 +179,7 @@ class NASLayer(base.Layer):
         """Returns the arguments that these layers share."""
         return super().get_config() | {
             "segment_names": list(self.segment_names),
+            "temperature": self.temperature,
             "initializer": initializers.serialize(self.initializer),
             "regularizer": tf_keras.regularizers.serialize(self.regularizer),
             "size_penalty": self.size_penalty,
@@ -168,19 +187,19 @@ class NASLayer(base.Layer):
 
 
 class ChoiceNASLayer(NASLayer):
-    """A search in which each segment has logits `alpha/<name>`, one per choice.
+    """A search whose segments have logits `alpha/<name>`, one for each choice.
 
-    The logits of all segments form one matrix, `[segments, most choices]`.
+        w = self._weights(alpha, G)    # [segments, most choices]; G: Gumbel noise
+        mask = self._mask_of(w)
+
+    A subclass defines `_weights` and `_mask_of`.
 
     Args:
       segment_names: See `NASLayer`.
       widths: See `NASLayer`.
       choices: Number of choices of each segment.
-      temperature: Divides the logits, above 0.
-      initializer: See `NASLayer`.
-      regularizer: See `NASLayer`.
-      size_penalty: See `NASLayer`.
-      **kwargs: Arguments of `tf_keras.layers.Layer`.
+      draws: Whether training adds noise to the logits.
+      **kwargs: Other arguments of `NASLayer`.
     """
 
     def __init__(
@@ -188,18 +207,12 @@ class ChoiceNASLayer(NASLayer):
         segment_names: Sequence[str],
         widths: Sequence[int],
         choices: Sequence[int],
-        temperature: float,
-        initializer: Any,
-        regularizer: Any,
-        size_penalty: float,
+        draws: bool,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            segment_names, widths, initializer, regularizer, size_penalty, **kwargs
-        )
-        check_temperature(temperature)
-        self.temperature = temperature
+        super().__init__(segment_names, widths, **kwargs)
         self.choices = list(choices)
+        self._draws = draws
 
     def build(self, input_shape: Any) -> None:
         """Adds the logits."""
@@ -210,6 +223,43 @@ class ChoiceNASLayer(NASLayer):
             )
         ]
         super().build(input_shape)
+
+    def weights_of_choices(self, training: Any = False) -> tf.Tensor:
+        """Returns the weights `w`, `[segments, most choices]`.
+
+        Args:
+          training: Whether to draw, as in training.
+        """
+        logits = self._logits()
+        return modes.choose(
+            modes.is_training(training) if self._draws else False,
+            lambda: self._weights(logits, self._noise()),
+            lambda: self._weights(logits, None),
+        )
+
+    def _weights(self, logits: tf.Tensor, noise: tf.Tensor | None) -> tf.Tensor:
+        """Returns the weights `w`.
+
+        Args:
+          logits: `[segments, most choices]`.
+          noise: The same shape; None outside training, or if the search does not draw.
+        """
+        raise NotImplementedError(f"`{type(self).__name__}` defines no `_weights`.")
+
+    def _mask_of(self, weights: tf.Tensor) -> tf.Tensor:
+        """Returns the mask made by weights of the choices, or by probabilities."""
+        raise NotImplementedError(f"`{type(self).__name__}` defines no `_mask_of`.")
+
+    def _mask(self, training: Any) -> tf.Tensor:
+        return self._mask_of(self.weights_of_choices(training))
+
+    def _expected_width(self) -> tf.Tensor:
+        return tf.reduce_sum(self._mask_of(self._softmax(self._logits())))
+
+    def _softmax(self, logits: tf.Tensor, noise: tf.Tensor | None = None) -> tf.Tensor:
+        """Returns the probabilities of the choices, `[segments, most choices]`."""
+        noisy = logits if noise is None else logits + noise
+        return tf.nn.softmax(noisy / self.temperature)
 
     def _noise(self) -> tf.Tensor:
         """Draws Gumbel noise for every logit."""
@@ -236,17 +286,13 @@ class ChoiceNASLayer(NASLayer):
 
     def probabilities(self) -> dict[str, list[float]]:
         """See base class."""
-        rows = tf.nn.softmax(self._logits() / self.temperature).numpy()
+        rows = self._softmax(self._logits()).numpy()
         return {
             name: row[:length].tolist()
             for name, row, length in zip(
                 self.segment_names, rows, self.choices, strict=True
             )
         }
-
-    def get_config(self) -> dict[str, Any]:
-        """See base class."""
-        return super().get_config() | {"temperature": self.temperature}
 
 
 def _check_names(names: Sequence[str], count: int) -> list[str]:
@@ -274,11 +320,3 @@ def check_sizes(sizes: Sequence[int]) -> list[int]:
     for size in sizes:
         base.require_positive("segment_sizes", size)
     return [int(size) for size in sizes]
-
-
-def check_temperature(temperature: float) -> None:
-    """Raises `ValueError` unless the temperature is above 0."""
-    if temperature <= 0.0:
-        raise ValueError(
-            f"`temperature` must be above 0. Received: temperature={temperature}."
-        )

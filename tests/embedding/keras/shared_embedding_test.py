@@ -228,6 +228,11 @@ class SharedEmbeddingTest(testing.TestCase):
         outputs = layer({"x": tf.constant([[3, 5], [7, 0]])})["x"]
         self.assertAllClose(outputs, _START[[3, 7]])
 
+    def test_single_keys_are_not_cut(self):
+        layer = _layer({"x": {"table": "item", "max_len": 1}})
+        outputs = layer({"x": tf.constant([3, 5, 7])})["x"]
+        self.assertAllClose(outputs, _START[[3, 5, 7]])
+
     def test_layers_behind_it_leave_padding_out(self):
         layer = _layer({"x": "item"}, mask_zero=True)
         rows = layer({"x": tf.constant([[1, 3, 0, 0], [5, 0, 0, 0]])})["x"]

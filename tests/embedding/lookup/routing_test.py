@@ -80,6 +80,13 @@ class RouterTest(testing.TestCase):
         self.assertAllEqual(batch.ids, [7, 5, 9])
         self.assertAllEqual(splits["list"], [0, 2, 3])
 
+    def test_single_ids_are_lists_of_one_where_lists_are_kept(self):
+        router = _router(ColumnSpec(feature="one", table="a", combiner="none"))
+        for batch in (4, 5):
+            ids = {"one": tf.range(batch, dtype=tf.int64)}
+            _, row_splits = router.distinct(ids)
+            self.assertAllEqual(row_splits["one"], np.arange(batch + 1))
+
     def test_masks_say_where_an_id_stands(self):
         column = ColumnSpec(feature="f", table="a", combiner="first_n", max_length=3)
         router = _router(column)

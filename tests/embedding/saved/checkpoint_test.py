@@ -174,6 +174,31 @@ class CheckpointTest(testing.TestCase):
         small.restore(self.directory)
         self.assert_equal_rows(small, store)
 
+    def test_wide_rows_are_restored(self):
+        wide = TableSpec(name="user", slot=1, dim=300)
+        store = _store(wide)
+        _train(store, 0)
+        store.save(self.directory)
+        other = _store(wide)
+        other.restore(self.directory)
+        self.assert_equal_rows(other, store)
+
+    def test_rows_of_a_dropped_table_go_to_no_other_table(self):
+        slots = {"dropped": 5, "first": 0, "second": 1}
+        tables = {n: TableSpec(name=n, slot=s, dim=3) for n, s in slots.items()}
+        store = _store(*tables.values())
+        _train(store, 0)
+        store.save(self.directory)
+        other = _store(tables["first"], tables["second"])
+        report = other.restore(self.directory)
+        self.assertEqual(report.dropped_tables, ("dropped",))
+        counts = {n: c["rows"] for n, c in store.table_counters().items()}
+        del counts["dropped"]
+        self.assertEqual(report.rows, counts)
+        self.assertEqual(
+            {n: c["rows"] for n, c in other.table_counters().items()}, counts
+        )
+
     def test_aliases_bring_a_table_to_another_name_and_slot(self):
         store = _store()
         _train(store, 0)

@@ -42,6 +42,10 @@ class ExactCountsTest(testing.TestCase):
 
 
 class SketchTest(testing.TestCase):
+    def test_takes_16_mebibytes_by_default(self):
+        sketch = counting.Sketch(min_threshold=2)
+        self.assertEqual(int(tf.size(sketch._cells)) * tf.int32.size, 16 << 20)
+
     def test_is_never_late_and_seldom_early(self):
         sketch = counting.Sketch(min_threshold=40, width=1024)
         admit = tf.function(sketch.admit)

@@ -264,6 +264,8 @@ class GrowthTest(testing.TestCase):
             with self.assertLogs("absl", "WARNING") as logs:
                 store.maintain()
             self.assertIn("room for 6% more", logs.output[0])
+            # A step asks for a quarter of what was refused last, 16 // 16 + 1 rows.
+            self.assertEqual(int(shard.rows.most_added), 1)
             with self.assertNoLogs("absl", "WARNING"):  # Said once.
                 store.maintain()
             _train(store, 0, 15)
