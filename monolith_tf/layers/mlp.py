@@ -107,25 +107,11 @@ class MLP(base.Layer):
         self.dropout = dropout
         self.hidden_output = hidden_output
         self._num_hidden = len(self.output_dims) - (not hidden_output)
-        per_layer = self._per_layer_activations(activations)
+        per_layer = per_layer_activations(
+            activations, len(output_dims), self._num_hidden, self.dtype_policy
+        )
         self.stack = self._make_stack(per_layer)
         self.activations = per_layer
-
-    def _per_layer_activations(self, given: Any) -> list[Any]:
-        """Returns a separate activation or None for each dense layer."""
-        count = len(self.output_dims)
-        if not isinstance(given, (list, tuple)):
-            hidden = ["relu" if given is None else given] * self._num_hidden
-            given = hidden + [None] * (count - self._num_hidden)
-        if len(given) != count:
-            raise ValueError(
-                "`activations` must have one entry per entry of `output_dims`. "
-                f"Received: {len(given)} activations for {count} output_dims."
-            )
-        return [
-            activations_lib.get(one, name=f"act_{i}", dtype=self.dtype_policy)
-            for i, one in enumerate(given)
-        ]
 
     def _make_stack(self, activations: list[Any]) -> list[Any]:
         """Returns the sub-layers in the order in which they are called."""
@@ -281,6 +267,27 @@ def check_widths(name: str, widths: Sequence[int]) -> list[int]:
     for width in widths:
         base.require_positive(name, width)
     return [int(width) for width in widths]
+
+
+def per_layer_activations(
+    given: Any, count: int, num_hidden: int, dtype: Any
+) -> list[Any]:
+    """Returns a separate activation or None for each of `count` dense layers.
+
+    A single activation, or None for relu, is that of the first `num_hidden` layers.
+    """
+    if not isinstance(given, (list, tuple)):
+        hidden = ["relu" if given is None else given] * num_hidden
+        given = hidden + [None] * (count - num_hidden)
+    if len(given) != count:
+        raise ValueError(
+            "`activations` must have one entry per entry of `output_dims`. "
+            f"Received: {len(given)} activations for {count} output_dims."
+        )
+    return [
+        activations_lib.get(one, name=f"act_{i}", dtype=dtype)
+        for i, one in enumerate(given)
+    ]
 
 
 def per_layer_initializers(given: Any, count: int) -> list[Any]:
