@@ -214,10 +214,7 @@ class Dense(base.Layer):
 
     def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
         base.require_floating("inputs", inputs)
-        kernel = self._whole_kernel()  # [width, units]
-        if self.allow_kernel_norm:
-            kernel = kernel_norm.normalize(kernel, self.kernel_norm)
-        outputs = base.matmul(inputs, tf.cast(kernel, self.compute_dtype))
+        outputs = base.matmul(inputs, self.effective_kernel())
         if self.use_bias:
             outputs = tf.nn.bias_add(outputs, self.bias)
         if self.activation is not None:
@@ -225,6 +222,16 @@ class Dense(base.Layer):
         if self.inactive_relu_monitor:
             self._update_monitor(outputs, modes.is_training(training))
         return outputs
+
+    def effective_kernel(self) -> tf.Tensor:
+        """Returns the whole, normalized kernel, which multiplies inputs.
+
+        Its shape is `[width, units]` and its type the compute type.
+        """
+        kernel = self._whole_kernel()
+        if self.allow_kernel_norm:
+            kernel = kernel_norm.normalize(kernel, self.kernel_norm)
+        return tf.cast(kernel, self.compute_dtype)
 
     def _update_monitor(self, outputs: tf.Tensor, training: Any) -> None:
         """Moves the average towards this batch's share of outputs above zero."""

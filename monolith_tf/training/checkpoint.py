@@ -35,6 +35,7 @@ from absl import logging
 from monolith_tf.embedding.saved import files as checkpoint_files
 from monolith_tf.embedding.saved import sealed
 from monolith_tf.embedding.store import EmbeddingStore
+from monolith_tf.training import former_paths
 
 FORMAT = 1
 _NAME = re.compile(r"ckpt-(\d+)")
@@ -405,8 +406,7 @@ class CheckpointDir:
                 "step": step,
                 "state": dict(state),
                 "variables": {
-                    path: [list(variable.shape), variable.dtype.name]
-                    for path, variable in variables.items()
+                    path: _kind(variable) for path, variable in variables.items()
                 },
                 "embedding": embedding,
                 "files": _sizes(temporary),
@@ -451,19 +451,21 @@ def restore_dense(checkpoint: Checkpoint, root: tf.Module) -> None:
     """
     variables = named_variables(root)
     saved = checkpoint.manifest["variables"]
+    found = former_paths.find(variables, saved)
     wrong = []
     for path, variable in variables.items():
-        here = [list(variable.shape), variable.dtype.name]
-        if path not in saved:
+        here, there = _kind(variable), saved.get(found.paths[path])
+        if there is None:
             wrong.append(f"the config has `{path}` {here}; the checkpoint lacks it")
-        elif saved[path] != here:
+        elif there != here:
             wrong.append(
-                f"`{path}` is {saved[path]} in the checkpoint and {here} in the config"
+                f"`{path}` is {there} in the checkpoint and {here} in the config"
             )
+    known = {*found.paths.values(), *found.unneeded}
     wrong += [
-        f"the checkpoint has `{path}` {saved[path]}; the config lacks it"
-        for path in saved
-        if path not in variables
+        f"the checkpoint has `{path}` {there}; the config lacks it"
+        for path, there in saved.items()
+        if path not in known
     ]
     if wrong:
         raise CheckpointError(
@@ -473,7 +475,7 @@ def restore_dense(checkpoint: Checkpoint, root: tf.Module) -> None:
             + "\nFix the config, or train in another `model_dir` (with "
             "`trainer.warm_start` to restore matching variables)."
         )
-    _read(checkpoint, variables)
+    _read(checkpoint, variables, found)
 
 
 def restore_matching(
@@ -495,12 +497,13 @@ def restore_matching(
         if path.startswith(prefix)
     }
     saved = checkpoint.manifest["variables"]
+    found = former_paths.find(variables, saved)
     fitting = {
         path: variable
         for path, variable in variables.items()
-        if saved.get(path) == [list(variable.shape), variable.dtype.name]
+        if saved.get(found.paths[path]) == _kind(variable)
     }
-    _read(checkpoint, fitting)
+    _read(checkpoint, fitting, found)
     return sorted(set(variables) - set(fitting))
 
 
@@ -514,10 +517,20 @@ def write_text(path: pathlib.Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _read(checkpoint: Checkpoint, variables: Mapping[str, tf.Variable]) -> None:
-    reader = tf.train.Checkpoint(**_slots(variables))
+def _read(
+    checkpoint: Checkpoint,
+    variables: Mapping[str, tf.Variable],
+    found: former_paths.Found,
+) -> None:
+    there = {found.paths[path]: variable for path, variable in variables.items()}
+    file = str(checkpoint.path / "dense")
     try:
-        reader.read(str(checkpoint.path / "dense")).expect_partial()
+        tf.train.Checkpoint(**_slots(there)).read(file).expect_partial()
+        for path in variables.keys() & found.biases.keys():
+            bias = tf.Variable(tf.zeros_like(variables[path]))
+            former = {found.biases[path]: bias}
+            tf.train.Checkpoint(**_slots(former)).read(file).expect_partial()
+            variables[path].assign_sub(bias)
     except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:
         raise DamagedCheckpointError(
             f"{checkpoint.path / 'dense'} is damaged: {error.message}"
@@ -525,6 +538,11 @@ def _read(checkpoint: Checkpoint, variables: Mapping[str, tf.Variable]) -> None:
     finally:
         # TensorFlow reports damage by many errors, and misses some.
         _check_files(checkpoint, "dense.")
+
+
+def _kind(variable: tf.Variable) -> list[Any]:
+    """Returns shape and type, as manifests hold them."""
+    return [list(variable.shape), variable.dtype.name]
 
 
 def _slots(variables: Mapping[str, tf.Variable]) -> dict[str, tf.Variable]:
