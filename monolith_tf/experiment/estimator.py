@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from monolith_tf import atomic
 from monolith_tf import config as config_lib
 from monolith_tf import paths
 from monolith_tf.config import schema
@@ -37,8 +38,10 @@ from monolith_tf.experiment import warm_start
 from monolith_tf.experiment import watcher as watcher_lib
 from monolith_tf.models.network import Network
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import checkpoint_dir
 from monolith_tf.training import cluster_evaluation
 from monolith_tf.training import cluster_stepper
+from monolith_tf.training import dense_variables
 from monolith_tf.training import evaluation
 from monolith_tf.training import job_lock
 from monolith_tf.training import lineage_mark
@@ -137,7 +140,7 @@ class Estimator:
         self._trained_rows = trained_rows.count(trained, source.marks, config)
         self._recorder.log.cut_back(progress.step if checkpoint else -1)
         yaml = config_lib.dump_config(input_order.applied(config, identity.inputs))
-        checkpoint_lib.write_text(self._model_dir / "config.yaml", yaml)
+        atomic.write_text(self._model_dir / "config.yaml", yaml)
         evaluator = self._evaluator(network)
         run = run_lib.Run(
             model_dir=self._model_dir,
@@ -211,7 +214,7 @@ class Estimator:
         self, checkpoint: checkpoint_lib.Checkpoint, step: step_lib.TrainStep
     ) -> None:
         fitting_rows.check(checkpoint, step.network.store.tables, self.config)
-        checkpoint_lib.restore_dense(checkpoint, step.state)
+        dense_variables.restore(checkpoint, step.state)
         step.network.store.restore(checkpoint.embedding_dir)
 
     def evaluate(
@@ -449,7 +452,7 @@ class Estimator:
         return {name: batch[name][:rows] for name in self._job.feature_columns}
 
     @property
-    def checkpoints(self) -> checkpoint_lib.CheckpointDir:
+    def checkpoints(self) -> checkpoint_dir.CheckpointDir:
         """The job's checkpoints."""
         return self._checkpoints
 
@@ -458,9 +461,9 @@ class Estimator:
         return run_actions.metric(self.config, name)
 
 
-def checkpoints_of(config: schema.ExperimentConfig) -> checkpoint_lib.CheckpointDir:
+def checkpoints_of(config: schema.ExperimentConfig) -> checkpoint_dir.CheckpointDir:
     """Returns the checkpoints of a job."""
-    return checkpoint_lib.CheckpointDir(
+    return checkpoint_dir.CheckpointDir(
         pathlib.Path(config.model_dir) / "checkpoints",
         keep=config.trainer.keep_checkpoints,
     )

@@ -20,7 +20,7 @@ from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.embedding.store import EmbeddingStore
 from monolith_tf.lineage import Branch
 from monolith_tf.lineage import Lineage
-from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import checkpoint_dir
 
 TABLES = (
     TableSpec(name="a", slot=1, dim=2, expire_after_steps=8),
@@ -162,7 +162,7 @@ class RowJob:
             self._store.apply_gradients(pulled, gradients, self.step)
             self.step += 1
             self._store.maintain(self.step)
-        checkpoints = checkpoint_lib.CheckpointDir(self.folder / "checkpoints")
+        checkpoints = checkpoint_dir.CheckpointDir(self.folder / "checkpoints")
         checkpoints.save(self._root, self._store, step=self.step, state=STATE)
 
     def rows(self, values: Iterable[int]) -> Found:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from monolith_tf.embedding.saved import files as checkpoint_files
 from monolith_tf.embedding.saved import sealed
 from monolith_tf.training import checkpoint
+from monolith_tf.training import checkpoint_dir
 
 CONFIG = """\
 model_dir: {folder}/model
@@ -114,7 +115,7 @@ def rows(directory: str) -> dict[int, bytes]:
 
 def last(model_dir: pathlib.Path) -> checkpoint.Checkpoint:
     """Returns a job's newest checkpoint."""
-    found = checkpoint.CheckpointDir(model_dir / "checkpoints").latest()
+    found = checkpoint_dir.CheckpointDir(model_dir / "checkpoints").latest()
     if found is None:
         raise ValueError(f"There is no checkpoint of {model_dir}.")
     return found

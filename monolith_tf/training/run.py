@@ -12,6 +12,7 @@ from monolith_tf.data import windows
 from monolith_tf.data.spec import Split
 from monolith_tf.training import architecture
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import checkpoint_dir
 from monolith_tf.training import lineage_mark
 from monolith_tf.training import recorder as recorder_lib
 from monolith_tf.training import step as step_lib
@@ -118,7 +119,7 @@ class Run:
     total_steps: int | None
     steps_per_epoch: int | None
     recorder: recorder_lib.Recorder
-    checkpoints: checkpoint_lib.CheckpointDir
+    checkpoints: checkpoint_dir.CheckpointDir
     evaluate: Callable[[Split], dict[str, float]]
     config_yaml: str
     static_state: Mapping[str, Any]

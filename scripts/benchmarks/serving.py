@@ -40,7 +40,7 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from monolith_tf import config as config_lib
 from monolith_tf.experiment import estimator
-from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import checkpoint_dir
 
 BATCHES = (1, 100, 1000)
 TARGET = 1.2
@@ -95,7 +95,7 @@ def _export(folder: pathlib.Path, name: str) -> dict[str, pathlib.Path]:
     job = estimator.Estimator(config)
     job.train()
     job.export_saved_model(folder / "ours")
-    checkpoint = checkpoint_lib.CheckpointDir(folder / "model/checkpoints").latest()
+    checkpoint = checkpoint_dir.CheckpointDir(folder / "model/checkpoints").latest()
     plain.save(config, case.MODELS[name][1], checkpoint, folder / "plain")
     return {"ours": folder / "ours", "plain": folder / "plain"}
 

@@ -10,6 +10,8 @@ import tf_keras
 from monolith_tf import layers
 from monolith_tf.models import tower
 from monolith_tf.training import checkpoint
+from monolith_tf.training import checkpoint_dir
+from monolith_tf.training import dense_variables
 
 _keras = tf_keras.layers
 _X = np.random.default_rng(5).normal(size=(6, 3)).astype("float32")
@@ -57,7 +59,7 @@ def _state(optimizer, parts, **towers):
     optimizer.build([v for one in parts for p in one for v in p.trainable_variables])
     state.optimizers = [optimizer]
     draws = np.random.default_rng(len(state.model.variables))
-    for variable in checkpoint.named_variables(state).values():
+    for variable in dense_variables.named(state).values():
         variable.assign(draws.uniform(0.5, 2.0, variable.shape).astype("float32"))
     return state
 
@@ -74,13 +76,13 @@ def _outputs(parts):
 
 def _restored(folder, former, ours):
     """Saves one state and restores it into the other, as jobs and warm starts do."""
-    directory = checkpoint.CheckpointDir(folder)
+    directory = checkpoint_dir.CheckpointDir(folder)
     saved = directory.save(former, _Store(), step=1, state={})
-    checkpoint.restore_dense(saved, ours)
+    dense_variables.restore(saved, ours)
     before = [variable.numpy() for variable in ours.model.variables]
     for variable in ours.model.variables:
         variable.assign(tf.zeros_like(variable))
-    assert checkpoint.restore_matching(saved, ours, "model/") == []
+    assert dense_variables.restore_matching(saved, ours, "model/") == []
     for variable, value in zip(ours.model.variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
 
@@ -158,9 +160,11 @@ def test_a_bias_that_nothing_cancels_is_an_error(tmp_path):
     former = _state(tf_keras.optimizers.Adam(), [parts], _deep=parts)
     mlp = layers.MLP([4], use_weight_norm=False, use_bias=False, hidden_output=True)
     ours = _state(tf_keras.optimizers.Adam(), [mlp.stack], _deep=mlp)
-    saved = checkpoint.CheckpointDir(tmp_path).save(former, _Store(), step=1, state={})
+    saved = checkpoint_dir.CheckpointDir(tmp_path).save(
+        former, _Store(), step=1, state={}
+    )
     with pytest.raises(
         checkpoint.CheckpointError,
         match=r"the checkpoint has `model/_deep/0/bias` .*; the config lacks it",
     ):
-        checkpoint.restore_dense(saved, ours)
+        dense_variables.restore(saved, ours)
