@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from monolith_tf import data
+from monolith_tf.data.csv import CsvReader
 from monolith_tf.features.columns import ColumnType
 
 COLUMNS = {
@@ -114,6 +116,29 @@ def write_rows(tmp_path):
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def read_csv(tmp_path):
+    """Reads text as a CSV file: the clean rows, and the bad ones."""
+
+    def read(text, columns, name="x.csv", **arguments):
+        path = tmp_path / name
+        content = text if isinstance(text, bytes) else text.encode()
+        path.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+        spec = data.DataSpec(train=str(path), on_bad_row="skip", **arguments)
+        rows, numbers = [], []
+        source = data.open_split(spec, "train", columns)
+        for window, _ in source.windows(shuffle=False):
+            rows += window.table.to_pylist()
+            numbers += window.rows.tolist()
+        bad = []
+        (piece,) = CsvReader(spec).pieces(str(path))
+        for block in CsvReader(spec).read(piece, columns):
+            bad += [(row.row, row.reason) for row in block.bad]
+        return rows, numbers, bad
+
+    return read
 
 
 @pytest.fixture

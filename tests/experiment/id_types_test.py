@@ -10,7 +10,7 @@ import tensorflow as tf
 from pyarrow import parquet
 
 from monolith_tf import config as config_lib
-from monolith_tf.data import csv as csv_lib
+from monolith_tf.data import csv_file
 from monolith_tf.embedding.saved import files as checkpoint_files
 from monolith_tf.experiment import estimator
 from monolith_tf.export import metadata
@@ -251,7 +251,7 @@ def test_codes_of_csv_do_not_share_a_row(codes, cells):
 
 
 def test_a_code_after_the_sample_is_a_bad_row_that_names_the_types(codes, monkeypatch):
-    monkeypatch.setattr(csv_lib, "_BLOCK_BYTES", 50)
+    monkeypatch.setattr(csv_file, "_BLOCK_BYTES", 50)
     cells = [*(str(100 + i) for i in range(30)), "007"]
     config = codes(cells, "data.on_bad_row=skip")
     estimator.Estimator(config).train()
