@@ -11,7 +11,7 @@ from monolith_tf import data
 from monolith_tf import imports
 from monolith_tf.config import errors
 from monolith_tf.config import schema
-from monolith_tf.data import arrow
+from monolith_tf.data import arrow_types
 from monolith_tf.data import formats
 from monolith_tf.data.spec import Split
 from monolith_tf.features import columns
@@ -80,13 +80,13 @@ def _unlike(
     for name, type_ in wanted.items():
         here = found[name].dtype
         is_text = reads_all and type_.dtype == "string"
-        if not is_text and not arrow.fits(here, type_.dtype):
+        if not is_text and not arrow_types.fits(here, type_.dtype):
             yield (
                 ("data", split),
                 f"column `{name}` looks like {here} here and like {type_.dtype} in "
                 f"`data.{first}`. Set `dtype` where it is read, or fix the file.",
             )
-        elif not arrow.mean_alike(found[name].kind, type_.kind):
+        elif not arrow_types.mean_alike(found[name].kind, type_.kind):
             yield (
                 ("data", split),
                 f"column `{name}` has type {found[name].written}, but type "
