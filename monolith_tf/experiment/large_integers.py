@@ -1,5 +1,6 @@
 """How a job's tables handle integers outside of [0, 2^48), decided once."""
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from monolith_tf.features import encode
 from monolith_tf.features import id_kinds
 from monolith_tf.features.strings import StringCodes
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import run as run_lib
 
 
 class LargeIntegerError(ValueError):
@@ -97,7 +99,30 @@ def settle(
     return settled
 
 
-def explain(
+@contextlib.contextmanager
+def explained(
+    run: run_lib.Run, source: source_lib.Source | input_fn.InputFn
+) -> Iterator[None]:
+    """Adds to a step's error which integer caused it, and what to do.
+
+    Args:
+      run: The run.
+      source: The data of its steps.
+
+    Raises:
+      LargeIntegerError: In place of TensorFlow's error, if an integer caused it.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if encode.LARGE_INTEGER not in str(error):
+            raise
+        encoder = run.step.network.encoder
+        message = _explanation(encoder, source, run.place(run.progress.batch))
+        raise LargeIntegerError(message) from error
+
+
+def _explanation(
     encoder: encode.FeatureEncoder,
     source: source_lib.Source | input_fn.InputFn,
     place: tuple[int, int, windows.Cut],
@@ -124,11 +149,6 @@ def explain(
         "With `large_integers: hash` they are hashed to 48 bits, where two may "
         "collide."
     )
-
-
-def is_cause(error: tf.errors.OpError) -> bool:
-    """Returns whether such an integer caused a step's error."""
-    return encode.LARGE_INTEGER in str(error)
 
 
 def _search(

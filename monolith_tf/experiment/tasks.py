@@ -16,6 +16,7 @@ from monolith_tf.distribute.spec import ClusterSpec
 from monolith_tf.distribute.task import Task
 from monolith_tf.experiment import build
 from monolith_tf.experiment import estimator
+from monolith_tf.experiment import job_checkpoints
 from monolith_tf.experiment import side_car
 from monolith_tf.experiment import watcher as watcher_lib
 
@@ -121,7 +122,7 @@ def _lead(
 
 def _repeats(config: schema.ExperimentConfig, reported: Mapping[str, Any]) -> str:
     """Returns from which step a new chief resumes, and how much it repeats."""
-    found = estimator.checkpoints_of(config).latest()
+    found = job_checkpoints.of(config).latest()
     step = 0 if found is None else found.step
     rows = max(0, int(reported.get("step", 0)) - step) * config.data.batch_size
     return (
