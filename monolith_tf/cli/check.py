@@ -55,11 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def show_features(config: "schema.ExperimentConfig") -> None:
     """Prints the features and how the model receives each."""
-    from monolith_tf.config import data_checks
+    from monolith_tf.config import column_types
     from monolith_tf.config import schema
     from monolith_tf.features import columns as columns_lib
 
-    types = data_checks.column_types(config)
+    types = column_types.column_types(config)
     rows: list[list[object]] = []
     dims = {table.name: table.row_dim for table in schema.resolved_tables(config)}
     columns = {column.feature: column for column in schema.columns(config)}

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from monolith_tf.config import schema
-from monolith_tf.config import shapes
+from monolith_tf.config import spec_types
 from monolith_tf.config import yaml_reader
 
 
@@ -55,7 +55,7 @@ def dump_config(config: schema.ExperimentConfig) -> str:
 def to_plain(value: Any) -> Any:
     """Returns a spec as dictionaries, lists and scalars, for YAML."""
     if dataclasses.is_dataclass(value):
-        keys = shapes.fields_of(type(value)) or {}
+        keys = spec_types.fields_of(type(value)) or {}
         plain = {}
         for key, field in zip(keys, dataclasses.fields(value), strict=True):
             item = getattr(value, field.name)

@@ -1,4 +1,7 @@
-"""Walks the types of specs alongside the values that a config gives for them."""
+"""The types of specs: walked alongside a config's values, described for messages.
+
+It holds no checks: `validate` asks it which type a value should have had.
+"""
 
 import dataclasses
 import types
