@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from monolith_tf.training import actions as actions_lib
+from monolith_tf.training import judges
 from monolith_tf.training import run as run_lib
 
 
@@ -26,7 +26,7 @@ class Watcher:
         """Called once, when training has finished normally."""
 
 
-class ReportEvaluations(actions_lib.Judge):
+class ReportEvaluations(judges.Judge):
     """Reports every evaluation to the watcher."""
 
     def __init__(self, watcher: Watcher) -> None:
