@@ -1,10 +1,8 @@
 """The chief's side of a cluster: strategy, coordinator, and state of other tasks."""
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import os
-import socket
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from monolith_tf.distribute import gathering
 from monolith_tf.distribute import heartbeat
 from monolith_tf.distribute import listening
 from monolith_tf.distribute import partitioner
+from monolith_tf.distribute import reachable
 from monolith_tf.distribute import rivals
 from monolith_tf.distribute import roster
 from monolith_tf.distribute import sign_in
@@ -26,9 +25,6 @@ from monolith_tf.distribute import watch
 from monolith_tf.distribute.server import inter_op_threads
 from monolith_tf.distribute.spec import ClusterSpec
 from monolith_tf.distribute.task import Task
-from monolith_tf.distribute.task import split_address
-
-_CONNECT_SECS = 5.0
 
 
 class Cluster:
@@ -103,7 +99,7 @@ class Cluster:
                 explain=explain,
             )
             self._watch.start()
-            check_reachable(present)
+            reachable.check(present)
             self.strategy, self.coordinator = _connect(task, workers, spec)
         except BaseException as error:
             self._stop_watch()
@@ -267,7 +263,7 @@ class Cluster:
             lost = [
                 other
                 for other in self._servers()
-                if _unreachable(other) is not None
+                if reachable.why_not(other) is not None
                 or (roster.read(self._model_dir, other.name) or {}).get("nonce")
                 != self.members[other.name]["nonce"]
             ]
@@ -280,36 +276,6 @@ class Cluster:
 def _lost(lost: list[Task]) -> str:
     names = ", ".join(f"{other.name} at {other.address}" for other in lost)
     return f"A parameter server was lost: {names}."
-
-
-def check_reachable(others: Sequence[Task]) -> None:
-    """Checks that the other tasks accept connections.
-
-    Raises:
-      ConnectionError: If one does not, within a bounded time.
-    """
-    with concurrent.futures.ThreadPoolExecutor(min(32, len(others))) as pool:
-        found = list(pool.map(_unreachable, others))
-    problems = [
-        f"{other.name} at {other.address} has signed in but cannot be reached: {why}."
-        for other, why in zip(others, found, strict=True)
-        if why is not None
-    ]
-    if problems:
-        raise ConnectionError(
-            "\n".join(problems)
-            + "\nCheck names, ports and firewalls between the machines."
-        )
-
-
-def _unreachable(other: Task) -> str | None:
-    """Returns why a task cannot be reached, or None if it can."""
-    try:
-        address = split_address(other.address or "")
-        with socket.create_connection(address, timeout=_CONNECT_SECS):
-            return None
-    except OSError as error:
-        return str(error) or type(error).__name__
 
 
 def _left_out(model_dir: str, former: roster.Entry) -> Callable[[], frozenset[str]]:
