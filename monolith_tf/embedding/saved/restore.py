@@ -56,7 +56,7 @@ def restore(
         if not keep_others:
             for group_shards in shards.values():
                 shard = group_shards[0]
-                shard.locked(_carry_on_counters, shard, chain.newest)
+                shard.lock.run(_carry_on_counters, shard, chain.newest)
     except _OF_DAMAGE as error:
         # The files were intact when opened; nothing read from them since may stay.
         if not keep_others:

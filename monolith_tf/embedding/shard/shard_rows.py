@@ -1,13 +1,8 @@
-"""The variables of one shard of one group, and operations on them between steps."""
+"""One shard of one group: its index, its rows and their bookkeeping."""
 
 import math
-from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Mapping
-from typing import Any
 from typing import ClassVar
-from typing import NamedTuple
-from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -16,10 +11,11 @@ from monolith_tf.embedding.lookup.layout import Group
 from monolith_tf.embedding.shard import admission
 from monolith_tf.embedding.shard import expiry
 from monolith_tf.embedding.shard import group_kind
-from monolith_tf.embedding.shard import locks
+from monolith_tf.embedding.shard import row_update
 from monolith_tf.embedding.shard.bindable import Bindable
-from monolith_tf.embedding.shard.bindable import Packed
 from monolith_tf.embedding.shard.chunk import Chunk
+from monolith_tf.embedding.shard.clock import Clock
+from monolith_tf.embedding.shard.locks import Lock
 from monolith_tf.embedding.shard.row_blocks import MAX_ROWS
 from monolith_tf.embedding.shard.row_blocks import Column
 from monolith_tf.embedding.shard.row_blocks import RowBlocks
@@ -29,32 +25,17 @@ from monolith_tf.types import Tensor
 COUNTERS = ("rows", "inserted", "refused", "overflow", "dropped", "expired", "evicted")
 """What a shard counts for each of its tables, as `EmbeddingStore` describes it."""
 
-STAMPS = ("step", "secs")
-"""Names of the stamps of a row's last update, in the order of `Clock`."""
-
 _LOADED_ROWS = 1 << 16  # Per hold of the lock, so that steps do not wait long.
-
-_Result = TypeVar("_Result")
-
-
-class Clock(NamedTuple):
-    """Step and time, int64 scalars.
-
-    A part is `()` if no table needs it.
-    """
-
-    step: Tensor
-    secs: Tensor
 
 
 class ShardRows(Bindable):
-    """A shard's index, rows and bookkeeping.
+    """The rows of one group whose ids fall to one shard, with index and bookkeeping.
 
     Row 0 belongs to no id and stays zero. An id without a row has row number 0, so rows
     are gathered without checking whether they exist.
 
     One lock guards all of it: changes of the index, the rows or the bookkeeping hold
-    it, except updates by a `Shard` that is not exact. Rows may be read without it.
+    it, except updates by a `ShardStep` that is not exact. Rows may be read without it.
 
     Not tracked by `tf.Module`: a checkpoint writes the rows in use, in chunks, and not
     the variables.
@@ -65,12 +46,11 @@ class ShardRows(Bindable):
       capacity: Initial capacity in rows; it grows when needed. Memory is taken only
         when rows are written.
       seed: Seed of initial values and of probabilistic admission.
-      is_raw: Whether ids are plain integers: not mixed, and without slot bits.
     """
 
     own = (
         "facts",
-        "mutex",
+        "lock",
         "index",
         "rows",
         "admission",
@@ -81,26 +61,17 @@ class ShardRows(Bindable):
         "version",
         "counters",
     )
-    shared: ClassVar[tuple[str, ...]] = "kind", "_is_raw"
+    shared: ClassVar[tuple[str, ...]] = ("kind",)
 
-    def __init__(
-        self,
-        group: Group,
-        *,
-        device: str,
-        capacity: int,
-        seed: int,
-        is_raw: bool = False,
-    ) -> None:
-        slots = None if is_raw else group.slots().tolist()
+    def __init__(self, group: Group, *, device: str, capacity: int, seed: int) -> None:
+        slots = None if group.is_exact else group.slots().tolist()
         self.group = group
         self.kind = group_kind.kind_of(group)
         self.device = device
-        self._is_raw = is_raw
+        self.lock = Lock(device)
         with tf.device(device):
             self.facts = group_kind.facts_of(group, seed)
             self.index = RowIndex(slots, capacity)
-            self.mutex = tf.raw_ops.MutexV2(shared_name=locks.name_of(self, device))
             self.next_row = _scalar(1)
             self.num_free = _scalar(0)
             self.generation = _scalar(0)  # Grows when rows are freed.
@@ -115,7 +86,6 @@ class ShardRows(Bindable):
                 tf.constant([0], tf.int64),
                 {"weights": tf.zeros([1, group.dim]), "ids": [-1]},
             )
-            self.packed = Packed(self)
         self.ages = expiry.Ages(group)
         self.next_expiry = self.ages.never_looked()
         self.looked_at_secs = -math.inf  # Time of the last expiry check.
@@ -125,25 +95,6 @@ class ShardRows(Bindable):
     def on_bound(self) -> None:
         """See base class."""
         self.group = group_kind.BoundGroup.of(self.kind, self.facts)
-
-    @property
-    def capacity(self) -> tf.Variable:
-        """Capacity in rows, row 0 included."""
-        return self.rows.capacity
-
-    def stamp_names(self) -> tuple[str, ...]:
-        """Returns the names of the stamps that are kept."""
-        is_kept = self.group.keeps_step, self.group.keeps_secs
-        return tuple(name for name, kept in zip(STAMPS, is_kept, strict=True) if kept)
-
-    def locked(self, function: Callable[..., _Result], *args: Any) -> _Result:
-        """Runs a function eagerly under this shard's lock."""
-        with tf.device(self.device):
-            lock = tf.raw_ops.MutexLock(mutex=self.mutex)
-            try:
-                return function(*args)
-            finally:
-                del lock  # The lock is held while this exists.
 
     def ranges(self, size: int) -> Iterator[tuple[int, int]]:
         """Yields starts and ends of ranges of at most `size` row numbers."""
@@ -160,10 +111,10 @@ class ShardRows(Bindable):
             ids = self.rows.read("ids", numbers).numpy()
             stamps = {
                 name: self.rows.read(name, numbers).numpy()
-                for name in self.stamp_names()
+                for name in self.group.stamps
             }
             used = ids >= 0
-            if self._is_raw:  # Raw ids may be negative, as a freed row's is.
+            if self.group.is_exact:  # Raw ids may be negative, as a freed row's is.
                 used |= (self.index.search(ids) == numbers).numpy()
             if used.all():
                 return numbers, ids, stamps
@@ -194,7 +145,7 @@ class ShardRows(Bindable):
             return Chunk(ids, weights, state, stamps)
 
         for start, end in self.ranges(size):
-            chunk = self.locked(read, start, end)
+            chunk = self.lock.run(read, start, end)
             if len(chunk.ids):
                 yield chunk
 
@@ -206,7 +157,7 @@ class ShardRows(Bindable):
         """
         for start in range(0, len(chunk.ids), _LOADED_ROWS):
             piece = chunk.take(slice(start, start + _LOADED_ROWS))
-            self.locked(self._load, piece)
+            self.lock.run(self._load, piece)
         self.next_expiry = self.ages.never_looked()
 
     def _load(self, chunk: Chunk) -> None:
@@ -215,7 +166,7 @@ class ShardRows(Bindable):
         is_new = numbers == 0
         start = int(self.next_row)
         end = start + int(is_new.sum())
-        if end > int(self.capacity) and int(self.grow(tf.constant(end))) < end:
+        if end > int(self.rows.capacity) and int(self.grow(tf.constant(end))) < end:
             raise expiry.TableFullError(
                 f"A shard holds at most {MAX_ROWS} rows. Received: {end - 1} ids of "
                 f"{[table.name for table in self.group.tables]} on {self.device}. Use "
@@ -223,22 +174,22 @@ class ShardRows(Bindable):
             )
         numbers[is_new] = np.arange(start, end)
         values = {"weights": chunk.weights, "ids": chunk.ids}
-        values |= {name: chunk.stamps[name] for name in self.stamp_names()}
+        values |= {name: chunk.stamps[name] for name in self.group.stamps}
         if self.group.state_dim:
             values["state"] = chunk.state
         self.rows.write(tf.constant(numbers), values)
         self.next_row.assign(end)
         for counter in ("rows", "inserted"):
-            self.count(COUNTERS.index(counter), ids[is_new])
+            self.count(counter, ids[is_new])
         self.index.insert(ids[is_new], tf.constant(numbers[is_new]))
         self._bump()
 
-    def remove(self, ids: np.ndarray, counter: int, step: int | None) -> None:
+    def remove(self, ids: np.ndarray, counter: str, step: int | None) -> None:
         """Frees the rows of ids for reuse; the caller holds the lock.
 
         Args:
           ids: Distinct ids; those without a row are skipped.
-          counter: Index of the counter to which they are added.
+          counter: The counter to which they are added.
           step: The global step, which is recorded if updates are tracked.
         """
         numbers = self.index.search(tf.constant(ids, tf.int64)).numpy()
@@ -255,11 +206,11 @@ class ShardRows(Bindable):
         self.num_free.assign_add(len(ids))
         self._bump()
         self.count(counter, keys)
-        self.count(COUNTERS.index("rows"), keys, sign=-1)
+        self.count("rows", keys, sign=-1)
 
     def clear(self) -> None:
         """Removes all ids, and resets counts and counters."""
-        self.locked(self._clear)
+        self.lock.run(self._clear)
 
     def _clear(self) -> None:
         self.index.clear()
@@ -278,7 +229,7 @@ class ShardRows(Bindable):
         Raises:
           tf.errors.ResourceExhaustedError: If there is no memory; nothing changes.
         """
-        self.locked(self.grow, tf.constant(num_rows, tf.int64))
+        self.lock.run(self.grow, tf.constant(num_rows, tf.int64))
 
     def grow(self, num_rows: Tensor) -> Tensor:
         """Makes room for `num_rows` row numbers or more; the caller holds the lock.
@@ -302,30 +253,83 @@ class ShardRows(Bindable):
         columns = {"weights": Column(tf.float32, self.group.dim)}
         if self.group.state_dim:
             columns["state"] = Column(tf.float32, self.group.state_dim)
-        integers = "ids", "free", *self.stamp_names()
+        integers = "ids", "free", *self.group.stamps
         return columns | dict.fromkeys(integers, Column(tf.int64))
+
+    def insert(self, ids: Tensor, clock: Clock) -> Tensor:
+        """Makes rows for new ids while there is room, and returns their numbers.
+
+        The caller holds the lock.
+        """
+        num_ids = tf.size(ids, tf.int64)
+        num_free, next_row = self.num_free.read_value(), self.next_row.read_value()
+        reused = tf.minimum(num_ids, num_free)
+        fresh = num_ids - reused
+        capacity = self.rows.capacity.read_value()
+        capacity = tf.cond(
+            next_row + fresh > capacity,
+            lambda: self.grow(next_row + fresh),
+            lambda: capacity,
+        )
+        fresh = tf.minimum(fresh, capacity - next_row)
+        numbers = tf.concat(
+            [
+                self.rows.read(
+                    "free", tf.range(num_free - reused, num_free), is_often=False
+                ),
+                tf.range(next_row, next_row + fresh),
+            ],
+            axis=0,
+        )
+        kept = ids[: reused + fresh]
+        weights, state = row_update.initial_rows(
+            self.group, kept, self.facts["keys"].read_value()
+        )
+        # Rows are counted only once written, so that a step that fails takes none.
+        written = self.write(numbers, weights, state, clock, ids=kept)
+        with tf.control_dependencies([written]):
+            counted = [
+                self.num_free.assign_sub(reused),
+                self.next_row.assign_add(fresh),
+                self.count("rows", kept),
+                self.count("inserted", kept),
+                self.count("overflow", ids[reused + fresh :]),
+            ]
+        # Lookups take no lock. Values are written before the index has the id, and
+        # `changes` grows after that: a lookup that finds the id finds its values, and
+        # one that sees the new count finds the id.
+        with tf.control_dependencies(counted):
+            inserted = self.index.insert(kept, numbers)
+        with tf.control_dependencies([inserted]):
+            changed = self.changes.assign_add(1)
+        with tf.control_dependencies([changed]):
+            return tf.identity(numbers)
 
     def write(
         self,
         numbers: Tensor,
         weights: Tensor,
         state: Tensor | None,
-        others: Mapping[str, Tensor],
+        clock: Clock,
         *,
-        is_often: bool = True,
+        ids: Tensor | None = None,
     ) -> Tensor:
-        """Writes rows and some of their other columns; the result waits for this."""
-        values = {"weights": weights, **others}
+        """Writes rows, new ones with their ids; the result waits for this."""
+        values = {"weights": weights}
+        if ids is not None:
+            values["ids"] = ids
+        for name in self.group.stamps:
+            values[name] = tf.fill([tf.size(numbers)], getattr(clock, name))
         if self.group.has_state:
             values["state"] = state
-        return self.rows.write(numbers, values, is_often=is_often)
+        return self.rows.write(numbers, values, is_often=ids is None)
 
     def _bump(self) -> None:
         """Invalidates the results of earlier lookups."""
         for count in (self.generation, self.changes, self.version):
             count.assign_add(1)
 
-    def count(self, counter: int, ids: Tensor, sign: int = 1) -> tf.Operation:
+    def count(self, counter: str, ids: Tensor, sign: int = 1) -> tf.Operation:
         """Adds the number of ids of each table to a counter."""
         num_tables = len(self.group.tables)
         if num_tables == 1:
@@ -334,17 +338,8 @@ class ShardRows(Bindable):
             counts = tf.math.unsorted_segment_sum(
                 tf.ones_like(ids), self.group.table_of(ids), num_tables
             )
-        column = tf.one_hot(counter, len(COUNTERS), dtype=tf.int64)
+        column = tf.one_hot(COUNTERS.index(counter), len(COUNTERS), dtype=tf.int64)
         return self.counters.assign_add(sign * counts[:, tf.newaxis] * column)
-
-
-def scatter(variable: tf.Variable, numbers: Tensor, values: Tensor) -> tf.Operation:
-    """Writes rows of a variable."""
-    return tf.raw_ops.ResourceScatterUpdate(
-        resource=variable.handle,
-        indices=tf.convert_to_tensor(numbers, tf.int64),
-        updates=tf.convert_to_tensor(values, variable.dtype),
-    )
 
 
 def _scalar(value: int) -> tf.Variable:
