@@ -28,7 +28,7 @@ from monolith_tf.embedding.shard.chunk import Chunk
 from monolith_tf.embedding.shard.clock import Clock
 from monolith_tf.embedding.shard.clock import clock_for
 from monolith_tf.embedding.shard.group_step import GroupStep
-from monolith_tf.embedding.shard.shard_rows import ShardRows
+from monolith_tf.embedding.shard.shard import Shard
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.types import Tensor
@@ -94,7 +94,7 @@ class EmbeddingStore(tf.Module):
         self._router = routing.Router(self.groups, self.columns)
         self._shards = {
             group.name: tuple(
-                ShardRows(
+                Shard(
                     group,
                     device=self.placement.device(number),
                     seed=seed,

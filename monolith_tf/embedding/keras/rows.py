@@ -16,8 +16,8 @@ from monolith_tf.embedding.shard.bindable import Packed
 from monolith_tf.embedding.shard.chunk import Chunk
 from monolith_tf.embedding.shard.clock import Clock
 from monolith_tf.embedding.shard.row_blocks import MAX_ROWS
-from monolith_tf.embedding.shard.shard_rows import COUNTERS
-from monolith_tf.embedding.shard.shard_rows import ShardRows
+from monolith_tf.embedding.shard.shard import COUNTERS
+from monolith_tf.embedding.shard.shard import Shard
 from monolith_tf.embedding.shard.step import Found
 from monolith_tf.embedding.shard.step import ShardStep
 from monolith_tf.embedding.spec import SliceSpec
@@ -52,7 +52,7 @@ class KeyedRows(Bindable):
         table = TableSpec(name=name, slot=0, slices=(spec,), large_integers="exact")
         (self.group,) = layout.merge_tables([table])
         self._seed = seed
-        self._shard = ShardRows(
+        self._shard = Shard(
             self.group,
             device=HOST,
             seed=seed,

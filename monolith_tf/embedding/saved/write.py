@@ -15,8 +15,8 @@ from monolith_tf.embedding.optimizers import specs as optimizer_spec
 from monolith_tf.embedding.saved import files
 from monolith_tf.embedding.shard import counters
 from monolith_tf.embedding.shard import sketch_parts
-from monolith_tf.embedding.shard.shard_rows import COUNTERS
-from monolith_tf.embedding.shard.shard_rows import ShardRows
+from monolith_tf.embedding.shard.shard import COUNTERS
+from monolith_tf.embedding.shard.shard import Shard
 
 CHUNK_BYTES = 1 << 26
 """About how much of a shard is in memory at a time while it is written or read."""
@@ -60,7 +60,7 @@ def _group_entry(group: Group) -> dict[str, Any]:
 
 def save(
     directory: str,
-    shards: Mapping[str, Sequence[ShardRows]],
+    shards: Mapping[str, Sequence[Shard]],
     *,
     step: int | None,
     now_secs: float | None,
@@ -130,14 +130,14 @@ def save(
     return manifest
 
 
-def removed(shard: ShardRows, since_step: int) -> np.ndarray:
+def removed(shard: Shard, since_step: int) -> np.ndarray:
     """Returns the ids that lost their row at a step or later."""
     ids = [ids for step, ids in shard.removed if step >= since_step]
     return np.unique(np.concatenate([np.zeros([0], np.int64), *ids]))
 
 
 def _save_rows(
-    directory: str, name: str, shard: ShardRows, since_step: int | None
+    directory: str, name: str, shard: Shard, since_step: int | None
 ) -> dict[str, Any]:
     writer = files.ArrayWriter(directory, name)
     num_rows = 0

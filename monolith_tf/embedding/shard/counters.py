@@ -6,19 +6,19 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from monolith_tf.embedding.shard.shard_rows import COUNTERS
-from monolith_tf.embedding.shard.shard_rows import ShardRows
+from monolith_tf.embedding.shard.shard import COUNTERS
+from monolith_tf.embedding.shard.shard import Shard
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.types import Tensor
 
 
-def of_group(shards: Sequence[ShardRows]) -> np.ndarray:
+def of_group(shards: Sequence[Shard]) -> np.ndarray:
     """Returns the sum over the shards of a group, `[tables, counters]`."""
     return np.sum([shard.counters.numpy() for shard in shards], axis=0)
 
 
 def in_graph(
-    tables: Sequence[TableSpec], shards: Mapping[str, Sequence[ShardRows]]
+    tables: Sequence[TableSpec], shards: Mapping[str, Sequence[Shard]]
 ) -> dict[str, Tensor]:
     """See `EmbeddingStore.counters`."""
     if not tables:
@@ -33,7 +33,7 @@ def in_graph(
 
 
 def of_tables(
-    tables: Sequence[TableSpec], shards: Mapping[str, Sequence[ShardRows]]
+    tables: Sequence[TableSpec], shards: Mapping[str, Sequence[Shard]]
 ) -> dict[str, dict[str, int]]:
     """See `EmbeddingStore.table_counters`."""
     found = {}

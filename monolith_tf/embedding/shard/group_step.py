@@ -10,7 +10,7 @@ from monolith_tf.embedding.lookup import routing
 from monolith_tf.embedding.lookup.distinct import Distinct
 from monolith_tf.embedding.lookup.pulled import PulledShard
 from monolith_tf.embedding.shard.clock import Clock
-from monolith_tf.embedding.shard.shard_rows import ShardRows
+from monolith_tf.embedding.shard.shard import Shard
 from monolith_tf.embedding.shard.step import ShardStep
 from monolith_tf.types import Tensor
 
@@ -28,7 +28,7 @@ class GroupStep:
     """
 
     def __init__(
-        self, shards: Sequence[ShardRows], *, is_exact: bool, is_local: bool
+        self, shards: Sequence[Shard], *, is_exact: bool, is_local: bool
     ) -> None:
         self.group = shards[0].group
         self._is_local = is_local

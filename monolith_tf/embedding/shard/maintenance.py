@@ -12,8 +12,8 @@ from absl import logging
 from monolith_tf.embedding.lookup import layout
 from monolith_tf.embedding.shard import counters
 from monolith_tf.embedding.shard import expiry
-from monolith_tf.embedding.shard.shard_rows import COUNTERS
-from monolith_tf.embedding.shard.shard_rows import ShardRows
+from monolith_tf.embedding.shard.shard import COUNTERS
+from monolith_tf.embedding.shard.shard import Shard
 from monolith_tf.embedding.spec import TableSpec
 
 _CHUNK_ROWS = 1 << 16  # Per hold of the lock, so that steps do not wait long.
@@ -37,7 +37,7 @@ class MaintenanceReport:
 
 
 def maintain(
-    shards: Mapping[str, Sequence[ShardRows]], step: int | None, now_secs: float
+    shards: Mapping[str, Sequence[Shard]], step: int | None, now_secs: float
 ) -> MaintenanceReport:
     """See `EmbeddingStore.maintain`."""
     before = {name: counters.of_group(of_group) for name, of_group in shards.items()}
@@ -60,7 +60,7 @@ def maintain(
     return MaintenanceReport(dropped["expired"], dropped["evicted"])
 
 
-def _expire(shard: ShardRows, step: int | None, now_secs: float) -> None:
+def _expire(shard: Shard, step: int | None, now_secs: float) -> None:
     """Drops rows that are too old; returns at once if none can be yet."""
     if step is None and ("step" in shard.next_expiry or shard.group.tracks_updates):
         names = [table.name for table in shard.group.tables]
@@ -88,7 +88,7 @@ def _expire(shard: ShardRows, step: int | None, now_secs: float) -> None:
     shard.next_expiry = earliest
 
 
-def _check_clock(shard: ShardRows, now_secs: float) -> None:
+def _check_clock(shard: Shard, now_secs: float) -> None:
     """Raises ExpiryError if the clock jumped and too much of a table would expire.
 
     Counts nothing if the clock has moved no further than is usual between two calls.
@@ -114,7 +114,7 @@ def _check_clock(shard: ShardRows, now_secs: float) -> None:
         raise
 
 
-def _evict(shards: Sequence[ShardRows], step: int | None) -> None:
+def _evict(shards: Sequence[Shard], step: int | None) -> None:
     """Evicts rows until the tables of a group, over all shards, meet their limits."""
     group = shards[0].group
     num_rows = counters.of_group(shards)[:, COUNTERS.index("rows")].tolist()
@@ -127,14 +127,14 @@ def _evict(shards: Sequence[ShardRows], step: int | None) -> None:
                 _remove(shard, ids[of_ids == number], "evicted", step)
 
 
-def _remove(shard: ShardRows, ids: np.ndarray, counter: str, step: int | None) -> None:
+def _remove(shard: Shard, ids: np.ndarray, counter: str, step: int | None) -> None:
     for start in range(0, len(ids), _CHUNK_ROWS):
         piece = ids[start : start + _CHUNK_ROWS]
         shard.lock.run(shard.remove, piece, counter, step)
 
 
 def _ids_and_steps(
-    shards: Sequence[ShardRows], table: TableSpec
+    shards: Sequence[Shard], table: TableSpec
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns all ids of a table, and the steps of their last updates."""
     ids, steps = [], []
@@ -147,17 +147,17 @@ def _ids_and_steps(
     return np.concatenate(ids), np.concatenate(steps)
 
 
-def _room(shard: ShardRows) -> float:
+def _room(shard: Shard) -> float:
     """Returns the free share of a shard's capacity."""
     capacity = int(shard.rows.capacity)
     return (capacity - 1 - _rows_in_use(shard)) / capacity
 
 
-def _rows_in_use(shard: ShardRows) -> int:
+def _rows_in_use(shard: Shard) -> int:
     return int(shard.next_row) - 1 - int(shard.num_free)
 
 
-def _make_room(shard: ShardRows) -> None:
+def _make_room(shard: Shard) -> None:
     """Grows a shard when three quarters of its capacity are taken.
 
     Steps grow it too, if this is not enough. Growing it here shows how much memory is

@@ -16,7 +16,7 @@ from monolith_tf.embedding.shard import row_update
 from monolith_tf.embedding.shard.bindable import Bindable
 from monolith_tf.embedding.shard.bindable import Packed
 from monolith_tf.embedding.shard.clock import Clock
-from monolith_tf.embedding.shard.shard_rows import ShardRows
+from monolith_tf.embedding.shard.shard import Shard
 from monolith_tf.types import Tensor
 
 
@@ -45,7 +45,7 @@ class ShardStep(Bindable):
     own: ClassVar[tuple[str, ...]] = ("shard",)
     shared: ClassVar[tuple[str, ...]] = ("_is_exact",)
 
-    def __init__(self, shard: ShardRows, *, is_exact: bool) -> None:
+    def __init__(self, shard: Shard, *, is_exact: bool) -> None:
         self.shard = shard
         self._is_exact = is_exact
         # A push may reuse the weights that the lookup read if the version is the same.

@@ -28,7 +28,7 @@ COUNTERS = ("rows", "inserted", "refused", "overflow", "dropped", "expired", "ev
 _LOADED_ROWS = 1 << 16  # Per hold of the lock, so that steps do not wait long.
 
 
-class ShardRows(Bindable):
+class Shard(Bindable):
     """The rows of one group whose ids fall to one shard, with index and bookkeeping.
 
     Row 0 belongs to no id and stays zero. An id without a row has row number 0, so rows
