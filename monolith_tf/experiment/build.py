@@ -6,8 +6,6 @@ import functools
 import gc
 from collections.abc import Mapping
 from typing import Any
-from typing import Literal
-from typing import TypeAlias
 
 import tensorflow as tf
 import tf_keras
@@ -20,6 +18,8 @@ from monolith_tf.config import schema
 from monolith_tf.data import formats
 from monolith_tf.data import input_fn
 from monolith_tf.data import source as source_lib
+from monolith_tf.data.batch_source import BatchSource
+from monolith_tf.data.spec import Split
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.embedding import store as store_lib
 from monolith_tf.embedding.placement import Placement
@@ -40,9 +40,6 @@ from monolith_tf.models import spec as models_spec
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import optimizers
 from monolith_tf.training import step as step_lib
-
-Split = Literal["train", "eval", "test"]
-Source: TypeAlias = source_lib.Source | input_fn.InputFn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +123,7 @@ class Job:
         split = next((s for s in splits if self.config.data.has(s)), splits[0])
         return formats.read_schema(self.config.data, split)
 
-    def source(self, split: Split) -> Source:
+    def source(self, split: Split) -> BatchSource:
         """Opens a split of the data."""
         if self.config.data.input_fn is not None:
             return self._input_fn(split)

@@ -19,7 +19,8 @@ from monolith_tf import paths
 from monolith_tf.config import schema
 from monolith_tf.data import feed as feed_lib
 from monolith_tf.data import rows as rows_lib
-from monolith_tf.data import source as source_lib
+from monolith_tf.data.batch_source import BatchSource
+from monolith_tf.data.spec import Split
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.experiment import build
 from monolith_tf.experiment import diagnosis
@@ -86,7 +87,7 @@ class Estimator:
             pathlib.Path(record_dir or self._model_dir), summaries=trainer.summaries
         )
         self._job = build.Job(self.config, cluster)
-        self._sources: dict[str, build.Source] = {}  # Split -> the last one read.
+        self._sources: dict[str, BatchSource] = {}  # Split -> the last one read.
         self._trained_rows = 0  # Of the eval split, before they were held out.
 
     def train(self) -> dict[str, float]:
@@ -215,7 +216,7 @@ class Estimator:
         step.network.store.restore(checkpoint.embedding_dir)
 
     def evaluate(
-        self, split: build.Split = "test", checkpoint: str | None = None
+        self, split: Split = "test", checkpoint: str | None = None
     ) -> dict[str, float]:
         """Scores a split, every example once, and adds a line to `metrics.jsonl`.
 
@@ -239,7 +240,7 @@ class Estimator:
         return metrics
 
     def predict(
-        self, split: build.Split = "test", checkpoint: str | None = None
+        self, split: Split = "test", checkpoint: str | None = None
     ) -> Iterator[dict[str, np.ndarray]]:
         """Yields predictions and extra outputs by name, batch by batch."""
         _, network = self._use(checkpoint, self._restored)
@@ -276,7 +277,7 @@ class Estimator:
     def evaluated_on(self) -> dict[str, Any]:
         """Returns what the last evaluation of the eval split was of."""
         source = self._sources.get("eval")
-        marks = source.marks if isinstance(source, source_lib.Source) else ()
+        marks = () if source is None else source.marks
         return evaluated_on.of(self.config, marks)
 
     @property
@@ -307,7 +308,7 @@ class Estimator:
                 self._cluster.regroup()
 
     def _stepper(
-        self, run: run_lib.Run, source: build.Source, evaluator: evaluation.Evaluator
+        self, run: run_lib.Run, source: BatchSource, evaluator: evaluation.Evaluator
     ) -> stepper_lib.Stepper:
         """Returns the stepper, which starts at the run's position."""
         trainer, per_epoch = self.config.trainer, run.steps_per_epoch
@@ -328,9 +329,9 @@ class Estimator:
             return stepper
         return stepper_lib.LocalStepper(run.step, dataset)
 
-    def _source(self, split: build.Split) -> build.Source:
+    def _source(self, split: Split) -> BatchSource:
         source = self._sources[split] = self._job.source(split)
-        if self._cluster is not None and isinstance(source, source_lib.Source):
+        if self._cluster is not None:
             self._feed.files[split] = source.files_digest()
         return source
 
@@ -415,7 +416,7 @@ class Estimator:
 
     def _scorer(
         self, evaluator: evaluation.Evaluator
-    ) -> Callable[[build.Split], dict[str, float]]:
+    ) -> Callable[[Split], dict[str, float]]:
         """Returns a function that scores a split, here or on the cluster's workers."""
         if self._cluster is None:
             return functools.partial(self._score, evaluator)
@@ -423,15 +424,13 @@ class Estimator:
             evaluator, self._cluster, self._feed, self.config.trainer.steps_per_loop
         )
 
-        def score(split: build.Split) -> dict[str, float]:
+        def score(split: Split) -> dict[str, float]:
             batches = self._source(split).batches_per_epoch()
             return workers.evaluate(split, batches or 0)
 
         return score
 
-    def _score(
-        self, evaluator: evaluation.Evaluator, split: build.Split
-    ) -> dict[str, float]:
+    def _score(self, evaluator: evaluation.Evaluator, split: Split) -> dict[str, float]:
         source = self._source(split)
         with _plain_errors(source):
             return evaluator.evaluate(source.dataset(shuffle=False, string_codes=True))
@@ -439,7 +438,7 @@ class Estimator:
     def _sample(self, rows: int) -> dict[str, Any] | None:
         """Returns the first rows of the data, with the inputs of a server."""
         data = self.config.data
-        splits: tuple[build.Split, ...] = ("test", "eval", "train")
+        splits: tuple[Split, ...] = ("test", "eval", "train")
         split = next((s for s in splits if data.has(s)), None)
         if not rows or split is None:
             return None
@@ -467,7 +466,7 @@ def checkpoints_of(config: schema.ExperimentConfig) -> checkpoint_lib.Checkpoint
 
 
 @contextlib.contextmanager
-def _plain_errors(source: build.Source) -> Iterator[None]:
+def _plain_errors(source: BatchSource) -> Iterator[None]:
     """Raises a reader's own error in place of TensorFlow's error around it."""
     try:
         yield
@@ -489,7 +488,7 @@ def _count_examples(progress: run_lib.Progress, saved: Mapping[str, Any]) -> Non
 
 
 @contextlib.contextmanager
-def _large_integers_explained(run: run_lib.Run, source: build.Source) -> Iterator[None]:
+def _large_integers_explained(run: run_lib.Run, source: BatchSource) -> Iterator[None]:
     """Adds to a step's error which integer caused it, and what to do."""
     try:
         yield

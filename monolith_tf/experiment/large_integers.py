@@ -12,9 +12,8 @@ import tensorflow as tf
 from absl import logging
 
 from monolith_tf import ids as ids_lib
-from monolith_tf.data import input_fn
-from monolith_tf.data import source as source_lib
 from monolith_tf.data import windows
+from monolith_tf.data.batch_source import BatchSource
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.features import columns as columns_lib
 from monolith_tf.features import encode
@@ -99,7 +98,7 @@ def settle(
 
 def explain(
     encoder: encode.FeatureEncoder,
-    source: source_lib.Source | input_fn.InputFn,
+    source: BatchSource,
     place: tuple[int, int, windows.Cut],
 ) -> str:
     """Returns which integer a table does not take, where it is, and what to do.
@@ -133,7 +132,7 @@ def is_cause(error: tf.errors.OpError) -> bool:
 
 def _search(
     encoder: encode.FeatureEncoder,
-    source: source_lib.Source | input_fn.InputFn,
+    source: BatchSource,
     place: tuple[int, int, windows.Cut],
 ) -> Iterator[_Found]:
     """Looks at the batches from a place on, and then at the epoch from its start."""
@@ -148,15 +147,10 @@ def _search(
                 if large is None:
                     continue
                 row, value = large
-                if isinstance(source, source_lib.Source):
-                    file, where = _row(source, epoch, batch, row, cut)
-                    if source.is_unsigned(file, column):
-                        value %= 1 << 64
-                else:
-                    where = (
-                        f"`data.input_fn`, batch {batch} of epoch {epoch}, row {row}"
-                    )
-                yield _Found(feature.name, feature.table_name, value, where)
+                where = source.row_place(epoch, batch, row, cut=cut)
+                if source.is_unsigned(where.file, column):
+                    value %= 1 << 64
+                yield _Found(feature.name, feature.table_name, value, where.text)
 
 
 def _place(column: Any) -> tuple[int, int] | None:
@@ -172,12 +166,3 @@ def _place(column: Any) -> tuple[int, int] | None:
     if isinstance(column, tf.RaggedTensor):
         row = column.value_rowids().numpy()[first]
     return int(row), int(values[first])
-
-
-def _row(
-    source: source_lib.Source, epoch: int, batch: int, row: int, cut: windows.Cut
-) -> tuple[str, str]:
-    """Returns the file of a row of a batch, and words that name its place there."""
-    files, rows = source.rows_of(epoch, batch, cut=cut)
-    file = source.files[files[row]]
-    return file, f"{file}: row {rows[row]} (counting from 0)"
