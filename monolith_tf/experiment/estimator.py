@@ -304,7 +304,7 @@ class Estimator:
                 ),
             )
             if self._cluster.change and run.progress.step != run.total_steps:
-                run.stop(f"interrupted: {self._cluster.change}")
+                run.stop(f"{run_lib.INTERRUPTED}: {self._cluster.change}")
                 self._cluster.regroup()
 
     def _stepper(

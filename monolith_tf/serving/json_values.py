@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from monolith_tf.export import examples
+from monolith_tf.features.columns import DType
 from monolith_tf.serving import errors
 
 _BYTES_SUFFIX = "_bytes"
@@ -85,21 +87,18 @@ def read_example(values: Any) -> tf.train.Example:
         raise errors.bad_request(
             f"An example must be an object, feature -> value. Received: {values!r}."
         )
-    features = {}
+    features: dict[str, tuple[DType, list[Any]]] = {}
     for name, value in values.items():
         entries = value if isinstance(value, list) else [value]
         types = {type(entry) for entry in entries}
         if types <= {int, float}:
-            kind, dtype = ("int64_list", tf.int64)
-            if float in types:
-                kind, dtype = ("float_list", tf.float32)
-            numbers = _array(name, entries, dtype).tolist() if entries else []
-            feature = tf.train.Feature(**{kind: {"value": numbers}})
+            dtype: DType = "float32" if float in types else "int64"
+            if entries:
+                entries = _array(name, entries, tf.as_dtype(dtype)).tolist()
+            features[name] = dtype, entries
         else:
-            texts = [_bytes(name, entry) for entry in entries]
-            feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=texts))
-        features[name] = feature
-    return tf.train.Example(features=tf.train.Features(feature=features))
+            features[name] = "string", [_bytes(name, entry) for entry in entries]
+    return examples.example(features)
 
 
 def _columns(rows: Any, signature: Any) -> dict[str, list[Any]]:

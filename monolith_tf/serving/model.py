@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import tensorflow as tf
 
+from monolith_tf.export import versions
 from monolith_tf.serving import errors
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -32,9 +33,9 @@ class Model:
         Raises:
           ServingError: If it is not a SavedModel, or is damaged.
         """
-        if not (path / "saved_model.pb").exists():
+        if not (path / versions.FILE).exists():
             raise errors.ServingError(
-                f"{path} is not a SavedModel: it has no saved_model.pb. "
+                f"{path} is not a SavedModel: it has no {versions.FILE}. "
                 "`monolith-tf export` writes one."
             )
         self.path = path

@@ -77,11 +77,11 @@ def train(
         for taken in finished:
             _count(run, taken, explain, on_steps)
         if interrupted():  # Perhaps only while running steps finished.
-            progress.stop = "interrupted"
-        if progress.stop.startswith("interrupted"):  # By a user, or to restart.
+            progress.stop = run_lib.INTERRUPTED
+        if progress.is_interrupted:
             agenda.act_quickly()
         _end(run, actions)
-        if progress.stop == "interrupted":
+        if progress.stop == run_lib.INTERRUPTED:
             path = None if run.saved is None else run.saved.path
             raise InterruptedRun(
                 f"Interrupted at step {progress.step}; wrote the checkpoint {path}. "

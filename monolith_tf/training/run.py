@@ -16,6 +16,8 @@ from monolith_tf.training import lineage_mark
 from monolith_tf.training import recorder as recorder_lib
 from monolith_tf.training import step as step_lib
 
+INTERRUPTED = "interrupted"
+
 
 @dataclasses.dataclass
 class Progress:
@@ -34,7 +36,8 @@ class Progress:
       best: Watching class -> best `value` of its metric so far, its `step`, how many
         evaluations it `waited` since, the `metric`, and whether it `rises`.
       evaluated_on: The data of the last evaluation, as in JSON, and of `best`.
-      stop: Why the run ends before its last step, or empty.
+      stop: Why the run ends before its last step, or empty; begins with `INTERRUPTED`
+        if it is to be resumed.
       overdue: Names of actions that were due at this step when the run was interrupted;
         a resumed run begins with them.
     """
@@ -50,6 +53,11 @@ class Progress:
     evaluated_on: Mapping[str, Any] | None = None
     stop: str = ""
     overdue: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the run ends to be resumed: by a user, or to restart."""
+        return self.stop.startswith(INTERRUPTED)
 
     def cut(self, epoch: int) -> windows.Cut:
         """Returns how an epoch is cut into batches."""
