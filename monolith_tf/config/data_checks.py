@@ -4,7 +4,6 @@ import glob
 import os
 from collections.abc import Iterator
 from collections.abc import Mapping
-from typing import Any
 from typing import TypeAlias
 
 from monolith_tf import data
@@ -17,6 +16,7 @@ from monolith_tf.data.spec import Split
 from monolith_tf.features import columns
 from monolith_tf.features import id_kinds as kinds
 from monolith_tf.models import spec as models
+from monolith_tf.types import JsonMapping
 
 Complaints: TypeAlias = Iterator[tuple[errors.Path, str]]
 
@@ -115,7 +115,7 @@ def column_types(
 
 def id_kinds(
     config: schema.ExperimentConfig,
-    state: Mapping[str, Any] | None = None,
+    state: JsonMapping | None = None,
 ) -> dict[str, str | None]:
     """Returns table -> description of its ids; empty if `column_types` is None.
 

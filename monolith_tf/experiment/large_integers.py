@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from monolith_tf.features import encode
 from monolith_tf.features import id_kinds
 from monolith_tf.features.strings import StringCodes
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.types import Tensor
 
 
 class LargeIntegerError(ValueError):
@@ -153,7 +153,7 @@ def _search(
                 yield _Found(feature.name, feature.table_name, value, where.text)
 
 
-def _place(column: Any) -> tuple[int, int] | None:
+def _place(column: Tensor) -> tuple[int, int] | None:
     """Returns the first row with an integer outside of [0, 2^48), and the integer."""
     if isinstance(column, StringCodes) or column.dtype == tf.string:
         return None

@@ -25,7 +25,7 @@ def parse(examples: Tensor, columns: Mapping[str, ColumnType]) -> dict[str, Tens
       columns: The columns to read; a scalar that an example lacks gets its column's
         default, and raises an error if there is none.
     """
-    features: dict[str, Any] = {}
+    features: dict[str, Tensor] = {}
     for name, kind in columns.items():
         dtype = tf.as_dtype(kind.dtype)
         if kind.is_list:
@@ -38,7 +38,7 @@ def parse(examples: Tensor, columns: Mapping[str, ColumnType]) -> dict[str, Tens
 
 
 def serialize(
-    columns: Mapping[str, ColumnType], values: Mapping[str, Any]
+    columns: Mapping[str, ColumnType], values: Mapping[str, Tensor]
 ) -> list[bytes]:
     """Returns one serialized example per row of `values`."""
     lists = {

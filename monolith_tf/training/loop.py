@@ -4,6 +4,7 @@ import contextlib
 import signal
 import threading
 import time
+import types
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -256,7 +257,7 @@ def _signals() -> Iterator[Callable[[], bool]]:
         return
     former: dict[int, Any] = {}
 
-    def handler(number: int, frame: Any) -> None:
+    def handler(number: int, frame: types.FrameType | None) -> None:
         del frame
         asked.append(number)
         signal.signal(number, former[number])

@@ -5,7 +5,6 @@ import json
 import pathlib
 from collections.abc import Callable
 from collections.abc import Mapping
-from typing import Any
 
 from monolith_tf import lineage as lineage_lib
 from monolith_tf.data import windows
@@ -15,6 +14,8 @@ from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import lineage_mark
 from monolith_tf.training import recorder as recorder_lib
 from monolith_tf.training import step as step_lib
+from monolith_tf.types import JsonDict
+from monolith_tf.types import JsonMapping
 
 INTERRUPTED = "interrupted"
 
@@ -45,12 +46,12 @@ class Progress:
     step: int = 0
     batch: int = 0
     batch_size: int = 0
-    begun: dict[str, Any] = dataclasses.field(default_factory=dict)
+    begun: JsonDict = dataclasses.field(default_factory=dict)
     examples: int = 0
     clipped: dict[str, int] = dataclasses.field(default_factory=dict)
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
-    best: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    evaluated_on: Mapping[str, Any] | None = None
+    best: dict[str, JsonDict] = dataclasses.field(default_factory=dict)
+    evaluated_on: JsonMapping | None = None
     stop: str = ""
     overdue: list[str] = dataclasses.field(default_factory=list)
 
@@ -129,9 +130,9 @@ class Run:
     checkpoints: checkpoint_lib.CheckpointDir
     evaluate: Callable[[Split], dict[str, float]]
     config_yaml: str
-    static_state: Mapping[str, Any]
+    static_state: JsonMapping
     saved: checkpoint_lib.Checkpoint | None = None
-    evaluated_on: Callable[[], Mapping[str, Any]] = dict
+    evaluated_on: Callable[[], JsonMapping] = dict
     _wanted: list[Callable[[checkpoint_lib.Checkpoint], object]] | None = None
 
     def place(self, batch: int) -> tuple[int, int, windows.Cut]:
@@ -188,7 +189,7 @@ class Run:
         self.save_wanted()
         return saved[0]
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self) -> JsonDict:
         return {
             **self.static_state,
             "progress": dataclasses.asdict(self.progress),
@@ -205,9 +206,7 @@ class Run:
         self.progress.stop = why
 
 
-def _holds(
-    saved: checkpoint_lib.Checkpoint, step: int, state: Mapping[str, Any]
-) -> bool:
+def _holds(saved: checkpoint_lib.Checkpoint, step: int, state: JsonMapping) -> bool:
     """Returns whether a checkpoint is of this step, with the same state."""
     # Rows and dense variables change only with the step, or with evaluation results.
     as_read = json.loads(json.dumps(state))
