@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from monolith_tf.cli import errors
+from monolith_tf.cli import option_types
 from monolith_tf.cli import placement
 from monolith_tf.cli import tables
 
@@ -20,10 +21,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the sub-command."""
-    parser.add_argument("config", nargs="?", metavar="CONFIG", help="a YAML file")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="replaces a value of CONFIG"
-    )
+    option_types.add_config(parser, nargs="?")
     parser.add_argument(
         "--model", action="store_true", help="also build the model, with TensorFlow"
     )

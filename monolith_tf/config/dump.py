@@ -19,7 +19,7 @@ class _Dumper(yaml.SafeDumper):
         del indentless
         super().increase_indent(flow, False)
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: object) -> bool:
         """Writes equal values in full, without aliases."""
         del data
         return True
@@ -52,7 +52,7 @@ def dump_config(config: schema.ExperimentConfig) -> str:
     )
 
 
-def to_plain(value: Any) -> Any:
+def to_plain(value: object) -> Any:
     """Returns a spec as dictionaries, lists and scalars, for YAML."""
     if dataclasses.is_dataclass(value):
         keys = spec_types.fields_of(type(value)) or {}

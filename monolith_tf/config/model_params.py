@@ -61,7 +61,7 @@ def _right(config: schema.ExperimentConfig) -> params_lib.Params | None:
         return None
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, dict | types.MappingProxyType):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
@@ -85,7 +85,7 @@ def _names(
                 yield path, message
 
 
-def _is_union(kind: Any) -> bool:
+def _is_union(kind: object) -> bool:
     return typing.get_origin(kind) in (typing.Union, types.UnionType)
 
 

@@ -128,7 +128,7 @@ def _problem(
 
 
 def _wrong_type(
-    path: errors.Path, kind: Any, config: document.Document
+    path: errors.Path, kind: object, config: document.Document
 ) -> errors.Problem:
     value = config.get(path)
     message = (
@@ -143,7 +143,7 @@ def _wrong_type(
 
 
 def _wrong_choice(
-    path: errors.Path, value: Any, names: list[Any], config: document.Document
+    path: errors.Path, value: object, names: list[Any], config: document.Document
 ) -> errors.Problem:
     listed = ", ".join(f"`{name}`" for name in names)
     message = f"must be one of {listed}. Received: {spec_types.show(value)}."
@@ -168,7 +168,7 @@ def _refused(
 
 
 def _bent(
-    config: document.Document, plain: Any, path: errors.Path
+    config: document.Document, plain: object, path: errors.Path
 ) -> Iterator[errors.Problem]:
     """Yields wrong values that the validator let pass.
 

@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "NegativesSpec": "spec",
         "Piece": "reader",
         "Reader": "reader",
-        "RowRange": "source",
+        "RowRange": "batch_source",
         "Source": "source",
         "check_columns": "formats",
         "open_split": "source",

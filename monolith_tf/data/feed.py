@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from monolith_tf.data import pipeline
+from monolith_tf.data.batch_source import UNKNOWN_FILES
 from monolith_tf.data.rows import Filled
 from monolith_tf.data.source import Source
 from monolith_tf.data.spec import Split
@@ -27,7 +28,6 @@ from monolith_tf.types import Tensor
 
 _SPLITS: tuple[Split, ...] = ("train", "eval", "test")
 _ENDLESS = 1 << 62
-_NOT_COMPARED = -1
 _NOWHERE = (-1, -1, None)  # Epoch, window, and how the epoch is cut.
 
 
@@ -72,7 +72,7 @@ class Feed:
         """
         specs = pipeline.signature(self.columns)
         number = tf.constant(_SPLITS.index(split), tf.int64)
-        files = tf.constant(self.files.get(split, _NOT_COMPARED), tf.int64)
+        files = tf.constant(self.files.get(split, UNKNOWN_FILES), tf.int64)
         if cut is None:
             cut = tf.constant(Cut().to_numbers(), tf.int64)
 
@@ -197,11 +197,11 @@ class Feeder:
     def _cursor(self, split: int, files: int) -> "_Cursor":
         """Returns the cursor of a split, with the same files as the chief's."""
         cursor = self._cursors.get(split)
-        if cursor is None or files not in (_NOT_COMPARED, cursor.files):
+        if cursor is None or files not in (UNKNOWN_FILES, cursor.files):
             # The first call, or the chief started again with other files.
             source = self._open_split(_SPLITS[split])
             cursor = self._cursors[split] = _Cursor(source, self._batch_size)
-        if files not in (_NOT_COMPARED, cursor.files):
+        if files not in (UNKNOWN_FILES, cursor.files):
             raise ValueError(
                 f"The files of `data.{_SPLITS[split]}` differ here from those that the "
                 "chief began to read, in name or content. All tasks must read the same "

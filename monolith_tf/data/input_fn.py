@@ -3,23 +3,25 @@
 import functools
 from collections.abc import Callable
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from monolith_tf.data import file_marks
+from monolith_tf.data.batch_source import UNKNOWN_FILES
+from monolith_tf.data.batch_source import RowPlace
+from monolith_tf.data.batch_source import RowRange
 from monolith_tf.data.rows import Filled
-from monolith_tf.data.source import RowRange
 from monolith_tf.data.spec import Split
 from monolith_tf.data.windows import Cut
 from monolith_tf.features.columns import ColumnType
 from monolith_tf.features.columns import DType
+from monolith_tf.types import JsonDict
 from monolith_tf.types import Tensor
 
 
 class InputFn:
-    """One split of the data, from a user's function; has the interface of `Source`.
+    """One split of the data, from a user's function.
 
     The function receives the split's name and returns one epoch: a dataset whose
     elements are batches, dicts of raw columns, `[batch]` or ragged. It must return the
@@ -82,10 +84,14 @@ class InputFn:
         """Nothing: only the function knows its files."""
         return ()
 
-    def identity(self, batch_size: int | None = None) -> dict[str, Any]:
+    def identity(self, batch_size: int | None = None) -> JsonDict:
         """Returns nothing: only the function knows its data."""
         del batch_size
         return {}
+
+    def files_digest(self) -> int:
+        """Returns `UNKNOWN_FILES`: only the function knows its files."""
+        return UNKNOWN_FILES
 
     def batches_per_epoch(self) -> int | None:
         """Returns the batches of one epoch, or None if the dataset does not know."""
@@ -175,6 +181,19 @@ class InputFn:
         """Returns nothing: only the function knows where its rows come from."""
         del epoch, batch, cut
         return []
+
+    def row_place(
+        self, epoch: int, batch: int, row: int, *, cut: Cut | None = None
+    ) -> RowPlace:
+        """Returns a row's batch and its place in it; arguments as for `BatchSource`."""
+        del cut
+        where = f"`data.input_fn`, batch {batch} of epoch {epoch}, row {row}"
+        return RowPlace("", where)
+
+    def is_unsigned(self, file: str, column: str) -> bool:
+        """Returns False: the function's integers are passed on as they are."""
+        del file, column
+        return False
 
 
 def _dtype(dtype: tf.DType) -> DType:

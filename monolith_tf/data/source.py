@@ -1,13 +1,11 @@
 """One split of the data for the trainer: batches from any position."""
 
-import dataclasses
 import itertools
 import zlib
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from typing import Any
 from typing import NoReturn
 
 import numpy as np
@@ -15,6 +13,8 @@ import numpy as np
 from monolith_tf.data import file_marks
 from monolith_tf.data import formats
 from monolith_tf.data import negatives
+from monolith_tf.data.batch_source import RowPlace
+from monolith_tf.data.batch_source import RowRange
 from monolith_tf.data.reader import Reader
 from monolith_tf.data.reader import first_with_rows
 from monolith_tf.data.rows import Filled
@@ -25,28 +25,12 @@ from monolith_tf.data.windows import Window
 from monolith_tf.data.windows import epoch_windows
 from monolith_tf.data.windows import recut
 from monolith_tf.features.columns import ColumnType
+from monolith_tf.types import JsonDict
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 _MIN_WINDOW_ROWS = 16_384
-
-
-@dataclasses.dataclass(frozen=True)
-class RowRange:
-    """The rows of one file in a batch.
-
-    Attributes:
-      file: Path of the file.
-      first_row: The lowest row number, from 0.
-      last_row: The highest; a shuffled batch has only some of the rows between.
-      num_rows: How many rows of the file are in the batch.
-    """
-
-    file: str
-    first_row: int
-    last_row: int
-    num_rows: int
 
 
 class Source:
@@ -140,7 +124,7 @@ class Source:
         """
         return sum(self._rows.count(index) for index in range(len(self._rows.pieces)))
 
-    def identity(self, batch_size: int | None = None) -> dict[str, Any]:
+    def identity(self, batch_size: int | None = None) -> JsonDict:
         """Returns the data to which positions refer, as JSON.
 
         `files` as `file_marks.Marks`, `rows` of an epoch, and in `order` what else the
@@ -286,6 +270,14 @@ class Source:
             low, high = int(own.min()), int(own.max())
             ranges.append(RowRange(self._rows.files[number], low, high, len(own)))
         return ranges
+
+    def row_place(
+        self, epoch: int, batch: int, row: int, *, cut: Cut | None = None
+    ) -> RowPlace:
+        """Returns where a row of a batch comes from; arguments as for `rows_of`."""
+        files, rows = self.rows_of(epoch, batch, cut=cut)
+        file = self._rows.files[files[row]]
+        return RowPlace(file, f"{file}: row {rows[row]} (counting from 0)")
 
     def windows(
         self,

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 from absl import logging
@@ -25,6 +24,7 @@ from monolith_tf.distribute import watch
 from monolith_tf.distribute.server import inter_op_threads
 from monolith_tf.distribute.spec import ClusterSpec
 from monolith_tf.distribute.task import Task
+from monolith_tf.types import JsonDict
 
 
 class Cluster:
@@ -45,7 +45,7 @@ class Cluster:
         spec: ClusterSpec,
         model_dir: str,
         *,
-        reported: dict[str, Any] | None = None,
+        reported: JsonDict | None = None,
         explain: Callable[[str], str] | None = None,
     ) -> None:
         """Signs in, waits for the other tasks, and connects to them.
@@ -145,7 +145,7 @@ class Cluster:
         rows, news = next(iter(tokens))
         return rows, news
 
-    def report(self, **values: Any) -> None:
+    def report(self, **values: object) -> None:
         """Puts values into the chief's file: new keys at once, others at a beat."""
         is_first = not values.keys() <= self.reported.keys()
         self.reported.update(values)
@@ -296,7 +296,11 @@ def _left_out(model_dir: str, former: roster.Entry) -> Callable[[], frozenset[st
     return left_out
 
 
-def _connect(task: Task, workers: Sequence[str], spec: ClusterSpec) -> tuple[Any, Any]:
+def _connect(
+    task: Task, workers: Sequence[str], spec: ClusterSpec
+) -> tuple[
+    tf.distribute.ParameterServerStrategy, tf.distribute.coordinator.ClusterCoordinator
+]:
     # Makes TensorFlow report a lost task instead of waiting for it.
     os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
     with contextlib.suppress(RuntimeError):

@@ -4,14 +4,14 @@ import numpy as np
 import tensorflow as tf
 
 from monolith_tf.data import windows
-from monolith_tf.experiment import build
+from monolith_tf.data.batch_source import BatchSource
 from monolith_tf.models import base
 from monolith_tf.models import network as network_lib
 
 
 def explain(
     network: network_lib.Network,
-    source: build.Source,
+    source: BatchSource,
     epoch: int,
     batch: int,
     cut: windows.Cut,

@@ -13,6 +13,7 @@ from monolith_tf import atomic
 from monolith_tf import config as config_lib
 from monolith_tf import paths
 from monolith_tf.config import schema
+from monolith_tf.data.spec import Split
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.experiment import build
 from monolith_tf.experiment import diagnosis
@@ -194,7 +195,7 @@ class Estimator:
         step.network.store.restore(checkpoint.embedding_dir)
 
     def evaluate(
-        self, split: build.Split = "test", checkpoint: str | None = None
+        self, split: Split = "test", checkpoint: str | None = None
     ) -> dict[str, float]:
         """Scores a split, every example once, and adds a line to `metrics.jsonl`.
 
@@ -221,7 +222,7 @@ class Estimator:
         return metrics
 
     def predict(
-        self, split: build.Split = "test", checkpoint: str | None = None
+        self, split: Split = "test", checkpoint: str | None = None
     ) -> Iterator[dict[str, np.ndarray]]:
         """Yields predictions and extra outputs by name, batch by batch."""
         _, network = job_checkpoints.use(
@@ -286,7 +287,7 @@ class Estimator:
                 ),
             )
             if self._cluster.change and run.progress.step != run.total_steps:
-                run.stop(f"interrupted: {self._cluster.change}")
+                run.stop(f"{run_lib.INTERRUPTED}: {self._cluster.change}")
                 self._cluster.regroup()
 
     def _restored(
@@ -308,7 +309,7 @@ class Estimator:
 
     def _scorer(
         self, evaluator: evaluation.Evaluator
-    ) -> Callable[[build.Split], dict[str, float]]:
+    ) -> Callable[[Split], dict[str, float]]:
         return scoring.scorer(
             evaluator, self._sources, self._cluster, self.config.trainer.steps_per_loop
         )

@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +12,8 @@ import tensorflow as tf
 from absl import logging
 
 from monolith_tf import ids as ids_lib
-from monolith_tf.data import input_fn
-from monolith_tf.data import source as source_lib
 from monolith_tf.data import windows
+from monolith_tf.data.batch_source import BatchSource
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.features import columns as columns_lib
 from monolith_tf.features import encode
@@ -23,6 +21,7 @@ from monolith_tf.features import id_kinds
 from monolith_tf.features.strings import StringCodes
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import run as run_lib
+from monolith_tf.types import Tensor
 
 
 class LargeIntegerError(ValueError):
@@ -100,9 +99,7 @@ def settle(
 
 
 @contextlib.contextmanager
-def explained(
-    run: run_lib.Run, source: source_lib.Source | input_fn.InputFn
-) -> Iterator[None]:
+def explained(run: run_lib.Run, source: BatchSource) -> Iterator[None]:
     """Adds to a step's error which integer caused it, and what to do.
 
     Args:
@@ -124,7 +121,7 @@ def explained(
 
 def _explanation(
     encoder: encode.FeatureEncoder,
-    source: source_lib.Source | input_fn.InputFn,
+    source: BatchSource,
     place: tuple[int, int, windows.Cut],
 ) -> str:
     """Returns which integer a table does not take, where it is, and what to do.
@@ -153,7 +150,7 @@ def _explanation(
 
 def _search(
     encoder: encode.FeatureEncoder,
-    source: source_lib.Source | input_fn.InputFn,
+    source: BatchSource,
     place: tuple[int, int, windows.Cut],
 ) -> Iterator[_Found]:
     """Looks at the batches from a place on, and then at the epoch from its start."""
@@ -168,18 +165,13 @@ def _search(
                 if large is None:
                     continue
                 row, value = large
-                if isinstance(source, source_lib.Source):
-                    file, where = _row(source, epoch, batch, row, cut)
-                    if source.is_unsigned(file, column):
-                        value %= 1 << 64
-                else:
-                    where = (
-                        f"`data.input_fn`, batch {batch} of epoch {epoch}, row {row}"
-                    )
-                yield _Found(feature.name, feature.table_name, value, where)
+                where = source.row_place(epoch, batch, row, cut=cut)
+                if source.is_unsigned(where.file, column):
+                    value %= 1 << 64
+                yield _Found(feature.name, feature.table_name, value, where.text)
 
 
-def _place(column: Any) -> tuple[int, int] | None:
+def _place(column: Tensor) -> tuple[int, int] | None:
     """Returns the first row with an integer outside of [0, 2^48), and the integer."""
     if isinstance(column, StringCodes) or column.dtype == tf.string:
         return None
@@ -192,12 +184,3 @@ def _place(column: Any) -> tuple[int, int] | None:
     if isinstance(column, tf.RaggedTensor):
         row = column.value_rowids().numpy()[first]
     return int(row), int(values[first])
-
-
-def _row(
-    source: source_lib.Source, epoch: int, batch: int, row: int, cut: windows.Cut
-) -> tuple[str, str]:
-    """Returns the file of a row of a batch, and words that name its place there."""
-    files, rows = source.rows_of(epoch, batch, cut=cut)
-    file = source.files[files[row]]
-    return file, f"{file}: row {rows[row]} (counting from 0)"

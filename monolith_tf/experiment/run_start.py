@@ -7,6 +7,7 @@ from typing import NamedTuple
 from absl import logging
 
 from monolith_tf.config import schema
+from monolith_tf.data.batch_source import BatchSource
 from monolith_tf.experiment import build
 from monolith_tf.experiment import dropped_tables
 from monolith_tf.experiment import resumed_position
@@ -34,7 +35,7 @@ class RunStart(NamedTuple):
     trained: list[dict[str, Any]]
 
 
-def new(source: build.Source, config: schema.ExperimentConfig) -> RunStart:
+def new(source: BatchSource, config: schema.ExperimentConfig) -> RunStart:
     """Returns the start of a new job.
 
     Args:
@@ -51,7 +52,7 @@ def new(source: build.Source, config: schema.ExperimentConfig) -> RunStart:
 
 def resumed(
     checkpoint: checkpoint_lib.Checkpoint,
-    source: build.Source,
+    source: BatchSource,
     config: schema.ExperimentConfig,
     identity: build.JobIdentity,
 ) -> RunStart:

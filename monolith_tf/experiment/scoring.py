@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
+from monolith_tf.data.spec import Split
 from monolith_tf.distribute import cluster as cluster_lib
-from monolith_tf.experiment import build
 from monolith_tf.experiment import sources as sources_lib
 from monolith_tf.training import cluster_evaluation
 from monolith_tf.training import evaluation
@@ -14,7 +14,7 @@ def scorer(
     sources: sources_lib.Sources,
     cluster: cluster_lib.Cluster | None,
     steps_per_loop: int,
-) -> Callable[[build.Split], dict[str, float]]:
+) -> Callable[[Split], dict[str, float]]:
     """Returns a function from a split to its metrics.
 
     Args:
@@ -28,7 +28,7 @@ def scorer(
             evaluator, cluster, sources.feed, steps_per_loop
         )
 
-    def score(split: build.Split) -> dict[str, float]:
+    def score(split: Split) -> dict[str, float]:
         source = sources.open(split)
         if cluster is not None:
             return workers.evaluate(split, source.batches_per_epoch() or 0)

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from monolith_tf.data import feed as feed_lib
 from monolith_tf.data import rows as rows_lib
-from monolith_tf.data import source as source_lib
+from monolith_tf.data.batch_source import BatchSource
+from monolith_tf.data.spec import Split
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.experiment import build
 from monolith_tf.experiment import evaluated_on
@@ -30,13 +31,13 @@ class Sources:
     def __init__(self, job: build.Job, cluster: cluster_lib.Cluster | None) -> None:
         self._job = job
         self._cluster = cluster
-        self._last: dict[str, build.Source] = {}
+        self._last: dict[str, BatchSource] = {}
         self.trained_rows = 0
 
-    def open(self, split: build.Split) -> build.Source:
+    def open(self, split: Split) -> BatchSource:
         """Opens a split of the data."""
         source = self._last[split] = self._job.source(split)
-        if self._cluster is not None and isinstance(source, source_lib.Source):
+        if self._cluster is not None:
             self.feed.files[split] = source.files_digest()
         return source
 
@@ -69,7 +70,7 @@ class Sources:
     def evaluated_on(self) -> dict[str, Any]:
         """Returns what the last evaluation of the eval split was of."""
         source = self._last.get("eval")
-        marks = source.marks if isinstance(source, source_lib.Source) else ()
+        marks = () if source is None else source.marks
         return evaluated_on.of(self._job.config, marks)
 
     def sample(self, rows: int) -> dict[str, Any] | None:
@@ -82,7 +83,7 @@ class Sources:
           Column -> values; None if the job has no data.
         """
         data = self._job.config.data
-        splits: tuple[build.Split, ...] = ("test", "eval", "train")
+        splits: tuple[Split, ...] = ("test", "eval", "train")
         split = next((s for s in splits if data.has(s)), None)
         if not rows or split is None:
             return None
@@ -93,7 +94,7 @@ class Sources:
 
 
 @contextlib.contextmanager
-def plain_errors(source: build.Source) -> Iterator[None]:
+def plain_errors(source: BatchSource) -> Iterator[None]:
     """Raises a reader's own error in place of TensorFlow's error around it."""
     try:
         yield

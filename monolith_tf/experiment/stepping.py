@@ -1,7 +1,7 @@
 """Makes the stepper of a run, in this process or on a cluster's workers."""
 
+from monolith_tf.data.batch_source import BatchSource
 from monolith_tf.distribute import cluster as cluster_lib
-from monolith_tf.experiment import build
 from monolith_tf.experiment import sources as sources_lib
 from monolith_tf.training import cluster_stepper
 from monolith_tf.training import evaluation
@@ -13,7 +13,7 @@ from monolith_tf.training import stepper as stepper_lib
 
 def stepper(
     run: run_lib.Run,
-    source: build.Source,
+    source: BatchSource,
     evaluator: evaluation.Evaluator,
     sources: sources_lib.Sources,
     cluster: cluster_lib.Cluster | None,

@@ -3,7 +3,6 @@
 import json
 import pathlib
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +11,7 @@ from monolith_tf.embedding.saved import files as checkpoint_files
 from monolith_tf.embedding.saved import sealed
 from monolith_tf.training import checkpoint
 from monolith_tf.training import checkpoint_dir
+from monolith_tf.types import JsonDict
 
 CONFIG = """\
 model_dir: {folder}/model
@@ -132,7 +132,7 @@ def dense(found: checkpoint.Checkpoint) -> dict[str, np.ndarray]:
 
 
 def rewrite_manifests(
-    found: checkpoint.Checkpoint, change: Callable[[dict[str, Any]], None]
+    found: checkpoint.Checkpoint, change: Callable[[JsonDict], None]
 ) -> None:
     """Changes a checkpoint's manifests, and writes them in the format of 0.1.0.
 

@@ -92,7 +92,7 @@ class EverySteps(Action):
 
     def end(self, run: run_lib.Run) -> None:
         """See base class."""
-        if self._at_end and not run.progress.stop.startswith("interrupted"):
+        if self._at_end and not run.progress.is_interrupted:
             self.act(run)
 
     def work(self, run: run_lib.Run) -> None:

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from absl import logging
 
 from monolith_tf.training import evaluation_set
 from monolith_tf.training import run as run_lib
+from monolith_tf.types import JsonDict
+from monolith_tf.types import JsonMapping
 
 
 class Judge:
@@ -50,7 +51,7 @@ class Watch(Judge):
             record["waited"] += 1
             self.not_better(run, record)
 
-    def _record(self, run: run_lib.Run) -> dict[str, Any]:
+    def _record(self, run: run_lib.Run) -> JsonDict:
         """Returns the best value so far, or a new record where it is of another metric.
 
         A record of 0.1.0, which does not say its metric, counts as one of the same.
@@ -148,6 +149,6 @@ def note_evaluated(run: run_lib.Run) -> None:
     progress.evaluated_on = here
 
 
-def _described(record: Mapping[str, Any]) -> str:
+def _described(record: JsonMapping) -> str:
     metric = f"`{record['metric']}` " if "metric" in record else ""
     return f"{metric}{record['value']:.5f} of step {record['step']}"

@@ -9,6 +9,7 @@ from monolith_tf.training import evaluation
 from monolith_tf.training import run as run_lib
 from monolith_tf.training import step as step_lib
 from monolith_tf.training import stepper as stepper_lib
+from monolith_tf.types import Tensor
 
 
 class ProgressiveStepper(stepper_lib.Stepper):
@@ -31,7 +32,7 @@ class ProgressiveStepper(stepper_lib.Stepper):
         self._evaluator = evaluator
         self._iterator = iter(dataset)
         self._function: Any = None
-        self._scored: list[dict[str, Any]] = []
+        self._scored: list[dict[str, Tensor]] = []
 
     def take(self, run: run_lib.Run, plan: stepper_lib.Plan) -> stepper_lib.StepsTaken:
         """See base class; takes one step."""
@@ -55,8 +56,8 @@ class ProgressiveStepper(stepper_lib.Stepper):
         return stepper_lib.StepsTaken(result, 1, run.progress.batch, seconds)
 
     def _score_and_train(
-        self, columns: dict[str, Any], now_secs: tf.Tensor
-    ) -> tuple[dict[str, Any], step_lib.LoopResult]:
+        self, columns: dict[str, Tensor], now_secs: tf.Tensor
+    ) -> tuple[dict[str, Tensor], step_lib.LoopResult]:
         found = self._evaluator.forward(columns)
         return found, self._step.no_result().plus(self._step(columns, now_secs))
 

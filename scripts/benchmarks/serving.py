@@ -63,9 +63,8 @@ def main() -> None:
     measure = _exports if arguments.table == "export" else _answers
     head, rows = measure(arguments)
     text = f"{report.machine('grpcio')}\n\n{report.table(head, rows)}"
-    print(text)
-    if arguments.write:
-        report.write("serving_benchmark.md", arguments.table, text)
+    page = "serving_benchmark.md" if arguments.write else None
+    report.give(page, arguments.table, text)
     report.write_json(arguments.json)
 
 

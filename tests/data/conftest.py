@@ -73,25 +73,12 @@ def _write_csv(path, rows, bad):
 def _write_tfrecord(path, rows, bad):
     import tensorflow as tf
 
-    def feature(kind, values):
-        lists = {
-            "int64": lambda v: tf.train.Feature(int64_list=tf.train.Int64List(value=v)),
-            "float": lambda v: tf.train.Feature(float_list=tf.train.FloatList(value=v)),
-            "bytes": lambda v: tf.train.Feature(bytes_list=tf.train.BytesList(value=v)),
-        }
-        return lists[kind](values)
+    from monolith_tf.testing import examples
 
     records = []
     for r in rows:
-        features = {
-            "id": feature("int64", [r["id"]]),
-            "price": feature("float", [r["price"]]),
-            "name": feature("bytes", [r["name"].encode()]),
-            "tags": feature("int64", r["tags"]),
-        }
-        if r["id"] in bad and r["id"] % 2:
-            del features["price"]
-        record = tf.train.Example(features=tf.train.Features(feature=features))
+        no_price = r["id"] in bad and r["id"] % 2
+        record = examples.example(r | ({"price": None} if no_price else {}))
         record = record.SerializeToString()
         records.append(record[:-3] if r["id"] in bad and not r["id"] % 2 else record)
     plain = path.with_name("plain")

@@ -6,7 +6,6 @@ import dataclasses
 import numpy as np
 import pyarrow as pa
 import pytest
-import tensorflow as tf
 from pyarrow import parquet
 
 from monolith_tf import config as config_lib
@@ -14,6 +13,7 @@ from monolith_tf.data import csv_file
 from monolith_tf.embedding.saved import files as checkpoint_files
 from monolith_tf.experiment import estimator
 from monolith_tf.export import metadata
+from monolith_tf.testing import examples
 from monolith_tf.testing import small_job
 from monolith_tf.training import checkpoint as checkpoint_lib
 
@@ -61,18 +61,8 @@ def write_parquet(path, rows):
 
 
 def write_tfrecord(path, rows):
-    def of(*values):
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for item, history, click in rows:
-            features = {
-                "item_id": of(item),
-                "history": of(*history),
-                "click": of(click),
-            }
-            example = tf.train.Example(features=tf.train.Features(feature=features))
-            writer.write(example.SerializeToString())
+    names = ("item_id", "history", "click")
+    examples.write(path, [dict(zip(names, row, strict=True)) for row in rows])
 
 
 WRITERS = {"csv": write_csv, "parquet": write_parquet, "tfrecord": write_tfrecord}
