@@ -22,6 +22,7 @@ import monolith_tf as mt
 from monolith_tf import config as config_lib
 from monolith_tf.experiment import found_sizes
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import checkpoint_dir
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIGS = {
@@ -149,7 +150,7 @@ def trained(job: mt.Estimator) -> tuple[int, float]:
 def newest(job: mt.Estimator) -> checkpoint_lib.Checkpoint:
     """Returns a job's last checkpoint."""
     path = pathlib.Path(job.config.model_dir) / "checkpoints"
-    found = checkpoint_lib.CheckpointDir(path).latest()
+    found = checkpoint_dir.CheckpointDir(path).latest()
     if found is None:
         raise ValueError(f"{path} has no complete checkpoint.")
     return found

@@ -10,10 +10,11 @@ import tensorflow as tf
 from tensorflow.python.eager import record  # No public API records on a tape.
 from tensorflow.python.framework import ops
 
+from monolith_tf.types import Nest
 from monolith_tf.types import Tensor
 
 
-def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
+def custom_gradient(function: Callable[..., Nest]) -> Callable[..., Nest]:
     """`tf.custom_gradient`, without its memory leak.
 
     In a graph, `tf.custom_gradient` adds every call to a registry of the process, which
@@ -28,7 +29,7 @@ def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     @tf.autograph.experimental.do_not_convert
-    def decorated(*arguments: Any) -> Any:
+    def decorated(*arguments: Tensor) -> Nest:
         if tf.executing_eagerly():
             return tf.custom_gradient(function)(*arguments)
         return _in_graph(function, [tf.convert_to_tensor(value) for value in arguments])
@@ -36,7 +37,7 @@ def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
     return decorated
 
 
-def _in_graph(function: Callable[..., Any], arguments: list[Tensor]) -> Any:
+def _in_graph(function: Callable[..., Nest], arguments: list[Tensor]) -> Nest:
     values, gradient_of = function(*arguments)
     flat = tf.nest.flatten(values)
 
@@ -58,7 +59,7 @@ def _in_graph(function: Callable[..., Any], arguments: list[Tensor]) -> Any:
     return tf.nest.pack_sequence_as(values, outputs[: len(flat)])
 
 
-def forget_gradients(graphs: Collection[Any]) -> None:
+def forget_gradients(graphs: Collection[tf.Graph]) -> None:
     """Removes entries that other code made for graphs from TensorFlow's registry.
 
     Keras' optimizers make one for every `fit`, in `ReplicaContext.all_reduce`.

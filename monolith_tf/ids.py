@@ -15,7 +15,6 @@ collide, which is 0.2 pairs at 10 million strings and 0.002 at one million.
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 from typing import Literal
 
 from monolith_tf.types import Tensor
@@ -114,7 +113,7 @@ def to_integers(hashed: Tensor) -> Tensor:
     return tf.bitcast(tf.bitwise.bitwise_and(x, mask), tf.int64)
 
 
-def folded(values: Sequence[Tensor], hashes: Sequence[Any]) -> list[Tensor]:
+def folded(values: Sequence[Tensor], hashes: Sequence[Tensor | bool]) -> list[Tensor]:
     """Maps integers to [0, 2^48), as `from_integers` does before it hashes them.
 
     If all are in that range, as in most batches, it only checks that.
@@ -129,7 +128,7 @@ def folded(values: Sequence[Tensor], hashes: Sequence[Any]) -> list[Tensor]:
     if not values:
         return []
 
-    def fold(x: Tensor, is_hashed: Any) -> Tensor:
+    def fold(x: Tensor, is_hashed: Tensor | bool) -> Tensor:
         inside = tf.bitcast(_folded(tf.bitcast(x, tf.uint64)), tf.int64)
         return tf.where(_are_small(x) | is_hashed, inside, tf.constant(-1, tf.int64))
 

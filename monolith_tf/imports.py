@@ -2,8 +2,16 @@
 
 import importlib
 import os
+import re
 import sys
 from typing import Any
+
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def is_name(text: str) -> bool:
+    """Returns whether a text has the form `package.module:Name`."""
+    return _NAME.fullmatch(text) is not None
 
 
 def load_name(path: str, key: str) -> Any:

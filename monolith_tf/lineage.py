@@ -2,9 +2,9 @@
 
 import dataclasses
 import uuid
-from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
+
+from monolith_tf.types import JsonMapping
 
 _BRANCHES, _STEP = ",", "@"
 
@@ -56,7 +56,7 @@ def from_json(content: Sequence[Sequence[str | int]]) -> Lineage:
     return Lineage(tuple(Branch(str(name), int(step)) for name, step in content))
 
 
-def of_state(state: Mapping[str, Any]) -> Lineage:
+def of_state(state: JsonMapping) -> Lineage:
     """Returns the lineage in the state of a checkpoint or an export.
 
     Version 0.1.0 wrote only the job's identity.

@@ -10,9 +10,10 @@ job draws the same numbers as an uninterrupted one. Outside a scope, under plain
 import contextlib
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import tensorflow as tf
+
+from monolith_tf.types import Shape
 
 _local = threading.local()
 
@@ -25,7 +26,7 @@ class _Scope:
         self._step = tf.cast(step, tf.int64)
         self._draws: dict[int, list[int]] = {}
 
-    def next_seed(self, owner: Any) -> tf.Tensor:
+    def next_seed(self, owner: object) -> tf.Tensor:
         place = self._draws.setdefault(id(owner), [len(self._draws), 0])
         key = (self._seed * 1_000_003 + place[0]) * 1_000_003 + place[1]
         place[1] += 1
@@ -50,7 +51,7 @@ def step_scope(seed: int, step: tf.Tensor) -> Iterator[None]:
 
 
 def uniform(
-    owner: Any, shape: Any, dtype: tf.DType = tf.float32, seed: int | None = None
+    owner: object, shape: Shape, dtype: tf.DType = tf.float32, seed: int | None = None
 ) -> tf.Tensor:
     """Draws from [0, 1) for the layer `owner`.
 
@@ -66,7 +67,7 @@ def uniform(
     return tf.random.stateless_uniform(shape, scope.next_seed(owner), dtype=dtype)
 
 
-def coarse_uniform(owner: Any, shape: Any, seed: int | None = None) -> tf.Tensor:
+def coarse_uniform(owner: object, shape: Shape, seed: int | None = None) -> tf.Tensor:
     """Draws multiples of 2^-16 from [0, 1), in half the time of `uniform`.
 
     For masks, whose rates need no finer steps. Outside a step scope, draws are those of
@@ -93,7 +94,7 @@ def coarse_uniform(owner: Any, shape: Any, seed: int | None = None) -> tf.Tensor
 
 
 def normal(
-    owner: Any, shape: Any, dtype: tf.DType = tf.float32, seed: int | None = None
+    owner: object, shape: Shape, dtype: tf.DType = tf.float32, seed: int | None = None
 ) -> tf.Tensor:
     """Draws standard normal numbers for the layer `owner`; arguments as `uniform`."""
     scope = getattr(_local, "scope", None)

@@ -5,6 +5,8 @@ from typing import Any
 from typing import ClassVar
 from typing import Literal
 
+from monolith_tf.types import Tensor
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScheduleSpec:
@@ -68,7 +70,7 @@ class ScheduleSpec:
             )
 
 
-def rate_at(spec: ScheduleSpec | float, step: Any) -> Any:
+def rate_at(spec: ScheduleSpec | float, step: Tensor) -> Tensor:
     """Returns the learning rate at `step` as a float32 scalar tensor.
 
     Args:

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from monolith_tf.cli import errors
+from monolith_tf.cli import option_types
 from monolith_tf.cli import placement
 from monolith_tf.cli import tables
 
@@ -20,10 +21,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the sub-command."""
-    parser.add_argument("config", nargs="?", metavar="CONFIG", help="a YAML file")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="replaces a value of CONFIG"
-    )
+    option_types.add_config(parser, nargs="?")
     parser.add_argument(
         "--model", action="store_true", help="also build the model, with TensorFlow"
     )
@@ -55,11 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def show_features(config: "schema.ExperimentConfig") -> None:
     """Prints the features and how the model receives each."""
-    from monolith_tf.config import data_checks
+    from monolith_tf.config import column_types
     from monolith_tf.config import schema
     from monolith_tf.features import columns as columns_lib
 
-    types = data_checks.column_types(config)
+    types = column_types.column_types(config)
     rows: list[list[object]] = []
     dims = {table.name: table.row_dim for table in schema.resolved_tables(config)}
     columns = {column.feature: column for column in schema.columns(config)}

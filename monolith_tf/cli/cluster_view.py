@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 from typing import TextIO
 
 from monolith_tf.cli import progress
 from monolith_tf.cli import tables
+from monolith_tf.types import JsonDict
 
 if TYPE_CHECKING:
     from monolith_tf.launch import status as status_lib
@@ -56,12 +56,12 @@ class ClusterLines(progress.Lines):
                 self._total = total
                 self.begin(step, total)
 
-    def _records(self) -> Iterator[dict[str, Any]]:
+    def _records(self) -> Iterator[JsonDict]:
         """Yields the metrics recorded since the last call."""
         for metrics in self._metrics:
             yield from metrics.read()
 
-    def _line(self, record: dict[str, Any]) -> str:
+    def _line(self, record: JsonDict) -> str:
         phase, step = record.pop("phase"), record.pop("step")
         values = {k: v for k, v in record.items() if isinstance(v, int | float)}
         if phase == "train":

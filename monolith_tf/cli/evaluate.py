@@ -5,15 +5,13 @@ import json
 import pathlib
 
 from monolith_tf.cli import errors
+from monolith_tf.cli import option_types
 from monolith_tf.cli import train
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the sub-command."""
-    parser.add_argument("config", metavar="CONFIG", help="a YAML file")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="replaces a value of CONFIG"
-    )
+    option_types.add_config(parser)
     parser.add_argument(
         "--split",
         choices=["train", "eval", "test"],

@@ -4,15 +4,13 @@ import argparse
 import sys
 
 from monolith_tf.cli import errors
+from monolith_tf.cli import option_types
 from monolith_tf.cli import tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the sub-command."""
-    parser.add_argument("config", metavar="CONFIG", help="a YAML file")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="replaces a value of CONFIG"
-    )
+    option_types.add_config(parser)
     parser.add_argument(
         "--output",
         metavar="DIR",

@@ -4,7 +4,6 @@ import dataclasses
 import pathlib
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 import pydantic
 
@@ -18,6 +17,8 @@ from monolith_tf.data.spec import DataSpec
 from monolith_tf.export import metadata
 from monolith_tf.export.errors import ExportError
 from monolith_tf.features.columns import ColumnType
+from monolith_tf.types import JsonDict
+from monolith_tf.types import JsonMapping
 
 # Cells that `predict` of 0.1.0 read as a missing number.
 _NULLS_OF_0_1_0 = (
@@ -109,19 +110,19 @@ def _of_job(
     )
 
 
-def _metadata(path: pathlib.Path) -> dict[str, Any]:
+def _metadata(path: pathlib.Path) -> JsonDict:
     """Returns the metadata of an export; empty for another SavedModel."""
     return metadata.read(path) if metadata.is_there(path) else {}
 
 
-def _columns(content: Mapping[str, Any]) -> dict[str, ColumnType] | None:
+def _columns(content: JsonMapping) -> dict[str, ColumnType] | None:
     if "columns" not in content:
         return None
     return {name: ColumnType(**saved) for name, saved in content["columns"].items()}
 
 
 def overridden(
-    path: pathlib.Path, reading: Mapping[str, Any], overrides: Sequence[str]
+    path: pathlib.Path, reading: JsonMapping, overrides: Sequence[str]
 ) -> DataSpec:
     """Returns how an export says to read files, with overrides applied."""
     known = data_spec.reading_part(DataSpec())

@@ -1,7 +1,6 @@
 """The embedding tables of a SavedModel: ids and bytes, from metadata and variables."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,13 +8,14 @@ import numpy as np
 from monolith_tf import ids as ids_lib
 from monolith_tf.cli import tables
 from monolith_tf.features import id_kinds
+from monolith_tf.types import JsonMapping
 
 _KEYS = "table/.ATTRIBUTES/table-keys"
 _PLACES = "numbers/.ATTRIBUTES/VARIABLE_VALUE"
 _BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
 
-def show(described: Mapping[str, Any], reader: Any) -> None:
+def show(described: JsonMapping, reader: object) -> None:
     """Prints the tables of an export.
 
     The metadata of older exports has no number of ids per table; the ids are counted
@@ -59,7 +59,7 @@ def show_indices(reader: Any) -> None:
         tables.show("Hash tables of integers", ["hash table", "keys"], lines)
 
 
-def _line(together: list[tuple[str, Mapping[str, Any]]], count: int) -> list[object]:
+def _line(together: list[tuple[str, JsonMapping]], count: int) -> list[object]:
     """Returns the line of one table, or of several counted together."""
     names = [name for name, _ in together]
     found = [table for _, table in together]
@@ -83,7 +83,7 @@ def _line(together: list[tuple[str, Mapping[str, Any]]], count: int) -> list[obj
 
 
 def _counted(
-    described: Mapping[str, Any], reader: Any, index: str
+    described: JsonMapping, reader: Any, index: str
 ) -> dict[tuple[str, ...], int]:
     """Counts the ids in the index of a group's tables."""
     shapes = reader.get_variable_to_shape_map()

@@ -10,6 +10,7 @@ import pathlib
 import sys
 from typing import Any
 
+from monolith_tf import atomic
 from monolith_tf.cli import errors
 from monolith_tf.cli import exported_tables
 from monolith_tf.cli import saved_model
@@ -183,7 +184,6 @@ def write_config(checkpoint: pathlib.Path, path: pathlib.Path) -> None:
     """Writes a checkpoint's config with the widths that its search found."""
     from monolith_tf import config as config_lib
     from monolith_tf.experiment import found_sizes
-    from monolith_tf.training import checkpoint as checkpoint_lib
 
     manifest, _ = sealed.unseal(checkpoint / _MANIFEST)
     found = manifest["state"].get("search")
@@ -191,7 +191,7 @@ def write_config(checkpoint: pathlib.Path, path: pathlib.Path) -> None:
         raise errors.UsageError(f"{checkpoint} holds no search for widths.")
     config = config_lib.load_config(checkpoint / _CONFIG, data="ignored")
     text = config_lib.dump_config(found_sizes.with_found_sizes(config, found))
-    checkpoint_lib.write_text(path, text)
+    atomic.write_text(path, text)
     sys.stdout.write(f"\nWrote {path}\n")
 
 

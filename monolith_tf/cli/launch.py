@@ -23,10 +23,7 @@ _TASKS = option_types.whole(1, 10_000)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the sub-command."""
-    parser.add_argument("config", metavar="CONFIG", help="a YAML file")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="replaces a value of CONFIG"
-    )
+    option_types.add_config(parser)
     parser.add_argument(
         "--ps",
         type=_TASKS,

@@ -1,4 +1,4 @@
-"""Types of command-line options, checked as soon as they are parsed."""
+"""Command-line options that commands share, and types, checked when they are parsed."""
 
 import argparse
 import contextlib
@@ -11,6 +11,14 @@ from monolith_tf.distribute import task
 MOST_SECS = 1e9
 """More than thirty years; every timer still accepts it."""
 _MOST = 2**31 - 1
+
+
+def add_config(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
+    """Adds CONFIG, and the overrides of its values."""
+    parser.add_argument("config", nargs=nargs, metavar="CONFIG", help="a YAML file")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="replaces a value of CONFIG"
+    )
 
 
 def whole(least: int, most: int = _MOST) -> Callable[[str], int]:

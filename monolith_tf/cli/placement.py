@@ -65,10 +65,10 @@ def placements(config: "schema.ExperimentConfig") -> Iterator[TablePlacement]:
 
 def show(config: "schema.ExperimentConfig") -> None:
     """Prints the tables, their features and their memory."""
-    from monolith_tf.config import data_checks
+    from monolith_tf.config import column_types
 
     # A resumed job handles large integers as its checkpoint says.
-    kinds = data_checks.id_kinds(config, inspect.job_state(config.model_dir))
+    kinds = column_types.id_kinds(config, inspect.job_state(config.model_dir))
     rows = []
     unlimited = False
     for place in placements(config):

@@ -8,13 +8,12 @@ through its signature `update_embeddings`.
 import argparse
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
 
 from monolith_tf.cli import errors
 from monolith_tf.cli import option_types
 from monolith_tf.cli import tables
 from monolith_tf.cli import tls
+from monolith_tf.types import JsonMapping
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
                 time.sleep(arguments.every)
 
 
-def _show(outcomes: Mapping[str, Any]) -> int:
+def _show(outcomes: JsonMapping) -> int:
     """Prints the outcome for each server; returns the exit code."""
     failed = {a: found for a, found in outcomes.items() if isinstance(found, Exception)}
     rows = [

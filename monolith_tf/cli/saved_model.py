@@ -21,7 +21,7 @@ def find(path: pathlib.Path) -> pathlib.Path:
     """
     if versions_lib.is_model(path):
         return path
-    found = _folders(path)
+    found = versions_lib.models(path)
     if found:
         newest = max(found)
         for number, folder in versions_lib.folders(path).items():
@@ -38,14 +38,9 @@ def find(path: pathlib.Path) -> pathlib.Path:
 
 def is_there(path: pathlib.Path) -> bool:
     """Returns whether `find` finds a SavedModel."""
-    return versions_lib.is_model(path) or bool(_folders(path))
+    return versions_lib.is_model(path) or bool(versions_lib.models(path))
 
 
 def versions_in(path: pathlib.Path) -> list[int]:
     """Returns the numbers of the versions in a folder, lowest first."""
-    return list(_folders(path))
-
-
-def _folders(path: pathlib.Path) -> dict[int, pathlib.Path]:
-    found = versions_lib.folders(path)
-    return {n: folder for n, folder in found.items() if versions_lib.is_model(folder)}
+    return list(versions_lib.models(path))

@@ -2,7 +2,6 @@
 
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +10,7 @@ import tensorflow as tf
 
 from monolith_tf.features.columns import ColumnType
 from monolith_tf.features.columns import DType
+from monolith_tf.types import Tensor
 
 _LENGTH_SUFFIX = "_length"
 _DTYPES: dict[tf.DType, DType] = {
@@ -56,7 +56,7 @@ class Servable:
         Args:
           rows: The columns that the model takes, cleaned by `data.arrow`.
         """
-        feeds: dict[str, Any] = {}
+        feeds: dict[str, Tensor] = {}
         for name in self.columns:
             padded = self._inputs[name].shape.rank == 2
             feeds.update(_feed(name, rows[name], padded=padded))
@@ -79,7 +79,7 @@ class Servable:
         return columns
 
 
-def _feed(name: str, column: pa.ChunkedArray, *, padded: bool) -> dict[str, Any]:
+def _feed(name: str, column: pa.ChunkedArray, *, padded: bool) -> dict[str, Tensor]:
     """Returns the named tensors of one column."""
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if not isinstance(array, pa.ListArray | pa.FixedSizeListArray):
@@ -106,7 +106,7 @@ def _tensor(values: np.ndarray) -> tf.Tensor:
     return tf.constant(values, tf.string if values.dtype == object else None)
 
 
-def _to_arrow(value: Any) -> pa.Array:
+def _to_arrow(value: tf.Tensor) -> pa.Array:
     array = value.numpy()
     if array.dtype == object:
         return pa.array([entry.decode() for entry in array.ravel().tolist()])

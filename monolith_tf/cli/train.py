@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from monolith_tf.cli import check
 from monolith_tf.cli import errors
+from monolith_tf.cli import option_types
 from monolith_tf.cli import placement
 from monolith_tf.cli import progress
 from monolith_tf.cli import tables
@@ -21,10 +22,7 @@ from monolith_tf.distribute import task as task_lib
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the sub-command."""
-    parser.add_argument("config", metavar="CONFIG", help="a YAML file")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="replaces a value of CONFIG"
-    )
+    option_types.add_config(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

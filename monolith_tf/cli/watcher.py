@@ -1,10 +1,10 @@
 """Shows what a running job reports."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from monolith_tf.cli import progress
 from monolith_tf.cli import tables as tables_lib
+from monolith_tf.embedding.shard.sizing import TableInfo
 from monolith_tf.experiment import watcher as watcher_lib
 from monolith_tf.training import run as run_lib
 
@@ -14,9 +14,9 @@ class TrainingView(watcher_lib.Watcher):
 
     def __init__(self, view: progress.Lines | progress.Bar) -> None:
         self._view = view
-        self._tables: list[Any] | None = None
+        self._tables: list[TableInfo] | None = None
 
-    def job(self, tables: list[Any], run: run_lib.Run) -> None:
+    def job(self, tables: list[TableInfo], run: run_lib.Run) -> None:
         """See base class."""
         if any(table.rows for table in tables):
             show_tables("Restored embedding tables", tables)
@@ -41,7 +41,7 @@ class TrainingView(watcher_lib.Watcher):
             show_tables("Embedding tables after training", self._tables)
 
 
-def show_tables(title: str, tables: list[Any]) -> None:
+def show_tables(title: str, tables: list[TableInfo]) -> None:
     """Prints the ids and memory of tables, from the store's description."""
     rows = [
         [table.name, table.slot, table.dim, table.rows, tables_lib.size(table.bytes)]

@@ -1,7 +1,16 @@
-"""Checks across specs: whether the names in one spec exist in another."""
+"""Checks that several specs fit together.
+
+Each check of a config has one place:
+
+- one value, or several of one spec: the spec's `__post_init__`;
+- types and keys, in all specs alike: `validate`;
+- what opens a data file or loads `data.input_fn`: `data_checks`;
+- `model` against other specs: `model_checks`, but `model.params`: `model_params`;
+- `export` against other specs: `export_checks`;
+- any other specs against each other, such as `features` and `tables`: here.
+"""
 
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Literal
 from typing import TypeAlias
@@ -13,8 +22,6 @@ from monolith_tf.config import model_checks
 from monolith_tf.config import model_params
 from monolith_tf.config import schema
 from monolith_tf.training import spec as training
-
-Complaints: TypeAlias = Iterator[tuple[errors.Path, str]]
 
 DataCheck: TypeAlias = Literal["required", "present", "ignored"]
 """Which data files are checked: all that are named, those that exist, or none."""
@@ -68,12 +75,12 @@ def check(
         raise errors.ConfigError(problems)
 
 
-def _names(config: schema.ExperimentConfig) -> Complaints:
+def _names(config: schema.ExperimentConfig) -> errors.Complaints:
     for key in ("features", "labels", "tables"):
         yield from _duplicates(key, [entry.name for entry in getattr(config, key)])
 
 
-def _duplicates(key: str, names: Sequence[str]) -> Complaints:
+def _duplicates(key: str, names: Sequence[str]) -> errors.Complaints:
     for index, name in enumerate(names):
         first = names.index(name)
         if first < index:
@@ -81,7 +88,7 @@ def _duplicates(key: str, names: Sequence[str]) -> Complaints:
             yield path, f"duplicate name `{name}`, first given as `{key}[{first}]`."
 
 
-def _tables(config: schema.ExperimentConfig) -> Complaints:
+def _tables(config: schema.ExperimentConfig) -> errors.Complaints:
     tables = schema.resolved_tables(config)
     names = [table.name for table in tables]
     missing = False
@@ -133,7 +140,7 @@ def _tables(config: schema.ExperimentConfig) -> Complaints:
             )
 
 
-def _metrics(config: schema.ExperimentConfig) -> Complaints:
+def _metrics(config: schema.ExperimentConfig) -> errors.Complaints:
     from monolith_tf.metrics import registry
 
     features = {feature.name: feature for feature in config.features}
@@ -161,7 +168,7 @@ def _metrics(config: schema.ExperimentConfig) -> Complaints:
         yield ("group_by",), f"must name a feature of kind id. Received: kind {kind}."
 
 
-def _evaluations(config: schema.ExperimentConfig) -> Complaints:
+def _evaluations(config: schema.ExperimentConfig) -> errors.Complaints:
     trainer = config.trainer
     yield from _stream(config)
     if trainer.mode == "progressive":
@@ -184,7 +191,7 @@ def _evaluations(config: schema.ExperimentConfig) -> Complaints:
         yield from _watched(config, path, trainer.keep_best, decided=False)
 
 
-def _stream(config: schema.ExperimentConfig) -> Complaints:
+def _stream(config: schema.ExperimentConfig) -> errors.Complaints:
     """Checks what a topic, which has no end and no epochs, does not work with."""
     if config.data.stream is None:
         return
@@ -202,7 +209,7 @@ def _stream(config: schema.ExperimentConfig) -> Complaints:
         yield ("cluster",), "a topic is read in one process. Remove `cluster`."
 
 
-def _progressive(config: schema.ExperimentConfig) -> Complaints:
+def _progressive(config: schema.ExperimentConfig) -> errors.Complaints:
     is_shuffled = config.data.input_fn is None and config.data.stream is None
     if config.data.shuffle_buffer and is_shuffled:
         yield (
@@ -218,7 +225,7 @@ def _progressive(config: schema.ExperimentConfig) -> Complaints:
 
 def _watched(
     config: schema.ExperimentConfig, path: errors.Path, name: str, *, decided: bool
-) -> Complaints:
+) -> errors.Complaints:
     """Checks a metric that a setting watches; `decided` if its direction is given."""
     known = list(watchable_metrics(config))
     if name not in known:

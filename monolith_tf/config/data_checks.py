@@ -1,29 +1,26 @@
-"""Checks of a config against the columns of the data files."""
+"""Checks of a config against the data: all that open a file or load `data.input_fn`.
+
+They run last, only if the config is otherwise fine, and not for `data="ignored"`.
+"""
 
 import glob
 import os
-from collections.abc import Iterator
 from collections.abc import Mapping
-from typing import Any
-from typing import TypeAlias
 
 from monolith_tf import data
 from monolith_tf import imports
 from monolith_tf.config import errors
 from monolith_tf.config import schema
-from monolith_tf.data import arrow
+from monolith_tf.data import arrow_types
 from monolith_tf.data import formats
 from monolith_tf.data.spec import Split
 from monolith_tf.features import columns
-from monolith_tf.features import id_kinds as kinds
 from monolith_tf.models import spec as models
-
-Complaints: TypeAlias = Iterator[tuple[errors.Path, str]]
 
 _SPLITS: tuple[Split, ...] = ("train", "eval", "test")
 
 
-def check(config: schema.ExperimentConfig, *, must_exist: bool) -> Complaints:
+def check(config: schema.ExperimentConfig, *, must_exist: bool) -> errors.Complaints:
     """Yields path and message of each value that does not fit the data.
 
     Args:
@@ -74,7 +71,7 @@ def _unlike(
     wanted: Mapping[str, columns.ColumnType],
     *,
     reads_all: bool,
-) -> Complaints:
+) -> errors.Complaints:
     """Yields columns of a split whose type differs from the job's first split.
 
     The job takes its types from the first split, so such columns cannot be read.
@@ -82,13 +79,13 @@ def _unlike(
     for name, type_ in wanted.items():
         here = found[name].dtype
         is_text = reads_all and type_.dtype == "string"
-        if not is_text and not arrow.fits(here, type_.dtype):
+        if not is_text and not arrow_types.fits(here, type_.dtype):
             yield (
                 ("data", split),
                 f"column `{name}` looks like {here} here and like {type_.dtype} in "
                 f"`data.{first}`. Set `dtype` where it is read, or fix the file.",
             )
-        elif not arrow.mean_alike(found[name].kind, type_.kind):
+        elif not arrow_types.mean_alike(found[name].kind, type_.kind):
             yield (
                 ("data", split),
                 f"column `{name}` has type {found[name].written}, but type "
@@ -96,52 +93,9 @@ def _unlike(
             )
 
 
-def column_types(
-    config: schema.ExperimentConfig,
-) -> dict[str, columns.ColumnType] | None:
-    """Returns the raw columns that features read, with the types that the job uses.
-
-    Returns:
-      Column -> type, or None if only the job itself can find them: the files do not
-      exist, or a function or a topic provides the data.
-    """
-    split = next((s for s in _SPLITS if config.data.has(s)), "train")
-    if config.data.input_fn is not None or config.data.stream is not None:
-        return None
-    try:
-        found = data.read_schema(config.data, split)
-        return columns.required_columns(config.features, schema=found)
-    except (ImportError, OSError, ValueError):
-        return None
-
-
-def id_kinds(
-    config: schema.ExperimentConfig,
-    state: Mapping[str, Any] | None = None,
-) -> dict[str, str | None]:
-    """Returns table -> description of its ids; empty if `column_types` is None.
-
-    Args:
-      config: The config.
-      state: The state in the checkpoint from which the job resumes, if any. Its setting
-        for large integers takes precedence.
-    """
-    found = column_types(config)
-    if found is None:
-        return {}
-    large = {}
-    for table in schema.resolved_tables(config):
-        kept = None if state is None else kinds.kept(state, table.name)
-        large[table.name] = kept or table.large_integers
-    return {
-        table: kinds.words(id_type, large[table])
-        for table, id_type in columns.id_types(config.features, found).items()
-    }
-
-
 def _columns(
     config: schema.ExperimentConfig, found: Mapping[str, columns.ColumnType]
-) -> Complaints:
+) -> errors.Complaints:
     complaints = 0
     probabilities = models.log_loss_labels(config.model)
     uses: list[tuple[errors.Path, tuple, dict]] = [

@@ -113,7 +113,7 @@ def substitute(config: Document, variables: dict[str, str]) -> None:
     """
     problems = []
 
-    def walk(value: Any, path: errors.Path) -> Any:
+    def walk(value: object, path: errors.Path) -> Any:
         if isinstance(value, list):
             return [walk(item, (*path, index)) for index, item in enumerate(value)]
         if isinstance(value, dict):

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from monolith_tf.config import schema
-from monolith_tf.config import shapes
+from monolith_tf.config import spec_types
 from monolith_tf.config import yaml_reader
 
 
@@ -19,7 +19,7 @@ class _Dumper(yaml.SafeDumper):
         del indentless
         super().increase_indent(flow, False)
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: object) -> bool:
         """Writes equal values in full, without aliases."""
         del data
         return True
@@ -52,10 +52,10 @@ def dump_config(config: schema.ExperimentConfig) -> str:
     )
 
 
-def to_plain(value: Any) -> Any:
+def to_plain(value: object) -> Any:
     """Returns a spec as dictionaries, lists and scalars, for YAML."""
     if dataclasses.is_dataclass(value):
-        keys = shapes.fields_of(type(value)) or {}
+        keys = spec_types.fields_of(type(value)) or {}
         plain = {}
         for key, field in zip(keys, dataclasses.fields(value), strict=True):
             item = getattr(value, field.name)

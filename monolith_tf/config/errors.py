@@ -4,11 +4,15 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import TypeAlias
 
 Path: TypeAlias = tuple[str | int, ...]
 """Keys and list indices that lead to a value."""
+
+Complaints: TypeAlias = Iterator[tuple[Path, str]]
+"""What checks yield: the path of a wrong value, and the message."""
 
 COMMAND_LINE = "command line"
 """The source of values given by overrides."""

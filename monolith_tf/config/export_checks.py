@@ -1,7 +1,4 @@
-"""Checks of the names in `export`: outputs of the model, and features."""
-
-from collections.abc import Iterator
-from typing import TypeAlias
+"""Checks of `export` against other specs: outputs and heads of the model, features."""
 
 from monolith_tf.config import errors
 from monolith_tf.config import model_params
@@ -9,10 +6,8 @@ from monolith_tf.config import schema
 from monolith_tf.export import user_columns
 from monolith_tf.export.errors import ExportError
 
-Complaints: TypeAlias = Iterator[tuple[errors.Path, str]]
 
-
-def check(config: schema.ExperimentConfig) -> Complaints:
+def check(config: schema.ExperimentConfig) -> errors.Complaints:
     """Yields path and message of each wrong value in `export`."""
     heads, outputs = model_params.heads(config), model_params.outputs(config)
     for key, kind, known in (
@@ -31,7 +26,7 @@ def check(config: schema.ExperimentConfig) -> Complaints:
     yield from _user_features(config)
 
 
-def _user_features(config: schema.ExperimentConfig) -> Complaints:
+def _user_features(config: schema.ExperimentConfig) -> errors.Complaints:
     features = [feature.name for feature in config.features]
     missing = False
     for index, name in enumerate(config.export.user_features):

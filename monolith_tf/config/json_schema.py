@@ -1,12 +1,12 @@
 """The JSON schema of configs, with which editors complete and check them."""
 
 import re
-from typing import Any
 
 from monolith_tf.config import validate
+from monolith_tf.types import JsonDict
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema() -> JsonDict:
     """Returns the JSON schema (draft 2020-12) of a config file."""
     schema = validate.adapter().json_schema(by_alias=True, mode="validation")
     _accept_bare_names(schema)
@@ -22,7 +22,7 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _accept_bare_names(node: Any) -> None:
+def _accept_bare_names(node: object) -> None:
     """Accepts a bare name in place of a spec that is chosen by name."""
     if isinstance(node, list):
         for item in node:
@@ -35,7 +35,7 @@ def _accept_bare_names(node: Any) -> None:
             node["oneOf"] = [{"enum": sorted(names)}, *node["oneOf"]]
 
 
-def _describe(spec: dict[str, Any]) -> None:
+def _describe(spec: JsonDict) -> None:
     """Moves the description of each attribute from the docstring to the attribute."""
     text, _, attributes = spec.get("description", "").partition("\nAttributes:\n")
     spec["description"] = text.strip()

@@ -1,7 +1,7 @@
-"""Checks of the model: parameters of a registered model, blocks of an assembled one."""
+"""Checks of `model` against other specs: name, groups, blocks, heads, references.
 
-from collections.abc import Iterator
-from typing import TypeAlias
+Checks of its `params` are in `model_params`.
+"""
 
 from monolith_tf import layers
 from monolith_tf.config import errors
@@ -9,10 +9,8 @@ from monolith_tf.config import model_params
 from monolith_tf.config import schema
 from monolith_tf.models import spec as models
 
-Complaints: TypeAlias = Iterator[tuple[errors.Path, str]]
 
-
-def check(config: schema.ExperimentConfig) -> Complaints:
+def check(config: schema.ExperimentConfig) -> errors.Complaints:
     """Yields path and message of each wrong value in `model`."""
     name = config.model.name
     if name is not None and name not in models.BUILT_IN:
@@ -34,7 +32,7 @@ def check(config: schema.ExperimentConfig) -> Complaints:
     yield from _blocks(config)
 
 
-def _groups(config: schema.ExperimentConfig) -> Complaints:
+def _groups(config: schema.ExperimentConfig) -> errors.Complaints:
     features = [feature.name for feature in config.features]
     for group, members in config.model.groups.items():
         for index, member in enumerate(members):
@@ -44,7 +42,7 @@ def _groups(config: schema.ExperimentConfig) -> Complaints:
                 yield path, f"there is no feature `{member}`.{near}"
 
 
-def _blocks(config: schema.ExperimentConfig) -> Complaints:
+def _blocks(config: schema.ExperimentConfig) -> errors.Complaints:
     model = config.model
     features = {feature.name: feature for feature in config.features}
     known = {*features, *model.groups, *models.BUILT_IN_GROUPS}
@@ -70,7 +68,7 @@ def _inputs(
     path: errors.Path,
     known: set[str],
     config: schema.ExperimentConfig,
-) -> Complaints:
+) -> errors.Complaints:
     blocks = {block.name for block in config.model.blocks}
     for index, entry in enumerate(inputs):
         here = (*path, "inputs", index)
@@ -93,7 +91,7 @@ def _inputs(
 
 def _part(
     name: str, part: str, here: errors.Path, config: schema.ExperimentConfig
-) -> Complaints:
+) -> errors.Complaints:
     feature = next((f for f in config.features if f.name == name), None)
     if feature is None or feature.kind == "dense":
         yield here, f"`{name}` is not a feature with an embedding, so it has no parts."

@@ -1,11 +1,9 @@
-"""Checks a registered model's parameters, and derives its outputs from them."""
+"""A registered model's parameters: the checks of `model.params`, heads and outputs."""
 
 import types
 import typing
-from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
-from typing import TypeAlias
 
 from monolith_tf.config import document
 from monolith_tf.config import errors
@@ -13,12 +11,10 @@ from monolith_tf.config import schema
 from monolith_tf.config import validate
 from monolith_tf.models import params as params_lib
 
-Complaints: TypeAlias = Iterator[tuple[errors.Path, str]]
-
 _PATH: errors.Path = ("model", "params")
 
 
-def check(config: schema.ExperimentConfig) -> Complaints:
+def check(config: schema.ExperimentConfig) -> errors.Complaints:
     """Yields path and message of each wrong value in a registered model's `params`."""
     try:
         params = _read(config)
@@ -65,7 +61,7 @@ def _right(config: schema.ExperimentConfig) -> params_lib.Params | None:
         return None
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, dict | types.MappingProxyType):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
@@ -73,7 +69,7 @@ def _plain(value: Any) -> Any:
 
 def _names(
     kind: Any, value: Any, path: errors.Path, config: schema.ExperimentConfig
-) -> Complaints:
+) -> errors.Complaints:
     """Checks the names in a value, whose type's annotations say what they refer to."""
     if isinstance(value, tuple):
         kinds = typing.get_args(kind)
@@ -89,7 +85,7 @@ def _names(
                 yield path, message
 
 
-def _is_union(kind: Any) -> bool:
+def _is_union(kind: object) -> bool:
     return typing.get_origin(kind) in (typing.Union, types.UnionType)
 
 

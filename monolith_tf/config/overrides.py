@@ -6,6 +6,7 @@ from typing import Any
 
 from monolith_tf.config import document
 from monolith_tf.config import errors
+from monolith_tf.types import JsonDict
 
 _MARK = errors.Mark(errors.COMMAND_LINE)
 _PART = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
@@ -87,7 +88,7 @@ def _apply_one(config: document.Document, override: str) -> None:
         parent = child
 
 
-def _check_index(parent: Any, index: int, here: errors.Path) -> None:
+def _check_index(parent: object, index: int, here: errors.Path) -> None:
     owner = errors.path_text(here[:-1])
     if not isinstance(parent, list):
         raise _error(here, f"`{owner}` is not a list in the config.")
@@ -96,7 +97,7 @@ def _check_index(parent: Any, index: int, here: errors.Path) -> None:
         raise _error(here, f"there is no such entry: `{owner}` {count}.")
 
 
-def _as_mapping(value: Any, here: errors.Path) -> dict[str, Any]:
+def _as_mapping(value: object, here: errors.Path) -> JsonDict:
     """Returns the mapping for a bare name, such as in `optimizer: adam`."""
     if value is None:
         return {}
@@ -121,7 +122,7 @@ def _forget(config: document.Document, path: errors.Path) -> None:
         del config.marks[known]
 
 
-def _remember(config: document.Document, path: errors.Path, value: Any) -> None:
+def _remember(config: document.Document, path: errors.Path, value: object) -> None:
     config.marks[path] = _MARK
     if isinstance(value, dict):
         for key, item in value.items():

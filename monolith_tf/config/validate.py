@@ -1,4 +1,9 @@
-"""Plain values to specs, and the validator's errors to messages with lines."""
+"""Plain values to specs, and the validator's errors to messages with lines.
+
+These checks follow from the types of fields, in all specs alike: unknown and
+missing keys, wrong types, wrong choices, numbers that are not finite. A check of what a
+field means belongs in its spec; see `checks`.
+"""
 
 import functools
 import math
@@ -11,7 +16,7 @@ import pydantic
 from monolith_tf.config import document
 from monolith_tf.config import errors
 from monolith_tf.config import schema
-from monolith_tf.config import shapes
+from monolith_tf.config import spec_types
 
 
 @functools.cache
@@ -61,9 +66,9 @@ def _problems(
     path: errors.Path,
 ) -> list[errors.Problem]:
     found: list[errors.Problem] = []
-    undecided: dict[errors.Path, shapes.Choice] = {}
+    undecided: dict[errors.Path, spec_types.Choice] = {}
     for detail in error.errors(include_url=False):
-        place = shapes.walk(kind, detail["loc"], path)
+        place = spec_types.walk(kind, detail["loc"], path)
         # A union reports an error per member; only the member that was meant counts.
         wrong = [choice for choice in place.choices if not _is_meant(choice, config)]
         if not wrong:
@@ -75,28 +80,28 @@ def _problems(
     return found
 
 
-def _is_meant(choice: shapes.Choice, config: document.Document) -> bool:
+def _is_meant(choice: spec_types.Choice, config: document.Document) -> bool:
     return choice.member is None or choice.member is _meant(choice, config)
 
 
-def _meant(choice: shapes.Choice, config: document.Document) -> Any:
+def _meant(choice: spec_types.Choice, config: document.Document) -> Any:
     """Returns the union member that a value looks like, or None."""
     value = config.get(choice.path)
-    fitting = [member for member in choice.members if shapes.fits(value, member)]
+    fitting = [member for member in choice.members if spec_types.fits(value, member)]
     if len(fitting) > 1 and not isinstance(value, dict):
         return None
     if not fitting and isinstance(value, dict):  # Perhaps with a wrong `name`.
-        fitting = [m for m in choice.members if shapes.fields_of(m) is not None]
+        fitting = [m for m in choice.members if spec_types.fields_of(m) is not None]
         fitting = fitting if len(fitting) == 1 else []
     return fitting[0] if fitting else None
 
 
 def _problem(
-    detail: Any, place: shapes.Place, config: document.Document
+    detail: Any, place: spec_types.Place, config: document.Document
 ) -> errors.Problem:
     path, kind, context = config.clip(place.path), detail["type"], detail.get("ctx", {})
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = shapes.fields_of(place.owner) or {}
+        known = spec_types.fields_of(place.owner) or {}
         message = "unknown key." + errors.did_you_mean(str(path[-1]), known)
         return config.problem(path, message)
     if kind in ("missing", "missing_argument"):
@@ -108,7 +113,9 @@ def _problem(
         tag, names = str(context["tag"]), context["expected_tags"]
         return _wrong_choice(path, tag, re.findall(r"'([^']*)'", names), config)
     if kind == "literal_error":
-        return _wrong_choice(path, detail["input"], shapes.choices(place.kind), config)
+        return _wrong_choice(
+            path, detail["input"], spec_types.choices(place.kind), config
+        )
     if kind == "value_error":
         return _refused(path, str(context["error"]), config)
     if kind.startswith("int_from_float"):
@@ -121,23 +128,25 @@ def _problem(
 
 
 def _wrong_type(
-    path: errors.Path, kind: Any, config: document.Document
+    path: errors.Path, kind: object, config: document.Document
 ) -> errors.Problem:
     value = config.get(path)
-    message = f"must be {shapes.describe(kind)}. Received: {shapes.show(value)}."
-    wants_text = shapes.strip(kind) is str
+    message = (
+        f"must be {spec_types.describe(kind)}. Received: {spec_types.show(value)}."
+    )
+    wants_text = spec_types.strip(kind) is str
     if wants_text and isinstance(value, bool | int | float):
         message += f' Write "{str(value).lower()}" in quotes.'
-    elif shapes.describe(kind) == "a list" and not isinstance(value, dict | list):
+    elif spec_types.describe(kind) == "a list" and not isinstance(value, dict | list):
         message += " Put it in brackets, `[...]`."
     return config.problem(path, message)
 
 
 def _wrong_choice(
-    path: errors.Path, value: Any, names: list[Any], config: document.Document
+    path: errors.Path, value: object, names: list[Any], config: document.Document
 ) -> errors.Problem:
     listed = ", ".join(f"`{name}`" for name in names)
-    message = f"must be one of {listed}. Received: {shapes.show(value)}."
+    message = f"must be one of {listed}. Received: {spec_types.show(value)}."
     near = errors.did_you_mean(str(value), [str(name) for name in names])
     if near.startswith(" Did"):
         message += near
@@ -159,7 +168,7 @@ def _refused(
 
 
 def _bent(
-    config: document.Document, plain: Any, path: errors.Path
+    config: document.Document, plain: object, path: errors.Path
 ) -> Iterator[errors.Problem]:
     """Yields wrong values that the validator let pass.
 

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from monolith_tf.config import errors
+from monolith_tf.types import JsonDict
 
 _MAX_VALUES = 100_000
 _MAX_DEPTH = 50
@@ -121,8 +122,8 @@ class Builder:
         self._complain(node, path, f"the tag `{node.tag}` is not known. Remove it.")
         return None
 
-    def _mapping(self, node: yaml.MappingNode, path: errors.Path) -> dict[str, Any]:
-        result: dict[str, Any] = {}
+    def _mapping(self, node: yaml.MappingNode, path: errors.Path) -> JsonDict:
+        result: JsonDict = {}
         lines: dict[str, int] = {}
         merged: list[yaml.Node] = []
         for key_node, value_node in node.value:

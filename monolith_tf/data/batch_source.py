@@ -2,12 +2,12 @@
 
 import dataclasses
 from typing import TYPE_CHECKING
-from typing import Any
 from typing import Protocol
 
 from monolith_tf.data import file_marks
 from monolith_tf.data.rows import Filled
 from monolith_tf.data.windows import Cut
+from monolith_tf.types import JsonDict
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -68,7 +68,7 @@ class BatchSource(Protocol):
     def counts(self) -> dict[str, int]:
         """Returns name -> count of problems found in the data so far."""
 
-    def identity(self, batch_size: int | None = None) -> dict[str, Any]:
+    def identity(self, batch_size: int | None = None) -> JsonDict:
         """Returns the data to which positions refer; empty if not known."""
 
     def files_digest(self) -> int:

@@ -13,6 +13,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+CLOSE = "Close the quote, or double it if it is part of the text."
+"""What to do about a spoilt row."""
+
 _CHUNK_BYTES = 1 << 22
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLANK = re.compile(rb"(?:(?<=\n)|(?<=\r)(?!\n))(?:\r\n|\r|\n)")

@@ -2,12 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 from typing import TypeAlias
 
-Marks: TypeAlias = Sequence[Mapping[str, Any]]
+from monolith_tf.types import JsonDict
+from monolith_tf.types import JsonMapping
+
+Marks: TypeAlias = Sequence[JsonMapping]
 """Each file's `path`, `size` in bytes and `digest`, in order, as in JSON."""
 
 _EDGE_BYTES = 1 << 16
@@ -39,7 +40,7 @@ class Watch:
         self._stats = {file: _stat(file) for file in files}
         self._marks = {file: _mark(file) for file in files}
 
-    def marks(self) -> list[dict[str, Any]]:
+    def marks(self) -> list[JsonDict]:
         """Returns the files' first marks; a name without a file has only a `path`."""
         return list(self._marks.values())
 
@@ -71,7 +72,7 @@ def _stat(file: str) -> tuple[int, int, int] | None:
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
-def _mark(file: str) -> dict[str, Any]:
+def _mark(file: str) -> JsonDict:
     if not os.path.isfile(file):
         return {"path": file}
     size = os.path.getsize(file)
@@ -84,7 +85,7 @@ def _mark(file: str) -> dict[str, Any]:
     return {"path": path, "size": size, "digest": digest.hexdigest()[:32]}
 
 
-def _recognised(marks: Marks) -> list[tuple[Any, ...]]:
+def _recognised(marks: Marks) -> list[tuple[object, ...]]:
     folders = [os.path.dirname(mark["path"]) for mark in marks if "digest" in mark]
     shared = os.path.commonpath(folders) if folders else ""
     return [

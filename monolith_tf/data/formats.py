@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from monolith_tf import imports
-from monolith_tf.data import arrow
+from monolith_tf.data import arrow_types
 from monolith_tf.data.reader import Reader
 from monolith_tf.data.reader import check_names_files
 from monolith_tf.data.reader import first_with_rows
@@ -104,7 +104,7 @@ def check_file(reader: Reader, file: str, columns: Mapping[str, ColumnType]) -> 
         if reader.guesses_types or (
             found.is_list == wanted.is_list
             and (wanted.length is None or found.length in (None, wanted.length))
-            and arrow.fits(found.dtype, wanted.dtype)
+            and arrow_types.fits(found.dtype, wanted.dtype)
         ):
             continue
         raise ValueError(

@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +16,7 @@ from monolith_tf.data.spec import Split
 from monolith_tf.data.windows import Cut
 from monolith_tf.features.columns import ColumnType
 from monolith_tf.features.columns import DType
+from monolith_tf.types import JsonDict
 from monolith_tf.types import Tensor
 
 
@@ -84,7 +84,7 @@ class InputFn:
         """Nothing: only the function knows its files."""
         return ()
 
-    def identity(self, batch_size: int | None = None) -> dict[str, Any]:
+    def identity(self, batch_size: int | None = None) -> JsonDict:
         """Returns nothing: only the function knows its data."""
         del batch_size
         return {}

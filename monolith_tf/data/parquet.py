@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from monolith_tf.data import arrow
+from monolith_tf.data import arrow_types
 from monolith_tf.data.reader import Block
 from monolith_tf.data.reader import Piece
 from monolith_tf.data.reader import Reader
@@ -31,7 +31,7 @@ class ParquetReader(Reader):
         """See `Reader.schema`."""
         schema = self._metadata(file).schema.to_arrow_schema()
         check_unique(file, schema.names)
-        return arrow.column_types(schema, file)
+        return arrow_types.column_types(schema, file)
 
     def has_rows(self, file: str) -> bool:
         """See `Reader.has_rows`."""

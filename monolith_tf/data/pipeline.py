@@ -9,7 +9,6 @@ import weakref
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +22,7 @@ from monolith_tf.types import Tensor
 
 _DTYPES = {"int64": tf.int64, "float32": tf.float32, "string": tf.string}
 
-Flat = tuple[Any, ...]
+Flat = tuple[np.ndarray | np.generic, ...]
 """Number of rows, first batch, then the arrays of each column."""
 
 
@@ -85,7 +84,7 @@ def batches(
             for name, type_ in columns.items()
         }
 
-        def batch(index: Tensor) -> dict[str, Any]:
+        def batch(index: Tensor) -> dict[str, Tensor]:
             begin = index * batch_size
             end = tf.minimum(begin + batch_size, num_rows)
             return {name: _rows(column, begin, end) for name, column in whole.items()}
@@ -124,7 +123,7 @@ def flatten(window: Window, first: int, columns: Mapping[str, ColumnType]) -> Fl
       first: Batches to skip at its start.
       columns: Its columns.
     """
-    flat: list[Any] = [np.int64(len(window.rows)), np.int64(first)]
+    flat: list[np.ndarray | np.generic] = [np.int64(len(window.rows)), np.int64(first)]
     for name, type_ in columns.items():
         column = window.table.column(name)
         array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
@@ -155,7 +154,9 @@ class _Strings:
     dictionary: Tensor
 
 
-def _assemble(type_: ColumnType, arrays: Iterator[Tensor], string_codes: bool) -> Any:
+def _assemble(
+    type_: ColumnType, arrays: Iterator[Tensor], string_codes: bool
+) -> Tensor:
     """Makes a window's column from its flat arrays."""
     column = next(arrays)
     dictionary = next(arrays) if type_.dtype == "string" else None
@@ -168,7 +169,7 @@ def _assemble(type_: ColumnType, arrays: Iterator[Tensor], string_codes: bool) -
     return _Strings(column, dictionary)
 
 
-def _rows(column: Any, begin: Tensor, end: Tensor) -> Any:
+def _rows(column: Tensor, begin: Tensor, end: Tensor) -> Tensor:
     """Returns rows `begin` to `end` of a window's column."""
     if isinstance(column, StringCodes):
         codes = _rows(column.codes, begin, end)

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from typing import Any
 from typing import NoReturn
 
 import numpy as np
@@ -26,6 +25,7 @@ from monolith_tf.data.windows import Window
 from monolith_tf.data.windows import epoch_windows
 from monolith_tf.data.windows import recut
 from monolith_tf.features.columns import ColumnType
+from monolith_tf.types import JsonDict
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -124,7 +124,7 @@ class Source:
         """
         return sum(self._rows.count(index) for index in range(len(self._rows.pieces)))
 
-    def identity(self, batch_size: int | None = None) -> dict[str, Any]:
+    def identity(self, batch_size: int | None = None) -> JsonDict:
         """Returns the data to which positions refer, as JSON.
 
         `files` as `file_marks.Marks`, `rows` of an epoch, and in `order` what else the

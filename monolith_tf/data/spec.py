@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 from typing import Annotated
-from typing import Any
 from typing import Literal
 from typing import TypeVar
 
@@ -11,6 +10,7 @@ from monolith_tf import paths
 from monolith_tf.data.stream import spec as stream_spec
 from monolith_tf.data.stream.spec import StreamSpec
 from monolith_tf.features.shorthand import OneOrMany
+from monolith_tf.types import JsonDict
 
 Split = Literal["train", "eval", "test"]
 Format = Literal["auto", "parquet", "csv", "tfrecord", "synthetic"]
@@ -267,7 +267,7 @@ _NOT_OF_READING = frozenset(
 )
 
 
-def reading_part(spec: DataSpec) -> dict[str, Any]:
+def reading_part(spec: DataSpec) -> JsonDict:
     """Returns the arguments of `DataSpec` that say how any files are read.
 
     These are the format, the dialect of CSV files, the reader, and how bad rows are

@@ -6,6 +6,13 @@ import pyarrow.compute as pc
 SAMPLE_BYTES = 1 << 16
 """How many bytes at the beginning of a file `check` needs."""
 
+_COMMAND = "`iconv -f {} -t UTF-8 FILE > NEW_FILE`"
+
+CONVERT = (
+    f"If the file is in another encoding, convert it: {_COMMAND.format('LATIN1')}."
+)
+"""What to do about bytes that are not text."""
+
 # UTF-32 first: its little endian mark begins with that of UTF-16.
 _MARKS = {
     b"\xff\xfe\0\0": "UTF-32",
@@ -35,13 +42,8 @@ def check(file: str, beginning: bytes) -> None:
     if encoding is not None:
         raise ValueError(
             f"{file}: this looks like {encoding}, but files must be UTF-8. Convert it: "
-            f"{convert(encoding)}."
+            f"{_COMMAND.format(encoding)}."
         )
-
-
-def convert(encoding: str) -> str:
-    """Returns the command that converts a file to UTF-8."""
-    return f"`iconv -f {encoding} -t UTF-8 FILE > NEW_FILE`"
 
 
 def not_text(cells: pa.Array) -> dict[int, str]:

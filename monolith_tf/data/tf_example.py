@@ -7,7 +7,7 @@ a whole one.
 
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import IO
 
 import google_crc32c
 
@@ -17,7 +17,7 @@ from monolith_tf.features.columns import DType
 _DTYPES: dict[int, DType] = {1: "string", 2: "float32", 3: "int64"}
 
 
-def frames(stream: Any, file: str) -> Iterator[bytes]:
+def frames(stream: IO[bytes], file: str) -> Iterator[bytes]:
     """Yields the records of a TFRecord stream, and checks their checksums.
 
     Args:

@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Iterator
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -185,7 +184,7 @@ def _parse_batch(
     """Returns values and row splits of each feature; None if a record is malformed."""
     import tensorflow as tf
 
-    features: dict[str, Any] = {
+    features: dict[str, tf.io.RaggedFeature] = {
         name: tf.io.RaggedFeature(getattr(tf, dtype), row_splits_dtype=tf.int64)
         for name, dtype in dtypes.items()
     }

@@ -1,15 +1,12 @@
 """The chief's side of a cluster: strategy, coordinator, and state of other tasks."""
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import os
-import socket
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 from absl import logging
@@ -19,6 +16,7 @@ from monolith_tf.distribute import gathering
 from monolith_tf.distribute import heartbeat
 from monolith_tf.distribute import listening
 from monolith_tf.distribute import partitioner
+from monolith_tf.distribute import reachable
 from monolith_tf.distribute import rivals
 from monolith_tf.distribute import roster
 from monolith_tf.distribute import sign_in
@@ -26,9 +24,7 @@ from monolith_tf.distribute import watch
 from monolith_tf.distribute.server import inter_op_threads
 from monolith_tf.distribute.spec import ClusterSpec
 from monolith_tf.distribute.task import Task
-from monolith_tf.distribute.task import split_address
-
-_CONNECT_SECS = 5.0
+from monolith_tf.types import JsonDict
 
 
 class Cluster:
@@ -49,7 +45,7 @@ class Cluster:
         spec: ClusterSpec,
         model_dir: str,
         *,
-        reported: dict[str, Any] | None = None,
+        reported: JsonDict | None = None,
         explain: Callable[[str], str] | None = None,
     ) -> None:
         """Signs in, waits for the other tasks, and connects to them.
@@ -103,7 +99,7 @@ class Cluster:
                 explain=explain,
             )
             self._watch.start()
-            check_reachable(present)
+            reachable.check(present)
             self.strategy, self.coordinator = _connect(task, workers, spec)
         except BaseException as error:
             self._stop_watch()
@@ -149,7 +145,7 @@ class Cluster:
         rows, news = next(iter(tokens))
         return rows, news
 
-    def report(self, **values: Any) -> None:
+    def report(self, **values: object) -> None:
         """Puts values into the chief's file: new keys at once, others at a beat."""
         is_first = not values.keys() <= self.reported.keys()
         self.reported.update(values)
@@ -267,7 +263,7 @@ class Cluster:
             lost = [
                 other
                 for other in self._servers()
-                if _unreachable(other) is not None
+                if reachable.why_not(other) is not None
                 or (roster.read(self._model_dir, other.name) or {}).get("nonce")
                 != self.members[other.name]["nonce"]
             ]
@@ -280,36 +276,6 @@ class Cluster:
 def _lost(lost: list[Task]) -> str:
     names = ", ".join(f"{other.name} at {other.address}" for other in lost)
     return f"A parameter server was lost: {names}."
-
-
-def check_reachable(others: Sequence[Task]) -> None:
-    """Checks that the other tasks accept connections.
-
-    Raises:
-      ConnectionError: If one does not, within a bounded time.
-    """
-    with concurrent.futures.ThreadPoolExecutor(min(32, len(others))) as pool:
-        found = list(pool.map(_unreachable, others))
-    problems = [
-        f"{other.name} at {other.address} has signed in but cannot be reached: {why}."
-        for other, why in zip(others, found, strict=True)
-        if why is not None
-    ]
-    if problems:
-        raise ConnectionError(
-            "\n".join(problems)
-            + "\nCheck names, ports and firewalls between the machines."
-        )
-
-
-def _unreachable(other: Task) -> str | None:
-    """Returns why a task cannot be reached, or None if it can."""
-    try:
-        address = split_address(other.address or "")
-        with socket.create_connection(address, timeout=_CONNECT_SECS):
-            return None
-    except OSError as error:
-        return str(error) or type(error).__name__
 
 
 def _left_out(model_dir: str, former: roster.Entry) -> Callable[[], frozenset[str]]:
@@ -330,7 +296,11 @@ def _left_out(model_dir: str, former: roster.Entry) -> Callable[[], frozenset[st
     return left_out
 
 
-def _connect(task: Task, workers: Sequence[str], spec: ClusterSpec) -> tuple[Any, Any]:
+def _connect(
+    task: Task, workers: Sequence[str], spec: ClusterSpec
+) -> tuple[
+    tf.distribute.ParameterServerStrategy, tf.distribute.coordinator.ClusterCoordinator
+]:
     # Makes TensorFlow report a lost task instead of waiting for it.
     os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
     with contextlib.suppress(RuntimeError):

@@ -3,9 +3,10 @@
 import contextlib
 from collections.abc import Callable
 from collections.abc import Iterator
-from typing import Any
 
 import tensorflow as tf
+
+from monolith_tf.types import Tensor
 
 
 class Partitioner:
@@ -36,12 +37,14 @@ def whole_initial_values() -> Iterator[None]:
     strategy's scope.
     """
 
-    def create(next_creator: Callable[..., Any], **kwargs: Any) -> Any:
+    def create(
+        next_creator: Callable[..., tf.Variable], **kwargs: object
+    ) -> tf.Variable:
         value = kwargs.get("initial_value")
         if callable(value):
-            made: list[Any] = []
+            made: list[tf.Variable] = []
 
-            def whole() -> Any:
+            def whole() -> Tensor:
                 if not made:
                     made.append(value())
                 return made[0]

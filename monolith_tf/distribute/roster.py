@@ -12,11 +12,10 @@ import pathlib
 import platform
 import time
 from collections.abc import Callable
-from collections.abc import Mapping
 from importlib import metadata
-from typing import Any
 
 from monolith_tf.distribute.heartbeat import Beat
+from monolith_tf.types import JsonMapping
 
 SILENT_SECS = 10.0
 """A task whose file does not change for this long counts as gone."""
@@ -26,7 +25,7 @@ REGROUPING = "regrouping"
 """State of the chief while a chief with other workers replaces it."""
 SILENT_STATES = (*LAST_STATES, REGROUPING)
 
-Entry = Mapping[str, Any]
+Entry = JsonMapping
 
 
 class RosterError(ValueError):
@@ -89,7 +88,7 @@ class Pulse:
 
     def __init__(self, silent_secs: float = SILENT_SECS) -> None:
         self._silent_secs = silent_secs
-        self._last: tuple[Any, ...] | None = None
+        self._last: tuple[object, ...] | None = None
         self._changed = 0.0
         self.lives = False
 

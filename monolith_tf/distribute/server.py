@@ -106,7 +106,7 @@ def serve(
     spec: ClusterSpec,
     *,
     latest: Callable[[], roster.Entry] = dict,
-    **values: Any,
+    **values: object,
 ) -> None:
     """Serves chiefs until one is done.
 
@@ -138,7 +138,7 @@ def serve(
     del server
 
 
-def start(task: Task) -> Any:
+def start(task: Task) -> tf.distribute.Server:
     """Starts TensorFlow's server of a task.
 
     Raises:

@@ -7,11 +7,11 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any
 from typing import Protocol
 
 from monolith_tf.distribute import roster
 from monolith_tf.distribute.heartbeat import BEAT_SECS
+from monolith_tf.types import JsonDict
 
 STEADY_SECS = 600.0
 """The restart count resets after a life of this length."""
@@ -53,7 +53,7 @@ class SignedIn:
         *,
         beat_secs: float = BEAT_SECS,
         latest: Callable[[], roster.Entry] = dict,
-        **values: Any,
+        **values: object,
     ) -> None:
         """Writes the file and begins to refresh it.
 
@@ -72,7 +72,7 @@ class SignedIn:
         self._latest = latest
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._values: dict[str, Any] = {
+        self._values: JsonDict = {
             "nonce": self.nonce,
             "incarnation": self.nonce if task.kind == "chief" else "",
             "address": task.address or "",
@@ -101,13 +101,13 @@ class SignedIn:
                 "earlier logs say why."
             )
 
-    def update(self, **values: Any) -> None:
+    def update(self, **values: object) -> None:
         """Changes values in the file at once."""
         with self._lock:
             self._values.update(values)
             self._write()
 
-    def close(self, **values: Any) -> None:
+    def close(self, **values: object) -> None:
         """Writes a last time and stops refreshing."""
         self._ended.set()
         self._thread.join()

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 from typing import Literal
 
+from monolith_tf.types import JsonDict
+
 Kind = Literal["chief", "worker", "ps", "evaluator"]
 
 VARIABLE = "TF_CONFIG"
@@ -114,24 +116,24 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _error(path: str, expected: str, received: Any) -> TaskError:
+def _error(path: str, expected: str, received: object) -> TaskError:
     place = f"`{VARIABLE}`: `{path}`" if path else f"`{VARIABLE}`"
     return TaskError(f"{place} {expected}. Received: {received}. {_FORM}")
 
 
-def _check_object(value: Any, path: str) -> None:
+def _check_object(value: object, path: str) -> None:
     if not isinstance(value, dict):
         raise _error(path, "must be an object", json.dumps(value))
 
 
-def _member(parent: dict[str, Any], name: str, path: str) -> Any:
+def _member(parent: JsonDict, name: str, path: str) -> Any:
     inner = f"{path}.{name}" if path else name
     if name not in parent:
         raise _error(inner, "is missing", f"keys {list(parent)}")
     return parent[name]
 
 
-def _addresses(given: dict[str, Any], job: str) -> tuple[str, ...]:
+def _addresses(given: JsonDict, job: str) -> tuple[str, ...]:
     cluster = _member(given, "cluster", "")
     _check_object(cluster, "cluster")
     addresses = _member(cluster, job, "cluster")
@@ -165,9 +167,7 @@ def is_address(address: str) -> bool:
     )
 
 
-def _check_cluster(
-    given: dict[str, Any], cluster: Mapping[str, tuple[str, ...]]
-) -> None:
+def _check_cluster(given: JsonDict, cluster: Mapping[str, tuple[str, ...]]) -> None:
     if "evaluator" in given:
         raise _error(
             "cluster.evaluator",
@@ -192,9 +192,7 @@ def _check_cluster(
             seen[address] = place
 
 
-def _task(
-    given: dict[str, Any], cluster: Mapping[str, tuple[str, ...]]
-) -> dict[str, Any]:
+def _task(given: JsonDict, cluster: Mapping[str, tuple[str, ...]]) -> JsonDict:
     task = _member(given, "task", "")
     _check_object(task, "task")
     kind = _member(task, "type", "task")

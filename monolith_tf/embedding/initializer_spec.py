@@ -109,7 +109,7 @@ def _check_stddev(stddev: float) -> None:
         raise ValueError(f"`stddev` must not be negative. Received: stddev={stddev}.")
 
 
-def _from_name(value: Any) -> Any:
+def _from_name(value: object) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -123,7 +123,7 @@ InitializerSpec: TypeAlias = Annotated[
 _adapter: pydantic.TypeAdapter[InitializerSpec] = pydantic.TypeAdapter(InitializerSpec)
 
 
-def initializer(name: str, **parameters: Any) -> InitializerSpec:
+def initializer(name: str, **parameters: object) -> InitializerSpec:
     """Returns the spec of the initializer `name`.
 
     Args:

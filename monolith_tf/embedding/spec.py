@@ -5,7 +5,6 @@ import math
 import re
 import typing
 from collections.abc import Mapping
-from typing import Any
 from typing import ClassVar
 from typing import Literal
 from typing import TypeAlias
@@ -278,7 +277,7 @@ def _check_positive(argument: str, value: float | None) -> None:
         )
 
 
-def _check_choice(argument: str, value: str, choices: Any) -> None:
+def _check_choice(argument: str, value: str, choices: object) -> None:
     if value not in typing.get_args(choices):
         raise ValueError(
             f"`{argument}` must be one of {list(typing.get_args(choices))}. "
@@ -286,7 +285,7 @@ def _check_choice(argument: str, value: str, choices: Any) -> None:
         )
 
 
-def _check_spec(argument: str, value: Any, kinds: Any) -> None:
+def _check_spec(argument: str, value: object, kinds: object) -> None:
     """`kinds` is an annotated union of spec classes."""
     union = typing.get_args(kinds)[0]
     if not isinstance(value, typing.get_args(union)):
@@ -298,7 +297,7 @@ def _check_spec(argument: str, value: Any, kinds: Any) -> None:
         )
 
 
-def _named(value: Any) -> str:
+def _named(value: object) -> str:
     """Returns arguments of the factory call that makes the intended spec."""
     if isinstance(value, str):
         return repr(value)

@@ -9,23 +9,32 @@ from typing import Any
 from typing import Literal
 
 import numpy as np
+import tensorflow as tf
 
-from monolith_tf.embedding import step_store
 from monolith_tf.embedding.frozen.store import FrozenStore
 from monolith_tf.embedding.frozen.store import RowChunk
 from monolith_tf.embedding.lookup import layout
+from monolith_tf.embedding.lookup import routing
+from monolith_tf.embedding.lookup.pulled import Pulled
 from monolith_tf.embedding.placement import Placement
 from monolith_tf.embedding.saved import restore
 from monolith_tf.embedding.saved import write
 from monolith_tf.embedding.saved.chain import Chain
+from monolith_tf.embedding.saved.history import History
+from monolith_tf.embedding.shard import counters
 from monolith_tf.embedding.shard import maintenance
 from monolith_tf.embedding.shard import sizing
 from monolith_tf.embedding.shard.chunk import Chunk
+from monolith_tf.embedding.shard.clock import Clock
+from monolith_tf.embedding.shard.clock import clock_for
+from monolith_tf.embedding.shard.group_step import GroupStep
+from monolith_tf.embedding.shard.shard import Shard
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
+from monolith_tf.types import Tensor
 
 
-class EmbeddingStore(step_store.StepStore):
+class EmbeddingStore(tf.Module):
     """Embedding tables with one row per id and no collisions, spread over shards.
 
     A training step calls `lookup`, watches `Pulled.rows`, calls `combine`, and passes
@@ -71,18 +80,155 @@ class EmbeddingStore(step_store.StepStore):
         capacity: int | None = None,
         track_updates: bool = False,
     ) -> None:
-        super().__init__(
-            tables,
-            columns,
-            seed=seed,
-            placement=placement,
-            mode=mode,
-            capacity=capacity,
-            track_updates=track_updates,
-        )
-        self._tracked_since = 0
-        # Step and id of the checkpoints saved and restored, which a delta may follow.
-        self._saved: list[tuple[int, str]] = []
+        super().__init__(name="embedding_store")
+        if mode not in ("exact", "hogwild"):
+            raise ValueError(
+                f"`mode` must be 'exact' or 'hogwild'. Received: mode={mode!r}."
+            )
+        self._setattr_tracking = False  # Checkpoints must not see the rows.
+        self.tables = tuple(tables)
+        self.columns = tuple(columns)
+        self.placement = placement or Placement()
+        self.groups = layout.merge_tables(self.tables, tracks_updates=track_updates)
+        self._seed = seed
+        self._router = routing.Router(self.groups, self.columns)
+        self._shards = {
+            group.name: tuple(
+                Shard(
+                    group,
+                    device=self.placement.device(number),
+                    seed=seed,
+                    capacity=capacity
+                    or sizing.capacity(group, self.groups, self.placement),
+                )
+                for number in range(self.placement.num_shards)
+            )
+            for group in self.groups
+        }
+        is_local = self.placement.devices is None
+        self._steps = {
+            name: GroupStep(shards, is_exact=mode == "exact", is_local=is_local)
+            for name, shards in self._shards.items()
+        }
+        self._history = History(is_tracked=track_updates)
+
+    @tf.autograph.experimental.do_not_convert
+    def lookup(
+        self,
+        ids: Mapping[str, Any],
+        *,
+        training: bool,
+        step: Tensor | None = None,
+        now_secs: Tensor | None = None,
+    ) -> Pulled:
+        """Finds the rows of a batch's ids.
+
+        Args:
+          ids: Feature -> ids, `[batch]` or ragged `[batch, None]`, int64, all with the
+            same batch size; use separate lookups for other batch sizes. The upper 16
+            bits of an id hold the slot of its table, set by `ids.with_slot`; only a
+            table of exact integers takes any int64 as it is. The slot selects the row,
+            not the feature: an id with the slot of another table of the same group
+            reads and trains that table's row, and counts there. An id with the slot of
+            a table in another group has no row.
+          training: Whether to count ids without a row and insert rows for them.
+            Otherwise nothing changes, and they read zeros.
+          step: The global step; required in training if a table needs it.
+          now_secs: Seconds since 1970, for tables that expire by days; by default the
+            clock of the machine that runs the step.
+
+        Returns:
+          The rows, with what `combine` and `apply_gradients` need.
+
+        Raises:
+          tf.errors.InvalidArgumentError: If an id to insert has a slot that no table in
+            the group of its feature's table has.
+        """
+        distinct, splits = self._router.distinct(ids)
+        secs: Any = ()
+        if training and any(group.keeps_secs for group in self.groups):
+            secs = tf.timestamp() if now_secs is None else now_secs
+            secs = tf.cast(secs, tf.int64)
+        rows, shards = {}, {}
+        for name, batch in distinct.items():
+            if training:
+                clock = clock_for(self._router.groups[name], step, secs)
+                rows[name], shards[name] = self._steps[name].pull(batch, clock)
+            else:
+                rows[name] = self._steps[name].read(batch)
+        inverses = {name: batch.inverse for name, batch in distinct.items()}
+        return Pulled(rows, inverses, splits, shards, secs)
+
+    @tf.autograph.experimental.do_not_convert
+    def combine(self, pulled: Pulled) -> dict[str, dict[str, Any]]:
+        """Returns the embeddings: feature -> slice name -> tensor.
+
+        Shapes are `[batch, dim]`; `[batch, max_length, dim]` with "first_n", ragged
+        with "none".
+        """
+        return self._router.combine(pulled.rows, pulled.inverses, pulled.splits)
+
+    @tf.autograph.experimental.do_not_convert
+    def masks(self, pulled: Pulled) -> dict[str, Tensor]:
+        """Returns a mask `[batch, max_length]` of each "first_n" feature's ids."""
+        return self._router.masks(pulled.splits)
+
+    @tf.autograph.experimental.do_not_convert
+    def apply_gradients(
+        self,
+        pulled: Pulled,
+        gradients: Mapping[str, Any],
+        step: Tensor,
+        rate_scale: Tensor | None = None,
+    ) -> None:
+        """Updates the rows that a training lookup found.
+
+        Args:
+          pulled: The result of that lookup.
+          gradients: Group name -> gradient of `pulled.rows`; groups with None or
+            without an entry are not updated. A row whose gradient is not finite is not
+            updated either, and counts as `dropped`.
+          step: The global step, 0 at the first update.
+          rate_scale: Factor of all learning rates; None is 1.
+        """
+        clock = Clock(tf.cast(tf.convert_to_tensor(step), tf.int64), pulled.secs)
+        # Read a variable once, before the shards take their locks: functions under two
+        # locks must not both hold it.
+        scale: Any = () if rate_scale is None else tf.convert_to_tensor(rate_scale)
+        for name, gradient in gradients.items():
+            if gradient is None:
+                continue
+            if name not in pulled.shards:
+                raise ValueError(
+                    "`pulled` must be what a lookup in training returned, and "
+                    "`gradients` those of its rows. "
+                    f"Received: gradients of {name!r}; pulled {list(pulled.shards)}."
+                )
+            self._steps[name].push(
+                pulled.rows[name], pulled.shards[name], gradient, clock, scale
+            )
+
+    @tf.autograph.experimental.do_not_convert
+    def counters(self) -> dict[str, Tensor]:
+        """Returns counter -> `[tables]`, int64, in the order of `tables`.
+
+        The counters are `rows` in use; rows `inserted`; ids `refused` because they are
+        not admitted yet, once per step; ids without room, `overflow`; row gradients
+        `dropped` because the id has no row or the gradient is not finite; rows
+        `expired` and `evicted`.
+        """
+        return counters.in_graph(self.tables, self._shards)
+
+    def table_counters(self) -> dict[str, dict[str, int]]:
+        """Returns each table's counters as Python numbers.
+
+        Reads one small variable per shard, also while steps are running.
+
+        Returns:
+          Table name -> counter -> number: those of `counters`, and `bytes`, an estimate
+          of the memory of the rows with optimizer state, bookkeeping and index.
+        """
+        return counters.of_tables(self.tables, self._shards)
 
     def maintain(
         self, step: int | None = None, now_secs: float | None = None
@@ -107,19 +253,7 @@ class EmbeddingStore(step_store.StepStore):
 
     def describe(self) -> list[sizing.TableInfo]:
         """Returns size and devices of every table, in the order of `tables`."""
-        counters = self.table_counters()
-        devices = tuple(map(self.placement.device, range(self.placement.num_shards)))
-        return [
-            sizing.TableInfo(
-                name=table.name,
-                slot=table.slot or 0,
-                dim=table.row_dim,
-                rows=counters[table.name]["rows"],
-                bytes=counters[table.name]["bytes"],
-                devices=devices,
-            )
-            for table in self.tables
-        ]
+        return sizing.describe(self.tables, self.table_counters(), self.placement)
 
     def save(
         self,
@@ -150,16 +284,16 @@ class EmbeddingStore(step_store.StepStore):
             `since_step` are not known.
         """
         if since_step is not None:
-            self._check_tracked(since_step)
+            self._history.check(since_step)
         manifest = write.save(
             directory,
             self._shards,
             step=step,
             now_secs=now_secs,
             since_step=since_step,
-            follows=[id_ for at, id_ in self._saved if at >= (since_step or 0)],
+            follows=self._history.saved_since(since_step or 0),
         )
-        self._note(step, manifest["id"])
+        self._history.add(step, manifest["id"])
         return manifest
 
     def restore(
@@ -199,10 +333,8 @@ class EmbeddingStore(step_store.StepStore):
             with_optimizer_state=with_optimizer_state,
         )
         report = restore.restore(chain, self._shards, keep_others=keep_others)
-        self._tracked_since = report.step or 0
-        if not keep_others:
-            self._saved = []
-        self._note(report.step, chain.newest.manifest.get("id"))
+        self._history.begin(report.step or 0, keep_saved=keep_others)
+        self._history.add(report.step, chain.newest.manifest.get("id"))
         return report
 
     def touched(self, since_step: int) -> Iterator[tuple[layout.Group, Chunk]]:
@@ -214,7 +346,7 @@ class EmbeddingStore(step_store.StepStore):
         Raises:
           ValueError: If the changes since then are not known.
         """
-        self._check_tracked(since_step)
+        self._history.check(since_step)
         for shard in itertools.chain(*self._shards.values()):
             size = write.chunk_rows(shard.group)
             for chunk in shard.chunks(size, with_state=False, since_step=since_step):
@@ -229,7 +361,7 @@ class EmbeddingStore(step_store.StepStore):
         Raises:
           ValueError: If the changes since then are not known.
         """
-        self._check_tracked(since_step)
+        self._history.check(since_step)
         shards = list(itertools.chain(*self._shards.values()))
         return np.concatenate([write.removed(s, since_step) for s in shards])
 
@@ -240,11 +372,8 @@ class EmbeddingStore(step_store.StepStore):
           before_step: Changes since an earlier step are no longer known afterwards.
         """
         for shard in itertools.chain(*self._shards.values()):
-            shard.removed = [
-                entry for entry in shard.removed if entry[0] >= before_step
-            ]
-        self._tracked_since = max(self._tracked_since, before_step)
-        self._saved = [entry for entry in self._saved if entry[0] >= before_step]
+            shard.removed = [part for part in shard.removed if part[0] >= before_step]
+        self._history.forget(before_step)
 
     def rows(self) -> Iterator[RowChunk]:
         """Yields ids and weights of all rows in use, in chunks."""
@@ -258,20 +387,3 @@ class EmbeddingStore(step_store.StepStore):
         frozen = FrozenStore(self.tables, self.columns)
         frozen.fill(self.rows())
         return frozen
-
-    def _note(self, step: int | None, id_: str | None) -> None:
-        if step is not None and id_ is not None:
-            self._saved.append((step, id_))
-
-    def _check_tracked(self, since_step: int) -> None:
-        if not self.groups[0].tracks_updates:
-            raise ValueError(
-                "`track_updates` must be True to tell what changed. "
-                f"Received: since_step={since_step}, track_updates=False."
-            )
-        if since_step < self._tracked_since:
-            raise ValueError(
-                f"`since_step` must be at least {self._tracked_since}, since which "
-                f"removals are known. Received: since_step={since_step}. Write a full "
-                "checkpoint."
-            )

@@ -25,6 +25,7 @@ from monolith_tf.data.stream.source import StreamSource
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.embedding import store as store_lib
 from monolith_tf.embedding.placement import Placement
+from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.experiment import dropped_tables
 from monolith_tf.experiment import id_types as id_types_lib
 from monolith_tf.experiment import input_order
@@ -42,6 +43,8 @@ from monolith_tf.models import spec as models_spec
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import optimizers
 from monolith_tf.training import step as step_lib
+from monolith_tf.types import JsonDict
+from monolith_tf.types import JsonMapping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,14 +64,14 @@ class JobIdentity:
     """
 
     slots: slots_lib.SlotRegistry
-    statistics: Mapping[str, Any]
+    statistics: JsonMapping
     lineage: lineage_lib.Lineage = dataclasses.field(compare=False)
     id_types: Mapping[str, columns_lib.IdType]
     large_integers: Mapping[str, ids_lib.LargeIntegers | None]
     optimizers: resumed_optimizers.Optimizers
     inputs: input_order.InputOrder
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonDict:
         """Returns plain data for a checkpoint."""
         return {
             "slots": self.slots.to_json(),
@@ -269,7 +272,7 @@ class Job:
             return contextlib.nullcontext()
         return self._cluster.scope()
 
-    def tables(self, identity: JobIdentity) -> list[Any]:
+    def tables(self, identity: JobIdentity) -> list[TableSpec]:
         """Returns the tables' specs with the settings of `identity` filled in."""
         config = input_order.applied(self.config, identity.inputs)
         return [
@@ -284,9 +287,9 @@ class Job:
             for table in schema.resolved_tables(config)
         ]
 
-    def element_spec(self) -> dict[str, Any]:
+    def element_spec(self) -> dict[str, tf.TypeSpec]:
         """Returns the type specs of a batch of raw columns."""
-        specs: dict[str, Any] = {}
+        specs: dict[str, tf.TypeSpec] = {}
         for name, kind in self.columns.items():
             dtype = tf.as_dtype(kind.dtype)
             if kind.is_list and kind.length is None:

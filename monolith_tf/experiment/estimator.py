@@ -2,57 +2,48 @@
 
 import contextlib
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from typing import Any
-from typing import TypeVar
 
 import numpy as np
-import tensorflow as tf
 from absl import logging
 
+from monolith_tf import atomic
 from monolith_tf import config as config_lib
 from monolith_tf import paths
 from monolith_tf.config import schema
-from monolith_tf.data import feed as feed_lib
-from monolith_tf.data import rows as rows_lib
-from monolith_tf.data.batch_source import BatchSource
 from monolith_tf.data.spec import Split
 from monolith_tf.data.stream.source import StreamSource
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.experiment import build
 from monolith_tf.experiment import diagnosis
-from monolith_tf.experiment import dropped_tables
-from monolith_tf.experiment import evaluated_on
 from monolith_tf.experiment import exports
 from monolith_tf.experiment import fitting_rows
 from monolith_tf.experiment import input_order
+from monolith_tf.experiment import job_checkpoints
 from monolith_tf.experiment import large_integers
-from monolith_tf.experiment import resumed_position
 from monolith_tf.experiment import resumed_settings
 from monolith_tf.experiment import run_actions
+from monolith_tf.experiment import run_start
+from monolith_tf.experiment import scoring
+from monolith_tf.experiment import sources as sources_lib
+from monolith_tf.experiment import stepping
 from monolith_tf.experiment import trained_rows
 from monolith_tf.experiment import warm_start
 from monolith_tf.experiment import watcher as watcher_lib
 from monolith_tf.models.network import Network
 from monolith_tf.training import checkpoint as checkpoint_lib
-from monolith_tf.training import cluster_evaluation
-from monolith_tf.training import cluster_stepper
+from monolith_tf.training import checkpoint_dir
+from monolith_tf.training import dense_variables
 from monolith_tf.training import evaluation
 from monolith_tf.training import job_lock
 from monolith_tf.training import lineage_mark
 from monolith_tf.training import loop
-from monolith_tf.training import progressive
 from monolith_tf.training import recorder as recorder_lib
 from monolith_tf.training import run as run_lib
 from monolith_tf.training import step as step_lib
-from monolith_tf.training import stepper as stepper_lib
-from monolith_tf.training import stream_stepper
-
-_Result = TypeVar("_Result")
 
 
 class Estimator:
@@ -84,13 +75,12 @@ class Estimator:
         trainer = self.config.trainer
         self._watcher = watcher or watcher_lib.Watcher()
         self._model_dir = pathlib.Path(self.config.model_dir)
-        self._checkpoints = checkpoints_of(self.config)
+        self._checkpoints = job_checkpoints.of(self.config)
         self._recorder = recorder_lib.Recorder(
             pathlib.Path(record_dir or self._model_dir), summaries=trainer.summaries
         )
         self._job = build.Job(self.config, cluster)
-        self._sources: dict[str, BatchSource] = {}  # Split -> the last one read.
-        self._trained_rows = 0  # Of the eval split, before they were held out.
+        self._sources = sources_lib.Sources(self._job, cluster)
 
     def train(self) -> dict[str, float]:
         """Trains, from the newest checkpoint in `model_dir` if there is one.
@@ -114,42 +104,27 @@ class Estimator:
             self._checkpoints.use_latest(self._resumed) or self._started()
         )
         network = step.network
-        source = self._source("train")
-        progress = run_lib.Progress(batch_size=config.data.batch_size)
-        window = run_lib.Window()
+        source = self._sources.open("train")
         per_epoch = source.batches_per_epoch()
-        data = source.identity()
-        trained = trained_rows.of(source.marks, config)
-        if checkpoint is not None:
-            before = trained_rows.of_checkpoint(checkpoint, source.marks)
-            trained = trained_rows.joined(before, trained)
-            state = checkpoint.manifest["state"]
-            progress = run_lib.Progress(**state["progress"])
-            _count_examples(progress, state["progress"])
-            window = run_lib.Window(**state["window"])
-            logging.info("Resuming from %s.", checkpoint.path)
-            dropped_tables.log(checkpoint, identity.optimizers)
-            resumed_settings.log(checkpoint, config)
-            resumed_position.resume(
-                progress,
-                state.get("data"),
-                data,
-                config.data.batch_size,
-                taken_for=source.identity(progress.batch_size),
-            )
-        if not isinstance(source, StreamSource):
-            progress.stream = None
-        self._trained_rows = trained_rows.count(trained, source.marks, config)
+        start = (
+            run_start.new(source, config)
+            if checkpoint is None
+            else run_start.resumed(checkpoint, source, config, identity)
+        )
+        progress = start.progress
+        self._sources.trained_rows = trained_rows.count(
+            start.trained, source.marks, config
+        )
         self._recorder.log.cut_back(progress.step if checkpoint else -1)
         yaml = config_lib.dump_config(input_order.applied(config, identity.inputs))
-        checkpoint_lib.write_text(self._model_dir / "config.yaml", yaml)
+        atomic.write_text(self._model_dir / "config.yaml", yaml)
         evaluator = self._evaluator(network)
         run = run_lib.Run(
             model_dir=self._model_dir,
             step=step,
             progress=progress,
-            window=window,
-            total_steps=_total_steps(trainer, per_epoch, progress),
+            window=start.window,
+            total_steps=run_start.total_steps(trainer, per_epoch, progress),
             steps_per_epoch=per_epoch,
             recorder=self._recorder,
             checkpoints=self._checkpoints,
@@ -157,12 +132,12 @@ class Estimator:
             config_yaml=yaml,
             static_state={
                 **identity.to_json(),
-                "data": data,
-                "trained": trained,
+                "data": start.data,
+                "trained": start.trained,
                 "settings": resumed_settings.of(config),
             },
             saved=checkpoint,
-            evaluated_on=self.evaluated_on,
+            evaluated_on=self._sources.evaluated_on,
         )
         if run.total_steps is not None and run.total_steps <= progress.step:
             logging.warning(
@@ -172,9 +147,13 @@ class Estimator:
             )
         self._watcher.job(network.store.describe(), run)
         with (
-            contextlib.closing(self._stepper(run, source, evaluator)) as stepper,
-            _large_integers_explained(run, source),
-            _plain_errors(source),
+            contextlib.closing(
+                stepping.stepper(
+                    run, source, evaluator, self._sources, self._cluster, trainer
+                )
+            ) as stepper,
+            large_integers.explained(run, source),
+            sources_lib.plain_errors(source),
         ):
             loop.train(
                 run,
@@ -184,7 +163,7 @@ class Estimator:
                     run,
                     self._watcher,
                     export=self._export_present,
-                    counts=self._counts,
+                    counts=self._sources.counts,
                     stream=source if isinstance(source, StreamSource) else None,
                     has_evaluator=self._cluster is not None
                     and self._cluster.spec.evaluator,
@@ -221,7 +200,7 @@ class Estimator:
         self, checkpoint: checkpoint_lib.Checkpoint, step: step_lib.TrainStep
     ) -> None:
         fitting_rows.check(checkpoint, step.network.store.tables, self.config)
-        checkpoint_lib.restore_dense(checkpoint, step.state)
+        dense_variables.restore(checkpoint, step.state)
         step.network.store.restore(checkpoint.embedding_dir)
 
     def evaluate(
@@ -237,24 +216,29 @@ class Estimator:
         Returns:
           `<head>/<metric>` -> value, and `loss`.
         """
-        found, network = self._use(checkpoint, self._restored)
+        found, network = job_checkpoints.use(
+            self._checkpoints, checkpoint, self._restored, prefer_best=True
+        )
         if split == "eval" and self.config.data.validation_fraction:
             files = self._job.source("train").marks
             trained = trained_rows.of_checkpoint(found, files)
-            self._trained_rows = trained_rows.count(trained, files, self.config)
+            self._sources.trained_rows = trained_rows.count(trained, files, self.config)
         metrics = self._scorer(self._evaluator(network))(split)
         self._recorder.record(split, found.step, metrics)
-        if any(self._counts().values()):
-            self._recorder.record("data", found.step, self._counts())
+        counts = self._sources.counts()
+        if any(counts.values()):
+            self._recorder.record("data", found.step, counts)
         return metrics
 
     def predict(
         self, split: Split = "test", checkpoint: str | None = None
     ) -> Iterator[dict[str, np.ndarray]]:
         """Yields predictions and extra outputs by name, batch by batch."""
-        _, network = self._use(checkpoint, self._restored)
+        _, network = job_checkpoints.use(
+            self._checkpoints, checkpoint, self._restored, prefer_best=True
+        )
         source = self._job.source(split)
-        with _plain_errors(source):
+        with sources_lib.plain_errors(source):
             yield from evaluation.predict(network, source.dataset())
 
     def export_saved_model(
@@ -277,7 +261,8 @@ class Estimator:
         if directory is not None:
             paths.check("directory", directory)
         exporter, where = self._exporter, directory or self._export_dir
-        return self._use(
+        return job_checkpoints.use(
+            self._checkpoints,
             checkpoint,
             lambda found: exporter.checkpoint(found, where),
             prefer_best=self.config.export.checkpoint != "newest",
@@ -285,13 +270,11 @@ class Estimator:
 
     def evaluated_on(self) -> dict[str, Any]:
         """Returns what the last evaluation of the eval split was of."""
-        source = self._sources.get("eval")
-        marks = () if source is None else source.marks
-        return evaluated_on.of(self.config, marks)
+        return self._sources.evaluated_on()
 
     @property
     def _exporter(self) -> exports.Exporter:
-        return exports.Exporter(self._job, self._sample)
+        return exports.Exporter(self._job, self._sources.sample)
 
     def _export_present(self, run: run_lib.Run) -> None:
         if self._cluster is None:
@@ -299,7 +282,7 @@ class Estimator:
             return
         # A graph made by this job would name the parameter servers. So another job, in
         # this process alone, exports a checkpoint.
-        local = exports.Exporter(build.Job(self.config), self._sample)
+        local = exports.Exporter(build.Job(self.config), self._sources.sample)
         run.want_checkpoint(lambda saved: local.checkpoint(saved, self._export_dir))
 
     def _on_steps(self, run: run_lib.Run) -> None:
@@ -313,104 +296,8 @@ class Estimator:
                 ),
             )
             if self._cluster.change and run.progress.step != run.total_steps:
-                run.stop(f"interrupted: {self._cluster.change}")
+                run.stop(f"{run_lib.INTERRUPTED}: {self._cluster.change}")
                 self._cluster.regroup()
-
-    def _stepper(
-        self, run: run_lib.Run, source: BatchSource, evaluator: evaluation.Evaluator
-    ) -> stepper_lib.Stepper:
-        """Returns the stepper, which starts at the run's position."""
-        trainer, per_epoch = self.config.trainer, run.steps_per_epoch
-        if self._cluster is not None:
-            return cluster_stepper.ClusterStepper(
-                run.step, self._cluster, self._feed, run, trainer.steps_per_loop
-            )
-        scoring = None
-        if trainer.mode == "progressive":
-            scoring = progressive.Scoring(run.step, evaluator)
-            run.evaluate = scoring.score
-        if isinstance(source, StreamSource):
-            return stream_stepper.StreamStepper(
-                source, self._job.columns, self.config.data.batch_size, run, scoring
-            )
-        if per_epoch is None:
-            dataset = source.dataset(0, run.progress.batch, num_epochs=trainer.epochs)
-        else:
-            epoch, batch, cut = run.place(run.progress.batch)
-            dataset = source.dataset(
-                epoch, batch, num_epochs=None, string_codes=True, cut=cut
-            )
-        if scoring is not None:
-            return progressive.ProgressiveStepper(run.step, dataset, scoring)
-        return stepper_lib.LocalStepper(run.step, dataset)
-
-    def _source(self, split: Split) -> BatchSource:
-        source = self._sources[split] = self._job.source(split)
-        if self._cluster is not None:
-            self._feed.files[split] = source.files_digest()
-        return source
-
-    def _counts(self) -> dict[str, int]:
-        """Returns the readers' counts, as `<split>/<name>`."""
-        found = {
-            f"{split}/{name}": value
-            for split, source in self._sources.items()
-            for name, value in source.counts().items()
-        }
-        if self._trained_rows:
-            found["eval/trained_rows"] = self._trained_rows
-        if self._cluster is None:
-            return found
-        for split, heard in self._feed.filled.items():  # Rows that workers read.
-            filled = {**self._sources[split].filled, **heard}
-            counts = rows_lib.count_filled(filled, self._job.columns)
-            found |= {f"{split}/{name}": value for name, value in counts.items()}
-        return found
-
-    @functools.cached_property
-    def _feed(self) -> feed_lib.Feed:
-        """The description of the cluster workers' feeders."""
-        cluster = self._cluster
-        tokens = ("", "") if cluster is None else cluster.feed_tokens
-        return feed_lib.Feed(tokens, self._job.columns, self.config.data.batch_size)
-
-    def _use(
-        self,
-        path: str | None,
-        use: Callable[[checkpoint_lib.Checkpoint], _Result],
-        *,
-        prefer_best: bool = True,
-    ) -> _Result:
-        """Calls a function with the checkpoint of a path, or the best or newest one."""
-        if path is not None:
-            return use(checkpoint_lib.open_checkpoint(path))
-
-        def use_and_say(found: checkpoint_lib.Checkpoint) -> _Result:
-            self._say_which(found, prefer_best=prefer_best)
-            return use(found)
-
-        used = self._checkpoints.use_latest(use_and_say, prefer_best=prefer_best)
-        if used is None:
-            raise checkpoint_lib.CheckpointError(
-                f"There is no checkpoint in {self._checkpoints.path}. Train first: "
-                "`monolith-tf train CONFIG`."
-            )
-        return used
-
-    def _say_which(
-        self, checkpoint: checkpoint_lib.Checkpoint, *, prefer_best: bool
-    ) -> None:
-        """Says which checkpoint is used where nobody has named one."""
-        mark = self._checkpoints.best_mark() if prefer_best else {}
-        newest = self._checkpoints.names()[-1]
-        what = "the newest one"
-        if mark.get("checkpoint") == checkpoint.path.name:
-            what = f"the best by `{mark['metric']}`, {mark['value']:.5f}"
-            if newest != checkpoint.path.name:
-                what += f"; the newest one is {newest}"
-        elif newest != checkpoint.path.name:
-            what = f"since {newest} cannot be used"
-        logging.info("Using step %d: %s, %s.", checkpoint.step, checkpoint.path, what)
 
     def _restored(
         self, checkpoint: checkpoint_lib.Checkpoint
@@ -432,94 +319,15 @@ class Estimator:
     def _scorer(
         self, evaluator: evaluation.Evaluator
     ) -> Callable[[Split], dict[str, float]]:
-        """Returns a function that scores a split, here or on the cluster's workers."""
-        if self._cluster is None:
-            return functools.partial(self._score, evaluator)
-        workers = cluster_evaluation.ClusterEvaluator(
-            evaluator, self._cluster, self._feed, self.config.trainer.steps_per_loop
+        return scoring.scorer(
+            evaluator, self._sources, self._cluster, self.config.trainer.steps_per_loop
         )
 
-        def score(split: Split) -> dict[str, float]:
-            batches = self._source(split).batches_per_epoch()
-            return workers.evaluate(split, batches or 0)
-
-        return score
-
-    def _score(self, evaluator: evaluation.Evaluator, split: Split) -> dict[str, float]:
-        source = self._source(split)
-        with _plain_errors(source):
-            return evaluator.evaluate(source.dataset(shuffle=False, string_codes=True))
-
-    def _sample(self, rows: int) -> dict[str, Any] | None:
-        """Returns the first rows of the data, with the inputs of a server."""
-        data = self.config.data
-        splits: tuple[Split, ...] = ("test", "eval", "train")
-        split = next((s for s in splits if data.has(s)), None)
-        if not rows or split is None:
-            return None
-        source = self._job.source(split)
-        with _plain_errors(source):
-            batch = next(iter(source.dataset(shuffle=False)))
-        return {name: batch[name][:rows] for name in self._job.feature_columns}
-
     @property
-    def checkpoints(self) -> checkpoint_lib.CheckpointDir:
+    def checkpoints(self) -> checkpoint_dir.CheckpointDir:
         """The job's checkpoints."""
         return self._checkpoints
 
     def metric(self, name: str) -> str:
         """Returns a metric's full name; adds the head to a name without one."""
         return run_actions.metric(self.config, name)
-
-
-def checkpoints_of(config: schema.ExperimentConfig) -> checkpoint_lib.CheckpointDir:
-    """Returns the checkpoints of a job."""
-    return checkpoint_lib.CheckpointDir(
-        pathlib.Path(config.model_dir) / "checkpoints",
-        keep=config.trainer.keep_checkpoints,
-    )
-
-
-@contextlib.contextmanager
-def _plain_errors(source: BatchSource) -> Iterator[None]:
-    """Raises a reader's own error in place of TensorFlow's error around it."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        if source.failure is None:
-            raise
-        raise source.failure from error
-
-
-def _count_examples(progress: run_lib.Progress, saved: Mapping[str, Any]) -> None:
-    """Estimates the number of rows trained on for a checkpoint of 0.1.0."""
-    if "examples" not in saved:
-        progress.examples = progress.batch * progress.batch_size
-        logging.warning(
-            "The checkpoint does not say on how many rows it was trained; `examples` "
-            "in metrics.jsonl continues from %d, an estimate from its batches.",
-            progress.examples,
-        )
-
-
-@contextlib.contextmanager
-def _large_integers_explained(run: run_lib.Run, source: BatchSource) -> Iterator[None]:
-    """Adds to a step's error which integer caused it, and what to do."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        if not large_integers.is_cause(error):
-            raise
-        encoder = run.step.network.encoder
-        message = large_integers.explain(encoder, source, run.place(run.progress.batch))
-        raise large_integers.LargeIntegerError(message) from error
-
-
-def _total_steps(
-    trainer: Any, per_epoch: int | None, progress: run_lib.Progress
-) -> int | None:
-    ends = [trainer.max_steps]
-    if trainer.epochs is not None and per_epoch is not None:
-        left = trainer.epochs * per_epoch - progress.batch
-        ends.append(progress.step + max(0, left))
-    return min((end for end in ends if end is not None), default=None)

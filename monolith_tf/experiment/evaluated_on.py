@@ -1,15 +1,14 @@
 """Describes a job's evaluation data, for its checkpoints and its best value."""
 
-from typing import Any
-
 from monolith_tf.config import schema
 from monolith_tf.data import file_marks
 from monolith_tf.data import spec as data_spec
 from monolith_tf.experiment import resumed_settings
 from monolith_tf.training import evaluation_set
+from monolith_tf.types import JsonDict
 
 
-def of(config: schema.ExperimentConfig, marks: file_marks.Marks) -> dict[str, Any]:
+def of(config: schema.ExperimentConfig, marks: file_marks.Marks) -> JsonDict:
     """Returns all settings that must be equal to compare metrics, as in JSON.
 
     Args:

@@ -16,6 +16,7 @@ from monolith_tf.models.frozen_network import FrozenNetwork
 from monolith_tf.models.network import Network
 from monolith_tf.training import actions as actions_lib
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import dense_variables
 from monolith_tf.training import lineage_mark
 from monolith_tf.training import run as run_lib
 
@@ -41,7 +42,7 @@ class Exporter:
         """Exports a checkpoint, and returns the version's folder."""
         identity = self._job.settle(checkpoint)
         step = self._job.train_step(identity)
-        checkpoint_lib.restore_dense(checkpoint, step.state)
+        dense_variables.restore(checkpoint, step.state)
         rows = frozen_lib.saved_rows(
             self._job.tables(identity), checkpoint.embedding_dir, seed=self._config.seed
         )

@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 import yaml
 from absl import logging
@@ -16,6 +15,7 @@ from absl import logging
 from monolith_tf.config import schema
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.types import JsonDict
 
 _KINDS = ("features", "labels")
 
@@ -34,7 +34,7 @@ class InputOrder:
     labels: tuple[str, ...]
     slices: Mapping[str, tuple[str, ...]]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonDict:
         """Returns plain data for a checkpoint, which has the slices with its rows."""
         return {kind: list(getattr(self, kind)) for kind in _KINDS}
 

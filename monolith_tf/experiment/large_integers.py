@@ -1,10 +1,10 @@
 """How a job's tables handle integers outside of [0, 2^48), decided once."""
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,8 @@ from monolith_tf.features import encode
 from monolith_tf.features import id_kinds
 from monolith_tf.features.strings import StringCodes
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import run as run_lib
+from monolith_tf.types import Tensor
 
 
 class LargeIntegerError(ValueError):
@@ -96,7 +98,28 @@ def settle(
     return settled
 
 
-def explain(
+@contextlib.contextmanager
+def explained(run: run_lib.Run, source: BatchSource) -> Iterator[None]:
+    """Adds to a step's error which integer caused it, and what to do.
+
+    Args:
+      run: The run.
+      source: The data of its steps.
+
+    Raises:
+      LargeIntegerError: In place of TensorFlow's error, if an integer caused it.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if encode.LARGE_INTEGER not in str(error):
+            raise
+        encoder = run.step.network.encoder
+        message = _explanation(encoder, source, run.place(run.progress.batch))
+        raise LargeIntegerError(message) from error
+
+
+def _explanation(
     encoder: encode.FeatureEncoder,
     source: BatchSource,
     place: tuple[int, int, windows.Cut],
@@ -125,11 +148,6 @@ def explain(
     )
 
 
-def is_cause(error: tf.errors.OpError) -> bool:
-    """Returns whether such an integer caused a step's error."""
-    return encode.LARGE_INTEGER in str(error)
-
-
 def _search(
     encoder: encode.FeatureEncoder,
     source: BatchSource,
@@ -153,7 +171,7 @@ def _search(
                 yield _Found(feature.name, feature.table_name, value, where.text)
 
 
-def _place(column: Any) -> tuple[int, int] | None:
+def _place(column: Tensor) -> tuple[int, int] | None:
     """Returns the first row with an integer outside of [0, 2^48), and the integer."""
     if isinstance(column, StringCodes) or column.dtype == tf.string:
         return None

@@ -7,7 +7,6 @@ between two versions of monolith_tf does not change a job.
 import dataclasses
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 from typing import TypeAlias
 
 import yaml
@@ -19,8 +18,10 @@ from monolith_tf.embedding.spec import DEFAULT_SLICE
 from monolith_tf.embedding.spec import SliceSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.training.checkpoint import Checkpoint
+from monolith_tf.types import JsonDict
+from monolith_tf.types import JsonMapping
 
-Optimizers: TypeAlias = Mapping[str, Mapping[str, Any]]
+Optimizers: TypeAlias = Mapping[str, JsonMapping]
 """Table -> slice -> its optimizer, as in JSON."""
 
 
@@ -52,7 +53,7 @@ def resumed(tables: Sequence[TableSpec], checkpoint: Checkpoint) -> Optimizers:
     }
 
 
-def given_to(table: TableSpec, optimizers: Mapping[str, Any]) -> TableSpec:
+def given_to(table: TableSpec, optimizers: JsonMapping) -> TableSpec:
     """Returns a table with other optimizers of its slices.
 
     Args:
@@ -71,7 +72,7 @@ def given_to(table: TableSpec, optimizers: Mapping[str, Any]) -> TableSpec:
     return dataclasses.replace(table, slices=tuple(slices))
 
 
-def _resumed(table: str, part: SliceSpec, saved: Mapping[str, Any]) -> dict[str, Any]:
+def _resumed(table: str, part: SliceSpec, saved: JsonMapping) -> JsonDict:
     spec = part.optimizer
     here = optimizer_spec.to_plain(spec)
     before = saved.get(part.name)
@@ -95,12 +96,12 @@ def _resumed(table: str, part: SliceSpec, saved: Mapping[str, Any]) -> dict[str,
     return merged
 
 
-def _is_same(spec: RowOptimizerSpec, before: Mapping[str, Any]) -> bool:
+def _is_same(spec: RowOptimizerSpec, before: JsonMapping) -> bool:
     """Returns whether a config names a checkpoint's optimizer, or its old name."""
     return spec.name in (before["name"], before.get("was"))
 
 
-def saved(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
+def saved(checkpoint: Checkpoint) -> dict[str, JsonDict]:
     """Returns table -> slice -> its optimizer in a checkpoint.
 
     `was` of such an optimizer is its name in 0.1.0.
@@ -132,6 +133,6 @@ _DEFAULT_OF_0_1 = {
 }
 
 
-def _of_release_0_1(plain: Mapping[str, Any]) -> dict[str, Any]:
+def _of_release_0_1(plain: JsonMapping) -> JsonDict:
     name = plain["name"]
     return {**plain, "name": optimizer_spec.from_release_0_1(name), "was": name}

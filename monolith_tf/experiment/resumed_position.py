@@ -6,14 +6,13 @@ is never applied to other data. A resumed epoch continues at its next row, in th
 in which it began, even if the batch size changes.
 """
 
-from collections.abc import Mapping
-from typing import Any
 from typing import NamedTuple
 
 from absl import logging
 
 from monolith_tf.data import file_marks
 from monolith_tf.training import run as run_lib
+from monolith_tf.types import JsonMapping
 
 
 class _Place(NamedTuple):
@@ -32,11 +31,11 @@ class _Place(NamedTuple):
 
 def resume(
     progress: run_lib.Progress,
-    saved: Mapping[str, Any] | None,
-    here: Mapping[str, Any],
+    saved: JsonMapping | None,
+    here: JsonMapping,
     batch_size: int,
     *,
-    taken_for: Mapping[str, Any],
+    taken_for: JsonMapping,
 ) -> None:
     """Converts the position of a run to the current data, and logs what changed.
 
@@ -81,9 +80,7 @@ def resume(
     _cut(progress, place, here, batch_size)
 
 
-def _place(
-    progress: run_lib.Progress, data: Mapping[str, Any], batch_size: int
-) -> _Place:
+def _place(progress: run_lib.Progress, data: JsonMapping, batch_size: int) -> _Place:
     """Returns the place of a position in the data that it refers to."""
     size, rows = progress.batch_size or batch_size, data["rows"]
     epoch, batch = divmod(progress.batch, -(-rows // size))
@@ -95,7 +92,7 @@ def _place(
 def _cut(
     progress: run_lib.Progress,
     place: _Place,
-    here: Mapping[str, Any],
+    here: JsonMapping,
     batch_size: int,
 ) -> None:
     """Sets the position to a place, to continue with batches of the current size.
@@ -120,8 +117,8 @@ def _cut(
 
 def _begin(
     progress: run_lib.Progress,
-    saved: Mapping[str, Any],
-    here: Mapping[str, Any],
+    saved: JsonMapping,
+    here: JsonMapping,
     batch_size: int,
 ) -> _Place:
     """Returns the start of the new data, and warns."""
@@ -138,7 +135,7 @@ def _begin(
     return _Place(0, 0, here.get("order", []))
 
 
-def _are_appended(saved: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+def _are_appended(saved: JsonMapping, here: JsonMapping) -> bool:
     """Whether files were appended that do not change the rows before a position.
 
     This requires reading in file order: appended rows change a shuffled order.
@@ -162,7 +159,7 @@ def _in_longer_epoch(place: _Place, rows: int) -> _Place | None:
     return None if place.epoch or place.order else place
 
 
-def _of_other_rows(place: _Place, rows: int, here: Mapping[str, Any]) -> _Place:
+def _of_other_rows(place: _Place, rows: int, here: JsonMapping) -> _Place:
     """Returns the place in the same files when other rows of them are selected."""
     if rows == here["rows"]:
         return place
@@ -178,7 +175,7 @@ def _of_other_rows(place: _Place, rows: int, here: Mapping[str, Any]) -> _Place:
 def _say(
     progress: run_lib.Progress,
     place: _Place,
-    here: Mapping[str, Any],
+    here: JsonMapping,
     batch_size: int,
 ) -> None:
     """Logs changes of the batch size and the order."""

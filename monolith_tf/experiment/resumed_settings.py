@@ -17,11 +17,13 @@ from monolith_tf.config import schema
 from monolith_tf.experiment import harmless_settings
 from monolith_tf.experiment import input_order
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.types import JsonDict
+from monolith_tf.types import JsonMapping
 
 _MOST_SHOWN = 5
 
 
-def of(config: schema.ExperimentConfig) -> dict[str, Any]:
+def of(config: schema.ExperimentConfig) -> JsonDict:
     """Returns a config's settings as in JSON, for the state of a checkpoint."""
     combiners = {column.feature: column.combiner for column in schema.columns(config)}
     settings = {
@@ -50,7 +52,7 @@ def of(config: schema.ExperimentConfig) -> dict[str, Any]:
         "model": dict(_model(config)),
     }
     text = json.dumps(settings, default=str, skipkeys=True)
-    plain: dict[str, Any] = json.loads(text)
+    plain: JsonDict = json.loads(text)
     return plain
 
 
@@ -150,7 +152,7 @@ def log(checkpoint: checkpoint_lib.Checkpoint, config: schema.ExperimentConfig) 
         )
 
 
-def _compared(spec: Any) -> dict[str, Any]:
+def _compared(spec: Any) -> JsonDict:
     """Returns key -> value of a spec, without keys that may change silently."""
     harmless = harmless_settings.HARMLESS[type(spec)]
     found = {}
@@ -203,9 +205,7 @@ def _named(names: list[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def _changes(
-    before: Mapping[str, Any], now: Mapping[str, Any]
-) -> Iterator[tuple[str, str, str]]:
+def _changes(before: JsonMapping, now: JsonMapping) -> Iterator[tuple[str, str, str]]:
     """Yields key, old and new value for keys of both whose values differ."""
     for key, value in now.items():
         old, new = _shown(before.get(key, value)), _shown(value)
@@ -213,7 +213,7 @@ def _changes(
             yield key, old, new
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return "not set" if value in (None, []) else json.dumps(value, sort_keys=True)
 
 
@@ -229,7 +229,7 @@ def _model(config: schema.ExperimentConfig) -> Iterator[tuple[str, Any]]:
     yield from _leaves(model, "model")
 
 
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def _leaves(value: object, path: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
             yield from _leaves(item, f"{path}.{key}")

@@ -13,6 +13,7 @@ from monolith_tf.training import actions as actions_lib
 from monolith_tf.training import architecture
 from monolith_tf.training import architecture_log
 from monolith_tf.training import data_log
+from monolith_tf.training import judges as judges_lib
 from monolith_tf.training import run as run_lib
 from monolith_tf.training import spec as training_spec
 from monolith_tf.training import stream_log
@@ -96,16 +97,16 @@ def between_steps(
 
 def _judges(
     config: schema.ExperimentConfig, watcher: watcher_lib.Watcher
-) -> list[actions_lib.Judge]:
+) -> list[judges_lib.Judge]:
     trainer = config.trainer
-    judges: list[actions_lib.Judge] = [watcher_lib.ReportEvaluations(watcher)]
+    judges: list[judges_lib.Judge] = [watcher_lib.ReportEvaluations(watcher)]
     if trainer.keep_best is not None:
         watched = metric(config, trainer.keep_best)
-        judges.append(actions_lib.KeepBest(watched, rises=training_spec.rises(watched)))
+        judges.append(judges_lib.KeepBest(watched, rises=training_spec.rises(watched)))
     plateau = trainer.reduce_on_plateau
     if plateau is not None:
         judges.append(
-            actions_lib.ReduceOnPlateau(
+            judges_lib.ReduceOnPlateau(
                 metric(config, plateau.metric),
                 rises=plateau.rises,
                 patience=plateau.patience,
@@ -116,7 +117,7 @@ def _judges(
     if trainer.early_stop is not None:
         stop = trainer.early_stop
         judges.append(
-            actions_lib.EarlyStop(
+            judges_lib.EarlyStop(
                 metric(config, stop.metric),
                 rises=stop.rises,
                 patience=stop.patience,

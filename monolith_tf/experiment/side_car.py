@@ -9,6 +9,7 @@ from typing import Any
 
 from absl import logging
 
+from monolith_tf import atomic
 from monolith_tf.config import schema
 from monolith_tf.distribute import server
 from monolith_tf.distribute.spec import ClusterSpec
@@ -16,6 +17,7 @@ from monolith_tf.distribute.task import Task
 from monolith_tf.embedding.saved import sealed
 from monolith_tf.experiment import estimator as estimator_lib
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import checkpoint_lock
 from monolith_tf.training import evaluation_set
 from monolith_tf.training import spec as training_spec
 
@@ -90,7 +92,7 @@ class Scorer:
             return False
         name, identity = waiting[0], present[waiting[0]]
         try:
-            with checkpoint_lib.hold(self._checkpoints.path / name):
+            with checkpoint_lock.held(self._checkpoints.path / name):
                 self._score(name)
         except sealed.DamagedError as error:
             logging.warning("%s is not scored: %s", name, error)
@@ -136,9 +138,7 @@ class Scorer:
             scored[name] = identity
         self._scored = scored
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._file.with_name(f".{self._file.name}.tmp")
-        temporary.write_text(json.dumps(scored), encoding="utf-8")
-        temporary.replace(self._file)
+        atomic.write_text(self._file, json.dumps(scored))
 
     def _score(self, name: str) -> None:
         path = self._checkpoints.path / name

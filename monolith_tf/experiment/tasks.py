@@ -1,8 +1,5 @@
 """Runs one task of a cluster; all tasks receive the same config."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from absl import logging
 
 from monolith_tf.config import schema
@@ -16,8 +13,11 @@ from monolith_tf.distribute.spec import ClusterSpec
 from monolith_tf.distribute.task import Task
 from monolith_tf.experiment import build
 from monolith_tf.experiment import estimator
+from monolith_tf.experiment import job_checkpoints
 from monolith_tf.experiment import side_car
 from monolith_tf.experiment import watcher as watcher_lib
+from monolith_tf.types import JsonDict
+from monolith_tf.types import JsonMapping
 
 
 def train(
@@ -90,7 +90,7 @@ def _lead(
     spec: ClusterSpec,
     watcher: watcher_lib.Watcher | None,
 ) -> dict[str, float]:
-    reported: dict[str, Any] = {}
+    reported: JsonDict = {}
 
     def explain(lost: str) -> str:
         return (
@@ -119,9 +119,9 @@ def _lead(
     server.restart()
 
 
-def _repeats(config: schema.ExperimentConfig, reported: Mapping[str, Any]) -> str:
+def _repeats(config: schema.ExperimentConfig, reported: JsonMapping) -> str:
     """Returns from which step a new chief resumes, and how much it repeats."""
-    found = estimator.checkpoints_of(config).latest()
+    found = job_checkpoints.of(config).latest()
     step = 0 if found is None else found.step
     rows = max(0, int(reported.get("step", 0)) - step) * config.data.batch_size
     return (

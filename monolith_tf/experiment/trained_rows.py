@@ -10,9 +10,7 @@ import collections
 import dataclasses
 from collections.abc import Iterable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 import yaml
 from absl import logging
@@ -22,6 +20,8 @@ from monolith_tf.data import file_marks
 from monolith_tf.data import formats
 from monolith_tf.data import rows as rows_lib
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.types import JsonDict
+from monolith_tf.types import JsonMapping
 
 _MOST_SHOWN = 3
 
@@ -51,9 +51,7 @@ class HeldOut:
         )
 
 
-def of(
-    files: file_marks.Marks, config: schema.ExperimentConfig
-) -> list[dict[str, Any]]:
+def of(files: file_marks.Marks, config: schema.ExperimentConfig) -> list[JsonDict]:
     """Returns what is held out of the train files, as in JSON.
 
     Args:
@@ -66,7 +64,7 @@ def of(
 
 def of_checkpoint(
     checkpoint: checkpoint_lib.Checkpoint, files: file_marks.Marks
-) -> list[dict[str, Any]]:
+) -> list[JsonDict]:
     """Returns what was held out of the files that a checkpoint was trained on.
 
     If an older checkpoint does not save this, assumes the files that it names, with the
@@ -87,9 +85,7 @@ def of_checkpoint(
     return [dataclasses.asdict(one) for one in found]
 
 
-def joined(
-    before: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def joined(before: Iterable[JsonMapping], now: Iterable[JsonMapping]) -> list[JsonDict]:
     """Returns the distinct entries of both."""
     return [
         dataclasses.asdict(one)
@@ -98,7 +94,7 @@ def joined(
 
 
 def count(
-    entries: Sequence[Mapping[str, Any]],
+    entries: Sequence[JsonMapping],
     files: file_marks.Marks,
     config: schema.ExperimentConfig,
 ) -> int:

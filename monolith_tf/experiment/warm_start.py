@@ -13,6 +13,8 @@ from monolith_tf.experiment import id_types as id_types_lib
 from monolith_tf.experiment import input_order
 from monolith_tf.experiment import resumed_settings
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import checkpoint_dir
+from monolith_tf.training import dense_variables
 from monolith_tf.training import step as step_lib
 
 
@@ -75,10 +77,10 @@ def _take(
     store, config = step.network.store, job.config
     id_types_lib.check_warm_start(checkpoint, identity.id_types)
     fitting_rows.check(checkpoint, store.tables, config)
-    lacks = checkpoint_lib.restore_matching(checkpoint, step.state, "model/")
+    lacks = dense_variables.restore_matching(checkpoint, step.state, "model/")
     store.restore(checkpoint.embedding_dir, keep_others=keep_others)
     resumed_settings.warn_of_inputs(checkpoint, config)
-    variables = checkpoint_lib.named_variables(step.state)
+    variables = dense_variables.named(step.state)
     if any(path.startswith("model/") and path not in lacks for path in variables):
         resumed_settings.warn_of_places(checkpoint, identity.inputs)
     return set(lacks)
@@ -117,7 +119,7 @@ class _Origin:
     def __init__(self, path: pathlib.Path) -> None:
         self._path = path
         self._is_exact = (path / "manifest.json").exists()
-        self._checkpoints = checkpoint_lib.CheckpointDir(path / "checkpoints")
+        self._checkpoints = checkpoint_dir.CheckpointDir(path / "checkpoints")
         self._whole = self._checkpoints.whole(prefer_best=True)
         self.checkpoint = self._exact() if self._is_exact else self._next()
 
@@ -155,7 +157,7 @@ class _Origin:
 
     def _damaged(self, error: sealed.DamagedError) -> checkpoint_lib.CheckpointError:
         """Returns the error for a damaged checkpoint that is named directly."""
-        beside = checkpoint_lib.CheckpointDir(self._path.parent)
+        beside = checkpoint_dir.CheckpointDir(self._path.parent)
         other = next(beside.whole(before=self._path.name), None) or beside.latest()
         way_out = (
             "There is no intact checkpoint beside it: name another job, or remove it."

@@ -1,16 +1,16 @@
 """What a user interface learns of a running job."""
 
 from collections.abc import Mapping
-from typing import Any
 
-from monolith_tf.training import actions as actions_lib
+from monolith_tf.embedding.shard.sizing import TableInfo
+from monolith_tf.training import judges
 from monolith_tf.training import run as run_lib
 
 
 class Watcher:
     """Callbacks of a running job for a user interface; does nothing by default."""
 
-    def job(self, tables: list[Any], run: run_lib.Run) -> None:
+    def job(self, tables: list[TableInfo], run: run_lib.Run) -> None:
         """Called once, before the first step, with the store's tables."""
 
     def steps(self, run: run_lib.Run) -> None:
@@ -26,7 +26,7 @@ class Watcher:
         """Called once, when training has finished normally."""
 
 
-class ReportEvaluations(actions_lib.Judge):
+class ReportEvaluations(judges.Judge):
     """Reports every evaluation to the watcher."""
 
     def __init__(self, watcher: Watcher) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from collections.abc import Mapping
-from typing import Any
 from typing import Literal
 
 import numpy as np
@@ -49,13 +48,13 @@ class Candidates(signatures.Signature):
             {**self._user.decode(tensors), **self._items.decode(tensors)}
         )
 
-    def request(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def request(self, sample: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """See base class; the first row's user, and all rows' items."""
         user = {name: sample[name][:1] for name in self._user_columns}
         return {**self._user.encode(user), **self._items.encode(sample)}
 
     def expected(
-        self, sample: Mapping[str, Any], answer: signatures.Answer
+        self, sample: Mapping[str, Tensor], answer: signatures.Answer
     ) -> dict[str, np.ndarray]:
         """See base class."""
         first = tf.zeros([signatures.num_rows(sample)], tf.int32)

@@ -11,45 +11,33 @@ from collections.abc import Sequence
 import numpy as np
 from tensorflow.core.protobuf import saved_model_pb2
 
+from monolith_tf.export import versions
 from monolith_tf.export.errors import ExportError
 
-SESSION = pathlib.Path(__file__).parent / "session_program.py"
+_PROGRAM = pathlib.Path(__file__).parent / "session_program.py"
 _TIMEOUT_SECS = 600
 
 
 def ask(
     directory: pathlib.Path,
     requests: Sequence[tuple[str, Mapping[str, np.ndarray]]],
-    *,
-    program: pathlib.Path = SESSION,
 ) -> list[dict[str, np.ndarray]]:
     """Returns the answers of a SavedModel to requests, sent in order.
 
     Args:
       directory: The SavedModel.
       requests: Signature and inputs of each; strings are arrays of objects.
-      program: The program to run, with the job's file as its argument.
 
     Raises:
       ExportError: If it cannot be loaded or a request fails.
     """
-    path = directory / "saved_model.pb"
-    saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
-    signatures = saved_model.meta_graphs[0].signature_def
-    resolved = []
-    for key, inputs in requests:
-        signature = signatures[key]
-        feeds = {signature.inputs[name].name: value for name, value in inputs.items()}
-        fetches = {name: info.name for name, info in signature.outputs.items()}
-        resolved.append((feeds, fetches))
     with tempfile.TemporaryDirectory(prefix="monolith_tf_") as folder:
         job = pathlib.Path(folder) / "job"
-        content = {"model": str(directory.resolve()), "requests": resolved}
-        job.write_bytes(pickle.dumps(content))
+        job.write_bytes(make_job(directory, requests))
         try:
             # Without -P, modules next to the program could be imported.
             done = subprocess.run(
-                [sys.executable, "-P", str(program), str(job)],
+                [sys.executable, "-P", str(_PROGRAM), str(job)],
                 cwd=folder,
                 capture_output=True,
                 text=True,
@@ -70,3 +58,25 @@ def ask(
             job.with_suffix(".answers").read_bytes()
         )
     return answers
+
+
+def make_job(
+    directory: pathlib.Path,
+    requests: Sequence[tuple[str, Mapping[str, np.ndarray]]],
+) -> bytes:
+    """Returns the file of a job, which a program runs without `monolith_tf`.
+
+    Args:
+      directory: The SavedModel.
+      requests: As for `ask`.
+    """
+    path = directory / versions.FILE
+    saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    signatures = saved_model.meta_graphs[0].signature_def
+    resolved = []
+    for key, inputs in requests:
+        signature = signatures[key]
+        feeds = {signature.inputs[name].name: value for name, value in inputs.items()}
+        fetches = {name: info.name for name, info in signature.outputs.items()}
+        resolved.append((feeds, fetches))
+    return pickle.dumps({"model": str(directory.resolve()), "requests": resolved})

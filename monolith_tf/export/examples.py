@@ -1,12 +1,20 @@
 """Raw columns as serialized `tf.Example`s, and back."""
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from monolith_tf.features.columns import ColumnType
+from monolith_tf.features.columns import DType
 from monolith_tf.types import Tensor
+
+_LISTS: Mapping[DType, str] = {
+    "int64": "int64_list",
+    "float32": "float_list",
+    "string": "bytes_list",
+}
 
 
 def parse(examples: Tensor, columns: Mapping[str, ColumnType]) -> dict[str, Tensor]:
@@ -17,7 +25,7 @@ def parse(examples: Tensor, columns: Mapping[str, ColumnType]) -> dict[str, Tens
       columns: The columns to read; a scalar that an example lacks gets its column's
         default, and raises an error if there is none.
     """
-    features: dict[str, Any] = {}
+    features: dict[str, Tensor] = {}
     for name, kind in columns.items():
         dtype = tf.as_dtype(kind.dtype)
         if kind.is_list:
@@ -30,7 +38,7 @@ def parse(examples: Tensor, columns: Mapping[str, ColumnType]) -> dict[str, Tens
 
 
 def serialize(
-    columns: Mapping[str, ColumnType], values: Mapping[str, Any]
+    columns: Mapping[str, ColumnType], values: Mapping[str, Tensor]
 ) -> list[bytes]:
     """Returns one serialized example per row of `values`."""
     lists = {
@@ -41,16 +49,21 @@ def serialize(
     }
     serialized = []
     for row in zip(*lists.values(), strict=True):
-        features = {}
-        for (name, kind), value in zip(columns.items(), row, strict=True):
-            entries = value if kind.is_list else [value]
-            if kind.dtype == "string":
-                feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=entries))
-            elif kind.dtype == "int64":
-                feature = tf.train.Feature(int64_list=tf.train.Int64List(value=entries))
-            else:
-                feature = tf.train.Feature(float_list=tf.train.FloatList(value=entries))
-            features[name] = feature
-        example = tf.train.Example(features=tf.train.Features(feature=features))
-        serialized.append(example.SerializeToString(deterministic=True))
+        features = {
+            name: (kind.dtype, value if kind.is_list else [value])
+            for (name, kind), value in zip(columns.items(), row, strict=True)
+        }
+        serialized.append(example(features).SerializeToString(deterministic=True))
     return serialized
+
+
+def example(features: Mapping[str, tuple[DType, Sequence[Any]]]) -> tf.train.Example:
+    """Returns an example of features: name -> type and values; strings are bytes."""
+    return tf.train.Example(
+        features=tf.train.Features(
+            feature={
+                name: tf.train.Feature(**{_LISTS[dtype]: {"value": values}})
+                for name, (dtype, values) in features.items()
+            }
+        )
+    )

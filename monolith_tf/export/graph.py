@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow.core.framework import node_def_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
+from monolith_tf.export import versions
 from monolith_tf.export.errors import ExportError
 
 _MAX_BYTES = 2**31 - 1
@@ -36,7 +37,7 @@ def finish(directory: pathlib.Path, methods: Mapping[str, str]) -> None:
       directory: A SavedModel.
       methods: Signature -> method name.
     """
-    path = directory / "saved_model.pb"
+    path = directory / versions.FILE
     saved_model = _read(path)
     for _, node in _nodes(saved_model):
         node.device = ""
@@ -60,7 +61,7 @@ def check(directory: pathlib.Path) -> None:
         to a device, or must be compiled by XLA; or a constant is the path of a file on
         this machine.
     """
-    path = directory / "saved_model.pb"
+    path = directory / versions.FILE
     size = path.stat().st_size
     if size > _MAX_BYTES:
         raise ExportError(

@@ -2,16 +2,16 @@
 
 import json
 import pathlib
-from collections.abc import Mapping
-from typing import Any
 
 from monolith_tf.export.errors import ExportError
+from monolith_tf.types import JsonDict
+from monolith_tf.types import JsonMapping
 
 FORMAT = 1
 _PATH = pathlib.PurePath("assets.extra", "monolith_tf.json")
 
 
-def write(directory: pathlib.Path, content: Mapping[str, Any]) -> None:
+def write(directory: pathlib.Path, content: JsonMapping) -> None:
     """Writes JSON-able content into a SavedModel."""
     path = directory / _PATH
     path.parent.mkdir(exist_ok=True)
@@ -23,7 +23,7 @@ def is_there(directory: pathlib.Path) -> bool:
     return (directory / _PATH).exists()
 
 
-def read(directory: pathlib.Path) -> dict[str, Any]:
+def read(directory: pathlib.Path) -> JsonDict:
     """Returns a SavedModel's metadata.
 
     Raises:

@@ -1,7 +1,6 @@
 """Raw columns as the named tensors of a signature."""
 
 from collections.abc import Mapping
-from typing import Any
 from typing import Literal
 
 import numpy as np
@@ -10,6 +9,7 @@ import tensorflow as tf
 from monolith_tf.export.errors import ExportError
 from monolith_tf.features.columns import ColumnType
 from monolith_tf.padded import Padded
+from monolith_tf.types import RaggedTensor
 from monolith_tf.types import Tensor
 
 LENGTH_SUFFIX = "_length"
@@ -56,7 +56,7 @@ class NamedInputs:
         return specs
 
     @tf.autograph.experimental.do_not_convert
-    def decode(self, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    def decode(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the columns from tensors; lists are ragged or `Padded`."""
         columns = {}
         for name, kind in self._columns.items():
@@ -66,7 +66,7 @@ class NamedInputs:
             columns[name] = value
         return columns
 
-    def encode(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def encode(self, sample: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """Returns the arrays for columns; the inverse of `decode`."""
         arrays = {}
         for name, kind in self._columns.items():
@@ -79,7 +79,7 @@ class NamedInputs:
             arrays[name] = tf.convert_to_tensor(value).numpy()
         return arrays
 
-    def _list(self, name: str, values: Tensor, lengths: Tensor) -> Any:
+    def _list(self, name: str, values: Tensor, lengths: Tensor) -> RaggedTensor:
         if self._padded:
             width = tf.shape(values)[1]
             # As unsigned numbers, negative lengths exceed every width.

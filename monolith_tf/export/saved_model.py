@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -30,6 +29,9 @@ from monolith_tf.features import columns as columns_lib
 from monolith_tf.features.columns import ColumnType
 from monolith_tf.lineage import Lineage
 from monolith_tf.models.frozen_network import FrozenNetwork
+from monolith_tf.types import JsonDict
+from monolith_tf.types import JsonMapping
+from monolith_tf.types import Tensor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,7 @@ class Origin:
 
     lineage: Lineage = dataclasses.field(default_factory=Lineage)
     step: int = 0
-    reading: Mapping[str, Any] | None = None
+    reading: JsonMapping | None = None
 
 
 _DEFAULT = ExportSpec()
@@ -59,7 +61,7 @@ def export(
     *,
     rows: Callable[[], Rows] | None = None,
     spec: ExportSpec = _DEFAULT,
-    sample: Mapping[str, Any] | None = None,
+    sample: Mapping[str, Tensor] | None = None,
     origin: Origin = _UNKNOWN,
 ) -> pathlib.Path:
     """Writes `<directory>/<version>/` atomically, if its answers are correct.
@@ -102,7 +104,7 @@ class _Export:
         columns: Mapping[str, ColumnType],
         rows: Callable[[], Rows] | None,
         spec: ExportSpec,
-        sample: Mapping[str, Any] | None,
+        sample: Mapping[str, Tensor] | None,
         origin: Origin,
     ) -> None:
         self._network = network
@@ -160,7 +162,7 @@ class _Export:
         if self._sample is None:
             return {}
         encoder = self._network.encoder
-        found: dict[str | None, list[Any]] = {}
+        found: dict[str | None, list[Tensor]] = {}
         for feature, ids in encoder.encode(self._sample).ids.items():
             flat = ids.flat_values if isinstance(ids, tf.RaggedTensor) else ids
             found.setdefault(encoder.exact_table(feature), []).append(flat)
@@ -237,7 +239,7 @@ class _Export:
         store: FrozenStore,
         counted: frozen_survey.Survey | None,
         difference: float | None,
-    ) -> dict[str, Any]:
+    ) -> JsonDict:
         spec, reading = self._spec, self._origin.reading
         user = set(spec.user_features)
         features = self._network.encoder.features

@@ -2,7 +2,6 @@
 
 import types
 from collections.abc import Mapping
-from typing import Any
 
 import tensorflow as tf
 
@@ -86,9 +85,9 @@ class Servable(tf.Module):
             types.MappingProxyType(dict(found))
         )
 
-    def trace(self) -> dict[str, Any]:
+    def trace(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """Returns the functions of all signatures, traced."""
-        traced: dict[str, Any] = {}
+        traced: dict[str, tf.types.experimental.ConcreteFunction] = {}
         for key, signature in self.signatures.items():
             if traced:
                 signature.check(traced[PREDICT_KEY].structured_outputs)

@@ -1,7 +1,7 @@
 """A program that queries a SavedModel through the session loader of model servers.
 
 It has only the SavedModel and the requests: it cannot import `monolith_tf`. Its
-argument is a job's file, as `clean_process` writes it.
+argument is a job's file, as `clean_process.make_job` returns it.
 """
 
 import pathlib

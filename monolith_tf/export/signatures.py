@@ -4,7 +4,6 @@ import abc
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 from typing import TypeAlias
 
 import numpy as np
@@ -46,12 +45,12 @@ class Signature(abc.ABC):
         """Answers a request; traced once."""
 
     @abc.abstractmethod
-    def request(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def request(self, sample: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """Returns a request with the columns of real rows."""
 
     @abc.abstractmethod
     def expected(
-        self, sample: Mapping[str, Any], answer: Answer
+        self, sample: Mapping[str, Tensor], answer: Answer
     ) -> dict[str, np.ndarray]:
         """Returns the expected answer to the request, from the network's answer."""
 
@@ -77,17 +76,17 @@ class Named(Signature):
         """See base class."""
         return self._chosen(self._answer(self._inputs.decode(tensors)))
 
-    def request(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def request(self, sample: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """See base class."""
         return self._inputs.encode(sample)
 
     def expected(
-        self, sample: Mapping[str, Any], answer: Answer
+        self, sample: Mapping[str, Tensor], answer: Answer
     ) -> dict[str, np.ndarray]:
         """See base class."""
         return self._chosen(numpy_answer(answer, sample))
 
-    def _chosen(self, outputs: dict[str, Any]) -> dict[str, Any]:
+    def _chosen(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         if self._output is None:
             return outputs
         return {self._output: outputs[self._output]}
@@ -109,13 +108,13 @@ class Examples(Signature):
         examples = tensors[self.input_name]
         return self._answer(examples_lib.parse(examples, self._columns))
 
-    def request(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def request(self, sample: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """See base class."""
         examples = examples_lib.serialize(self._columns, sample)
         return {self.input_name: np.array(examples, object)}
 
     def expected(
-        self, sample: Mapping[str, Any], answer: Answer
+        self, sample: Mapping[str, Tensor], answer: Answer
     ) -> dict[str, np.ndarray]:
         """See base class."""
         return numpy_answer(answer, sample)
@@ -151,7 +150,7 @@ class Regress(_OneHead):
         return {"outputs": super().call(**tensors)[self._head]}
 
     def expected(
-        self, sample: Mapping[str, Any], answer: Answer
+        self, sample: Mapping[str, Tensor], answer: Answer
     ) -> dict[str, np.ndarray]:
         """See base class."""
         return {"outputs": super().expected(sample, answer)[self._head]}
@@ -179,7 +178,7 @@ class Classify(_OneHead):
         return {"classes": classes, "scores": scores}
 
     def expected(
-        self, sample: Mapping[str, Any], answer: Answer
+        self, sample: Mapping[str, Tensor], answer: Answer
     ) -> dict[str, np.ndarray]:
         """See base class."""
         scores = super().expected(sample, answer)[self._head]
@@ -190,7 +189,7 @@ class Classify(_OneHead):
         return {"classes": classes, "scores": scores}
 
 
-def _check_output(outputs: Mapping[str, Any], name: str, option: str) -> None:
+def _check_output(outputs: Mapping[str, Tensor], name: str, option: str) -> None:
     if name not in outputs:
         raise ExportError(
             f"`export.{option}` must name outputs of the model. Received: {name!r}; "
@@ -198,12 +197,12 @@ def _check_output(outputs: Mapping[str, Any], name: str, option: str) -> None:
         )
 
 
-def numpy_answer(answer: Answer, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def numpy_answer(answer: Answer, sample: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """Returns a network's answer to columns as arrays."""
     return {name: value.numpy() for name, value in answer(dict(sample)).items()}
 
 
-def num_rows(sample: Mapping[str, Any]) -> int:
+def num_rows(sample: Mapping[str, Tensor]) -> int:
     """Returns the number of rows of columns, arrays or ragged tensors."""
     return int(next(iter(sample.values())).shape[0])
 

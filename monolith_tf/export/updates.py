@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -349,7 +348,7 @@ class Update(signatures.Signature):
         """See base class."""
         return self._updates.apply(**tensors)
 
-    def request(self, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def request(self, sample: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """See base class; the request changes nothing."""
         del sample
         group = self._store.groups[0].group
@@ -364,7 +363,7 @@ class Update(signatures.Signature):
         }
 
     def expected(
-        self, sample: Mapping[str, Any], answer: signatures.Answer
+        self, sample: Mapping[str, Tensor], answer: signatures.Answer
     ) -> dict[str, np.ndarray]:
         """See base class."""
         del sample, answer

@@ -36,6 +36,11 @@ def is_model(folder: pathlib.Path) -> bool:
     return (folder / FILE).exists()
 
 
+def models(directory: pathlib.Path) -> dict[int, pathlib.Path]:
+    """Returns those of `folders` that have a model."""
+    return {n: path for n, path in folders(directory).items() if is_model(path)}
+
+
 def versions(directory: pathlib.Path) -> list[int]:
     """Returns the published versions, lowest first."""
     return list(folders(directory))

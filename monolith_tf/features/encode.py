@@ -5,7 +5,6 @@ from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -17,6 +16,7 @@ from monolith_tf.features.columns import ColumnType
 from monolith_tf.features.spec import FeatureSpec
 from monolith_tf.features.strings import StringCodes
 from monolith_tf.padded import Padded
+from monolith_tf.types import JsonMapping
 from monolith_tf.types import RaggedTensor
 from monolith_tf.types import Tensor
 
@@ -62,7 +62,7 @@ class FeatureEncoder(tf.Module):
         features: Sequence[FeatureSpec],
         slots: Mapping[str, int],
         *,
-        statistics: Mapping[str, Any] | None = None,
+        statistics: JsonMapping | None = None,
         large_integers: Mapping[str, ids_lib.LargeIntegers | None] = _NONE,
     ) -> None:
         super().__init__(name="feature_encoder")
@@ -358,5 +358,5 @@ def _flat(values: Tensor | RaggedTensor) -> Tensor:
     return values.flat_values if _is_ragged(values) else values
 
 
-def _is_ragged(values: Any) -> bool:
+def _is_ragged(values: object) -> bool:
     return isinstance(values, tf.RaggedTensor)

@@ -1,10 +1,8 @@
 """The raw ids of a table, in words and as recorded in checkpoints."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from monolith_tf.features.columns import IdType
 from monolith_tf.ids import LargeIntegers
+from monolith_tf.types import JsonMapping
 
 _OF_INTEGERS: dict[LargeIntegers | None, str] = {
     "exact": "integers, all of 64 bits",
@@ -27,7 +25,7 @@ def words(id_type: IdType | None, large_integers: LargeIntegers | None) -> str |
     return _OF_INTEGERS[large_integers]
 
 
-def kept(state: Mapping[str, Any], table: str) -> LargeIntegers | None:
+def kept(state: JsonMapping, table: str) -> LargeIntegers | None:
     """Returns how a table in a checkpoint handles large integers.
 
     Checkpoints of version 0.1.0 do not record this. They may hold hashes of such

@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 from monolith_tf import ids
+from monolith_tf.types import JsonDict
+from monolith_tf.types import JsonMapping
 
 _FIRST_SLOT = 1
 
@@ -24,12 +25,12 @@ class SlotRegistry:
     slots: Mapping[str, int] = dataclasses.field(default_factory=dict)
     next: int = _FIRST_SLOT
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonDict:
         """Returns the registry as plain data for a checkpoint or an export."""
         return {"slots": dict(self.slots), "next": self.next}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "SlotRegistry":
+    def from_json(cls, data: JsonMapping) -> "SlotRegistry":
         """Returns the registry that `to_json` wrote."""
         slots = {str(name): int(slot) for name, slot in data["slots"].items()}
         return cls(slots=slots, next=int(data["next"]))

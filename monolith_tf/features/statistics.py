@@ -1,7 +1,6 @@
 """Mean and standard deviation of numbers in the training data, in one pass."""
 
 from collections.abc import Sequence
-from typing import Any
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +10,7 @@ from absl import logging
 from monolith_tf.features import encode
 from monolith_tf.features import transforms
 from monolith_tf.features.spec import FeatureSpec
+from monolith_tf.types import JsonDict
 from monolith_tf.types import Tensor
 
 _BATCH_SIZE = 8192
@@ -53,14 +53,14 @@ class _Moments:
         self.squares = self.squares + squares
         self.count = total
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonDict:
         """Returns the moments; a constant gets deviation 1, so `zscore` makes it 0."""
         std = np.sqrt(self.squares / self.count)
         std = np.where(std > 0, std, 1.0)
         return {"count": self.count, "mean": self.mean.tolist(), "std": std.tolist()}
 
 
-def compute(features: Sequence[FeatureSpec], source: Batches) -> dict[str, Any]:
+def compute(features: Sequence[FeatureSpec], source: Batches) -> JsonDict:
     """Computes the statistics of the training data that transforms need.
 
     Args:

@@ -1,18 +1,15 @@
 """The transforms of numbers, as TensorFlow operations."""
 
-from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
 from monolith_tf.features.spec import TransformSpec
+from monolith_tf.types import JsonMapping
 from monolith_tf.types import Tensor
 
 
-def apply(
-    values: Tensor, steps: Sequence[TransformSpec], found: Mapping[str, Any]
-) -> Tensor:
+def apply(values: Tensor, steps: Sequence[TransformSpec], found: JsonMapping) -> Tensor:
     """Applies transforms one after another.
 
     Args:
@@ -31,7 +28,7 @@ def apply(
 
 
 def count_clipped(
-    values: Tensor, steps: Sequence[TransformSpec], found: Mapping[str, Any]
+    values: Tensor, steps: Sequence[TransformSpec], found: JsonMapping
 ) -> Tensor:
     """Returns how many values the `clip` steps change, an int64 scalar.
 
@@ -50,7 +47,7 @@ def count_clipped(
     return total
 
 
-def _apply(values: Tensor, step: TransformSpec, found: Mapping[str, Any]) -> Tensor:
+def _apply(values: Tensor, step: TransformSpec, found: JsonMapping) -> Tensor:
     """Applies one transform."""
     if step.name == "log1p":
         return tf.sign(values) * tf.math.log1p(tf.abs(values))

@@ -4,7 +4,6 @@ import math
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import yaml
 
@@ -13,8 +12,9 @@ from monolith_tf import config as config_lib
 from monolith_tf.config import schema
 from monolith_tf.distribute import heartbeat
 from monolith_tf.distribute.spec import ClusterSpec
+from monolith_tf.types import JsonDict
 
-Manifest = dict[str, Any]
+Manifest = JsonDict
 
 PORT = 2222
 VOLUME_DIR = "/job"

@@ -7,10 +7,10 @@ import pathlib
 import time
 from collections.abc import Callable
 from collections.abc import Mapping
-from typing import Any
 
 from monolith_tf.distribute import roster
 from monolith_tf.launch.states import TaskState
+from monolith_tf.types import JsonDict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +120,7 @@ class MetricsTail:
         self._path = pathlib.Path(path)
         self._position = self._size()
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[JsonDict]:
         """Returns the lines that were added since the last call."""
         # A chief that resumes cuts off the lines that it writes again.
         self._position = min(self._position, self._size())

@@ -11,6 +11,10 @@ import tensorflow as tf
 import tf_keras
 
 from monolith_tf.layers import activation_layers
+from monolith_tf.types import Identifier
+from monolith_tf.types import JsonDict
+from monolith_tf.types import JsonMapping
+from monolith_tf.types import Tensor
 
 _LAYERS: dict[str, type] = {
     "elu": tf_keras.layers.ELU,
@@ -35,7 +39,7 @@ _ALIASES = {"hard_sigmoid": "hardsigmoid", "silu": "swish"}
 _KERAS_LEAKY_RELU = {"leaky_relu": {"alpha": 0.2}}
 """The function of this name; the class `LeakyReLU`, "leakyrelu", has a slope of .3."""
 _KERAS = tf_keras.activations
-_FUNCTIONS: dict[Any, str] = {
+_FUNCTIONS: dict[Callable[[Tensor], Tensor], str] = {
     _KERAS.elu: "elu",
     _KERAS.exponential: "exponential",
     _KERAS.gelu: "gelu",
@@ -65,7 +69,7 @@ _FUNCTIONS: dict[Any, str] = {
 _NOT_PARAMETERS = ("name", "trainable", "dtype", "batch_input_shape")
 
 
-def get(identifier: Any, **kwargs: Any) -> Any:
+def get(identifier: Identifier, **kwargs: Any) -> Any:
     """Returns an activation that can be called on a tensor.
 
     Args:
@@ -107,7 +111,7 @@ def get(identifier: Any, **kwargs: Any) -> Any:
     )
 
 
-def canonical_name(activation: Any) -> str | None:
+def canonical_name(activation: Identifier) -> str | None:
     """Returns the name of an activation for `get`, or None if it has none."""
     for name, cls in _LAYERS.items():
         if type(activation) is cls:
@@ -115,7 +119,7 @@ def canonical_name(activation: Any) -> str | None:
     return None
 
 
-def serialize(activation: Any) -> dict[str, Any] | None:
+def serialize(activation: Identifier) -> JsonDict | None:
     """Converts an activation from `get` to a dict of plain values.
 
     Args:
@@ -176,12 +180,12 @@ def deserialize(config: Mapping[str, Any], **kwargs: Any) -> Any:
     return _from_name(config["name"], parameters | kwargs)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """Converts numbers that Keras keeps as arrays, which JSON does not support."""
     return value.item() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
-def _from_name(name: str, kwargs: Mapping[str, Any]) -> Any:
+def _from_name(name: str, kwargs: JsonMapping) -> Any:
     """Returns a new layer of this package or Keras, or a registered function."""
     lower = name.strip().lower()
     lower = _ALIASES.get(lower, lower)
@@ -190,7 +194,7 @@ def _from_name(name: str, kwargs: Mapping[str, Any]) -> Any:
         lower = "leakyrelu"
     if lower in _LAYERS:
         return _LAYERS[lower](**kwargs)
-    found: Callable[..., Any] | None = tf_keras.utils.get_registered_object(name)
+    found: Callable[..., Tensor] | None = tf_keras.utils.get_registered_object(name)
     if found is None and lower in dir(_KERAS):
         found = getattr(_KERAS, lower)
     if found is None or lower in ("get", "serialize", "deserialize"):

@@ -7,6 +7,7 @@ import tf_keras
 
 from monolith_tf.layers.parts import base
 from monolith_tf.layers.parts import initializers
+from monolith_tf.types import Identifier
 
 _BIAS_MODES = ("full", "channel")
 _DATA_FORMATS = ("channels_last", "channels_first")
@@ -42,8 +43,8 @@ class AddBias(base.Layer):
 
     def __init__(
         self,
-        initializer: Any = None,
-        regularizer: Any = None,
+        initializer: Identifier = None,
+        regularizer: Identifier = None,
         bias_mode: str = "full",
         data_format: str = "channels_last",
         **kwargs: Any,

@@ -8,6 +8,9 @@ import tf_keras
 from monolith_tf.layers import activations
 from monolith_tf.layers.parts import base
 from monolith_tf.layers.parts import initializers
+from monolith_tf.types import Identifier
+from monolith_tf.types import Nest
+from monolith_tf.types import Shapes
 
 _TYPES = ("AGRU", "AUGRU")
 
@@ -55,9 +58,9 @@ class AGRUCell(base.Layer):
         self,
         units: int,
         att_type: str = "AGRU",
-        activation: Any = None,
-        initializer: Any = None,
-        regularizer: Any = None,
+        activation: Identifier = None,
+        initializer: Identifier = None,
+        regularizer: Identifier = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -82,7 +85,7 @@ class AGRUCell(base.Layer):
         """Width of the output."""
         return self.units
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shapes) -> None:
         dim = self._check_shapes(input_shape)
         units = self.units
         self.gate_kernel = self._add_kernel(0, "gate_kernel", [dim + units, 2 * units])
@@ -96,7 +99,7 @@ class AGRUCell(base.Layer):
         self._build_child(self.activation, [None, units])
         super().build(input_shape)
 
-    def _check_shapes(self, input_shape: Any) -> int:
+    def _check_shapes(self, input_shape: Shapes) -> int:
         """Returns the input's width."""
         if not isinstance(input_shape, (list, tuple)) or len(input_shape) not in (2, 3):
             raise ValueError(
@@ -113,7 +116,7 @@ class AGRUCell(base.Layer):
             )
         return base.static_width("x", shapes[0])
 
-    def _add_kernel(self, index: int, name: str, shape: list[int]) -> Any:
+    def _add_kernel(self, index: int, name: str, shape: list[int]) -> tf.Variable:
         return self.add_weight(
             name,
             shape,
@@ -121,7 +124,7 @@ class AGRUCell(base.Layer):
             regularizer=self.regularizer,
         )
 
-    def call(self, inputs: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    def call(self, inputs: Nest) -> tuple[tf.Tensor, tf.Tensor]:
         base.require_floating("inputs", inputs)
         x, state = inputs[:2]
         score = inputs[2] if len(inputs) == 3 else None
@@ -171,7 +174,7 @@ class AGRUCell(base.Layer):
             share = score if self.att_type == "AGRU" else score * share
         return (1.0 - share) * state + share * candidate
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shapes) -> Shapes:
         shape = tf.TensorShape(input_shape[1])
         return shape, shape
 

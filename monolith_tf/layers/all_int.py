@@ -8,6 +8,8 @@ import tf_keras
 from monolith_tf.layers.parts import base
 from monolith_tf.layers.parts import initializers
 from monolith_tf.layers.parts import merge
+from monolith_tf.types import Identifier
+from monolith_tf.types import Nest
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
@@ -46,8 +48,8 @@ class AllInt(base.Layer):
     def __init__(
         self,
         cmp_dim: int,
-        initializer: Any = None,
-        regularizer: Any = None,
+        initializer: Identifier = None,
+        regularizer: Identifier = None,
         use_bias: bool = True,
         out_type: str | None = merge.MergeType.CONCAT,
         keep_list: bool = False,
@@ -77,7 +79,7 @@ class AllInt(base.Layer):
             self.bias = self.add_weight("bias", [self.cmp_dim], initializer="zeros")
         super().build(input_shape)
 
-    def call(self, inputs: tf.Tensor) -> Any:
+    def call(self, inputs: tf.Tensor) -> Nest:
         base.require_floating("inputs", inputs)
         by_dim = tf.transpose(inputs, [0, 2, 1])  # [batch, dim, features]
         compressed = base.matmul(by_dim, self.kernel)  # [batch, dim, cmp_dim]

@@ -7,6 +7,7 @@ import tf_keras
 
 from monolith_tf.layers.parts import base
 from monolith_tf.layers.parts import merge
+from monolith_tf.types import Nest
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
@@ -56,7 +57,7 @@ class AutoInt(base.Layer):
             base.static_width("inputs", input_shape, axis=axis)
         super().build(input_shape)
 
-    def call(self, inputs: tf.Tensor) -> Any:
+    def call(self, inputs: tf.Tensor) -> Nest:
         base.require_floating("inputs", inputs)
         outputs = inputs
         for _ in range(self.layer_num):

@@ -8,6 +8,8 @@ import tf_keras
 from monolith_tf.layers.parts import base
 from monolith_tf.layers.parts import initializers
 from monolith_tf.layers.parts import modes
+from monolith_tf.types import Identifier
+from monolith_tf.types import Training
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
@@ -59,11 +61,11 @@ class BatchNorm(base.Layer):
         momentum: float = 0.99,
         center: bool = True,
         scale: bool = True,
-        moving_mean_initializer: Any = "zeros",
-        moving_variance_initializer: Any = "ones",
-        beta_initializer: Any = "zeros",
-        gamma_initializer: Any = "ones",
-        regularizer: Any = None,
+        moving_mean_initializer: Identifier = "zeros",
+        moving_variance_initializer: Identifier = "ones",
+        beta_initializer: Identifier = "zeros",
+        gamma_initializer: Identifier = "ones",
+        regularizer: Identifier = None,
         training_use_global_dist: bool = False,
         global_dist_momentum: float = 1.0,
         stop_grad_of_var_mean: bool = False,
@@ -114,7 +116,7 @@ class BatchNorm(base.Layer):
         )
         super().build(input_shape)
 
-    def _add(self, name: str, dim: int, initializer: Any) -> Any:
+    def _add(self, name: str, dim: int, initializer: Identifier) -> tf.Variable:
         return self.add_weight(
             name,
             [dim],
@@ -123,7 +125,7 @@ class BatchNorm(base.Layer):
             experimental_autocast=False,
         )
 
-    def _add_moving(self, name: str, dim: int, initializer: Any) -> Any:
+    def _add_moving(self, name: str, dim: int, initializer: Identifier) -> tf.Variable:
         return self.add_weight(
             name,
             [dim],
@@ -134,7 +136,7 @@ class BatchNorm(base.Layer):
             experimental_autocast=False,
         )
 
-    def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, training: Training = None) -> tf.Tensor:
         base.require_floating("inputs", inputs)
         x = tf.cast(inputs, self.variable_dtype)
         # A frozen layer does not update its statistics, as in Keras.
@@ -148,7 +150,9 @@ class BatchNorm(base.Layer):
             shift += self.beta
         return tf.cast(x * scale + shift, self.compute_dtype)
 
-    def _statistics(self, x: tf.Tensor, training: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    def _statistics(
+        self, x: tf.Tensor, training: Training
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the mean and variance to use; in training, updates the averages."""
         moving = [
             tf.convert_to_tensor(self.moving_mean),

@@ -1,12 +1,12 @@
 """Keras' batch normalization, with a gradient that reads the batch less often."""
 
-from typing import Any
-
 import tensorflow as tf
 import tf_keras
 
 from monolith_tf.gradients import custom_gradient
+from monolith_tf.types import Nest
 from monolith_tf.types import Tensor
+from monolith_tf.types import Training
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
@@ -17,7 +17,9 @@ class BatchNormalization(tf_keras.layers.BatchNormalization):
     renormalization, use Keras' implementation.
     """
 
-    def call(self, inputs: Tensor, training: Any = None, mask: Any = None) -> Tensor:
+    def call(
+        self, inputs: Tensor, training: Training = None, mask: Nest = None
+    ) -> Tensor:
         """See the class."""
         is_plain = (
             training is True
@@ -41,7 +43,7 @@ class BatchNormalization(tf_keras.layers.BatchNormalization):
         self.moving_variance.assign_sub(share * (self.moving_variance - variance))
         return outputs
 
-    def _keras_call(self, inputs: Tensor, training: Any, mask: Any) -> Tensor:
+    def _keras_call(self, inputs: Tensor, training: Training, mask: Nest) -> Tensor:
         """Calls Keras' implementation, except for an empty batch."""
         training = self._get_training_value(training)
 
@@ -83,7 +85,7 @@ def normalize_batch(
     """
 
     @custom_gradient
-    def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> Any:
+    def normalize(x: Tensor, gamma: Tensor, beta: Tensor) -> Nest:
         batch = tf.shape(x)[0]
         ones = tf.ones([1, batch])
         share = tf.math.divide_no_nan(1.0, tf.cast(batch, tf.float32))

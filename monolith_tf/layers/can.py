@@ -9,6 +9,9 @@ from monolith_tf.layers import activations
 from monolith_tf.layers.parts import base
 from monolith_tf.layers.parts import input_shapes
 from monolith_tf.layers.parts import masks
+from monolith_tf.types import Identifier
+from monolith_tf.types import Nest
+from monolith_tf.types import Shapes
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
@@ -49,7 +52,7 @@ class CAN(base.Layer):
     def __init__(
         self,
         layer_num: int = 2,
-        activation: Any = "relu",
+        activation: Identifier = "relu",
         is_seq: bool = False,
         is_stacked: bool = True,
         **kwargs: Any,
@@ -65,7 +68,7 @@ class CAN(base.Layer):
         self.is_stacked = is_stacked
         self.supports_masking = True
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shapes) -> None:
         if input_shapes.is_shape(input_shape) or len(input_shape) != 2:
             raise ValueError(
                 "`inputs` must be a pair `(user, item)`. "
@@ -90,7 +93,7 @@ class CAN(base.Layer):
             self._build_child(activation, user)
         super().build(input_shape)
 
-    def call(self, inputs: Any, mask: Any = None) -> tf.Tensor:
+    def call(self, inputs: Nest, mask: Nest = None) -> tf.Tensor:
         user, item = inputs
         base.require_floating("user", user)
         base.require_floating("item", item)
@@ -111,14 +114,14 @@ class CAN(base.Layer):
                 hidden = activation(hidden)
         return self._sum_over_time(hidden, mask) if self.is_seq else hidden
 
-    def _sum_over_time(self, hidden: tf.Tensor, mask: Any) -> tf.Tensor:
+    def _sum_over_time(self, hidden: tf.Tensor, mask: Nest) -> tf.Tensor:
         if mask is not None:
             if self.is_stacked and mask.shape.rank == 2:
                 mask = mask[:, tf.newaxis]  # the same for every feature
             hidden = tf.where(mask[..., tf.newaxis], hidden, tf.zeros_like(hidden))
         return tf.reduce_sum(hidden, axis=-2)
 
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+    def compute_mask(self, inputs: Nest, mask: Nest = None) -> Nest:
         """Passes the user's mask on, unless the output is a sum over time."""
         if self.is_seq or mask is None:
             return None

@@ -10,6 +10,7 @@ from monolith_tf.layers import activations
 from monolith_tf.layers import mlp
 from monolith_tf.layers.parts import base
 from monolith_tf.layers.parts import initializers
+from monolith_tf.types import Identifier
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
@@ -47,9 +48,9 @@ class CDot(base.Layer):
         self,
         project_dim: int,
         compress_units: Sequence[int],
-        activation: Any = "relu",
-        initializer: Any = None,
-        regularizer: Any = None,
+        activation: Identifier = "relu",
+        initializer: Identifier = None,
+        regularizer: Identifier = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

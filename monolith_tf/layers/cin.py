@@ -12,6 +12,7 @@ from monolith_tf.layers import mlp
 from monolith_tf.layers.functional import forms
 from monolith_tf.layers.parts import base
 from monolith_tf.layers.parts import initializers
+from monolith_tf.types import Identifier
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
@@ -57,9 +58,9 @@ class CIN(base.Layer):
     def __init__(
         self,
         hidden_uints: Sequence[int] | None = None,
-        activation: Any = None,
-        initializer: Any = "glorot_uniform",
-        regularizer: Any = None,
+        activation: Identifier = None,
+        initializer: Identifier = "glorot_uniform",
+        regularizer: Identifier = None,
         fused: bool | str = "auto",
         hidden_units: Sequence[int] | None = None,
         **kwargs: Any,
@@ -90,8 +91,8 @@ class CIN(base.Layer):
         fields = base.static_width("inputs", input_shape, axis=1)
         dim = base.static_width("inputs", input_shape, axis=2)
         self.input_spec = tf_keras.layers.InputSpec(ndim=3, axes={1: fields, 2: dim})
-        self.kernels: list[Any] = []
-        self.biases: list[Any] = []
+        self.kernels: list[tf.Variable] = []
+        self.biases: list[tf.Variable] = []
         maps = fields
         for i, units in enumerate(self.hidden_uints):
             kernel = self.add_weight(

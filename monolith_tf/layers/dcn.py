@@ -10,6 +10,8 @@ from monolith_tf.layers.parts import base
 from monolith_tf.layers.parts import initializers
 from monolith_tf.layers.parts import kernel_norm
 from monolith_tf.layers.parts import modes
+from monolith_tf.types import Identifier
+from monolith_tf.types import Training
 
 
 class DCNType:
@@ -67,8 +69,8 @@ class DCN(base.Layer):
         self,
         layer_num: int = 1,
         dcn_type: str = DCNType.Matrix,
-        initializer: Any = None,
-        regularizer: Any = None,
+        initializer: Identifier = None,
+        regularizer: Identifier = None,
         num_experts: int = 1,
         low_rank: int = 0,
         allow_kernel_norm: bool = False,
@@ -107,9 +109,9 @@ class DCN(base.Layer):
     def build(self, input_shape: tf.TensorShape) -> None:
         dim = base.static_width("inputs", input_shape)
         self.input_spec = tf_keras.layers.InputSpec(min_ndim=2, axes={-1: dim})
-        self.kernels: list[Any] = []
-        self.kernel_norms: list[Any] = []
-        self.biases: list[Any] = []
+        self.kernels: list[tf.Variable] = []
+        self.kernel_norms: list[tf.Variable] = []
+        self.biases: list[tf.Variable] = []
         for i in range(self.layer_num):
             for name, shape in self._kernel_shapes(i, dim).items():
                 self._add_kernel(name, shape)
@@ -156,7 +158,7 @@ class DCN(base.Layer):
             kernel = kernel_norm.normalize(kernel, self.kernel_norms[place])
         return tf.cast(kernel, self.compute_dtype)
 
-    def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, training: Training = None) -> tf.Tensor:
         base.require_floating("inputs", inputs)
         flat = inputs.shape.rank == 2
         x0 = inputs if flat else tf.reshape(inputs, [-1, inputs.shape[-1]])
@@ -187,7 +189,7 @@ class DCN(base.Layer):
         up = tf.matmul(tf.reshape(mixed, [-1, experts * rank]), u, transpose_b=True)
         return x0 * (up + bias) + x
 
-    def _drop(self, x: tf.Tensor, training: Any) -> tf.Tensor:
+    def _drop(self, x: tf.Tensor, training: Training) -> tf.Tensor:
         rate = 1.0 - self.keep_prob
         return modes.choose(
             training,

@@ -12,6 +12,8 @@ from monolith_tf.layers.parts import initializers
 from monolith_tf.layers.parts import kernel_norm
 from monolith_tf.layers.parts import modes
 from monolith_tf.layers.parts import partitioning
+from monolith_tf.types import Identifier
+from monolith_tf.types import Training
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
@@ -67,20 +69,20 @@ class Dense(base.Layer):
     def __init__(
         self,
         units: int,
-        activation: Any = None,
+        activation: Identifier = None,
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
+        kernel_initializer: Identifier = "glorot_uniform",
+        bias_initializer: Identifier = "zeros",
+        kernel_regularizer: Identifier = None,
+        bias_regularizer: Identifier = None,
         allow_kernel_norm: bool = False,
         kernel_norm_trainable: bool = False,
-        partitioner: Any = None,
+        partitioner: Identifier = None,
         inactive_relu_monitor: bool = False,
         inactive_relu_monitor_decay: float = 0.1,
-        optimizer: Any = None,
-        kernel_constraint: Any = None,
-        bias_constraint: Any = None,
+        optimizer: Identifier = None,
+        kernel_constraint: Identifier = None,
+        bias_constraint: Identifier = None,
         **kwargs: Any,
     ) -> None:
         if "input_dim" in kwargs:
@@ -157,7 +159,7 @@ class Dense(base.Layer):
                 variable.optimizer = self.optimizer
         super().build(input_shape)
 
-    def _add_kernel(self, shape: list[int]) -> Any:
+    def _add_kernel(self, shape: list[int]) -> tf.Variable:
         """Returns the kernel variable, or the list of its row blocks."""
         initializer = initializers.clone(self.kernel_initializer)
         if self.partitioner is None:
@@ -212,12 +214,9 @@ class Dense(base.Layer):
             **options,
         )
 
-    def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, training: Training = None) -> tf.Tensor:
         base.require_floating("inputs", inputs)
-        kernel = self._whole_kernel()  # [width, units]
-        if self.allow_kernel_norm:
-            kernel = kernel_norm.normalize(kernel, self.kernel_norm)
-        outputs = base.matmul(inputs, tf.cast(kernel, self.compute_dtype))
+        outputs = base.matmul(inputs, self.effective_kernel())
         if self.use_bias:
             outputs = tf.nn.bias_add(outputs, self.bias)
         if self.activation is not None:
@@ -226,7 +225,17 @@ class Dense(base.Layer):
             self._update_monitor(outputs, modes.is_training(training))
         return outputs
 
-    def _update_monitor(self, outputs: tf.Tensor, training: Any) -> None:
+    def effective_kernel(self) -> tf.Tensor:
+        """Returns the whole, normalized kernel, which multiplies inputs.
+
+        Its shape is `[width, units]` and its type the compute type.
+        """
+        kernel = self._whole_kernel()
+        if self.allow_kernel_norm:
+            kernel = kernel_norm.normalize(kernel, self.kernel_norm)
+        return tf.cast(kernel, self.compute_dtype)
+
+    def _update_monitor(self, outputs: tf.Tensor, training: Training) -> None:
         """Moves the average towards this batch's share of outputs above zero."""
         if training is False:
             return
@@ -275,7 +284,7 @@ class Dense(base.Layer):
         }
 
 
-def _optimizer(identifier: Any) -> Any:
+def _optimizer(identifier: Identifier) -> tf_keras.optimizers.Optimizer | None:
     """Returns an optimizer from a name, a config dict or an instance."""
     # Keras changes the dict that it receives.
     if isinstance(identifier, dict):

@@ -75,19 +75,21 @@ class DIEN(base.Layer):
         self.activation = activations.get(
             "tanh" if activation is None else activation,
             name="activation",
-            dtype=self.dtype_policy,
+            # States are as precise as variables, also under mixed precision.
+            dtype=self.variable_dtype,
         )
         self.initializer = initializers.get(initializer, "he_uniform")
         self.regularizer = tf_keras.regularizers.get(regularizer)
         self.supports_masking = True
-        # Holds the weights; the steps are in `_gru_step`, with a more precise state.
         self.gru_cell = tf_keras.layers.GRUCell(
             num_units,
+            # Not the layer itself: Keras files would hold its slope as the cell's.
+            activation=self._activate,
             kernel_initializer=initializers.clone(self.initializer, 0),
             recurrent_initializer=_orthogonal(self.initializer),
             kernel_regularizer=self.regularizer,
             name="gru_cell",
-            dtype=self.dtype_policy,
+            dtype=self.variable_dtype,
         )
         self.agru_cell = agru_cell.AGRUCell(
             num_units,
@@ -131,32 +133,23 @@ class DIEN(base.Layer):
         state = rnn_with_attention.last_state(states, start)
         return tf.cast(state, self.compute_dtype)
 
+    def _activate(self, candidate: tf.Tensor) -> tf.Tensor:
+        return self.activation(candidate)
+
     def _interests(self, keys: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
         """Returns the states of the first recurrence, `[time, batch, units]`."""
         keys = rnn_with_attention.swap_batch_and_time(keys)
-        bias = tf.cast(self.gru_cell.bias, self.compute_dtype)
-        kernel = tf.cast(self.gru_cell.kernel, self.compute_dtype)
-        projected = tf.nn.bias_add(base.matmul(keys, kernel), bias[0])
         start = tf.zeros([tf.shape(keys)[1], self.num_units], self.variable_dtype)
         if mask is None:
-            return rnn_with_attention.scan(self._gru_step, projected, start)
+            return rnn_with_attention.scan(
+                lambda state, step: self.gru_cell(step, state)[0], keys, start
+            )
         mask = tf.transpose(mask)[:, :, tf.newaxis]  # [time, batch, 1]
         return rnn_with_attention.scan(
-            lambda h, step: tf.where(step[1], self._gru_step(h, step[0]), h),
-            (projected, mask),
+            lambda h, step: tf.where(step[1], self.gru_cell(step[0], h)[0], h),
+            (keys, mask),
             start,
         )
-
-    def _gru_step(self, state: tf.Tensor, projected: tf.Tensor) -> tf.Tensor:
-        """Returns the first recurrence's next state."""
-        h = tf.cast(state, self.compute_dtype)
-        recurrent = tf.cast(self.gru_cell.recurrent_kernel, self.compute_dtype)
-        bias = tf.cast(self.gru_cell.bias, self.compute_dtype)[1]
-        x_z, x_r, x_c = tf.split(projected, 3, axis=-1)  # [batch, units] each
-        h_z, h_r, h_c = tf.split(tf.nn.bias_add(h @ recurrent, bias), 3, axis=-1)
-        candidate = self.activation(x_c + tf.sigmoid(x_r + h_r) * h_c)
-        keep = tf.cast(tf.sigmoid(x_z + h_z), state.dtype)
-        return keep * state + (1.0 - keep) * tf.cast(candidate, state.dtype)
 
     def _scores(
         self, queries: tf.Tensor, interests: tf.Tensor, mask: tf.Tensor | None

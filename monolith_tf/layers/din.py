@@ -12,6 +12,9 @@ from monolith_tf.layers.parts import base
 from monolith_tf.layers.parts import initializers
 from monolith_tf.layers.parts import masks
 from monolith_tf.layers.parts import sequences
+from monolith_tf.types import Identifier
+from monolith_tf.types import Nest
+from monolith_tf.types import Shapes
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
@@ -57,9 +60,9 @@ class DIN(base.Layer):
     def __init__(
         self,
         hidden_units: Sequence[int],
-        activation: Any = None,
-        initializer: Any = None,
-        regularizer: Any = None,
+        activation: Identifier = None,
+        initializer: Identifier = None,
+        regularizer: Identifier = None,
         mode: str = "sum",
         decay: bool = False,
         **kwargs: Any,
@@ -86,7 +89,7 @@ class DIN(base.Layer):
             dtype=self.dtype_policy,
         )
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shapes) -> None:
         queries, keys = sequences.check_shapes(input_shape, "queries", "keys")
         dim = base.static_width("queries", queries)
         if keys[-1] != dim:
@@ -97,7 +100,7 @@ class DIN(base.Layer):
         self._build_child(self.attention_mlp, [None, 4 * dim])
         super().build(input_shape)
 
-    def call(self, inputs: Any, mask: Any = None) -> tf.Tensor:
+    def call(self, inputs: Nest, mask: Nest = None) -> tf.Tensor:
         base.require_floating("inputs", inputs)
         queries, keys = inputs
         if isinstance(keys, tf.RaggedTensor) and mask is None:
@@ -128,12 +131,12 @@ class DIN(base.Layer):
         scores = tf.reshape(self.attention_mlp(features), tf.shape(keys)[:-1])
         return scores / dim**0.5 if self.decay else scores
 
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+    def compute_mask(self, inputs: Nest, mask: Nest = None) -> Nest:
         if self.mode == "sum":
             return None
         return masks.dense_sequence("keys", inputs[1], mask, position=1)[1]
 
-    def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
+    def compute_output_shape(self, input_shape: Shapes) -> tf.TensorShape:
         return tf.TensorShape(input_shape[0 if self.mode == "sum" else 1])
 
     def get_config(self) -> dict[str, Any]:

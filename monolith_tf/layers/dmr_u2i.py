@@ -11,6 +11,9 @@ from monolith_tf.layers.parts import base
 from monolith_tf.layers.parts import initializers
 from monolith_tf.layers.parts import masks
 from monolith_tf.layers.parts import sequences
+from monolith_tf.types import Identifier
+from monolith_tf.types import Nest
+from monolith_tf.types import Shapes
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
@@ -62,10 +65,10 @@ class DMR_U2I(base.Layer):
     def __init__(
         self,
         cmp_dim: int,
-        activation: Any = "PReLU",
-        initializer: Any = "glorot_uniform",
-        regularizer: Any = None,
-        score_activation: Any = "tanh",
+        activation: Identifier = "PReLU",
+        initializer: Identifier = "glorot_uniform",
+        regularizer: Identifier = None,
+        score_activation: Identifier = "tanh",
         max_len: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -83,7 +86,7 @@ class DMR_U2I(base.Layer):
         self.max_len = max_len
         self.supports_masking = True
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shapes) -> None:
         items, user_seq = sequences.check_shapes(input_shape, "items", "user_seq")
         item_dim = base.static_width("items", items)
         dim = base.static_width("user_seq", user_seq)
@@ -111,7 +114,7 @@ class DMR_U2I(base.Layer):
         self._build_child(self.dense, [None, dim])
         super().build(input_shape)
 
-    def _add_kernel(self, index: int, name: str, shape: list[int]) -> Any:
+    def _add_kernel(self, index: int, name: str, shape: list[int]) -> tf.Variable:
         return self.add_weight(
             name,
             shape,
@@ -119,7 +122,7 @@ class DMR_U2I(base.Layer):
             regularizer=self.regularizer,
         )
 
-    def call(self, inputs: Any, mask: Any = None) -> tf.Tensor:
+    def call(self, inputs: Nest, mask: Nest = None) -> tf.Tensor:
         base.require_floating("inputs", inputs)
         items, user_seq = inputs
         user_seq, mask = masks.dense_sequence("user_seq", user_seq, mask, position=1)
@@ -150,10 +153,10 @@ class DMR_U2I(base.Layer):
             )
         return self.pos_emb[:length]
 
-    def compute_mask(self, inputs: Any, mask: Any = None) -> None:
+    def compute_mask(self, inputs: Nest, mask: Nest = None) -> None:
         return None
 
-    def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
+    def compute_output_shape(self, input_shape: Shapes) -> tf.TensorShape:
         return tf.TensorShape(input_shape[0])
 
     def get_config(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import tensorflow as tf
 import tf_keras
 
 from monolith_tf.layers.parts import base
+from monolith_tf.types import Shapes
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
@@ -45,7 +46,7 @@ class DotInteraction(base.Layer):
         self.self_interaction = self_interaction
         self.skip_gather = skip_gather
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shapes) -> None:
         if not isinstance(input_shape, (list, tuple)):
             raise ValueError(
                 "`inputs` must be a list of tensors of rank 2. "
@@ -73,7 +74,7 @@ class DotInteraction(base.Layer):
             return products * tf.constant(taken, products.dtype)
         return tf.gather(products, np.flatnonzero(taken), axis=1)
 
-    def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
+    def compute_output_shape(self, input_shape: Shapes) -> tf.TensorShape:
         n = len(input_shape)
         pairs = n * (n + 1) // 2 if self.self_interaction else n * (n - 1) // 2
         batch = tf.TensorShape(input_shape[0])[0]

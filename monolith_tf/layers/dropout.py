@@ -9,6 +9,8 @@ import tf_keras
 from monolith_tf import random
 from monolith_tf.layers.parts import base
 from monolith_tf.layers.parts import modes
+from monolith_tf.types import Shape
+from monolith_tf.types import Training
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
@@ -58,10 +60,10 @@ class Dropout(base.Layer):
         self.seed = seed
         self.supports_masking = True
 
-    def _uniform(self, shape: Any) -> tf.Tensor:
+    def _uniform(self, shape: Shape) -> tf.Tensor:
         return random.coarse_uniform(self, shape, seed=self.seed)
 
-    def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, training: Training = None) -> tf.Tensor:
         if self.rate == 0.0:
             return tf.identity(inputs)
         return modes.choose(
@@ -70,7 +72,7 @@ class Dropout(base.Layer):
             lambda: tf.identity(inputs),
         )
 
-    def _draw_shape(self, inputs: tf.Tensor) -> Any:
+    def _draw_shape(self, inputs: tf.Tensor) -> Shape:
         shape = tf.shape(inputs)
         if self.noise_shape is None:
             return shape

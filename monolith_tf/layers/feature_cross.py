@@ -9,6 +9,7 @@ import tf_keras
 from monolith_tf.layers import activations
 from monolith_tf.layers.parts import base
 from monolith_tf.layers.parts import initializers
+from monolith_tf.types import Identifier
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
@@ -55,11 +56,11 @@ class FeatureCross(base.Layer):
         projection_dim: int | None = None,
         diag_scale: float | None = 0.0,
         use_bias: bool = True,
-        pre_activation: Any = None,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
+        pre_activation: Identifier = None,
+        kernel_initializer: Identifier = "glorot_uniform",
+        bias_initializer: Identifier = "zeros",
+        kernel_regularizer: Identifier = None,
+        bias_regularizer: Identifier = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -104,7 +105,7 @@ class FeatureCross(base.Layer):
         self._build_child(self.pre_activation, input_shape)
         super().build(input_shape)
 
-    def _add_kernel(self, name: str, shape: list[int], place: int) -> Any:
+    def _add_kernel(self, name: str, shape: list[int], place: int) -> tf.Variable:
         return self.add_weight(
             name,
             shape,

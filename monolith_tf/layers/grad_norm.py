@@ -7,6 +7,8 @@ import tensorflow as tf
 import tf_keras
 
 from monolith_tf.layers.parts import base
+from monolith_tf.types import Nest
+from monolith_tf.types import Shapes
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
@@ -77,7 +79,7 @@ class GradNorm(base.Layer):
         self.relative_diff = relative_diff
         self.epsilon = epsilon
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shapes) -> None:
         self.grad_norm_weights = self.add_weight(
             "grad_norm_weights",
             [len(self.loss_names)],
@@ -87,7 +89,10 @@ class GradNorm(base.Layer):
         super().build(input_shape)
 
     def call(
-        self, losses: Sequence[tf.Tensor], shared_tensors: Any, tape: Any = None
+        self,
+        losses: Sequence[tf.Tensor],
+        shared_tensors: Nest,
+        tape: tf.GradientTape | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         self._check_losses(losses)
         norms = self.gradient_norms(losses, shared_tensors, tape)  # [losses]
@@ -120,7 +125,10 @@ class GradNorm(base.Layer):
         return tf.nn.softmax(tf.convert_to_tensor(self.grad_norm_weights))
 
     def gradient_norms(
-        self, losses: Sequence[tf.Tensor], shared_tensors: Any, tape: Any = None
+        self,
+        losses: Sequence[tf.Tensor],
+        shared_tensors: Nest,
+        tape: tf.GradientTape | None = None,
     ) -> tf.Tensor:
         """Returns the norm of each loss's gradient, `[losses]`, as constants.
 
@@ -159,5 +167,5 @@ class GradNorm(base.Layer):
         }
 
 
-def _dense(gradient: Any) -> Any:
+def _dense(gradient: object) -> Any:
     return None if gradient is None else tf.convert_to_tensor(gradient)

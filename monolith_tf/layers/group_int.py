@@ -12,6 +12,9 @@ from monolith_tf.layers.parts import base
 from monolith_tf.layers.parts import initializers
 from monolith_tf.layers.parts import input_shapes
 from monolith_tf.layers.parts import merge
+from monolith_tf.types import Identifier
+from monolith_tf.types import Nest
+from monolith_tf.types import Shapes
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
@@ -64,9 +67,9 @@ class GroupInt(base.Layer):
         interaction_type: str = "multiply",
         use_attention: bool = False,
         attention_units: Sequence[int] | None = None,
-        activation: Any = "relu",
-        initializer: Any = None,
-        regularizer: Any = None,
+        activation: Identifier = "relu",
+        initializer: Identifier = None,
+        regularizer: Identifier = None,
         out_type: str | None = merge.MergeType.CONCAT,
         keep_list: bool = False,
         attention_softmax: bool = False,
@@ -123,7 +126,7 @@ class GroupInt(base.Layer):
             dtype=self.dtype_policy,
         )
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shapes) -> None:
         if input_shapes.is_shape(input_shape) or len(input_shape) != 2:
             raise ValueError(
                 "`inputs` must be a pair `(left, right)`. "
@@ -144,7 +147,7 @@ class GroupInt(base.Layer):
         self._build_child(self.attention_mlp, [None, pairs, widths.pop()])
         super().build(input_shape)
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Nest) -> Nest:
         base.require_floating("inputs", inputs)
         left, right = (_stack(side) for side in inputs)  # [batch, groups, dim]
         if self.interaction_type == "dot":
@@ -156,7 +159,7 @@ class GroupInt(base.Layer):
             pairs = self._attend(pairs)
         return merge.merge_tensor_list(pairs, self.out_type, keep_list=self.keep_list)
 
-    def _dots(self, left: tf.Tensor, right: tf.Tensor) -> Any:
+    def _dots(self, left: tf.Tensor, right: tf.Tensor) -> Nest:
         """Returns the inner products of all pairs."""
         dots = tf.matmul(left, right, transpose_b=True)  # [batch, l, r]
         count = left.shape[1] * right.shape[1]
@@ -194,7 +197,7 @@ class GroupInt(base.Layer):
 FFM = GroupInt
 
 
-def _num_groups(name: str, side: Any) -> int:
+def _num_groups(name: str, side: Nest) -> int:
     """Returns the number of groups of one side from its shape or list of shapes."""
     stacked = input_shapes.is_shape(side)
     parts = [tf.TensorShape(part) for part in ([side] if stacked else side)]
@@ -206,5 +209,5 @@ def _num_groups(name: str, side: Any) -> int:
     return base.static_width(name, side, axis=1) if stacked else len(parts)
 
 
-def _stack(side: Any) -> tf.Tensor:
+def _stack(side: Nest) -> tf.Tensor:
     return tf.stack(side, axis=1) if isinstance(side, (list, tuple)) else side

@@ -7,6 +7,7 @@ import tf_keras
 
 from monolith_tf.layers.parts import base
 from monolith_tf.layers.parts import initializers
+from monolith_tf.types import Identifier
 
 _EPSILON = 1e-6
 
@@ -37,7 +38,10 @@ class LayerNorm(base.Layer):
     """
 
     def __init__(
-        self, initializer: Any = None, regularizer: Any = None, **kwargs: Any
+        self,
+        initializer: Identifier = None,
+        regularizer: Identifier = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True

@@ -81,7 +81,7 @@ class LHUCTower(base.Layer):
         lhuc_output_dims: Sequence[int] | Sequence[Sequence[int]] | None = None,
         activations: Any = "relu",
         initializers: Any = None,
-        use_bias: bool = True,
+        use_bias: bool | str = True,
         use_weight_norm: bool = True,
         use_learnable_weight_norm: bool = True,
         kernel_regularizer: Any = None,
@@ -108,12 +108,14 @@ class LHUCTower(base.Layer):
         self.supports_masking = True
         self.output_dims = mlp.check_widths("output_dims", output_dims)
         self.lhuc_output_dims = _gate_dims(lhuc_output_dims, self.output_dims)
-        self.tower_options = self._options(
+        count = len(self.output_dims)
+        self.tower_options = _options(
+            count,
             initializers=initializers,
             kernel_regularizer=kernel_regularizer,
             use_weight_norm=use_weight_norm,
             use_learnable_weight_norm=use_learnable_weight_norm,
-            use_bias=use_bias,
+            use_bias=mlp.check_use_bias("use_bias", use_bias),
             bias_regularizer=bias_regularizer,
             enable_batch_normalization=enable_batch_normalization,
             batch_normalization_momentum=batch_normalization_momentum,
@@ -121,7 +123,8 @@ class LHUCTower(base.Layer):
             batch_normalization_renorm_clipping=batch_normalization_renorm_clipping,
             batch_normalization_renorm_momentum=batch_normalization_renorm_momentum,
         )
-        self.lhuc_options = self._options(
+        self.lhuc_options = _options(
+            count,
             initializers=lhuc_initializers,
             kernel_regularizer=lhuc_kernel_regularizer,
             use_weight_norm=lhuc_use_weight_norm,
@@ -134,30 +137,20 @@ class LHUCTower(base.Layer):
             batch_normalization_renorm_clipping=lhuc_batch_normalization_renorm_clipping,
             batch_normalization_renorm_momentum=lhuc_batch_normalization_renorm_momentum,
         )
-        layers = range(len(self.output_dims))
-        self.tower = [self._dense(i) for i in layers]
+        self.tower = [self._dense(i) for i in range(count)]
         self.batch_norms = self._batch_norms()
-        # `MLP` decides which activation each layer gets.
-        like = mlp.MLP(self.output_dims, activations, dtype=self.dtype_policy)
-        self.activations = like.activations
-        self.gates = [self._gate(i) for i in layers]
-
-    def _options(self, **given: Any) -> dict[str, Any]:
-        """Replaces names in the arguments by objects, except "same"."""
-        options = {name: value for name, value in given.items() if not _is_same(value)}
-        if "initializers" in options:
-            like = mlp.MLP(self.output_dims, initializers=options["initializers"])
-            options["initializers"] = list(like.initializers)
-        for name in ("kernel_regularizer", "bias_regularizer"):
-            if name in options:
-                options[name] = tf_keras.regularizers.get(options[name])
-        return given | options
+        self.activations = mlp.per_layer_activations(
+            activations, count, count - 1, self.dtype_policy
+        )
+        self.gates = [self._gate(i) for i in range(count)]
 
     def _dense(self, index: int) -> Dense:
         options = self.tower_options
+        is_hidden = index < len(self.output_dims) - 1
+        is_normalized = is_hidden and options["enable_batch_normalization"]
         return Dense(
             self.output_dims[index],
-            use_bias=options["use_bias"],
+            use_bias=mlp.has_bias(options["use_bias"], is_normalized),
             kernel_initializer=initializers_lib.clone(
                 options["initializers"][index], index
             ),
@@ -188,8 +181,7 @@ class LHUCTower(base.Layer):
         ]
 
     def _gate(self, index: int) -> mlp.MLP:
-        own = {n: v for n, v in self.lhuc_options.items() if not _is_same(v)}
-        options = dict(self.tower_options) | own
+        options = dict(self.tower_options) | dict(self.lhuc_options)
         dims = self.lhuc_output_dims[index]
         # After the kernels of the tower and of the gates before this one.
         place = len(self.output_dims) + sum(map(len, self.lhuc_output_dims[:index]))
@@ -259,12 +251,9 @@ class LHUCTower(base.Layer):
                 "activations": [activations_lib.serialize(a) for a in self.activations],
             }
             | _serialize(self.tower_options)
+            | {f"lhuc_{name}": _SAME for name in self.tower_options}
             | {f"lhuc_{n}": v for n, v in _serialize(self.lhuc_options).items()}
         )
-
-
-def _is_same(value: Any) -> bool:
-    return isinstance(value, str) and value == _SAME
 
 
 def _gate_dims(given: Any, output_dims: Sequence[int]) -> list[list[int]]:
@@ -288,11 +277,25 @@ def _gate_dims(given: Any, output_dims: Sequence[int]) -> list[list[int]]:
     return nested
 
 
+def _options(count: int, **given: Any) -> dict[str, Any]:
+    """Drops "same", and replaces names of initializers and regularizers by objects."""
+    options = {}
+    for name, value in given.items():
+        if isinstance(value, str) and value == _SAME:
+            continue
+        if name == "initializers":
+            value = mlp.per_layer_initializers(value, count)
+        elif name.endswith("_regularizer"):
+            value = tf_keras.regularizers.get(value)
+        options[name] = value
+    return options
+
+
 def _serialize(options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the options as config values."""
     config = dict(options)
     for name, value in options.items():
-        if _is_same(value) or value is None:
+        if value is None:
             continue
         if name == "initializers":
             config[name] = [initializers_lib.serialize(one) for one in value]

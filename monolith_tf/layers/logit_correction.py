@@ -8,6 +8,9 @@ import tf_keras
 from monolith_tf.layers import activations
 from monolith_tf.layers.parts import base
 from monolith_tf.layers.parts import input_shapes
+from monolith_tf.types import Identifier
+from monolith_tf.types import Nest
+from monolith_tf.types import Shapes
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")
@@ -50,7 +53,7 @@ class LogitCorrection(base.Layer):
     """
 
     def __init__(
-        self, activation: Any = None, sample_bias: bool = False, **kwargs: Any
+        self, activation: Identifier = None, sample_bias: bool = False, **kwargs: Any
     ) -> None:
         # A rate may be too small for float16, so Keras must not cast the inputs.
         super().__init__(**{"autocast": False} | kwargs)
@@ -59,7 +62,7 @@ class LogitCorrection(base.Layer):
         )
         self.sample_bias = sample_bias
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shapes) -> None:
         logits, *rates = input_shapes.as_list(input_shape)
         if len(rates) > 1 or any(s.rank not in (1, 2) for s in (logits, *rates)):
             raise ValueError(
@@ -76,7 +79,7 @@ class LogitCorrection(base.Layer):
         self._build_child(self.activation, logits)
         super().build(input_shape)
 
-    def call(self, inputs: Any) -> tf.Tensor:
+    def call(self, inputs: Nest) -> tf.Tensor:
         base.require_floating("inputs", inputs)
         several = isinstance(inputs, (list, tuple))
         # On a variable, `-=` would change the variable itself.
@@ -88,7 +91,7 @@ class LogitCorrection(base.Layer):
             outputs -= tf.math.log(_aligned(rate, logits.shape.rank))
         return outputs if self.activation is None else self.activation(outputs)
 
-    def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
+    def compute_output_shape(self, input_shape: Shapes) -> tf.TensorShape:
         return input_shapes.as_list(input_shape)[0]
 
     def get_config(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class MLP(base.Layer):
         x = batch_norm_in(x)                      # with batch normalization
         x = dropout_0(activation_0(batch_norm_0(dense_0(x))))
         ...
-        y = activation_last(dense_last(x))        # never normalized over the batch
+        y = activation_last(dense_last(x))        # unless `hidden_output`
 
     Weight normalization with a learned norm is on by default.
 
@@ -32,16 +32,17 @@ class MLP(base.Layer):
     Args:
       output_dims: Width of every dense layer, first to last.
       activations: A list with one activation (or None) per layer; or one activation for
-        all layers except the last, which is linear; there None means "relu".
+        all hidden layers, where None means "relu".
       initializers: One kernel initializer for all layers, or a list of at most one per
         layer; None and missing entries are "glorot_uniform".
       kernel_regularizer: Penalty on every kernel.
       use_weight_norm: Normalizes the kernels' columns; see `Dense`.
       use_learnable_weight_norm: Learns the columns' norms; needs `use_weight_norm`.
-      use_bias: Adds a bias in every layer.
+      use_bias: Adds a bias in every layer; "auto" adds one where no batch normalization
+        follows, which would cancel it.
       bias_regularizer: Penalty on every bias.
-      enable_batch_normalization: Normalizes the input and the output of every layer
-        except the last over the batch.
+      enable_batch_normalization: Normalizes the input and the output of every hidden
+        layer over the batch.
       batch_normalization_momentum: Weight of the past in the moving statistics.
       batch_normalization_renorm: Uses batch renormalization.
       batch_normalization_renorm_clipping: Its bounds, a dict with `rmax`, `rmin` and
@@ -49,15 +50,17 @@ class MLP(base.Layer):
       batch_normalization_renorm_momentum: Its momentum.
       batch_normalization_epsilon: Added to the variances.
       batch_normalization_of_input: Whether batch normalization includes the input.
-      dropout: Share of the output of every layer except the last that training drops.
+      dropout: Share of the output of every hidden layer that training drops.
+      hidden_output: Makes the last layer a hidden layer too. By default it is linear,
+        without batch normalization and dropout.
       **kwargs: Arguments of `tf_keras.layers.Layer`.
 
     Input shape: `[batch, ..., width]`, `width` known at build time.
     Output shape: `[batch, ..., output_dims[-1]]`.
 
     Raises:
-      ValueError: If `output_dims` is empty or holds a width below 1, or a list has the
-        wrong length.
+      ValueError: If `output_dims` is empty or holds a width below 1, a list has the
+        wrong length, or `use_bias` is another string.
 
     Example:
       >>> MLP([64, 16, 1])(tf.ones([8, 10])).shape
@@ -72,7 +75,7 @@ class MLP(base.Layer):
         kernel_regularizer: Any = None,
         use_weight_norm: bool = True,
         use_learnable_weight_norm: bool = True,
-        use_bias: bool = True,
+        use_bias: bool | str = True,
         bias_regularizer: Any = None,
         enable_batch_normalization: bool = False,
         batch_normalization_momentum: float = 0.99,
@@ -82,6 +85,7 @@ class MLP(base.Layer):
         batch_normalization_epsilon: float = 1e-3,
         batch_normalization_of_input: bool = True,
         dropout: float = 0.0,
+        hidden_output: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -91,7 +95,7 @@ class MLP(base.Layer):
         self.kernel_regularizer = tf_keras.regularizers.get(kernel_regularizer)
         self.use_weight_norm = use_weight_norm
         self.use_learnable_weight_norm = use_learnable_weight_norm
-        self.use_bias = use_bias
+        self.use_bias = check_use_bias("use_bias", use_bias)
         self.bias_regularizer = tf_keras.regularizers.get(bias_regularizer)
         self.enable_batch_normalization = enable_batch_normalization
         self.batch_normalization_momentum = batch_normalization_momentum
@@ -101,45 +105,37 @@ class MLP(base.Layer):
         self.batch_normalization_epsilon = batch_normalization_epsilon
         self.batch_normalization_of_input = batch_normalization_of_input
         self.dropout = dropout
-        per_layer = self._per_layer_activations(activations)
+        self.hidden_output = hidden_output
+        self._num_hidden = len(self.output_dims) - (not hidden_output)
+        per_layer = per_layer_activations(
+            activations, len(output_dims), self._num_hidden, self.dtype_policy
+        )
         self.stack = self._make_stack(per_layer)
         self.activations = per_layer
 
-    def _per_layer_activations(self, given: Any) -> list[Any]:
-        """Returns a separate activation or None for each dense layer."""
-        count = len(self.output_dims)
-        if not isinstance(given, (list, tuple)):
-            given = [("relu" if given is None else given)] * (count - 1) + [None]
-        if len(given) != count:
-            raise ValueError(
-                "`activations` must have one entry per entry of `output_dims`. "
-                f"Received: {len(given)} activations for {count} output_dims."
-            )
-        return [
-            activations_lib.get(one, name=f"act_{i}", dtype=self.dtype_policy)
-            for i, one in enumerate(given)
-        ]
-
     def _make_stack(self, activations: list[Any]) -> list[Any]:
         """Returns the sub-layers in the order in which they are called."""
-        last = len(self.output_dims) - 1
         stack: list[Any] = []
         if self.enable_batch_normalization and self.batch_normalization_of_input:
             stack.append(self._batch_norm("batch_norm_in"))
         for i, units in enumerate(self.output_dims):
             stack.append(self._dense(i, units))
-            if self.enable_batch_normalization and i < last:
+            if self._normalizes(i):
                 stack.append(self._batch_norm(f"batch_norm_{i}"))
             if activations[i] is not None:
                 stack.append(activations[i])
-            if self.dropout and i < last:
+            if self.dropout and i < self._num_hidden:
                 stack.append(Dropout(self.dropout, name=f"dropout_{i}"))
         return stack
+
+    def _normalizes(self, index: int) -> bool:
+        """Returns whether batch normalization follows the dense layer `index`."""
+        return self.enable_batch_normalization and index < self._num_hidden
 
     def _dense(self, index: int, units: int) -> Dense:
         return Dense(
             units,
-            use_bias=self.use_bias,
+            use_bias=has_bias(self.use_bias, self._normalizes(index)),
             kernel_initializer=initializers_lib.clone(self.initializers[index], index),
             kernel_regularizer=self.kernel_regularizer,
             bias_regularizer=self.bias_regularizer,
@@ -216,6 +212,7 @@ class MLP(base.Layer):
             "batch_normalization_epsilon": self.batch_normalization_epsilon,
             "batch_normalization_of_input": self.batch_normalization_of_input,
             "dropout": self.dropout,
+            "hidden_output": self.hidden_output,
         }
 
 
@@ -247,6 +244,20 @@ def make_batch_norm(
     )
 
 
+def check_use_bias(name: str, use_bias: bool | str) -> bool | str:
+    """Returns `use_bias`; `ValueError` for a string other than "auto"."""
+    if isinstance(use_bias, str) and use_bias != "auto":
+        raise ValueError(
+            f"`{name}` must be True, False or 'auto'. Received: {name}={use_bias!r}."
+        )
+    return use_bias
+
+
+def has_bias(use_bias: bool | str, is_normalized: bool) -> bool:
+    """Returns whether a dense layer has a bias."""
+    return not is_normalized if use_bias == "auto" else bool(use_bias)
+
+
 def check_widths(name: str, widths: Sequence[int]) -> list[int]:
     """Returns the widths as a list; `ValueError` if empty or one is below 1."""
     if not isinstance(widths, Sequence) or isinstance(widths, str) or not widths:
@@ -256,6 +267,27 @@ def check_widths(name: str, widths: Sequence[int]) -> list[int]:
     for width in widths:
         base.require_positive(name, width)
     return [int(width) for width in widths]
+
+
+def per_layer_activations(
+    given: Any, count: int, num_hidden: int, dtype: Any
+) -> list[Any]:
+    """Returns a separate activation or None for each of `count` dense layers.
+
+    A single activation, or None for relu, is that of the first `num_hidden` layers.
+    """
+    if not isinstance(given, (list, tuple)):
+        hidden = ["relu" if given is None else given] * num_hidden
+        given = hidden + [None] * (count - num_hidden)
+    if len(given) != count:
+        raise ValueError(
+            "`activations` must have one entry per entry of `output_dims`. "
+            f"Received: {len(given)} activations for {count} output_dims."
+        )
+    return [
+        activations_lib.get(one, name=f"act_{i}", dtype=dtype)
+        for i, one in enumerate(given)
+    ]
 
 
 def per_layer_initializers(given: Any, count: int) -> list[Any]:

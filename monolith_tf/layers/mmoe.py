@@ -15,6 +15,10 @@ from monolith_tf.layers.parts import initializers
 from monolith_tf.layers.parts import input_shapes
 from monolith_tf.layers.parts import modes
 from monolith_tf.layers.parts import params
+from monolith_tf.types import Identifier
+from monolith_tf.types import Nest
+from monolith_tf.types import Shapes
+from monolith_tf.types import Training
 
 _GATE_TYPES = ("softmax", "topk", "noise_topk")
 _EXPERT_ARGUMENTS = (
@@ -97,16 +101,16 @@ class MMoE(base.Layer):
         self,
         num_tasks: int,
         expert_output_dims: Sequence[int] | Sequence[Sequence[int]],
-        expert_activations: Any = "relu",
-        expert_initializers: Any = "glorot_uniform",
+        expert_activations: Identifier = "relu",
+        expert_initializers: Identifier = "glorot_uniform",
         gate_type: str = "softmax",
         topk: int = 1,
         num_experts: int | None = None,
-        kernel_regularizer: Any = None,
+        kernel_regularizer: Identifier = None,
         use_weight_norm: bool = True,
         use_learnable_weight_norm: bool = True,
         use_bias: bool = True,
-        bias_regularizer: Any = None,
+        bias_regularizer: Identifier = None,
         enable_batch_normalization: bool = False,
         batch_normalization_momentum: float = 0.99,
         batch_normalization_renorm: bool = False,
@@ -167,14 +171,14 @@ class MMoE(base.Layer):
             for i, dims in enumerate(self.expert_output_dims)
         ]
 
-    def _initializers_of(self, expert: int) -> list[Any]:
+    def _initializers_of(self, expert: int) -> list[Identifier]:
         """Returns an expert's initializers, with seeds that no other expert has."""
         before = sum(len(dims) for dims in self.expert_output_dims[:expert])
         return [
             initializers.clone(one, before) for one in self.expert_initializers[expert]
         ]
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shapes) -> None:
         expert_shape, gate_shape = _two_shapes(input_shape)
         for expert in self.experts:
             self._build_child(expert, expert_shape)
@@ -194,7 +198,7 @@ class MMoE(base.Layer):
             )
         super().build(input_shape)
 
-    def call(self, inputs: Any, training: Any = None) -> list[tf.Tensor]:
+    def call(self, inputs: Nest, training: Training = None) -> list[tf.Tensor]:
         base.require_floating("inputs", inputs)
         expert_input, _ = _two(inputs)
         gates = self.gates(inputs, training)  # [batch, tasks, experts]
@@ -205,7 +209,7 @@ class MMoE(base.Layer):
         mixed = tf.cast(gates, stacked.dtype) @ stacked  # [batch, tasks, dim]
         return tf.unstack(mixed, axis=1)
 
-    def gates(self, inputs: Any, training: Any = None) -> tf.Tensor:
+    def gates(self, inputs: Nest, training: Training = None) -> tf.Tensor:
         """Returns the weight of every expert for every task.
 
         Args:
@@ -240,7 +244,7 @@ class MMoE(base.Layer):
         # A single gate is always 1; without the stop its logit would never learn.
         return gates / (tf.stop_gradient(total) if self.topk == 1 else total)
 
-    def compute_output_shape(self, input_shape: Any) -> list[tf.TensorShape]:
+    def compute_output_shape(self, input_shape: Shapes) -> list[tf.TensorShape]:
         batch = _two_shapes(input_shape)[0][0]
         width = self.expert_output_dims[0][-1]
         return [tf.TensorShape([batch, width]) for _ in range(self.num_tasks)]
@@ -274,14 +278,14 @@ def _imbalance(gates: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.math.divide_no_nan(variance, tf.square(mean)))
 
 
-def _two(inputs: Any) -> tuple[tf.Tensor, tf.Tensor]:
+def _two(inputs: Nest) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the experts' and the gates' input."""
     if isinstance(inputs, (list, tuple)):
         return inputs[0], inputs[1]
     return inputs, inputs
 
 
-def _two_shapes(input_shape: Any) -> tuple[tf.TensorShape, tf.TensorShape]:
+def _two_shapes(input_shape: Shapes) -> tuple[tf.TensorShape, tf.TensorShape]:
     """Returns the shapes of the experts' and the gates' input."""
     shapes = input_shapes.as_list(input_shape)
     if len(shapes) == 1:

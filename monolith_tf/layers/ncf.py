@@ -16,13 +16,13 @@ Example:
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
 from monolith_tf.layers.parts import base
+from monolith_tf.types import Tensor
 
 _LAYERS = (64, 32, 16, 8)
 
@@ -32,7 +32,7 @@ def gmf(
     num_items: int,
     latent_dim: int = 8,
     regs: Sequence[float] = (0.0, 0.0),
-) -> Any:
+) -> tf_keras.Model:
     """Returns a generalized matrix factorization.
 
         y = sigmoid((user_embedding * item_embedding) @ w + b)
@@ -60,7 +60,7 @@ def mlp(
     num_items: int,
     layers: Sequence[int] = _LAYERS,
     reg_layers: Sequence[float] | None = None,
-) -> Any:
+) -> tf_keras.Model:
     """Returns a multi-layer perceptron over both embeddings.
 
         x = [user_embedding | item_embedding]
@@ -92,7 +92,7 @@ def neumf(
     layers: Sequence[int] = _LAYERS,
     reg_layers: Sequence[float] | None = None,
     reg_mf: float = 0.0,
-) -> Any:
+) -> tf_keras.Model:
     """Returns a neural matrix factorization: `gmf` and `mlp` with one output.
 
         y = sigmoid([mf_user * mf_item | tower of mlp] @ w + b)
@@ -122,8 +122,11 @@ def neumf(
 
 
 def load_pretrained(
-    model: Any, gmf_model: Any, mlp_model: Any, alpha: float = 0.5
-) -> Any:
+    model: tf_keras.Model,
+    gmf_model: tf_keras.Model,
+    mlp_model: tf_keras.Model,
+    alpha: float = 0.5,
+) -> tf_keras.Model:
     """Initializes a `neumf` model from a trained `gmf` and a trained `mlp` model.
 
         kernel = [alpha * gmf kernel ; (1 - alpha) * mlp kernel]
@@ -164,7 +167,7 @@ def load_pretrained(
     return model
 
 
-def _inputs() -> list[Any]:
+def _inputs() -> list[Tensor]:
     """Returns the symbolic ids of users and items."""
     return [
         tf_keras.Input([1], dtype=tf.int32, name=name)
@@ -172,7 +175,7 @@ def _inputs() -> list[Any]:
     ]
 
 
-def _embedding(ids: Any, name: str, rows: int, width: int, penalty: float) -> Any:
+def _embedding(ids: Tensor, name: str, rows: int, width: int, penalty: float) -> Tensor:
     """Looks up one embedding per example, `[batch, width]`."""
     base.require_positive("num_users" if "user" in name else "num_items", rows)
     table = tf_keras.layers.Embedding(
@@ -186,14 +189,14 @@ def _embedding(ids: Any, name: str, rows: int, width: int, penalty: float) -> An
 
 
 def _mlp_embeddings(
-    users: Any,
-    items: Any,
+    users: Tensor,
+    items: Tensor,
     num_users: int,
     num_items: int,
     layers: Sequence[int],
     reg_layers: Sequence[float] | None,
     name: str,
-) -> list[Any]:
+) -> list[Tensor]:
     """Looks up both embeddings of an MLP, each half as wide as its input."""
     for width in layers:
         base.require_positive("layers", width)
@@ -212,8 +215,11 @@ def _mlp_embeddings(
 
 
 def _tower(
-    user: Any, item: Any, layers: Sequence[int], reg_layers: Sequence[float] | None
-) -> Any:
+    user: Tensor,
+    item: Tensor,
+    layers: Sequence[int],
+    reg_layers: Sequence[float] | None,
+) -> tf_keras.Model:
     """Applies the hidden layers of an MLP."""
     x = tf_keras.layers.Concatenate(name="user_and_item")([user, item])
     for i, units in enumerate(layers[1:], start=1):
@@ -226,7 +232,7 @@ def _tower(
     return x
 
 
-def _model(inputs: list[Any], x: Any, name: str) -> Any:
+def _model(inputs: list[Tensor], x: Tensor, name: str) -> tf_keras.Model:
     """Returns a model with a probability as its output."""
     outputs = tf_keras.layers.Dense(
         1,
@@ -237,11 +243,11 @@ def _model(inputs: list[Any], x: Any, name: str) -> Any:
     return tf_keras.Model(inputs, outputs, name=name)
 
 
-def _l2(penalty: float) -> Any:
+def _l2(penalty: float) -> tf_keras.regularizers.Regularizer | None:
     return tf_keras.regularizers.L2(penalty) if penalty else None
 
 
-def _set_weights(layer: Any, values: list[Any]) -> None:
+def _set_weights(layer: tf_keras.layers.Layer, values: list[np.ndarray]) -> None:
     """Sets a layer's weights; `ValueError` that names it if shapes differ."""
     shapes = [tuple(value.shape) for value in values]
     expected = [tuple(w.shape) for w in layer.weights]

@@ -9,6 +9,8 @@ import tf_keras
 
 from monolith_tf.gradients import custom_gradient
 from monolith_tf.layers.parts import base
+from monolith_tf.types import Nest
+from monolith_tf.types import Shapes
 
 
 class _Pooling(base.Layer):
@@ -21,7 +23,7 @@ class _Pooling(base.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
 
-    def call(self, inputs: Any) -> tf.Tensor:
+    def call(self, inputs: Nest) -> tf.Tensor:
         _check_list(inputs)
         base.require_floating("inputs", inputs)
         if len(inputs) == 1:
@@ -31,13 +33,13 @@ class _Pooling(base.Layer):
     def _pool(self, inputs: list[tf.Tensor]) -> tf.Tensor:
         raise NotImplementedError
 
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+    def compute_mask(self, inputs: Nest, mask: Nest = None) -> Nest:
         """What all masks of the inputs keep, or None where there is no mask."""
         del inputs
         masks = [one for one in mask or () if one is not None]
         return functools.reduce(tf.logical_and, masks) if masks else None
 
-    def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
+    def compute_output_shape(self, input_shape: Shapes) -> tf.TensorShape:
         return tf.TensorShape(input_shape[0])
 
     def get_config(self) -> dict[str, Any]:
@@ -45,7 +47,7 @@ class _Pooling(base.Layer):
         return super().get_config()
 
 
-def _check_list(inputs: Any) -> None:
+def _check_list(inputs: Nest) -> None:
     if not isinstance(inputs, (list, tuple)):
         raise TypeError(
             "`inputs` must be a list of tensors. "

@@ -1,7 +1,6 @@
 """Runs a cell over a sequence, with an attention score for every step."""
 
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
@@ -109,7 +108,9 @@ def last_state(states: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
 
 
 def scan(
-    step: Callable[[tf.Tensor, Any], tf.Tensor], steps: Any, start: tf.Tensor
+    step: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    steps: tf.Tensor,
+    start: tf.Tensor,
 ) -> tf.Tensor:
     """Returns the states after each step, `[time, *start.shape]`.
 

@@ -12,7 +12,6 @@ from monolith_tf.layers.functional import squeeze_excitation
 from monolith_tf.layers.parts import base
 from monolith_tf.layers.parts import initializers
 from monolith_tf.layers.parts import input_shapes
-from monolith_tf.layers.parts import kernel_norm
 from monolith_tf.layers.parts import merge
 
 
@@ -151,12 +150,14 @@ class SeNet(base.Layer):
         return merge.merge_tensor_list(outputs, self.out_type, keep_list=self.keep_list)
 
     def _tower_weights(self) -> list[tf.Tensor]:
-        """Returns the normalized kernels and the biases of both layers of the tower."""
-        weights = []
-        for dense in (self.cmp_tower.get_layer(0), self.cmp_tower.get_layer(2)):
-            kernel = kernel_norm.normalize(dense.kernel, dense.kernel_norm)
-            weights += [tf.cast(kernel, self.compute_dtype), dense.bias]
-        return weights
+        """Returns the kernel and the bias of both layers of the tower."""
+        first, second = self.cmp_tower.get_layer(0), self.cmp_tower.get_layer(2)
+        return [
+            first.effective_kernel(),
+            first.bias,
+            second.effective_kernel(),
+            second.bias,
+        ]
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {

@@ -11,6 +11,10 @@ from monolith_tf.layers.parts import initializers
 from monolith_tf.layers.parts import input_shapes
 from monolith_tf.layers.parts import modes
 from monolith_tf.layers.parts.straight_through import straight_through
+from monolith_tf.types import Identifier
+from monolith_tf.types import Nest
+from monolith_tf.types import Shapes
+from monolith_tf.types import Training
 
 _TYPES = ("trans", "aver")
 
@@ -69,8 +73,8 @@ class SNR(base.Layer):
         beta: float = 0.5,
         use_ste: bool = False,
         mode: str = "train",
-        initializer: Any = "glorot_uniform",
-        regularizer: Any = None,
+        initializer: Identifier = "glorot_uniform",
+        regularizer: Identifier = None,
         l0_weight: float = 1.0,
         **kwargs: Any,
     ) -> None:
@@ -105,7 +109,7 @@ class SNR(base.Layer):
         self.regularizer = tf_keras.regularizers.get(regularizer)
         self.l0_weight = l0_weight
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shapes) -> None:
         shapes = input_shapes.as_list(input_shape)
         dim = base.static_width("inputs", shapes[0])
         if any(shape.rank != 2 or shape[1] != dim for shape in shapes):
@@ -142,7 +146,7 @@ class SNR(base.Layer):
         ]
         return tf.reshape(tf.stack(starts), [routes, -1])
 
-    def call(self, inputs: Any, training: Any = None) -> list[tf.Tensor]:
+    def call(self, inputs: Nest, training: Training = None) -> list[tf.Tensor]:
         base.require_floating("inputs", inputs)
         inputs = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
         gates = self.gates(modes.is_training(training, self.mode))
@@ -156,7 +160,7 @@ class SNR(base.Layer):
         kernel = tf.cast(self._kernel(gates), self.compute_dtype)
         return tf.split(joined @ kernel, self.num_out_subnet, axis=-1)
 
-    def gates(self, training: Any = False) -> tf.Tensor:
+    def gates(self, training: Training = False) -> tf.Tensor:
         """Returns the gates `z`, `[inputs * outputs, 1]`, row `i * outputs + j`.
 
         Args:
@@ -199,7 +203,7 @@ class SNR(base.Layer):
         shape = [self.num_in_subnet, self.num_out_subnet]
         return tf.reshape(self.gates() > 0.0, shape)
 
-    def compute_output_shape(self, input_shape: Any) -> list[tf.TensorShape]:
+    def compute_output_shape(self, input_shape: Shapes) -> list[tf.TensorShape]:
         batch = input_shapes.as_list(input_shape)[0][:1]
         return [batch.concatenate(self.out_subnet_dim)] * self.num_out_subnet
 

@@ -1,7 +1,5 @@
 """Exact area under the ROC curve, over all examples and per user."""
 
-from typing import Any
-
 import numpy as np
 
 from monolith_tf.metrics.base import Array
@@ -33,7 +31,7 @@ class AUC(RowMetric):
         check_binary("AUC", batch.labels)
         super()._add(batch)
 
-    def _value(self, rows: Batch) -> Any:
+    def _value(self, rows: Batch) -> float:
         if np.isnan(rows.predictions).any():
             return np.nan
         positive = rows.labels == 1
@@ -62,7 +60,7 @@ class GAUC(RowMetric):
         check_binary("GAUC", batch.labels)
         super()._add(batch)
 
-    def _value(self, rows: Batch) -> Any:
+    def _value(self, rows: Batch) -> float:
         _, users = np.unique(rows.keys, return_inverse=True)
         order = np.lexsort((rows.predictions, users))
         users = users[order]

@@ -10,6 +10,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from monolith_tf.types import JsonDict
+
 Array: TypeAlias = npt.NDArray[Any]
 
 
@@ -41,7 +43,11 @@ class Metric(abc.ABC):
     needs_keys: ClassVar[bool] = False
 
     def update(
-        self, predictions: Any, labels: Any, weights: Any = None, keys: Any = None
+        self,
+        predictions: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        weights: npt.ArrayLike | None = None,
+        keys: npt.ArrayLike | None = None,
     ) -> None:
         """Adds one batch.
 
@@ -107,11 +113,11 @@ class Metric(abc.ABC):
     def _merge(self, other: Self) -> None:
         """Adds the state of a metric of the same class and settings."""
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> JsonDict:
         """Returns the constructor arguments that merged metrics must have in common."""
         return {}
 
-    def _checked_keys(self, keys: Any, size: int) -> Array | None:
+    def _checked_keys(self, keys: npt.ArrayLike | None, size: int) -> Array | None:
         if not self.needs_keys:
             return None
         if keys is None:
@@ -168,7 +174,7 @@ class SumMetric(Metric):
         """Returns the terms that a batch (float64) adds to the sums."""
 
     @abc.abstractmethod
-    def _value(self, sums: Array) -> Any:
+    def _value(self, sums: Array) -> float:
         """Returns the metric; division by zero is allowed and returns NaN."""
 
 
@@ -215,7 +221,7 @@ class RowMetric(Metric):
         return self._batches[0]
 
     @abc.abstractmethod
-    def _value(self, rows: Batch) -> Any:
+    def _value(self, rows: Batch) -> float:
         """Returns the metric over at least one example."""
 
 
@@ -236,7 +242,12 @@ def check_probabilities(name: str, predictions: Array) -> None:
         )
 
 
-def _vector(name: str, values: Any, dtype: Any, size: int | None = None) -> Array:
+def _vector(
+    name: str,
+    values: npt.ArrayLike,
+    dtype: npt.DTypeLike | None,
+    size: int | None = None,
+) -> Array:
     """Returns `values` as `[batch]`, checked against `size`."""
     array = np.asarray(values, dtype)
     if array.ndim == 2 and array.shape[1] == 1:

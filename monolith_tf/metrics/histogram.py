@@ -1,7 +1,5 @@
 """Area under the ROC curve from histograms of fixed size."""
 
-from typing import Any
-
 import numpy as np
 
 from monolith_tf.metrics.base import Array
@@ -9,6 +7,7 @@ from monolith_tf.metrics.base import Batch
 from monolith_tf.metrics.base import Metric
 from monolith_tf.metrics.base import check_binary
 from monolith_tf.metrics.base import check_probabilities
+from monolith_tf.types import JsonDict
 
 # A float32 probability below 1 has a logit below 16.7, so the last bin holds the
 # predictions that are exactly 1. Probabilities under 1e-13 share the first.
@@ -90,5 +89,5 @@ class HistogramAUC(Metric):
         self._counts = self._counts + other._counts
         self._seen_nan |= other._seen_nan
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> JsonDict:
         return {"num_bins": self.num_bins}

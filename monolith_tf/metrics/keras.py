@@ -6,13 +6,12 @@ They return the same as the classes of these names in `monolith_tf.metrics`, whi
 trainer uses, including NaN.
 """
 
-from typing import Any
-
 import tensorflow as tf
 import tf_keras
 
 from monolith_tf.metrics.histogram import HIGH
 from monolith_tf.metrics.histogram import LOW
+from monolith_tf.types import JsonDict
 from monolith_tf.types import Tensor
 
 
@@ -20,7 +19,11 @@ class _BinaryMetric(tf_keras.metrics.Metric):
     """Flattens labels, predictions and weights to float64 `[examples]`."""
 
     def __init__(
-        self, name: str | None, dtype: Any, from_logits: bool, shape: tuple[int, ...]
+        self,
+        name: str | None,
+        dtype: tf.DType | str | None,
+        from_logits: bool,
+        shape: tuple[int, ...],
     ) -> None:
         super().__init__(name=name, dtype=dtype)
         self.from_logits = from_logits
@@ -51,7 +54,7 @@ class _BinaryMetric(tf_keras.metrics.Metric):
         """Forgets everything seen."""
         self._sums.assign(tf.zeros_like(self._sums))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> JsonDict:
         """Returns the constructor's arguments."""
         return super().get_config() | {"from_logits": self.from_logits}
 
@@ -81,7 +84,7 @@ class AUC(_BinaryMetric):
         num_bins: int = 2**16,
         from_logits: bool = False,
         name: str | None = "auc",
-        dtype: Any = None,
+        dtype: tf.DType | str | None = None,
     ) -> None:
         if num_bins < 2:
             raise ValueError(
@@ -114,7 +117,7 @@ class AUC(_BinaryMetric):
         total = tf.reduce_sum(positives) * tf.reduce_sum(negatives)
         return tf.cast(tf.reduce_sum(positives * below) / total, self.dtype)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> JsonDict:
         """Returns the constructor's arguments."""
         return super().get_config() | {"num_bins": self.num_bins}
 
@@ -133,7 +136,7 @@ class NormalizedEntropy(_BinaryMetric):
         self,
         from_logits: bool = False,
         name: str | None = "normalized_entropy",
-        dtype: Any = None,
+        dtype: tf.DType | str | None = None,
     ) -> None:
         super().__init__(name, dtype, from_logits, (3,))
 
@@ -169,7 +172,7 @@ class Calibration(_BinaryMetric):
         self,
         from_logits: bool = False,
         name: str | None = "calibration",
-        dtype: Any = None,
+        dtype: tf.DType | str | None = None,
     ) -> None:
         super().__init__(name, dtype, from_logits, (2,))
 

@@ -1,13 +1,14 @@
 """Ranks of held-out items among sampled negatives, by the NCF protocol."""
 
-from typing import Any
-
 import numpy as np
+import numpy.typing as npt
 
 from monolith_tf.metrics.base import Array
 
 
-def leave_one_out_ranks(scores: Any, items: Any = None) -> Array:
+def leave_one_out_ranks(
+    scores: npt.ArrayLike, items: npt.ArrayLike | None = None
+) -> Array:
     """Ranks each user's held-out item among its candidates.
 
         rank = number of candidates that score at least as high as the held-out item

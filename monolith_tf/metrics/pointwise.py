@@ -8,6 +8,7 @@ from monolith_tf.metrics.base import Array
 from monolith_tf.metrics.base import SumMetric
 from monolith_tf.metrics.base import check_binary
 from monolith_tf.metrics.base import check_probabilities
+from monolith_tf.types import JsonDict
 
 _CLIP = 1e-7  # below float32's spacing at 1, so a saturated sigmoid costs 16.1, not inf
 
@@ -42,7 +43,7 @@ class LogLoss(SumMetric):
         losses = _cross_entropy(predictions, labels)
         return [weights @ losses, weights.sum()]
 
-    def _value(self, sums: Array) -> Any:
+    def _value(self, sums: Array) -> float:
         return sums[0] / sums[1]
 
 
@@ -68,7 +69,7 @@ class NormalizedEntropy(SumMetric):
         losses = _cross_entropy(predictions, labels)
         return [weights @ losses, weights @ labels, weights @ (1.0 - labels)]
 
-    def _value(self, sums: Array) -> Any:
+    def _value(self, sums: Array) -> float:
         loss, positive, negative = sums
         total = positive + negative
         rates = np.array([positive, negative]) / total
@@ -89,7 +90,7 @@ class Calibration(SumMetric):
     def _terms(self, predictions: Array, labels: Array, weights: Array) -> list[Any]:
         return [weights @ predictions, weights @ labels]
 
-    def _value(self, sums: Array) -> Any:
+    def _value(self, sums: Array) -> float:
         return sums[0] / sums[1] if sums[1] else float("nan")
 
 
@@ -102,14 +103,14 @@ class MSE(SumMetric):
     def _terms(self, predictions: Array, labels: Array, weights: Array) -> list[Any]:
         return [weights @ (predictions - labels) ** 2, weights.sum()]
 
-    def _value(self, sums: Array) -> Any:
+    def _value(self, sums: Array) -> float:
         return sums[0] / sums[1]
 
 
 class RMSE(MSE):
     """Square root of the weighted mean squared error; NaN when empty."""
 
-    def _value(self, sums: Array) -> Any:
+    def _value(self, sums: Array) -> float:
         return np.sqrt(super()._value(sums))
 
 
@@ -136,8 +137,8 @@ class Accuracy(SumMetric):
         right = np.where(np.isnan(predictions), np.nan, right)
         return [weights @ right, weights.sum()]
 
-    def _value(self, sums: Array) -> Any:
+    def _value(self, sums: Array) -> float:
         return sums[0] / sums[1]
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> JsonDict:
         return {"threshold": self.threshold}

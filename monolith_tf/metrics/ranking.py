@@ -1,7 +1,6 @@
 """Metrics of ranked lists, averaged over users or queries."""
 
 import abc
-from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from monolith_tf.metrics.base import Array
 from monolith_tf.metrics.base import Batch
 from monolith_tf.metrics.base import RowMetric
+from monolith_tf.types import JsonDict
 
 
 class _Lists(NamedTuple):
@@ -43,7 +43,7 @@ class RankingMetric(RowMetric):
             )
         super()._add(batch)
 
-    def _value(self, rows: Batch) -> Any:
+    def _value(self, rows: Batch) -> float:
         _, owner = np.unique(rows.keys, return_inverse=True)
         lists = _ranked(owner, rows)
         values = self._list_values(lists)
@@ -73,7 +73,7 @@ class TopKMetric(RankingMetric):
         super().__init__()
         self.k = k
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> JsonDict:
         return {"k": self.k}
 
     def _in_top(self, ranks: Array) -> Array:

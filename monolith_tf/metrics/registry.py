@@ -4,7 +4,6 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any
 from typing import NamedTuple
 
 from monolith_tf import imports
@@ -37,7 +36,7 @@ NAMES = tuple(sorted([*_PLAIN, *(f"{name}@10" for name in _AT_K)]))
 
 
 class _Entry(NamedTuple):
-    kind: type[Any]
+    kind: type[Metric]
     make: Callable[[], Metric]
 
 
@@ -115,7 +114,7 @@ def _entry(name: str) -> _Entry:
     )
 
 
-def _own(name: str) -> type[Any]:
+def _own(name: str) -> type[Metric]:
     """Imports a user's metric.
 
     Raises:

@@ -55,7 +55,7 @@ class Assembled(base.Model):
     def _build(
         self, inputs: base.Inputs, mode: base.Mode, user_features: Collection[str]
     ) -> base.EstimatorSpec:
-        values: dict[str, Any] = {}
+        values: dict[str, Tensor] = {}
         once = set(user_features)  # Features and blocks that have one row.
         for block in self._spec.blocks:
             read = [n for entry in block.inputs for n in self._names(entry, inputs)]
@@ -125,7 +125,7 @@ class Assembled(base.Model):
         self,
         entry: str,
         inputs: base.Inputs,
-        blocks: dict[str, Any],
+        blocks: dict[str, Tensor],
         widened: Collection[str],
     ) -> list[Tensor]:
         """Returns the tensors that an entry of `inputs` names.

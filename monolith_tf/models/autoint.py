@@ -33,7 +33,7 @@ class AutoInt(base.Model):
         ]
         self._tower = None
         if params.hidden_units:
-            self._tower = tower.Tower(params.hidden_units, dropout=params.dropout)
+            self._tower = tower.hidden(params.hidden_units, dropout=params.dropout)
         self._logits = [tf_keras.layers.Dense(1, use_bias=i == 0) for i in range(2)]
 
     def model_fn(self, inputs: base.Inputs, mode: base.Mode) -> base.EstimatorSpec:

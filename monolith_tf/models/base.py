@@ -4,13 +4,13 @@ import dataclasses
 import enum
 from collections.abc import Collection
 from collections.abc import Mapping
-from typing import Any
 
 import tensorflow as tf
 import tf_keras
 
 from monolith_tf.models.named_tensors import NamedTensors
 from monolith_tf.types import Tensor
+from monolith_tf.types import Training
 
 _IF_EMPTY = {
     "labels": "`Mode.PREDICT` has no labels: compute losses in the other modes only.",
@@ -107,7 +107,7 @@ class Inputs:
         """
         first = tf.zeros([self.rows_of_items(user_features)], tf.int32)
 
-        def repeat(values: Mapping[str, Any]) -> dict[str, Any]:
+        def repeat(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return {
                 name: tf.nest.map_structure(lambda x: tf.gather(x, first), value)
                 if name in user_features
@@ -174,7 +174,7 @@ class Model(tf_keras.Model):
     Params: type | None = None
     """A frozen dataclass that describes `model.params` of the config, or None."""
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: object) -> None:
         # Labels and weights arrive with the features; a mixed-precision policy must
         # not cast them.
         super().__init__(autocast=False, **kwargs)
@@ -210,8 +210,8 @@ class Model(tf_keras.Model):
 
     def call(  # noqa: D102
         self,
-        inputs: dict[str, Any],
-        training: Any = None,
+        inputs: dict[str, Tensor],
+        training: Training = None,
         mode: Mode = Mode.PREDICT,
         user_features: Collection[str] = (),
     ) -> EstimatorSpec:

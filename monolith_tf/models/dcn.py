@@ -5,8 +5,8 @@ import tf_keras
 
 from monolith_tf import layers
 from monolith_tf import losses
-from monolith_tf.layers import batch_normalization
 from monolith_tf.models import base
+from monolith_tf.models import tower
 from monolith_tf.models.params import DCNParams
 
 
@@ -25,25 +25,23 @@ class DCN(base.Model):
         super().__init__(name="dcn")
         self._label = params.label
         self._cross = [layers.FeatureCross() for _ in range(params.num_cross_layers)]
-        self._deep = []
-        for units in params.hidden_units:
-            self._deep.append(tf_keras.layers.Dense(units))
-            if params.batch_norm:
-                self._deep.append(batch_normalization.BatchNormalization())
-            self._deep.append(tf_keras.layers.Activation("relu"))
-            if params.dropout:
-                self._deep.append(layers.Dropout(params.dropout))
+        self._deep = tower.hidden(
+            params.hidden_units,
+            dropout=params.dropout,
+            batch_norm=params.batch_norm,
+            momentum=0.99,
+            epsilon=1e-3,
+        )
         self._logit = tf_keras.layers.Dense(1)
 
     def model_fn(self, inputs: base.Inputs, mode: base.Mode) -> base.EstimatorSpec:
         """See `base.Model.model_fn`."""
         x0 = inputs.concat()  # [batch, width]
-        cross = deep = x0
+        cross = x0
         for layer in self._cross:
             cross = layer(x0, cross)
-        for layer in self._deep:
-            deep = layer(deep)
-        logits = self._logit(tf.concat([cross, deep], axis=-1))[:, 0]  # [batch]
+        both = tf.concat([cross, self._deep(x0)], axis=-1)
+        logits = self._logit(both)[:, 0]  # [batch]
         predictions = {self._label: tf.sigmoid(logits)}
         if mode is base.Mode.PREDICT:
             return base.EstimatorSpec(mode=mode, predictions=predictions)

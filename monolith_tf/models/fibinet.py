@@ -29,7 +29,7 @@ class FiBiNET(base.Model):
         self._params = params
         self._gated = _Gated(params.reduction)
         self._products = [_Products(), _Products()]
-        self._tower = tower.Tower(params.hidden_units, dropout=params.dropout)
+        self._tower = tower.hidden(params.hidden_units, dropout=params.dropout)
         self._logit = tf_keras.layers.Dense(1)
 
     def model_fn(self, inputs: base.Inputs, mode: base.Mode) -> base.EstimatorSpec:

@@ -31,7 +31,7 @@ class FinalMLP(base.Model):
         self._num_heads = params.num_heads
         self._views = [_View(params.gate_units) for _ in params.contexts]
         self._towers = [
-            tower.Tower(units, dropout=params.dropout) for units in params.hidden_units
+            tower.hidden(units, dropout=params.dropout) for units in params.hidden_units
         ]
         self._linear = [dense(1, use_bias=i == 0) for i in range(2)]
         width = params.hidden_units[1][-1] // params.num_heads

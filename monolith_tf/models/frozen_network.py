@@ -30,7 +30,7 @@ class FrozenNetwork(Network[FrozenStore]):
         )
 
     def lookup(
-        self, columns: Mapping[str, Tensor], mode: base.Mode, **when: Any
+        self, columns: Mapping[str, Tensor], mode: base.Mode, **when: object
     ) -> tuple[encode.FeatureBatch, Any]:
         """See base class; `mode` must not be `TRAIN`."""
         if mode is base.Mode.TRAIN:
@@ -75,7 +75,7 @@ class FrozenNetwork(Network[FrozenStore]):
 
 
 def _merged(
-    order: Iterable[str], user: Mapping[str, Any], items: Mapping[str, Any]
-) -> dict[str, Any]:
+    order: Iterable[str], user: Mapping[str, Tensor], items: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     both = {**user, **items}
     return {name: both[name] for name in order if name in both}

@@ -1,7 +1,6 @@
 """Multi-gate mixture of experts over one concatenated input."""
 
 import tensorflow as tf
-import tf_keras
 
 from monolith_tf import layers
 from monolith_tf import losses
@@ -34,8 +33,7 @@ class MMoE(base.Model):
         )
         self._dropout = layers.Dropout(params.dropout)
         self._towers = [
-            [tf_keras.layers.Dense(units, "relu") for units in params.tower_units]
-            + [tf_keras.layers.Dense(1)]
+            layers.MLP([*params.tower_units, 1], use_weight_norm=False)
             for _ in params.tasks
         ]
 
@@ -46,10 +44,7 @@ class MMoE(base.Model):
         for task, mixture, tower in zip(
             self._tasks, mixtures, self._towers, strict=True
         ):
-            hidden = self._dropout(mixture)
-            for layer in tower:
-                hidden = layer(hidden)
-            logits[task] = hidden[:, 0]  # [batch]
+            logits[task] = tower(self._dropout(mixture))[:, 0]  # [batch]
         predictions = {task: tf.sigmoid(value) for task, value in logits.items()}
         if mode is base.Mode.PREDICT:
             return base.EstimatorSpec(mode=mode, predictions=predictions)

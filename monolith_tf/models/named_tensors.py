@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from monolith_tf.types import Tensor
+
 
 class UnknownNameError(KeyError):
     """An unknown name; the message lists the known names."""
@@ -12,7 +14,7 @@ class UnknownNameError(KeyError):
         return str(self.args[0])
 
 
-class NamedTensors(dict[str, Any]):
+class NamedTensors(dict[str, Tensor]):
     """A dict whose error for a missing key lists its keys.
 
     Args:
@@ -23,7 +25,7 @@ class NamedTensors(dict[str, Any]):
 
     def __init__(
         self,
-        values: Mapping[str, Any] | tuple[()] = (),
+        values: Mapping[str, Tensor] | tuple[()] = (),
         *,
         what: str = "",
         if_empty: str = "It is empty.",

@@ -66,7 +66,7 @@ class Network(tf.Module, Generic[StoreT]):
         return labels, labels_lib.encode_weights(self.weight, columns)
 
     def lookup(
-        self, columns: Mapping[str, Tensor], mode: base.Mode, **when: Any
+        self, columns: Mapping[str, Tensor], mode: base.Mode, **when: object
     ) -> tuple[encode.FeatureBatch, Any]:
         """Encodes columns and fetches their rows.
 

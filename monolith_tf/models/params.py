@@ -277,7 +277,7 @@ OF_MODEL: dict[str, type[Params]] = {
 """Name of a registered model -> the class of its parameters."""
 
 
-def _numbers(value: Any) -> Iterator[Any]:
+def _numbers(value: object) -> Iterator[Any]:
     if isinstance(value, tuple):
         for item in value:
             yield from _numbers(item)

@@ -3,7 +3,6 @@
 import dataclasses
 import types
 from collections.abc import Callable
-from collections.abc import Mapping
 from typing import Any
 
 import pydantic
@@ -11,6 +10,7 @@ import pydantic
 from monolith_tf import imports
 from monolith_tf.models import base
 from monolith_tf.models import spec as spec_lib
+from monolith_tf.types import JsonMapping
 
 
 def create(spec: spec_lib.ModelSpec) -> base.Model:
@@ -44,7 +44,7 @@ def create(spec: spec_lib.ModelSpec) -> base.Model:
     return make(_params(class_, spec.params))
 
 
-def _params(class_: type[base.Model], params: Mapping[str, Any]) -> Any:
+def _params(class_: type[base.Model], params: JsonMapping) -> Any:
     if class_.Params is None:
         return types.SimpleNamespace(**params)
     known = [field.name for field in dataclasses.fields(class_.Params)]

@@ -8,10 +8,10 @@ from typing import Any
 from typing import ClassVar
 from typing import Literal
 
+from monolith_tf import imports
 from monolith_tf.features.shorthand import FromName
 from monolith_tf.features.shorthand import OneOrMany
 
-_CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _REFERENCE = re.compile(
     r"(?P<name>[^\[\].]+)(\[(?P<index>\d+)\]|\.(?P<dotted>\d+)|\.(?P<part>\w+))?"
 )
@@ -189,7 +189,7 @@ class ModelSpec(FromName):
                 "Exactly one of `name`, `class` and `blocks` must be set. "
                 f"Received: {received}."
             )
-        if self.class_ is not None and not _CLASS_PATH.fullmatch(self.class_):
+        if self.class_ is not None and not imports.is_name(self.class_):
             raise ValueError(
                 "`class` must be of the form `package.module:Class`. "
                 f"Received: class={self.class_!r}."

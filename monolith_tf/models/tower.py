@@ -5,15 +5,17 @@ from collections.abc import Sequence
 import tf_keras
 
 from monolith_tf import layers
-from monolith_tf.layers import batch_normalization
-from monolith_tf.types import Tensor
-
-_MOMENTUM = 0.9
-_EPSILON = 1e-5
 
 
-class Tower(tf_keras.layers.Layer):
-    """Dense layers, each followed by batch normalization, relu and dropout.
+def hidden(
+    units: Sequence[int],
+    *,
+    dropout: float = 0.0,
+    batch_norm: bool = True,
+    momentum: float = 0.9,
+    epsilon: float = 1e-5,
+) -> tf_keras.layers.Layer:
+    """Returns dense layers, each followed by batch normalization, relu and dropout.
 
         x = dropout(relu(batch_norm(x @ w)))    # for every width
         x = dropout(relu(x @ w + b))            # without batch normalization
@@ -25,42 +27,26 @@ class Tower(tf_keras.layers.Layer):
     steps by more than the signal, and evaluation would differ from training.
 
     Args:
-      units: Width of every layer, first to last.
+      units: Width of every layer, first to last; empty for no layers.
       dropout: Share of every layer's output that training drops.
       batch_norm: Whether layers use batch normalization.
+      momentum: Weight of the past in its moving statistics.
+      epsilon: Added to its variances.
 
-    Input shape: `[batch, width]`.
-    Output shape: `[batch, units[-1]]`.
+    Returns:
+      A layer from `[batch, width]` to `[batch, units[-1]]`.
     """
-
-    def __init__(
-        self,
-        units: Sequence[int],
-        *,
-        dropout: float = 0.0,
-        batch_norm: bool = True,
-    ) -> None:
-        super().__init__()
-        self._layers: list[tf_keras.layers.Layer] = []
-        for width in units:
-            self._layers.append(
-                tf_keras.layers.Dense(
-                    width, use_bias=not batch_norm, kernel_initializer="glorot_normal"
-                )
-            )
-            if batch_norm:
-                self._layers.append(
-                    batch_normalization.BatchNormalization(
-                        momentum=_MOMENTUM, epsilon=_EPSILON
-                    )
-                )
-            self._layers.append(tf_keras.layers.ReLU())
-            if dropout:
-                self._layers.append(layers.Dropout(dropout))
-
-    def call(self, inputs: Tensor) -> Tensor:
-        """See the class."""
-        outputs = inputs
-        for layer in self._layers:
-            outputs = layer(outputs)
-        return outputs
+    if not units:
+        return tf_keras.layers.Identity()
+    return layers.MLP(
+        units,
+        initializers="glorot_normal",
+        use_weight_norm=False,
+        use_bias="auto",
+        enable_batch_normalization=batch_norm,
+        batch_normalization_momentum=momentum,
+        batch_normalization_epsilon=epsilon,
+        batch_normalization_of_input=False,
+        dropout=dropout,
+        hidden_output=True,
+    )

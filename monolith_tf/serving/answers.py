@@ -1,18 +1,35 @@
 """Answers the requests of TF Serving's `PredictionService` from a model."""
 
 import math
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.example import example_pb2
 from tensorflow_serving.apis import classification_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2
+from tensorflow_serving.apis import input_pb2
 from tensorflow_serving.apis import predict_pb2
 from tensorflow_serving.apis import regression_pb2
 
 from monolith_tf.serving import errors
 from monolith_tf.serving import model as model_lib
 from monolith_tf.serving import tensors
+
+ExamplesRequest: TypeAlias = (
+    classification_pb2.ClassificationRequest | regression_pb2.RegressionRequest
+)
+Request: TypeAlias = (
+    predict_pb2.PredictRequest
+    | ExamplesRequest
+    | get_model_metadata_pb2.GetModelMetadataRequest
+)
+Response: TypeAlias = (
+    predict_pb2.PredictResponse
+    | classification_pb2.ClassificationResponse
+    | regression_pb2.RegressionResponse
+    | get_model_metadata_pb2.GetModelMetadataResponse
+)
 
 _INPUTS = tf.compat.v1.saved_model.signature_constants.CLASSIFY_INPUTS
 _CLASSES = tf.compat.v1.saved_model.signature_constants.CLASSIFY_OUTPUT_CLASSES
@@ -105,14 +122,14 @@ def metadata(
     return response
 
 
-def _describe(model: model_lib.Model, request: Any, response: Any) -> None:
+def _describe(model: model_lib.Model, request: Request, response: Response) -> None:
     response.model_spec.name = request.model_spec.name
     response.model_spec.version.value = model.version
     response.model_spec.signature_name = request.model_spec.signature_name
 
 
 def _run_on_examples(
-    model: model_lib.Model, request: Any, outputs: set[str], what: str
+    model: model_lib.Model, request: ExamplesRequest, outputs: set[str], what: str
 ) -> dict[str, np.ndarray]:
     key = request.model_spec.signature_name
     signature = model.signature(key)
@@ -128,7 +145,7 @@ def _run_on_examples(
     return model.run(key, {_INPUTS: np.array(examples, object)})
 
 
-def _serialized(request_input: Any) -> list[bytes]:
+def _serialized(request_input: input_pb2.Input) -> list[bytes]:
     """Returns the examples of a request, each with the shared context."""
     context = b""
     if request_input.WhichOneof("kind") == "example_list_with_context":
@@ -150,7 +167,7 @@ def _serialized(request_input: Any) -> list[bytes]:
     return [context + example.SerializeToString() for example in examples]
 
 
-def _check_numbers(example: Any, where: str) -> None:
+def _check_numbers(example: example_pb2.Example, where: str) -> None:
     """Raises RequestError if a feature is NaN."""
     for name, feature in example.features.feature.items():
         if any(map(math.isnan, feature.float_list.value)):

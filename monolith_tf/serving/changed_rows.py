@@ -2,8 +2,6 @@
 
 import pathlib
 from collections.abc import Iterator
-from collections.abc import Mapping
-from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +12,7 @@ from monolith_tf.export import updates
 from monolith_tf.ids import HASH_BITS
 from monolith_tf.serving import errors
 from monolith_tf.serving import shared_reading
+from monolith_tf.types import JsonMapping
 
 
 class Rows(NamedTuple):
@@ -115,7 +114,7 @@ class SavedRows:
                 found.setdefault(rows.table, []).append(rows.ids)
         return {table: np.concatenate(ids) for table, ids in found.items()}
 
-    def _read(self) -> Iterator[tuple[Mapping[str, Any], Chunk]]:
+    def _read(self) -> Iterator[tuple[JsonMapping, Chunk]]:
         """Yields chunks with their groups, without optimizer state to save memory."""
         for group in self._manifest["groups"]:
             for chunk in checkpoint_files.read_rows(self._directory, group):
@@ -124,7 +123,7 @@ class SavedRows:
 
 
 def _by_table(
-    group: Mapping[str, Any], ids: np.ndarray, weights: np.ndarray
+    group: JsonMapping, ids: np.ndarray, weights: np.ndarray
 ) -> Iterator[Rows]:
     """Splits rows by the tables of a group; omits ids of other tables."""
     if any(map(_is_exact, group["tables"])):
@@ -139,7 +138,7 @@ def _by_table(
             yield Rows(_update_name(table), ids[mine], weights[mine])
 
 
-def _largest(table: Mapping[str, Any], slices: list[Mapping[str, Any]]) -> np.ndarray:
+def _largest(table: JsonMapping, slices: list[JsonMapping]) -> np.ndarray:
     """Returns the largest numbers that a table's compressors hold, by column."""
     # Earlier checkpoints do not record it.
     largest = table.get("largest") or [None] * len(slices)
@@ -147,9 +146,9 @@ def _largest(table: Mapping[str, Any], slices: list[Mapping[str, Any]]) -> np.nd
     return np.repeat(np.array(limits, np.float32), [part["dim"] for part in slices])
 
 
-def _is_exact(table: Mapping[str, Any]) -> bool:
+def _is_exact(table: JsonMapping) -> bool:
     return table.get("large_integers") == "exact"
 
 
-def _update_name(table: Mapping[str, Any]) -> str:
+def _update_name(table: JsonMapping) -> str:
     return str(table["name"]) + (updates.EXACT if _is_exact(table) else "")

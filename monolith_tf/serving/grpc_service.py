@@ -5,13 +5,19 @@ from typing import Any
 
 import grpc
 from absl import logging
+from tensorflow_serving.apis import classification_pb2
+from tensorflow_serving.apis import get_model_metadata_pb2
 from tensorflow_serving.apis import get_model_status_pb2
+from tensorflow_serving.apis import model_pb2
 from tensorflow_serving.apis import model_service_pb2_grpc
+from tensorflow_serving.apis import predict_pb2
 from tensorflow_serving.apis import prediction_service_pb2_grpc
+from tensorflow_serving.apis import regression_pb2
 from tensorflow_serving.apis import status_pb2
 
 from monolith_tf.serving import answers
 from monolith_tf.serving import errors
+from monolith_tf.serving import model as model_lib
 from monolith_tf.serving import versions as versions_lib
 
 
@@ -28,26 +34,38 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         self._name = name
         self._versions = versions
 
-    def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:
+    def Predict(
+        self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
+    ) -> predict_pb2.PredictResponse:
         """Answers named tensors."""
         return self._answer(answers.predict, request, context)
 
-    def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:
+    def Classify(
+        self,
+        request: classification_pb2.ClassificationRequest,
+        context: grpc.ServicerContext,
+    ) -> classification_pb2.ClassificationResponse:
         """Answers examples with classes."""
         return self._answer(answers.classify, request, context)
 
-    def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:
+    def Regress(
+        self, request: regression_pb2.RegressionRequest, context: grpc.ServicerContext
+    ) -> regression_pb2.RegressionResponse:
         """Answers examples with numbers."""
         return self._answer(answers.regress, request, context)
 
-    def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
+    def GetModelMetadata(
+        self,
+        request: get_model_metadata_pb2.GetModelMetadataRequest,
+        context: grpc.ServicerContext,
+    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
         """Returns the signatures."""
         return self._answer(answers.metadata, request, context)
 
     def _answer(
         self,
-        function: Callable[..., Any],
-        request: Any,
+        function: Callable[[model_lib.Model, answers.Request], answers.Response],
+        request: answers.Request,
         context: grpc.ServicerContext,
     ) -> Any:
         try:
@@ -70,7 +88,11 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         self._name = name
         self._versions = versions
 
-    def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:
+    def GetModelStatus(
+        self,
+        request: get_model_status_pb2.GetModelStatusRequest,
+        context: grpc.ServicerContext,
+    ) -> get_model_status_pb2.GetModelStatusResponse:
         """Returns the status of the current version."""
         try:
             version = check_spec(self._name, request.model_spec)
@@ -89,7 +111,7 @@ def status(version: int) -> get_model_status_pb2.GetModelStatusResponse:
     return response
 
 
-def check_spec(name: str, spec: Any) -> int | None:
+def check_spec(name: str, spec: model_pb2.ModelSpec) -> int | None:
     """Returns the version that a request names, if any.
 
     Raises:

@@ -3,12 +3,16 @@
 import base64
 import binascii
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2
 
+from monolith_tf.export import examples
+from monolith_tf.features.columns import DType
 from monolith_tf.serving import errors
+from monolith_tf.types import JsonDict
+from monolith_tf.types import JsonMapping
 
 _BYTES_SUFFIX = "_bytes"
 _BASE64 = "b64"
@@ -17,7 +21,7 @@ _KINDS = {"i": "iu", "u": "iu", "f": "iuf", "b": "b"}
 
 
 def read_inputs(
-    body: Mapping[str, Any], signature: Any
+    body: JsonMapping, signature: meta_graph_pb2.SignatureDef
 ) -> tuple[dict[str, np.ndarray], bool]:
     """Returns the inputs of a `:predict` request, and whether it lists rows.
 
@@ -49,7 +53,7 @@ def read_inputs(
     return arrays, by_row
 
 
-def write_outputs(outputs: Mapping[str, np.ndarray], by_row: bool) -> dict[str, Any]:
+def write_outputs(outputs: Mapping[str, np.ndarray], by_row: bool) -> JsonDict:
     """Returns the answer to a `:predict` request.
 
     Args:
@@ -75,7 +79,7 @@ def write_outputs(outputs: Mapping[str, np.ndarray], by_row: bool) -> dict[str, 
     return {"predictions": rows}
 
 
-def read_example(values: Any) -> tf.train.Example:
+def read_example(values: object) -> tf.train.Example:
     """Returns an example: feature -> a value, or a list of values of one type.
 
     Raises:
@@ -85,24 +89,23 @@ def read_example(values: Any) -> tf.train.Example:
         raise errors.bad_request(
             f"An example must be an object, feature -> value. Received: {values!r}."
         )
-    features = {}
+    features: dict[str, tuple[DType, list[object]]] = {}
     for name, value in values.items():
         entries = value if isinstance(value, list) else [value]
         types = {type(entry) for entry in entries}
         if types <= {int, float}:
-            kind, dtype = ("int64_list", tf.int64)
-            if float in types:
-                kind, dtype = ("float_list", tf.float32)
-            numbers = _array(name, entries, dtype).tolist() if entries else []
-            feature = tf.train.Feature(**{kind: {"value": numbers}})
+            dtype: DType = "float32" if float in types else "int64"
+            if entries:
+                entries = _array(name, entries, tf.as_dtype(dtype)).tolist()
+            features[name] = dtype, entries
         else:
-            texts = [_bytes(name, entry) for entry in entries]
-            feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=texts))
-        features[name] = feature
-    return tf.train.Example(features=tf.train.Features(feature=features))
+            features[name] = "string", [_bytes(name, entry) for entry in entries]
+    return examples.example(features)
 
 
-def _columns(rows: Any, signature: Any) -> dict[str, list[Any]]:
+def _columns(
+    rows: object, signature: meta_graph_pb2.SignatureDef
+) -> dict[str, list[object]]:
     if not isinstance(rows, list) or not rows:
         raise errors.bad_request("`instances` must be a list of at least one row.")
     if not isinstance(rows[0], dict) or set(rows[0]) == {_BASE64}:
@@ -116,7 +119,7 @@ def _columns(rows: Any, signature: Any) -> dict[str, list[Any]]:
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def _only_input(signature: Any) -> str:
+def _only_input(signature: meta_graph_pb2.SignatureDef) -> str:
     if len(signature.inputs) != 1:
         raise errors.bad_request(
             "The signature has several inputs; name them. "
@@ -125,7 +128,7 @@ def _only_input(signature: Any) -> str:
     return next(iter(signature.inputs))
 
 
-def _array(name: str, value: Any, dtype: tf.DType) -> np.ndarray:
+def _array(name: str, value: object, dtype: tf.DType) -> np.ndarray:
     if dtype == tf.string:
         array = np.array(_texts(name, value), object)
         if any(isinstance(entry, list) for entry in array.ravel()):
@@ -168,7 +171,7 @@ def _check_range(name: str, array: np.ndarray, dtype: tf.DType) -> None:
             raise _out_of_range(name, dtype, value.item())
 
 
-def _out_of_range(name: str, dtype: tf.DType, value: Any) -> errors.RequestError:
+def _out_of_range(name: str, dtype: tf.DType, value: float) -> errors.RequestError:
     is_long = isinstance(value, int) and value.bit_length() > 200
     digits = "an integer of many digits" if is_long else repr(value)
     return errors.bad_request(
@@ -184,13 +187,13 @@ def _uneven(name: str) -> errors.RequestError:
     )
 
 
-def _texts(name: str, value: Any) -> Any:
+def _texts(name: str, value: object) -> object:
     if isinstance(value, list):
         return [_texts(name, entry) for entry in value]
     return _bytes(name, value)
 
 
-def _bytes(name: str, value: Any) -> bytes:
+def _bytes(name: str, value: object) -> bytes:
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, dict) and set(value) == {_BASE64}:
@@ -203,12 +206,12 @@ def _bytes(name: str, value: Any) -> bytes:
     )
 
 
-def _plain(name: str, value: np.ndarray) -> Any:
+def _plain(name: str, value: np.ndarray) -> object:
     if value.dtype != object:
         return value.tolist()
     is_text = not name.endswith(_BYTES_SUFFIX)
 
-    def plain(entry: Any) -> Any:
+    def plain(entry: list | bytes) -> object:
         if isinstance(entry, list):
             return [plain(part) for part in entry]
         if is_text:
@@ -218,5 +221,5 @@ def _plain(name: str, value: np.ndarray) -> Any:
     return plain(value.tolist())
 
 
-def _alone(values: dict[str, Any]) -> Any:
+def _alone(values: dict[str, object]) -> object:
     return next(iter(values.values())) if len(values) == 1 else values

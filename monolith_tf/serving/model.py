@@ -1,14 +1,16 @@
 """One version of a model in a session, as a model server holds it."""
 
 import pathlib
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 import grpc
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2
 
+from monolith_tf.export import versions
 from monolith_tf.serving import errors
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -32,9 +34,9 @@ class Model:
         Raises:
           ServingError: If it is not a SavedModel, or is damaged.
         """
-        if not (path / "saved_model.pb").exists():
+        if not (path / versions.FILE).exists():
             raise errors.ServingError(
-                f"{path} is not a SavedModel: it has no saved_model.pb. "
+                f"{path} is not a SavedModel: it has no {versions.FILE}. "
                 "`monolith-tf export` writes one."
             )
         self.path = path
@@ -51,7 +53,7 @@ class Model:
                 f"Cannot load {path}: {reason} The export is damaged or was made "
                 "for another server; export it again."
             ) from error
-        self.signatures: Mapping[str, Any] = {
+        self.signatures: Mapping[str, meta_graph_pb2.SignatureDef] = {
             key: signature
             for key, signature in meta_graph.signature_def.items()
             if not key.startswith("__")
@@ -61,7 +63,7 @@ class Model:
         """Frees the model's resources; it cannot answer requests afterwards."""
         self._session.close()
 
-    def signature(self, key: str) -> Any:
+    def signature(self, key: str) -> meta_graph_pb2.SignatureDef:
         """Returns a signature.
 
         Args:
@@ -133,7 +135,9 @@ class Model:
         }
 
 
-def _check_inputs(key: str, signature: Any, inputs: Mapping[str, np.ndarray]) -> None:
+def _check_inputs(
+    key: str, signature: meta_graph_pb2.SignatureDef, inputs: Mapping[str, np.ndarray]
+) -> None:
     wanted = signature.inputs
     missing = sorted(set(wanted) - set(inputs))
     unknown = sorted(set(inputs) - set(wanted))
@@ -175,7 +179,7 @@ def _shape(shape: tf.TensorShape) -> str:
     return f"[{', '.join('?' if n is None else str(n) for n in shape)}]"
 
 
-def _names(names: Any) -> str:
+def _names(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in sorted(names))
 
 

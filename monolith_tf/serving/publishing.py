@@ -20,6 +20,7 @@ from monolith_tf.serving import errors
 from monolith_tf.serving import tls as tls_lib
 from monolith_tf.serving import update_client
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import checkpoint_dir
 
 CHUNK_BYTES = 3_900_000
 """Ids and rows per request; with the rest of the message below gRPC's 4 MiB."""
@@ -292,7 +293,7 @@ class _Source:
     """
 
     def __init__(self, model_dir: pathlib.Path) -> None:
-        self._checkpoints = checkpoint_lib.CheckpointDir(model_dir / "checkpoints")
+        self._checkpoints = checkpoint_dir.CheckpointDir(model_dir / "checkpoints")
         newest = self._checkpoints.latest()
         if newest is None:
             raise checkpoint_lib.CheckpointError(

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from collections.abc import Iterable
 from typing import Any
+from wsgiref.types import StartResponse
+from wsgiref.types import WSGIEnvironment
 
 import grpc
 from absl import logging
@@ -24,6 +26,7 @@ from monolith_tf.serving import grpc_service
 from monolith_tf.serving import json_values
 from monolith_tf.serving import model as model_lib
 from monolith_tf.serving import versions as versions_lib
+from monolith_tf.types import JsonDict
 
 _HTTP_STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -85,7 +88,7 @@ class RestService:
         )
 
     def __call__(
-        self, environ: dict[str, Any], start_response: Callable[..., Any]
+        self, environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes]:
         """Answers a request; see PEP 3333."""
         request = wrappers.Request(environ)
@@ -109,7 +112,7 @@ class RestService:
 
     def _answer(
         self,
-        endpoint: Callable[..., Any],
+        endpoint: Callable[..., object],
         request: wrappers.Request,
         name: str,
         version: str | None = None,
@@ -128,7 +131,7 @@ class RestService:
         with self._versions.use(number) as model:
             return endpoint(model, body)
 
-    def _body(self, request: wrappers.Request) -> dict[str, Any]:
+    def _body(self, request: wrappers.Request) -> JsonDict:
         too_large = exceptions.RequestEntityTooLarge(
             f"A request may have {self._max_body_bytes:,} bytes. Send fewer rows at "
             "once, or use gRPC."
@@ -189,7 +192,7 @@ def _check_origin(request: wrappers.Request) -> None:
         )
 
 
-def _status(model: model_lib.Model, body: dict[str, Any]) -> Any:
+def _status(model: model_lib.Model, body: JsonDict) -> object:
     del body
     return json_format.MessageToDict(
         grpc_service.status(model.version),
@@ -198,7 +201,7 @@ def _status(model: model_lib.Model, body: dict[str, Any]) -> Any:
     )
 
 
-def _metadata(model: model_lib.Model, body: dict[str, Any]) -> Any:
+def _metadata(model: model_lib.Model, body: JsonDict) -> object:
     del body
     request = get_model_metadata_pb2.GetModelMetadataRequest(
         metadata_field=["signature_def"]
@@ -208,13 +211,13 @@ def _metadata(model: model_lib.Model, body: dict[str, Any]) -> Any:
     )
 
 
-def _predict(model: model_lib.Model, body: dict[str, Any]) -> Any:
+def _predict(model: model_lib.Model, body: JsonDict) -> object:
     key = _signature_name(model, body)
     inputs, by_row = json_values.read_inputs(body, model.signature(key))
     return json_values.write_outputs(model.run(key, inputs), by_row)
 
 
-def _classify(model: model_lib.Model, body: dict[str, Any]) -> Any:
+def _classify(model: model_lib.Model, body: JsonDict) -> object:
     request = classification_pb2.ClassificationRequest()
     _fill_examples(model, request, body)
     result = answers.classify(model, request).result
@@ -226,14 +229,16 @@ def _classify(model: model_lib.Model, body: dict[str, Any]) -> Any:
     }
 
 
-def _regress(model: model_lib.Model, body: dict[str, Any]) -> Any:
+def _regress(model: model_lib.Model, body: JsonDict) -> object:
     request = regression_pb2.RegressionRequest()
     _fill_examples(model, request, body)
     result = answers.regress(model, request).result
     return {"results": [row.value for row in result.regressions]}
 
 
-def _fill_examples(model: model_lib.Model, request: Any, body: dict[str, Any]) -> None:
+def _fill_examples(
+    model: model_lib.Model, request: answers.ExamplesRequest, body: JsonDict
+) -> None:
     request.model_spec.signature_name = _signature_name(model, body)
     rows = body.get("examples")
     if not isinstance(rows, list) or not rows:
@@ -243,7 +248,7 @@ def _fill_examples(model: model_lib.Model, request: Any, body: dict[str, Any]) -
     examples.context.CopyFrom(json_values.read_example(body.get("context", {})))
 
 
-def _signature_name(model: model_lib.Model, body: dict[str, Any]) -> str:
+def _signature_name(model: model_lib.Model, body: JsonDict) -> str:
     key = body.get("signature_name", "")
     if not isinstance(key, str):
         raise errors.bad_request(f"`signature_name` must be a string. Received: {key}.")

@@ -11,6 +11,7 @@ import urllib.parse
 from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
+from wsgiref.types import WSGIApplication
 
 import grpc
 from absl import logging
@@ -209,7 +210,7 @@ class _Handler(werkzeug_serving.WSGIRequestHandler):
             return
         super().run_wsgi()
 
-    def log(self, type: str, message: str, *args: Any) -> None:
+    def log(self, type: str, message: str, *args: object) -> None:
         """See base class."""
         logging.vlog(1, message, *args)
 
@@ -218,7 +219,7 @@ class _Handler(werkzeug_serving.WSGIRequestHandler):
 
 
 def _http_server(
-    host: str, port: int, application: Any, context: ssl.SSLContext | None
+    host: str, port: int, application: WSGIApplication, context: ssl.SSLContext | None
 ) -> Any:
     # With a port, Werkzeug would exit the process if the port is taken.
     with socket.create_server((host, port), family=_family(host)) as listening:

@@ -1,10 +1,11 @@
 """Tensors of gRPC requests, read without trusting their stated shapes and types."""
 
 import math
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
 
 from monolith_tf.serving import errors
 
@@ -14,7 +15,9 @@ MAX_EXPANDED_BYTES = 64 << 20
 _MOST_TIMES = 8  # A value of eight bytes may take one byte in a message.
 
 
-def read(name: str, proto: Any, info: Any) -> np.ndarray:
+def read(
+    name: str, proto: tensor_pb2.TensorProto, info: meta_graph_pb2.TensorInfo
+) -> np.ndarray:
     """Returns the value of an input.
 
     Args:

@@ -138,7 +138,7 @@ class Versions:
         if not directory.is_dir():
             raise errors.ServingError(f"{directory} is not a folder.")
         found = export_versions.folders(directory)
-        models = [n for n, folder in found.items() if export_versions.is_model(folder)]
+        models = export_versions.models(directory)
         if found and not models:
             return found[max(found)]  # Loading it raises the error.
         if not models:

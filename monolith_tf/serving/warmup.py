@@ -4,6 +4,7 @@ import tensorflow as tf
 from absl import logging
 from tensorflow_serving.apis import prediction_log_pb2
 
+from monolith_tf.export import warmup
 from monolith_tf.serving import answers
 from monolith_tf.serving import errors
 from monolith_tf.serving import model as model_lib
@@ -18,7 +19,7 @@ def replay(model: model_lib.Model) -> None:
       ServingError: If the file is damaged or too long, or a request fails. TF Serving
         refuses such a version too.
     """
-    path = model.path / "assets.extra" / "tf_serving_warmup_requests"
+    path = model.path / warmup.FILE
     if not path.exists():
         return
     count = 0

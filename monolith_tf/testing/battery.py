@@ -3,10 +3,15 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
+
+import tensorflow as tf
+import tf_keras
 
 from monolith_tf.testing import nests
 from monolith_tf.testing.battery_steps import Steps
+from monolith_tf.types import Nest
+from monolith_tf.types import Shapes
+from monolith_tf.types import Tensor
 
 _STEPS = (
     "config",
@@ -22,19 +27,19 @@ _OPTIONS = ("rows", "input_gradient", "static_shape", "saved_model", "keras_file
 
 
 def run(
-    test: Any,
-    layer: Any,
+    test: tf.test.TestCase,
+    layer: tf_keras.layers.Layer,
     *,
-    output_shape: Any,
-    input_shape: Any = None,
-    inputs: Any = None,
-    call_kwargs: Mapping[str, Any] | None = None,
+    output_shape: Shapes,
+    input_shape: Shapes = None,
+    inputs: Nest = None,
+    call_kwargs: Mapping[str, Tensor] | None = None,
     num_weights: int | None = None,
     skip: Mapping[str, str] | None = None,
     zero_gradients: Sequence[str] = (),
-    output_dtype: Any = None,
+    output_dtype: Nest = None,
     tolerance: float = 1e-5,
-) -> Any:
+) -> tf_keras.layers.Layer:
     """Runs the standard test on a layer.
 
     It checks output shapes for the given batch, an unknown batch size, an empty batch

@@ -8,13 +8,15 @@ import tempfile
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
 from monolith_tf.testing import nests
+from monolith_tf.types import Nest
+from monolith_tf.types import Shapes
+from monolith_tf.types import Tensor
 
 
 class Steps:
@@ -24,10 +26,10 @@ class Steps:
 
     def __init__(
         self,
-        test: Any,
-        layer: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        test: tf.test.TestCase,
+        layer: tf_keras.layers.Layer,
+        args: tuple[Nest, ...],
+        kwargs: dict[str, Nest],
         skip: Mapping[str, str],
     ) -> None:
         self.test = test
@@ -45,14 +47,16 @@ class Steps:
             error.add_note(f"in step {name!r} of the standard test")
             raise
 
-    def call(self, layer: Any, nest: Any, training: bool = False) -> Any:
+    def call(
+        self, layer: tf_keras.layers.Layer, nest: Nest, training: bool = False
+    ) -> Nest:
         """Calls a layer on a nest of positional and keyword arguments."""
         args, kwargs = nest
         if self.has_training:
             kwargs = kwargs | {"training": training}
         return layer(*args, **kwargs)
 
-    def twin(self, **overrides: Any) -> Any:
+    def twin(self, **overrides: object) -> tf_keras.layers.Layer:
         """Returns a layer made from the config, with the same weights."""
         config = self.layer.get_config() | overrides
         twin = type(self.layer).from_config(config)
@@ -60,7 +64,7 @@ class Steps:
         twin.set_weights(self.layer.get_weights())
         return twin
 
-    def start(self, output_shape: Any, num_weights: int | None) -> None:
+    def start(self, output_shape: Shapes, num_weights: int | None) -> None:
         """Builds the layer and stores its outputs."""
         self.test.assertFalse(self.layer.built, "`layer` must not be built yet")
         self.outputs = self.call(self.layer, self.nest)
@@ -120,7 +124,9 @@ class Steps:
                 self.test.assertIsNotNone(gradient, "an input has no gradient")
                 self.assert_finite(gradient)
 
-    def gradients(self, nest: Any, training: bool) -> tuple[Any, list[Any], list[Any]]:
+    def gradients(
+        self, nest: Nest, training: bool
+    ) -> tuple[Nest, list[Tensor], list[Tensor]]:
         """Returns outputs, and gradients of a loss for trainable weights and inputs."""
         floating = [
             t
@@ -149,12 +155,12 @@ class Steps:
         )
         self.assert_same(call(self.nest), self.gradients(self.nest, training=False))
 
-    def check_float16(self, output_dtype: Any) -> None:
+    def check_float16(self, output_dtype: Nest) -> None:
         """Mixed precision set by the layer's argument."""
         config = self.layer.get_config() | {"dtype": "mixed_float16"}
         self._check_mixed(type(self.layer).from_config(config), output_dtype)
 
-    def check_bfloat16(self, output_dtype: Any) -> None:
+    def check_bfloat16(self, output_dtype: Nest) -> None:
         """Mixed precision set by the global policy."""
         config = self.layer.get_config()
         del config["dtype"]
@@ -164,7 +170,7 @@ class Steps:
         finally:
             tf_keras.mixed_precision.set_global_policy("float32")
 
-    def _check_mixed(self, layer: Any, output_dtype: Any) -> None:
+    def _check_mixed(self, layer: tf_keras.layers.Layer, output_dtype: Nest) -> None:
         """Outputs have the compute type and are finite, variables stay float32."""
         for training in (False, True):
             outputs = self.call(layer, self.nest, training)
@@ -218,13 +224,13 @@ class Steps:
                 served = nests.export(model, inputs, path)
                 self.assert_same(tf.nest.flatten(served.serve(inputs)), expected)
 
-    def assert_finite(self, nest: Any) -> None:
+    def assert_finite(self, nest: Nest) -> None:
         """All numbers of all tensors are finite."""
         for tensor in tf.nest.flatten(nest):
             values = np.asarray(tf.cast(tensor, tf.float64))
             self.test.assertTrue(np.all(np.isfinite(values)), values)
 
-    def assert_same(self, a: Any, b: Any) -> None:
+    def assert_same(self, a: Nest, b: Nest) -> None:
         """Two nests have equal shapes and nearly equal values."""
         flat_a, flat_b = tf.nest.flatten(a), tf.nest.flatten(b)
         self.test.assertEqual(len(flat_a), len(flat_b))

@@ -1,20 +1,24 @@
 """Runs a SavedModel with TensorFlow's C API, without importing Python's TensorFlow.
 
-A model server loads a SavedModel the same way. As a program, it takes the job file that
-`monolith_tf.export.clean_process` writes.
+A model server loads a SavedModel the same way. As a program, it takes the file of a
+`monolith_tf.export.clean_process.make_job`.
 """
 
 import ctypes
 import importlib.util
 import pathlib
 import pickle
+import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+_TIMEOUT_SECS = 600
+_ANSWERS = ".answers"
 _STRING = 7
 _TYPES = {1: "f4", 2: "f8", 3: "i4", 4: "u1", 6: "i1", 9: "i8", 10: "?", 19: "f2"}
 _CODES = {np.dtype(name): code for code, name in _TYPES.items()}
@@ -42,7 +46,14 @@ def ask(
     """
     from monolith_tf.export import clean_process
 
-    return clean_process.ask(directory, requests, program=pathlib.Path(__file__))
+    with tempfile.TemporaryDirectory(prefix="monolith_tf_") as folder:
+        job = pathlib.Path(folder) / "job"
+        job.write_bytes(clean_process.make_job(directory, requests))
+        # Without -P, modules next to the program could be imported.
+        command = [sys.executable, "-P", __file__, str(job)]
+        subprocess.run(command, cwd=folder, timeout=_TIMEOUT_SECS, check=True)
+        answers: list[Any] = pickle.loads(job.with_suffix(_ANSWERS).read_bytes())
+    return answers
 
 
 class _Output(ctypes.Structure):
@@ -166,7 +177,7 @@ def main(path: pathlib.Path) -> None:
             answers.append(str(error))
     if any(name.partition(".")[0] == "tensorflow" for name in sys.modules):
         raise RuntimeError("Python's TensorFlow was imported.")
-    path.with_suffix(".answers").write_bytes(pickle.dumps(answers))
+    path.with_suffix(_ANSWERS).write_bytes(pickle.dumps(answers))
 
 
 if __name__ == "__main__":

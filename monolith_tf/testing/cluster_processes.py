@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 from monolith_tf.distribute.task import Kind
 from monolith_tf.distribute.task import Task
@@ -61,7 +60,7 @@ class ClusterProcesses:
     def __enter__(self) -> "ClusterProcesses":
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         for process in [*self._processes.values(), *self._former]:
             process.kill()
             process.wait()
@@ -98,7 +97,7 @@ class ClusterProcesses:
         """Waits for all tasks that were started; returns their exit codes."""
         return {name: self.wait(name) for name in self._processes}
 
-    def wait_until(self, condition: Callable[[], Any]) -> None:
+    def wait_until(self, condition: Callable[[], object]) -> None:
         """Waits until a condition holds, while the chief runs if it was started.
 
         Raises:

@@ -11,6 +11,10 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
+from monolith_tf.types import JsonDict
+from monolith_tf.types import JsonMapping
+from monolith_tf.types import Nest
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GoldenCase:
@@ -23,7 +27,7 @@ class GoldenCase:
     """
 
     file: str
-    data: Mapping[str, Any]
+    data: JsonMapping
     tolerance: Mapping[str, float]
 
     @property
@@ -32,11 +36,11 @@ class GoldenCase:
         return self.data["name"]
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonDict:
         """Constructor arguments."""
         return dict(self.data.get("config", {}))
 
-    def inputs(self, times: int = 1) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def inputs(self, times: int = 1) -> tuple[tuple[Nest, ...], dict[str, Nest]]:
         """Returns the positional and keyword arguments of the call.
 
         Args:
@@ -46,7 +50,7 @@ class GoldenCase:
         structure, value = entry["structure"], entry["value"]
         dtype = np.dtype(entry.get("dtype", "float32"))
 
-        def tensor(v: Any) -> Any:
+        def tensor(v: Nest) -> Nest:
             return tf.constant(np.concatenate([np.asarray(v, dtype)] * times))
 
         if structure == "named":
@@ -54,7 +58,7 @@ class GoldenCase:
         if structure == "ragged":
             return (tf.ragged.constant(value * times, dtype=tf.int64),), {}
         if structure == "tensor":
-            args: tuple[Any, ...] = (tensor(value),)
+            args: tuple[Nest, ...] = (tensor(value),)
         elif structure == "list":
             args = ([tensor(v) for v in value],)
         elif structure == "pair_of_lists":
@@ -70,7 +74,7 @@ class GoldenCase:
         return args, call
 
 
-def load(path: str | pathlib.Path) -> dict[str, Any]:
+def load(path: str | pathlib.Path) -> JsonDict:
     """Returns the content of a golden file."""
     return json.loads(pathlib.Path(path).read_text())
 
@@ -117,7 +121,7 @@ def golden_cases(
 
 
 def compare(
-    test: Any, found: Any, expected: Any, tolerance: Mapping[str, float]
+    test: tf.test.TestCase, found: Nest, expected: Nest, tolerance: Mapping[str, float]
 ) -> None:
     """Compares nests of dicts, lists, numbers and strings."""
     if isinstance(expected, Mapping):

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tf_keras
 
 from monolith_tf.testing.golden import GoldenCase
 from monolith_tf.testing.golden import compare
+from monolith_tf.types import Nest
+from monolith_tf.types import Shape
 
 _BFLOAT16_TOLERANCE = 2e-2
 _DRAWS = {"uniform": "_uniform", "standard_normal": "_normal", "gumbel": "_gumbel"}
@@ -20,15 +23,15 @@ _KNOWN = {
 
 
 def run(
-    test: Any,
+    test: tf.test.TestCase,
     case: GoldenCase,
-    make: Callable[..., Any],
+    make: Callable[..., tf_keras.layers.Layer],
     *,
-    blocks: Mapping[str, Callable[..., Any]] | None = None,
-    state: Mapping[str, Callable[[Any], Any]] | None = None,
+    blocks: Mapping[str, Callable[..., Nest]] | None = None,
+    state: Mapping[str, Callable[[tf_keras.layers.Layer], Nest]] | None = None,
     repeat: bool = True,
     bfloat16: bool = True,
-) -> Any:
+) -> tf_keras.layers.Layer:
     """Compares a layer with a golden case, and records the case as passed.
 
     Compares outputs in a plain call, after a round trip through the config, in a
@@ -83,13 +86,13 @@ def run(
 class _Run:
     """One case, with the state to run it repeatedly."""
 
-    def __init__(self, test: Any, case: GoldenCase) -> None:
+    def __init__(self, test: tf.test.TestCase, case: GoldenCase) -> None:
         self.test = test
         self.case = case
-        self.start: dict[int, Any] = {}
+        self.start: dict[int, Nest] = {}
         self.as_list = case.data.get("expected_structure") == "list"
 
-    def call(self, layer: Any, times: int = 1) -> Any:
+    def call(self, layer: tf_keras.layers.Layer, times: int = 1) -> Nest:
         """Builds the layer, sets weights and draws, and calls it."""
         if not layer.built:
             args, kwargs = self.case.inputs(times)
@@ -100,12 +103,12 @@ class _Run:
         self.reset(layer, times)
         return self.call_built(layer, times)
 
-    def call_built(self, layer: Any, times: int = 1) -> Any:
+    def call_built(self, layer: tf_keras.layers.Layer, times: int = 1) -> Nest:
         """Calls a layer that `reset` prepared."""
         args, kwargs = self.case.inputs(times)
         return layer(*args, **kwargs)
 
-    def reset(self, layer: Any, times: int = 1) -> None:
+    def reset(self, layer: tf_keras.layers.Layer, times: int = 1) -> None:
         """Sets the weights and draws of the case; resets all other weights."""
         layer.set_weights(self.start[id(layer)])
         for weight in self.case.data.get("weights", []):
@@ -114,13 +117,13 @@ class _Run:
             variable.assign(np.reshape(weight["value"], weight["shape"]))
         self._inject(layer, times)
 
-    def _inject(self, layer: Any, times: int) -> None:
+    def _inject(self, layer: tf_keras.layers.Layer, times: int) -> None:
         """Replaces the layer's draws with those of the case, in order."""
         for key, method in _DRAWS.items():
             if key in self.case.data:
                 setattr(layer, method, _given(self.test, self.case.data[key], times))
 
-    def compare(self, found: Any, times: int = 1, bfloat16: bool = False) -> None:
+    def compare(self, found: Nest, times: int = 1, bfloat16: bool = False) -> None:
         """Compares an output with the expected one."""
         expected = self.case.data["expected"]
         self.test.assertEqual(isinstance(found, list), self.as_list)
@@ -138,7 +141,7 @@ class _Run:
                 }
             self.test.assertAllClose(tf.cast(one, tf.float32), repeated, **tolerance)
 
-    def check_losses(self, layer: Any) -> None:
+    def check_losses(self, layer: tf_keras.layers.Layer) -> None:
         """Compares the layer's losses with those of the case, in any order."""
         if "losses" not in self.case.data:
             return
@@ -150,7 +153,7 @@ class _Run:
             **self.case.tolerance,
         )
 
-    def check_gradients(self, layer: Any) -> None:
+    def check_gradients(self, layer: tf_keras.layers.Layer) -> None:
         """Compares gradients of sum(output * upstream) for weights and inputs."""
         if "gradients" not in self.case.data:
             return
@@ -174,7 +177,7 @@ class _Run:
             )
 
 
-def _find(layer: Any, name: str) -> Any:
+def _find(layer: tf_keras.layers.Layer, name: str) -> Any:
     """Returns the weight whose path ends in `name`; prefers the shortest path."""
     paths = [(w.name.split(":")[0], w) for w in layer.weights]
     found = [(p, w) for p, w in paths if p == name or p.endswith("/" + name)]
@@ -186,12 +189,14 @@ def _find(layer: Any, name: str) -> Any:
     return found[0][1]
 
 
-def _given(test: Any, values: Any, times: int) -> Callable[[Any], tf.Tensor]:
+def _given(
+    test: tf.test.TestCase, values: Nest, times: int
+) -> Callable[[Shape], tf.Tensor]:
     """Returns a draw function that returns given values: one array, or one per call."""
     several = list(values.values()) if isinstance(values, Mapping) else [values]
     calls = iter(range(10**9))
 
-    def draw(shape: Any) -> tf.Tensor:
+    def draw(shape: Shape) -> tf.Tensor:
         value = np.asarray(several[next(calls) % len(several)], np.float32)
         wanted = [int(n) for n in np.asarray(tf.get_static_value(tf.stack(shape)))]
         if times > 1 and wanted[0] == times * value.shape[0]:

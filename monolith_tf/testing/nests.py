@@ -1,19 +1,22 @@
 """Functions on nests of shapes and tensors, for `battery`."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from monolith_tf.types import Nest
+from monolith_tf.types import Shape
+from monolith_tf.types import Tensor
 
-def is_shape(value: Any) -> bool:
+
+def is_shape(value: object) -> bool:
     """Returns whether a value is a shape rather than a nest of shapes."""
     return isinstance(value, tuple) and all(isinstance(n, int) for n in value)
 
 
-def map_shapes(function: Callable[[Any], Any], nest: Any) -> Any:
+def map_shapes(function: Callable[[Shape], object], nest: Nest) -> Nest:
     """Applies a function to every shape of a nest of tuples, lists and dicts."""
     if is_shape(nest):
         return function(nest)
@@ -22,14 +25,14 @@ def map_shapes(function: Callable[[Any], Any], nest: Any) -> Any:
     return type(nest)(map_shapes(function, value) for value in nest)
 
 
-def flat_shapes(nest: Any) -> list[tuple[int, ...]]:
+def flat_shapes(nest: Nest) -> list[tuple[int, ...]]:
     """Returns the shapes of a nest, in order."""
     found: list[tuple[int, ...]] = []
     map_shapes(found.append, nest)
     return found
 
 
-def tensor(value: Any) -> Any:
+def tensor(value: Tensor) -> Tensor:
     """Converts an array to a tensor, float64 to float32; keeps ragged tensors."""
     if isinstance(value, tf.RaggedTensor):
         return value
@@ -38,12 +41,12 @@ def tensor(value: Any) -> Any:
     return tf.convert_to_tensor(value)
 
 
-def floating(tensor: Any) -> bool:
+def floating(tensor: Tensor) -> bool:
     """Returns whether a tensor has a floating-point type."""
     return tensor.dtype.is_floating
 
 
-def spec(tensor: Any) -> Any:
+def spec(tensor: Tensor) -> Tensor:
     """Returns the spec of a tensor with an unknown batch."""
     shape = [None, *tensor.shape[1:]]
     if isinstance(tensor, tf.RaggedTensor):
@@ -53,13 +56,13 @@ def spec(tensor: Any) -> Any:
     return tf.TensorSpec(shape, tensor.dtype)
 
 
-def symbol(tensor: Any) -> Any:
+def symbol(tensor: Tensor) -> Tensor:
     """Returns a Keras input for tensors like this one."""
     ragged = isinstance(tensor, tf.RaggedTensor)
     return tf_keras.Input(tensor.shape[1:], dtype=tensor.dtype, ragged=ragged)
 
 
-def export(model: Any, inputs: list[Any], path: str) -> Any:
+def export(model: tf_keras.Model, inputs: list[Tensor], path: str) -> Tensor:
     """Writes a SavedModel that serves the model in inference mode, and loads it."""
     archive = tf_keras.export.ExportArchive()
     archive.track(model)
@@ -72,7 +75,7 @@ def export(model: Any, inputs: list[Any], path: str) -> Any:
     return tf.saved_model.load(path)
 
 
-def reverse(tensor: Any) -> Any:
+def reverse(tensor: Tensor) -> Tensor:
     """Returns a tensor with its batch in reverse order."""
     return tensor[::-1]
 

@@ -1,24 +1,24 @@
 """Trains one layer under a parameter server strategy."""
 
-from typing import Any
-
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
 from monolith_tf.testing import nests
 from monolith_tf.testing.battery_steps import Steps
+from monolith_tf.types import Nest
+from monolith_tf.types import Shapes
 
 
 def run(
-    test: Any,
-    layer: Any,
-    coordinator: Any,
+    test: tf.test.TestCase,
+    layer: tf_keras.layers.Layer,
+    coordinator: tf.distribute.coordinator.ClusterCoordinator,
     *,
-    input_shape: Any = None,
-    inputs: Any = None,
+    input_shape: Shapes = None,
+    inputs: Nest = None,
     num_steps: int = 2,
-) -> Any:
+) -> tf_keras.layers.Layer:
     """Checks that a layer trains with its variables on parameter servers.
 
     Args:

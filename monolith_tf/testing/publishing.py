@@ -18,9 +18,11 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.embedding.store import EmbeddingStore
+from monolith_tf.export import refusals
+from monolith_tf.export import updates
 from monolith_tf.lineage import Branch
 from monolith_tf.lineage import Lineage
-from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import checkpoint_dir
 
 TABLES = (
     TableSpec(name="a", slot=1, dim=2, expire_after_steps=8),
@@ -75,9 +77,7 @@ class UpdateServer(prediction_service_pb2_grpc.PredictionServiceServicer):
             context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found for request")
         given = {name: tf.make_ndarray(v) for name, v in request.inputs.items()}
         if given["token"] not in (0, self._token):
-            text = (
-                "update_embeddings: the model was loaded again since it gave the token"
-            )
+            text = f"{updates.KEY}: the model was loaded again {refusals.RELOADED}"
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
         before = len(self.rows)
         for id_, row in zip(given["ids"].tolist(), given["rows"], strict=True):
@@ -162,7 +162,7 @@ class RowJob:
             self._store.apply_gradients(pulled, gradients, self.step)
             self.step += 1
             self._store.maintain(self.step)
-        checkpoints = checkpoint_lib.CheckpointDir(self.folder / "checkpoints")
+        checkpoints = checkpoint_dir.CheckpointDir(self.folder / "checkpoints")
         checkpoints.save(self._root, self._store, step=self.step, state=STATE)
 
     def rows(self, values: Iterable[int]) -> Found:

@@ -3,7 +3,6 @@
 import json
 import pathlib
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +10,8 @@ import tensorflow as tf
 from monolith_tf.embedding.saved import files as checkpoint_files
 from monolith_tf.embedding.saved import sealed
 from monolith_tf.training import checkpoint
+from monolith_tf.training import checkpoint_dir
+from monolith_tf.types import JsonDict
 
 CONFIG = """\
 model_dir: {folder}/model
@@ -114,7 +115,7 @@ def rows(directory: str) -> dict[int, bytes]:
 
 def last(model_dir: pathlib.Path) -> checkpoint.Checkpoint:
     """Returns a job's newest checkpoint."""
-    found = checkpoint.CheckpointDir(model_dir / "checkpoints").latest()
+    found = checkpoint_dir.CheckpointDir(model_dir / "checkpoints").latest()
     if found is None:
         raise ValueError(f"There is no checkpoint of {model_dir}.")
     return found
@@ -131,7 +132,7 @@ def dense(found: checkpoint.Checkpoint) -> dict[str, np.ndarray]:
 
 
 def rewrite_manifests(
-    found: checkpoint.Checkpoint, change: Callable[[dict[str, Any]], None]
+    found: checkpoint.Checkpoint, change: Callable[[JsonDict], None]
 ) -> None:
     """Changes a checkpoint's manifests, and writes them in the format of 0.1.0.
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +15,7 @@ from monolith_tf.features.encode import FeatureEncoder
 from monolith_tf.features.spec import FeatureSpec
 from monolith_tf.models import base
 from monolith_tf.models.frozen_network import FrozenNetwork
+from monolith_tf.types import Tensor
 
 SLOTS = {"user": 1, "item": 2}
 COLUMNS = {
@@ -87,7 +87,7 @@ def sample(
     history: Sequence[Sequence[int]],
     item: Sequence[int],
     price: Sequence[float],
-) -> dict[str, Any]:
+) -> dict[str, Tensor]:
     """Returns raw columns."""
     return {
         "user": np.array(user, np.int64),
@@ -98,7 +98,7 @@ def sample(
 
 
 def sums(
-    weights: Mapping[str, Mapping[int, np.ndarray]], columns: Mapping[str, Any]
+    weights: Mapping[str, Mapping[int, np.ndarray]], columns: Mapping[str, Tensor]
 ) -> np.ndarray:
     """Returns the sums of `Sum`, computed with NumPy."""
 

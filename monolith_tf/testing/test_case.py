@@ -3,7 +3,6 @@
 import inspect
 import json
 from collections.abc import Callable
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,8 @@ from absl.testing import parameterized
 from monolith_tf.testing import battery
 from monolith_tf.testing import golden
 from monolith_tf.testing import golden_run
+from monolith_tf.types import JsonDict
+from monolith_tf.types import JsonMapping
 
 
 class TestCase(parameterized.TestCase, tf.test.TestCase):
@@ -38,17 +39,24 @@ class TestCase(parameterized.TestCase, tf.test.TestCase):
         tf_keras.mixed_precision.set_global_policy("float32")
         super().tearDown()
 
-    def run_layer_test(self, layer: Any, **options: Any) -> Any:
+    def run_layer_test(
+        self, layer: tf_keras.layers.Layer, **options: Any
+    ) -> tf_keras.layers.Layer:
         """Runs the standard test of layers; see `battery.run`."""
         return battery.run(self, layer, **options)
 
     def run_golden_case(
-        self, case: golden.GoldenCase, make: Callable[..., Any], **options: Any
-    ) -> Any:
+        self,
+        case: golden.GoldenCase,
+        make: Callable[..., tf_keras.layers.Layer],
+        **options: Any,
+    ) -> tf_keras.layers.Layer:
         """Compares a layer with one golden case; see `golden_run.run`."""
         return golden_run.run(self, case, make, **options)
 
-    def run_config_test(self, cls: type, *cases: Mapping[str, Any]) -> None:
+    def run_config_test(
+        self, cls: type[tf_keras.layers.Layer], *cases: JsonMapping
+    ) -> None:
         """Checks that the config keeps every constructor argument.
 
         Args:
@@ -73,7 +81,9 @@ class TestCase(parameterized.TestCase, tf.test.TestCase):
                     untested.discard(name)
         self.assertEmpty(untested, "arguments never set off their default")
 
-    def _config_of(self, cls: Any, case: Mapping[str, Any]) -> dict[str, Any]:
+    def _config_of(
+        self, cls: type[tf_keras.layers.Layer], case: JsonMapping
+    ) -> JsonDict:
         """Returns a layer's config; checks that a layer made from it has the same."""
         config = cls(**case).get_config()
         text = json.dumps(config, sort_keys=True)
@@ -82,7 +92,7 @@ class TestCase(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(text, json.dumps(twin.get_config(), sort_keys=True))
         return config
 
-    def _assert_kept(self, name: str, given: Any, kept: Any) -> None:
+    def _assert_kept(self, name: str, given: object, kept: object) -> None:
         """Compares plain values; other values must not become None."""
         if _plain(given) and _plain(kept):
             self.assertEqual(given, kept, f"`{name}` changed in the config")
@@ -90,13 +100,13 @@ class TestCase(parameterized.TestCase, tf.test.TestCase):
             self.assertIsNotNone(kept, f"`{name}` was lost in the config")
 
 
-def _plain(value: Any) -> bool:
+def _plain(value: object) -> bool:
     """Returns whether a config stores a value unchanged."""
     if isinstance(value, list):
         return all(_plain(entry) for entry in value)
     return isinstance(value, bool | int | float | str)
 
 
-def _differs(value: Any, default: Any) -> bool:
+def _differs(value: object, default: object) -> bool:
     """Returns whether an argument is not at its default."""
     return bool(default is inspect.Parameter.empty or value != default)

@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     {
         "Action": "actions",
-        "CheckpointDir": "checkpoint",
+        "CheckpointDir": "checkpoint_dir",
         "CheckpointError": "checkpoint",
         "EverySteps": "actions",
         "InterruptedRun": "loop",

@@ -41,7 +41,7 @@ def searching_layers(model: Any) -> list[SearchingLayer]:
     ]
 
 
-def describe(model: Any) -> dict[str, dict[str, dict[str, int]]]:
+def describe(model: object) -> dict[str, dict[str, dict[str, int]]]:
     """Returns the results of searches: layer -> feature -> `kept` and `width`.
 
     If a layer has no names of its features, their numbers are used.

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from monolith_tf.types import Nest
+
 _POLL_SECS = 1.0
 
 
@@ -18,7 +20,7 @@ class Done(NamedTuple):
     """A finished call: its tag, and what it returned, as NumPy."""
 
     tag: Any
-    result: Any
+    result: Nest
 
 
 class Calls:
@@ -27,7 +29,11 @@ class Calls:
     If a worker dies, another one repeats its call; the result is returned once.
     """
 
-    def __init__(self, coordinator: Any, check: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        coordinator: tf.distribute.coordinator.ClusterCoordinator,
+        check: Callable[[float], None],
+    ) -> None:
         """Makes it.
 
         Args:
@@ -40,7 +46,12 @@ class Calls:
         self._finished: queue.SimpleQueue[tuple[Any, Any, bool]] = queue.SimpleQueue()
         self.under_way = 0
 
-    def begin(self, function: Any, args: Sequence[int | list[int]], tag: Any) -> None:
+    def begin(
+        self,
+        function: Callable[..., Nest],
+        args: Sequence[int | list[int]],
+        tag: object,
+    ) -> None:
         """Starts a call of a `tf.function` with int64 numbers."""
         numbers = tuple(tf.constant(number, tf.int64) for number in args)
         remote = self._coordinator.schedule(function, args=numbers)
@@ -48,7 +59,9 @@ class Calls:
         # A daemon, since it waits forever if a server is lost.
         threading.Thread(target=self._fetch, args=(remote, tag), daemon=True).start()
 
-    def _fetch(self, remote: Any, tag: Any) -> None:
+    def _fetch(
+        self, remote: tf.distribute.coordinator.RemoteValue, tag: object
+    ) -> None:
         try:
             self._finished.put((tag, remote.fetch(), True))
         except BaseException:  # Otherwise the caller would wait forever.
@@ -69,7 +82,7 @@ class Calls:
         self.under_way -= 1
         return Done(tag, result if is_fetched else self._fetch_again(result))
 
-    def _fetch_again(self, remote: Any) -> Any:
+    def _fetch_again(self, remote: tf.distribute.coordinator.RemoteValue) -> Nest:
         """Returns a result that could not be fetched before.
 
         A worker may be lost while its result is transferred. The coordinator then lets

@@ -11,6 +11,7 @@ from monolith_tf.data.spec import Split
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.training import calls
 from monolith_tf.training import evaluation
+from monolith_tf.types import Nest
 from monolith_tf.types import Tensor
 
 _CALLS_PER_WORKER = 2
@@ -39,7 +40,7 @@ class ClusterEvaluator:
         self._feed = feed
         self._batches_per_call = batches_per_call
         # Split -> function, to keep its trace between evaluations.
-        self._functions: dict[str, Any] = {}
+        self._functions: dict[str, Tensor] = {}
 
     def evaluate(self, split: Split, num_batches: int) -> dict[str, float]:
         """Returns `<head>/<metric>` -> value, and the mean `loss`.
@@ -50,12 +51,12 @@ class ClusterEvaluator:
         """
         return self._evaluator.score(self._batches(split, num_batches))
 
-    def _batches(self, split: Split, num_batches: int) -> Iterator[dict[str, Any]]:
+    def _batches(self, split: Split, num_batches: int) -> Iterator[dict[str, Tensor]]:
         function = self._functions.setdefault(split, tf.function(self._work_on(split)))
         starts = list(range(0, num_batches, self._batches_per_call))
         pending = calls.Calls(self._cluster.coordinator, self._cluster.check)
         begun = 0
-        held: dict[int, Any] = {}  # Results that came before their turn.
+        held: dict[int, Nest] = {}  # Results that came before their turn.
         for turn in range(len(starts)):
             while turn not in held:
                 limit = _CALLS_PER_WORKER * self._cluster.spec.workers
@@ -69,7 +70,7 @@ class ClusterEvaluator:
             yield from _split(*held.pop(turn))
 
     def _work_on(self, split: Split) -> Any:
-        def work(begin: Tensor, end: Tensor) -> tuple[Tensor, Any, Tensor]:
+        def work(begin: Tensor, end: Tensor) -> tuple[Tensor, Nest, Tensor]:
             epoch = tf.constant(0, tf.int64)
             iterator = iter(self._feed.dataset(split, epoch, begin, end))
             specs = _specs(self._evaluator, iterator.element_spec)
@@ -99,7 +100,7 @@ class ClusterEvaluator:
         return work
 
 
-def _specs(evaluator: evaluation.Evaluator, element_spec: Any) -> Any:
+def _specs(evaluator: evaluation.Evaluator, element_spec: Nest) -> Nest:
     """Returns the specs of the forward path's results, without running it."""
     traced = tf.function(evaluator.forward).get_concrete_function(element_spec)
     return tf.nest.map_structure(
@@ -108,11 +109,11 @@ def _specs(evaluator: evaluation.Evaluator, element_spec: Any) -> Any:
     )
 
 
-def _split(sizes: np.ndarray, joined: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _split(sizes: np.ndarray, joined: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     """Yields the batches that a call has concatenated."""
     ends = np.cumsum(sizes)
     for place, (end, size) in enumerate(zip(ends, sizes, strict=True)):
-        own: dict[str, Any] = {"loss": place}  # One per batch; others are per row.
+        own: dict[str, Tensor] = {"loss": place}  # One per batch; others are per row.
         yield {
             name: {
                 key: array[own.get(name, slice(end - size, end))]

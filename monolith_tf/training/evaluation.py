@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -37,12 +36,12 @@ class Evaluator:
         self._group_by = group_by
         self._function = tf.function(self.forward, reduce_retracing=True)
 
-    def forward(self, columns: Mapping[str, Tensor]) -> dict[str, Any]:
+    def forward(self, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the values of one batch that `score` needs."""
         batch, pulled = self._network.lookup(columns, base.Mode.EVALUATE)
         spec = self._network.run(columns, batch, pulled, base.Mode.EVALUATE)
         labels, weights = self._network.targets(columns)
-        found: dict[str, Any] = {
+        found: dict[str, Tensor] = {
             "predictions": dict(spec.predictions),
             "labels": {
                 head: labels[spec.head_labels.get(head, head)]
@@ -71,9 +70,9 @@ class Evaluator:
             for columns in dataset
         )
 
-    def score(self, batches: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    def score(self, batches: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
         """Returns the same for results of `forward`, as NumPy arrays."""
-        heads: dict[str, dict[str, Any]] = {}
+        heads: dict[str, dict[str, Tensor]] = {}
         loss_sum, rows = 0.0, 0
         for found in batches:
             weights = found["weights"].get("")

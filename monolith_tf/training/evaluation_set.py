@@ -1,15 +1,13 @@
 """Compares evaluation data, so that metrics of other rows are not compared."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from monolith_tf.data import file_marks
+from monolith_tf.types import JsonMapping
 
 FILES = "files"
 """The key of the files' marks; other keys are keys of a config."""
 
 
-def changes(saved: Mapping[str, Any] | None, here: Mapping[str, Any]) -> list[str]:
+def changes(saved: JsonMapping | None, here: JsonMapping) -> list[str]:
     """Returns the keys that two evaluation sets both have, with different values.
 
     Args:

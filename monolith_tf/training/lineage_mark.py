@@ -3,12 +3,12 @@
 import json
 import os
 import pathlib
-from typing import Any
 
 from absl import logging
 
 from monolith_tf import lineage as lineage_lib
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.types import JsonDict
 
 _NAME = "lineage.json"
 
@@ -89,6 +89,6 @@ def _consequence(checkpoint: checkpoint_lib.Checkpoint) -> str:
     )
 
 
-def _identity(status: os.stat_result) -> dict[str, Any]:
+def _identity(status: os.stat_result) -> JsonDict:
     """Returns a unique identity of a file, which stays when its folder is moved."""
     return {"device": status.st_dev, "inode": status.st_ino}

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import threading
 import time
+import types
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -77,11 +78,11 @@ def train(
         for taken in finished:
             _count(run, taken, explain, on_steps)
         if interrupted():  # Perhaps only while running steps finished.
-            progress.stop = "interrupted"
-        if progress.stop.startswith("interrupted"):  # By a user, or to restart.
+            progress.stop = run_lib.INTERRUPTED
+        if progress.is_interrupted:
             agenda.act_quickly()
         _end(run, actions)
-        if progress.stop == "interrupted":
+        if progress.stop == run_lib.INTERRUPTED:
             path = None if run.saved is None else run.saved.path
             raise InterruptedRun(
                 f"Interrupted at step {progress.step}; wrote the checkpoint {path}. "
@@ -256,7 +257,7 @@ def _signals() -> Iterator[Callable[[], bool]]:
         return
     former: dict[int, Any] = {}
 
-    def handler(number: int, frame: Any) -> None:
+    def handler(number: int, frame: types.FrameType | None) -> None:
         del frame
         asked.append(number)
         signal.signal(number, former[number])

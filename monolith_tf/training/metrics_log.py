@@ -7,6 +7,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from monolith_tf import atomic
+
 
 class MetricsLog:
     """Appends to a `metrics.jsonl`, and cuts it back when a job resumes.
@@ -43,11 +45,8 @@ class MetricsLog:
         if not self._path.exists():
             return
         kept = [record for record in self.read() if record["step"] <= step]
-        temporary = self._path.with_name(f".{self._path.name}.tmp")
-        temporary.write_text(
-            "".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8"
-        )
-        temporary.replace(self._path)
+        text = "".join(json.dumps(record) + "\n" for record in kept)
+        atomic.write_text(self._path, text)
 
 
 def _finite(value: Any) -> Any:

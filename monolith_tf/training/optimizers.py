@@ -1,13 +1,13 @@
 """Optimizers of dense variables, built from specs, one per group of variables."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 import tf_keras
 
 from monolith_tf import schedules
 from monolith_tf.training import spec as spec_lib
+from monolith_tf.types import JsonDict
 from monolith_tf.types import Tensor
 
 
@@ -28,7 +28,7 @@ class Schedule(tf_keras.optimizers.schedules.LearningRateSchedule):
         rate = schedules.rate_at(self._spec, step)
         return rate if self._scale is None else self._scale * rate
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> JsonDict:
         """Returns the fields of the spec."""
         spec = self._spec
         return (
@@ -95,7 +95,9 @@ class DenseUpdate:
         default: tf_keras.optimizers.Optimizer,
         variables: Sequence[tf.Variable],
     ) -> None:
-        grouped: dict[int, tuple[Any, list[tf.Variable]]] = {id(default): (default, [])}
+        grouped: dict[int, tuple[tf_keras.optimizers.Optimizer, list[tf.Variable]]] = {
+            id(default): (default, [])
+        }
         for variable in variables:
             own = getattr(variable, "optimizer", None) or default
             grouped.setdefault(id(own), (own, []))[1].append(variable)

@@ -12,6 +12,7 @@ step shares with the step before, it misses that step's update (with both, the u
 of the two steps before). Dense variables always have all updates of the worker's steps.
 """
 
+from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ import tensorflow as tf
 
 from monolith_tf.distribute.spec import PipelineSpec
 from monolith_tf.training import step as step_lib
+from monolith_tf.types import Nest
 from monolith_tf.types import Tensor
 
 
@@ -39,7 +41,7 @@ class _State(NamedTuple):
 
 def loop(
     step: step_lib.TrainStep,
-    iterator: Any,
+    iterator: tf.data.Iterator,
     steps: Tensor,
     now_secs: Tensor,
     spec: PipelineSpec,
@@ -104,7 +106,10 @@ def loop(
 
 
 def _in_order(
-    step: step_lib.TrainStep, iterator: Any, steps: Tensor, now_secs: Tensor
+    step: step_lib.TrainStep,
+    iterator: tf.data.Iterator,
+    steps: Tensor,
+    now_secs: Tensor,
 ) -> step_lib.LoopResult:
     """Takes one step after another."""
     return _while(
@@ -127,7 +132,9 @@ def _push(step: step_lib.TrainStep, pending: _Pending) -> None:
     tf.cond(pending.is_due, push, lambda: tf.no_op())
 
 
-def _cond(predicate: Tensor, true: Any, false: Any) -> Any:
+def _cond(
+    predicate: Tensor, true: Callable[[], Nest], false: Callable[[], Nest]
+) -> Nest:
     """`tf.cond` over structures that hold composite tensors, such as ragged ones."""
     structure = false()
     flat = tf.cond(
@@ -138,12 +145,14 @@ def _cond(predicate: Tensor, true: Any, false: Any) -> Any:
     return tf.nest.pack_sequence_as(structure, flat, expand_composites=True)
 
 
-def _while(goes_on: Any, body: Any, begin: Any) -> Any:
+def _while(
+    goes_on: Callable[..., Tensor], body: Callable[..., Nest], begin: Nest
+) -> Nest:
     """`tf.while_loop` over structures, whose tensors may change their first axis."""
     first = tf.nest.flatten(begin, expand_composites=True)
     shapes = [t.shape if not t.shape.rank else [None, *t.shape[1:]] for t in first]
 
-    def pack(flat: Any) -> Any:
+    def pack(flat: Nest) -> Nest:
         return tf.nest.pack_sequence_as(begin, list(flat), expand_composites=True)
 
     flat = tf.while_loop(

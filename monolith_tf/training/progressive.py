@@ -26,11 +26,11 @@ class Scoring:
         """
         self._step = step
         self._evaluator = evaluator
-        self._scored: list[dict[str, Any]] = []
+        self._scored: list[dict[str, Tensor]] = []
 
     def score_and_train(
-        self, columns: dict[str, Any], now_secs: Tensor
-    ) -> tuple[dict[str, Any], step_lib.LoopResult]:
+        self, columns: dict[str, Tensor], now_secs: Tensor
+    ) -> tuple[dict[str, Tensor], step_lib.LoopResult]:
         """Takes a step; returns the predictions before it, for `keep`, and its result.
 
         Call it in a `tf.function`.
@@ -38,7 +38,7 @@ class Scoring:
         found = self._evaluator.forward(columns)
         return found, self._step.no_result().plus(self._step(columns, now_secs))
 
-    def keep(self, found: dict[str, Any]) -> None:
+    def keep(self, found: dict[str, Tensor]) -> None:
         """Keeps a batch's predictions for `score`."""
         self._scored.append(tf.nest.map_structure(lambda t: t.numpy(), found))
 

@@ -5,16 +5,20 @@ import json
 import pathlib
 from collections.abc import Callable
 from collections.abc import Mapping
-from typing import Any
 
 from monolith_tf import lineage as lineage_lib
 from monolith_tf.data import windows
 from monolith_tf.data.spec import Split
 from monolith_tf.training import architecture
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import checkpoint_dir
 from monolith_tf.training import lineage_mark
 from monolith_tf.training import recorder as recorder_lib
 from monolith_tf.training import step as step_lib
+from monolith_tf.types import JsonDict
+from monolith_tf.types import JsonMapping
+
+INTERRUPTED = "interrupted"
 
 
 @dataclasses.dataclass
@@ -35,7 +39,8 @@ class Progress:
       best: Watching class -> best `value` of its metric so far, its `step`, how many
         evaluations it `waited` since, the `metric`, and whether it `rises`.
       evaluated_on: The data of the last evaluation, as in JSON, and of `best`.
-      stop: Why the run ends before its last step, or empty.
+      stop: Why the run ends before its last step, or empty; begins with `INTERRUPTED`
+        if it is to be resumed.
       overdue: Names of actions that were due at this step when the run was interrupted;
         a resumed run begins with them.
     """
@@ -43,15 +48,20 @@ class Progress:
     step: int = 0
     batch: int = 0
     batch_size: int = 0
-    begun: dict[str, Any] = dataclasses.field(default_factory=dict)
-    stream: dict[str, Any] | None = None
+    begun: JsonDict = dataclasses.field(default_factory=dict)
+    stream: JsonDict | None = None
     examples: int = 0
     clipped: dict[str, int] = dataclasses.field(default_factory=dict)
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
-    best: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    evaluated_on: Mapping[str, Any] | None = None
+    best: dict[str, JsonDict] = dataclasses.field(default_factory=dict)
+    evaluated_on: JsonMapping | None = None
     stop: str = ""
     overdue: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the run ends to be resumed: by a user, or to restart."""
+        return self.stop.startswith(INTERRUPTED)
 
     def cut(self, epoch: int) -> windows.Cut:
         """Returns how an epoch is cut into batches."""
@@ -121,12 +131,12 @@ class Run:
     total_steps: int | None
     steps_per_epoch: int | None
     recorder: recorder_lib.Recorder
-    checkpoints: checkpoint_lib.CheckpointDir
+    checkpoints: checkpoint_dir.CheckpointDir
     evaluate: Callable[[Split], dict[str, float]]
     config_yaml: str
-    static_state: Mapping[str, Any]
+    static_state: JsonMapping
     saved: checkpoint_lib.Checkpoint | None = None
-    evaluated_on: Callable[[], Mapping[str, Any]] = dict
+    evaluated_on: Callable[[], JsonMapping] = dict
     on_saved: list[Callable[[checkpoint_lib.Checkpoint], object]] = dataclasses.field(
         default_factory=list
     )
@@ -187,7 +197,7 @@ class Run:
         self.save_wanted()
         return saved[0]
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self) -> JsonDict:
         return {
             **self.static_state,
             "progress": dataclasses.asdict(self.progress),
@@ -204,9 +214,7 @@ class Run:
         self.progress.stop = why
 
 
-def _holds(
-    saved: checkpoint_lib.Checkpoint, step: int, state: Mapping[str, Any]
-) -> bool:
+def _holds(saved: checkpoint_lib.Checkpoint, step: int, state: JsonMapping) -> bool:
     """Returns whether a checkpoint is of this step, with the same state."""
     # Rows and dense variables change only with the step, or with evaluation results.
     as_read = json.loads(json.dumps(state))

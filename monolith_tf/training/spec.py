@@ -1,11 +1,11 @@
 """The description of training: steps, intervals, dense optimizer, early stopping."""
 
 import dataclasses
-import re
 from typing import Annotated
 from typing import Any
 from typing import Literal
 
+from monolith_tf import imports
 from monolith_tf import paths
 from monolith_tf import schedules
 from monolith_tf.features.shorthand import FromName
@@ -21,7 +21,6 @@ _OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
     "ftrl": {"initial_accumulator_value": 0.1, "l1": 0.0, "l2": 0.0},
     "lion": {"beta_1": 0.9, "beta_2": 0.99},
 }
-_CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -260,7 +259,7 @@ class TrainerSpec:
                     "Leave it out to switch it off."
                 )
         for action in self.actions:
-            if not _CLASS_PATH.fullmatch(action):
+            if not imports.is_name(action):
                 raise ValueError(
                     "`actions` must have the form `package.module:Name`. "
                     f"Received: {action!r}."

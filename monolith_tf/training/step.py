@@ -68,7 +68,7 @@ class PulledBatch(NamedTuple):
       pulled: The rows from the store.
     """
 
-    columns: dict[str, Any]
+    columns: dict[str, Tensor]
     batch: encode.FeatureBatch
     pulled: Any
 
@@ -91,7 +91,7 @@ class Gradients(NamedTuple):
     auxiliary: dict[str, Tensor]
     examples: Tensor
     clipped: dict[str, Tensor]
-    dense: list[Any]
+    dense: list[Tensor]
     rows: dict[str, Tensor]
 
 
@@ -143,7 +143,7 @@ class TrainStep(tf.Module):
         self._seed = seed
         self._auxiliary: tuple[str, ...] = ()
 
-    def build(self, element_spec: Mapping[str, Any]) -> None:
+    def build(self, element_spec: Mapping[str, Tensor]) -> None:
         """Makes the model's and the optimizers' variables, only by tracing.
 
         Args:
@@ -252,7 +252,9 @@ class TrainStep(tf.Module):
         rows = {k: None if g is None else next(clipped) for k, g in rows.items()}
         return dense, rows, norm
 
-    def loop(self, iterator: Any, steps: Tensor, now_secs: Tensor) -> LoopResult:
+    def loop(
+        self, iterator: tf.data.Iterator, steps: Tensor, now_secs: Tensor
+    ) -> LoopResult:
         """Takes up to `steps` steps on batches of a dataset iterator.
 
         Wrap it in a `tf.function`; the number of steps is a tensor, so one trace serves
@@ -268,12 +270,12 @@ class TrainStep(tf.Module):
         return result
 
 
-def _summed(gradient: Any) -> Tensor | None:
+def _summed(gradient: Tensor) -> Tensor | None:
     """Turns the gradient of a gather into one dense gradient per row."""
     return None if gradient is None else tf.convert_to_tensor(gradient)
 
 
-def _scaled(gradient: Any, scale: Tensor) -> Any:
+def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
     if isinstance(gradient, tf.IndexedSlices):
         return tf.IndexedSlices(
             gradient.values * scale, gradient.indices, gradient.dense_shape

@@ -8,6 +8,7 @@ from absl import logging
 from monolith_tf.data.stream.source import StreamSource
 from monolith_tf.training import actions
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import checkpoint_dir
 from monolith_tf.training import run as run_lib
 
 
@@ -58,7 +59,7 @@ class StreamLog(actions.EverySteps):
 
     def _after(
         self,
-        checkpoints: checkpoint_lib.CheckpointDir,
+        checkpoints: checkpoint_dir.CheckpointDir,
         saved: checkpoint_lib.Checkpoint,
     ) -> None:
         """Commits a checkpoint's offsets, and drops spans that no checkpoint needs."""

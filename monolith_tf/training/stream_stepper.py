@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import functools
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from monolith_tf.data import pipeline
 from monolith_tf.data.stream import read_ahead
 from monolith_tf.data.stream.source import StreamSource
 from monolith_tf.data.windows import Window
-from monolith_tf.features.columns import ColumnType
 from monolith_tf.training import progressive
 from monolith_tf.training import run as run_lib
 from monolith_tf.training import step as step_lib
@@ -35,8 +33,6 @@ class StreamStepper(stepper_lib.Stepper):
     def __init__(
         self,
         source: StreamSource,
-        columns: Mapping[str, ColumnType],
-        batch_size: int,
         run: run_lib.Run,
         scoring: progressive.Scoring | None = None,
     ) -> None:
@@ -44,14 +40,12 @@ class StreamStepper(stepper_lib.Stepper):
 
         Args:
           source: The topic.
-          columns: The columns that are read.
-          batch_size: Rows per batch.
           run: The run, at its first step.
           scoring: Scores each batch before it is trained on; None scores none.
         """
         self._source = source
-        self._columns = columns
-        self._batch_size = batch_size
+        self._columns = source.columns
+        self._batch_size = source.batch_size
         self._step = run.step
         self._scoring = scoring
         work = self._train
@@ -65,7 +59,7 @@ class StreamStepper(stepper_lib.Stepper):
         self._function = tf.function(
             work,
             input_signature=[
-                tuple(pipeline.signature(columns)),
+                tuple(pipeline.signature(source.columns)),
                 tf.TensorSpec([], tf.int64),
             ],
         )

@@ -19,7 +19,6 @@ relative to the faster plain side: 2.3 times its samples/s with 2 parameter serv
 `docs/cluster_benchmark.md`.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import json
@@ -30,6 +29,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from cluster_sides.case import Case
+from sides import options
 from sides import process
 from sides import report
 
@@ -164,41 +164,31 @@ _ALONG = {f.__name__: f for f in (features, tables)}
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options.parser(__doc__, rounds=3)
     parser.add_argument(
         "--tables", nargs="*", choices=["throughput", *_ALONG], default=["throughput"]
     )
     parser.add_argument("--clusters", nargs="*", choices=_CLUSTERS, default=_CLUSTERS)
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--limit_secs", type=float, default=300.0, help="time limit of one cluster"
     )
-    parser.add_argument("--write", action="store_true")
-    fields = [f for f in dataclasses.fields(Case) if f.name != "tables"]
-    for field in fields:
-        parser.add_argument(f"--{field.name}", type=field.type, default=field.default)
-    report.add_json(parser)
+    options.add_fields(parser, Case, but="tables")
     arguments = parser.parse_args()
-    case = Case(**{field.name: getattr(arguments, field.name) for field in fields})
+    case = Case(**options.fields(arguments, Case, but="tables"))
     about = f"{report.machine('tf-keras')}; medians of {arguments.rounds} rounds."
     print(about, flush=True)
     settings = (arguments.rounds, arguments.limit_secs)
+    page = "cluster_benchmark.md" if arguments.write else None
     for name in arguments.tables:
         if name == "throughput":
             for cluster in arguments.clusters:
                 ps, workers = map(int, cluster.split("+"))
                 part = throughput(case, (ps, workers), *settings)
-                _give(f"{name} {cluster}", f"{about}\n\n{part}", arguments.write)
+                report.give(page, f"{name} {cluster}", f"{about}\n\n{part}")
         else:
             part = _ALONG[name](case, *settings)
-            _give(name, f"{about}\n\n{part}", arguments.write)
+            report.give(page, name, f"{about}\n\n{part}")
     report.write_json(arguments.json)
-
-
-def _give(name: str, text: str, is_written: bool) -> None:
-    print(f"\n{name}\n\n{text}", flush=True)
-    if is_written:
-        report.write("cluster_benchmark.md", name, text)
 
 
 if __name__ == "__main__":

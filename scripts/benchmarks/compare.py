@@ -8,7 +8,6 @@ Ratios are medians over the rounds of new time / old time, with the quartiles, w
 show how reliable they are.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import json
@@ -19,6 +18,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from embedding_sides.case import Case
+from sides import options
 from sides import process
 from sides import report
 
@@ -70,12 +70,10 @@ def _compared(case: Case, rounds: int, trees: dict[str, pathlib.Path]) -> list[s
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options.parser(__doc__, rounds=9, write=None)
     parser.add_argument("old")
     parser.add_argument("new", nargs="?", default=str(process.ROOT))
-    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--cores", nargs="*", type=int, default=[1, 2])
-    report.add_json(parser)
     arguments = parser.parse_args()
     print(f"{report.machine()}; medians of {arguments.rounds} rounds.", flush=True)
     head = ["cores", "old ms", "new ms", "new / old", "quartiles", "cpu new / old"]

@@ -17,7 +17,6 @@ about 7 GiB, and stops at 16. `--write` puts the tables into
 `docs/embedding_benchmark.md`.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import json
@@ -29,6 +28,7 @@ from collections.abc import Iterator
 import numpy as np
 from embedding_sides import cpp_side
 from embedding_sides.case import Case
+from sides import options
 from sides import process
 from sides import report
 
@@ -260,41 +260,31 @@ _ALONE = {
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options.parser(__doc__, rounds=7)
     parser.add_argument("--peers", action="store_true")
     parser.add_argument(
         "--tables", nargs="*", choices=["peers", *_ALONE], default=["peers"]
     )
     parser.add_argument("--cores", nargs="*", type=int, default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--write", action="store_true")
-    fields = [f for f in dataclasses.fields(Case) if f.name != "cores"]
-    for field in fields:
-        parser.add_argument(f"--{field.name}", type=field.type, default=field.default)
-    report.add_json(parser)
+    options.add_fields(parser, Case, but="cores")
     arguments = parser.parse_args()
-    case = Case(**{field.name: getattr(arguments, field.name) for field in fields})
+    case = Case(**options.fields(arguments, Case, but="cores"))
     libraries = _HERE | (_PEERS if arguments.peers else {})
     libraries |= _LOOP if cpp_side.COMPILER else {}
     about = f"{report.machine()}; medians of {arguments.rounds} rounds."
     print(about, flush=True)
+    page = "embedding_benchmark.md" if arguments.write else None
     for name in arguments.tables:
         if name == "peers":
             for cores in arguments.cores:
                 part = peers(
                     dataclasses.replace(case, cores=cores), arguments.rounds, libraries
                 )
-                _give(f"{name} {cores}", f"{about}\n\n{part}", arguments.write)
+                report.give(page, f"{name} {cores}", f"{about}\n\n{part}")
         else:
             part = _ALONE[name](case, arguments.rounds)
-            _give(name, f"{about}\n\n{part}", arguments.write)
+            report.give(page, name, f"{about}\n\n{part}")
     report.write_json(arguments.json)
-
-
-def _give(name: str, text: str, is_written: bool) -> None:
-    print(f"\n{name}\n\n{text}", flush=True)
-    if is_written:
-        report.write("embedding_benchmark.md", name, text)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ again" is "plain" built a second time, which shows how much of a difference is n
 puts the table into `docs/fused.md` and plots it.
 """
 
-import argparse
 import contextlib
 import dataclasses
 from typing import Any
 
 import numpy as np
 from fused_sides.case import Case
+from sides import options
 from sides import process
 from sides import report
 
@@ -160,14 +160,11 @@ def plot(part: str, results: dict[Case, dict[str, dict]]) -> None:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options.parser(__doc__, rounds=5, write="needs matplotlib")
     parser.add_argument("--only", choices=["cin", "senet"])
     sizes = ["small", "bars", "grid", "crossovers"]
     parser.add_argument("--size", choices=sizes, default="small")
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", action="store_true")
-    parser.add_argument("--write", action="store_true", help="needs matplotlib")
-    report.add_json(parser)
     arguments = parser.parse_args()
     names = CROSSING if arguments.size == "crossovers" else SIDES
     names = [*names, *(["deepctr"] if arguments.peers else [])]

@@ -12,12 +12,11 @@ medians of our time / theirs, below 1 if ours is faster: of wall time and, for m
 with other load, of CPU time. `--write` puts the tables into `docs/layer_benchmark.md`.
 """
 
-import argparse
-import dataclasses
 import tempfile
 
 import numpy as np
 from layer_sides import sizes as sizes_lib
+from sides import options
 from sides import process
 from sides import report
 
@@ -130,18 +129,13 @@ def _distance(a: np.ndarray, b: np.ndarray) -> float:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options.parser(__doc__, rounds=7)
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--only", nargs="*", default=[], metavar="LAYER")
-    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.1, help="per measurement")
-    parser.add_argument("--write", action="store_true")
-    fields = dataclasses.fields(sizes_lib.Sizes)
-    for field in fields:
-        parser.add_argument(f"--{field.name}", type=int, default=field.default)
-    report.add_json(parser)
+    options.add_fields(parser, sizes_lib.Sizes)
     arguments = parser.parse_args()
-    sizes = {field.name: getattr(arguments, field.name) for field in fields}
+    sizes = options.fields(arguments, sizes_lib.Sizes)
     about = (
         f"{report.machine('tf_keras', 'tensorflow-recommenders')}. {sizes}; medians of "
         f"{arguments.rounds} rounds in turn; forward, then forward with all gradients."

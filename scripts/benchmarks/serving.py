@@ -40,7 +40,7 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from monolith_tf import config as config_lib
 from monolith_tf.experiment import estimator
-from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import checkpoint_dir
 
 BATCHES = (1, 100, 1000)
 TARGET = 1.2
@@ -63,9 +63,8 @@ def main() -> None:
     measure = _exports if arguments.table == "export" else _answers
     head, rows = measure(arguments)
     text = f"{report.machine('grpcio')}\n\n{report.table(head, rows)}"
-    print(text)
-    if arguments.write:
-        report.write("serving_benchmark.md", arguments.table, text)
+    page = "serving_benchmark.md" if arguments.write else None
+    report.give(page, arguments.table, text)
     report.write_json(arguments.json)
 
 
@@ -95,7 +94,7 @@ def _export(folder: pathlib.Path, name: str) -> dict[str, pathlib.Path]:
     job = estimator.Estimator(config)
     job.train()
     job.export_saved_model(folder / "ours")
-    checkpoint = checkpoint_lib.CheckpointDir(folder / "model/checkpoints").latest()
+    checkpoint = checkpoint_dir.CheckpointDir(folder / "model/checkpoints").latest()
     plain.save(config, case.MODELS[name][1], checkpoint, folder / "plain")
     return {"ours": folder / "ours", "plain": folder / "plain"}
 

@@ -6,12 +6,12 @@ The store's tables all have different widths, so none can share arrays. The laye
 trained by `train_on_batch`, ours against `tf_keras.layers.Embedding`.
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
 import time
 
+from sides import options
 from sides import report
 
 _CASES = (
@@ -30,9 +30,7 @@ def main() -> None:
         _, _, kind, count, how = sys.argv
         print((store if kind == "store" else layers)(int(count), how))
         return
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    report.add_json(parser)
+    parser = options.parser(__doc__, rounds=3, write=None)
     arguments = parser.parse_args()
     print(f"{report.machine()}; medians of {arguments.rounds} processes.", flush=True)
     found: dict[str, list[float]] = {name: [] for name, _ in _CASES}

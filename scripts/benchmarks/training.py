@@ -7,7 +7,6 @@ ratio. Also prints the time that importing the package adds to importing TensorF
 the time of `monolith-tf check`.
 """
 
-import argparse
 import os
 import pathlib
 import statistics
@@ -17,6 +16,7 @@ import tempfile
 import time
 
 import tensorflow as tf
+from sides import options
 from sides import report
 
 from monolith_tf import config as config_lib
@@ -27,11 +27,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser()
+    parser = options.parser(__doc__, rounds=7, write=None)
     parser.add_argument("config", nargs="?", default="configs/census_mmoe.yaml")
-    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=200)
-    report.add_json(parser)
     arguments = parser.parse_args()
     print(report.machine())
     with tempfile.TemporaryDirectory() as model_dir:

@@ -20,7 +20,6 @@ from 0 beforehand, so they need no index. `--write` puts the table into
 `docs/zoo_benchmark.md`.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import json
@@ -29,6 +28,7 @@ import pathlib
 import tempfile
 
 import numpy as np
+from sides import options
 from sides import process
 from sides import report
 from zoo_sides import case as case_lib
@@ -123,14 +123,11 @@ def measure(
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options.parser(__doc__, rounds=5)
     parser.add_argument("--peers", action="store_true")
     parser.add_argument(
         "--data", type=pathlib.Path, default=process.ROOT / "data" / "frappe"
     )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--write", action="store_true")
-    report.add_json(parser)
     arguments = parser.parse_args()
     data = arguments.data.resolve()
     for name in ("train.parquet", "valid.parquet"):
@@ -148,9 +145,8 @@ def main() -> None:
     print(about, flush=True)
     with tempfile.TemporaryDirectory() as folder:
         table = measure(make_case(data, folder), arguments.rounds, libraries)
-    print(f"\n{table}", flush=True)
-    if arguments.write:
-        report.write("zoo_benchmark.md", "training", f"{about}\n\n{table}")
+    page = "zoo_benchmark.md" if arguments.write else None
+    report.give(page, "training", f"{about}\n\n{table}")
     report.write_json(arguments.json)
 
 

@@ -11,6 +11,7 @@ import servers
 import tensorflow as tf
 
 from monolith_tf.export import metadata
+from monolith_tf.export import versions
 from monolith_tf.testing import batching
 from monolith_tf.testing import small_job
 
@@ -126,10 +127,10 @@ class Version:
 
 def newest_version(folder: pathlib.Path) -> pathlib.Path:
     """Returns the highest version in a folder."""
-    found = [path for path in folder.iterdir() if path.name.isdecimal()]
+    found = versions.folders(folder)
     if not found:
         raise ValueError(f"{folder} has no versions, folders named by a number.")
-    return max(found, key=lambda path: int(path.name))
+    return found[max(found)]
 
 
 def _monolith_tf(*arguments: Any) -> None:

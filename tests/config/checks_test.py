@@ -4,10 +4,10 @@ import pathlib
 
 import pyarrow as pa
 import pytest
-import tensorflow as tf
 from pyarrow import parquet
 
 from monolith_tf import config as config_lib
+from monolith_tf.testing import examples
 
 DATA = pathlib.Path(__file__).parent / "testdata"
 GOOD = (DATA / "dcn.yaml").read_text()
@@ -303,16 +303,7 @@ def _write(path, rows):
             writer.writeheader()
             writer.writerows(rows)
     else:
-        with tf.io.TFRecordWriter(str(path)) as records:
-            for row in rows:
-                example = tf.train.Example()
-                for name, value in row.items():
-                    feature = example.features.feature[name]
-                    if isinstance(value, str):
-                        feature.bytes_list.value.append(value.encode())
-                    else:
-                        feature.int64_list.value.append(value)
-                records.write(example.SerializeToString())
+        examples.write(path, rows)
 
 
 class TestData:

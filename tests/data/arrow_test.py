@@ -174,24 +174,3 @@ def test_columns_in_several_chunks():
 def test_types_that_do_not_do(array, type_, text):
     with pytest.raises(ValueError, match=text):
         cleaned(array, type_)
-
-
-def test_column_types_of_a_schema():
-    schema = pa.schema(
-        [
-            ("i", pa.uint16()),
-            ("d", pa.decimal128(9, 2)),
-            ("s", pa.dictionary(pa.int8(), pa.large_string())),
-            ("l", pa.large_list(pa.string())),
-            ("v", pa.list_(pa.float64(), 3)),
-            ("struct", pa.struct([("x", pa.int8())])),
-        ]
-    )
-    assert arrow.column_types(schema, "x.parquet") == {
-        "i": INT,
-        "d": FLOAT,
-        "s": STRING,
-        "l": ColumnType(dtype="string", is_list=True),
-        "v": ColumnType(dtype="float32", is_list=True, length=3),
-        "struct": ColumnType(dtype="string", is_readable=False),
-    }

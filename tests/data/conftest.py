@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from monolith_tf import data
+from monolith_tf.data.csv import CsvReader
 from monolith_tf.features.columns import ColumnType
 
 COLUMNS = {
@@ -71,25 +73,12 @@ def _write_csv(path, rows, bad):
 def _write_tfrecord(path, rows, bad):
     import tensorflow as tf
 
-    def feature(kind, values):
-        lists = {
-            "int64": lambda v: tf.train.Feature(int64_list=tf.train.Int64List(value=v)),
-            "float": lambda v: tf.train.Feature(float_list=tf.train.FloatList(value=v)),
-            "bytes": lambda v: tf.train.Feature(bytes_list=tf.train.BytesList(value=v)),
-        }
-        return lists[kind](values)
+    from monolith_tf.testing import examples
 
     records = []
     for r in rows:
-        features = {
-            "id": feature("int64", [r["id"]]),
-            "price": feature("float", [r["price"]]),
-            "name": feature("bytes", [r["name"].encode()]),
-            "tags": feature("int64", r["tags"]),
-        }
-        if r["id"] in bad and r["id"] % 2:
-            del features["price"]
-        record = tf.train.Example(features=tf.train.Features(feature=features))
+        no_price = r["id"] in bad and r["id"] % 2
+        record = examples.example(r | ({"price": None} if no_price else {}))
         record = record.SerializeToString()
         records.append(record[:-3] if r["id"] in bad and not r["id"] % 2 else record)
     plain = path.with_name("plain")
@@ -114,6 +103,29 @@ def write_rows(tmp_path):
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def read_csv(tmp_path):
+    """Reads text as a CSV file: the clean rows, and the bad ones."""
+
+    def read(text, columns, name="x.csv", **arguments):
+        path = tmp_path / name
+        content = text if isinstance(text, bytes) else text.encode()
+        path.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+        spec = data.DataSpec(train=str(path), on_bad_row="skip", **arguments)
+        rows, numbers = [], []
+        source = data.open_split(spec, "train", columns)
+        for window, _ in source.windows(shuffle=False):
+            rows += window.table.to_pylist()
+            numbers += window.rows.tolist()
+        bad = []
+        (piece,) = CsvReader(spec).pieces(str(path))
+        for block in CsvReader(spec).read(piece, columns):
+            bad += [(row.row, row.reason) for row in block.bad]
+        return rows, numbers, bad
+
+    return read
 
 
 @pytest.fixture

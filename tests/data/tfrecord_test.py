@@ -10,24 +10,14 @@ import tensorflow as tf
 from monolith_tf import data
 from monolith_tf.data import tf_example
 from monolith_tf.features.columns import ColumnType
+from monolith_tf.testing import examples
 
 INT = ColumnType(dtype="int64")
 FLOAT = ColumnType(dtype="float32")
 
 
 def example(**features):
-    """Serializes features: ints, floats or bytes, one or a list of them."""
-    made = {}
-    for name, values in features.items():
-        values = values if isinstance(values, list) else [values]
-        if values and isinstance(values[0], bytes):
-            made[name] = tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
-        elif values and isinstance(values[0], float):
-            made[name] = tf.train.Feature(float_list=tf.train.FloatList(value=values))
-        else:
-            made[name] = tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-    message = tf.train.Example(features=tf.train.Features(feature=made))
-    return message.SerializeToString()
+    return examples.example(features).SerializeToString()
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ class ConcurrencyTest(testing.TestCase):
         (before,) = look().rows.values()
         (shard,) = next(iter(store._shards.values()))
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            found = shard.locked(lambda: pool.submit(look).result(timeout=30))
+            found = shard.lock.run(lambda: pool.submit(look).result(timeout=30))
         (rows,) = found.rows.values()
         self.assertAllEqual(rows, before)
 
@@ -159,7 +159,7 @@ class ConcurrencyTest(testing.TestCase):
                         {"step": np.full(10, 1 << 40)},
                     )
                 )
-                shard.reserve(int(shard.capacity) + 10)
+                shard.reserve(int(shard.rows.capacity) + 10)
                 store.maintain(int(step))
                 for chunk in shard.chunks(64):
                     self.assertLen(np.unique(chunk.ids), len(chunk.ids))

@@ -18,6 +18,7 @@ import tensorflow as tf
 from pyarrow import parquet
 
 from monolith_tf.experiment import estimator
+from monolith_tf.testing import examples
 from monolith_tf.training import loop
 
 CONFIG = """\
@@ -61,7 +62,7 @@ def good_rows(count, seed=0):
 
 def write(path, rows):
     """Writes rows in the format of the file's extension."""
-    {".csv": write_csv, ".parquet": write_parquet, ".tfrecord": write_tfrecord}[
+    {".csv": write_csv, ".parquet": write_parquet, ".tfrecord": examples.write}[
         path.suffix
     ](path, rows)
 
@@ -79,20 +80,6 @@ def write_csv(path, rows):
 
 def write_parquet(path, rows):
     parquet.write_table(pa.Table.from_pylist(rows), path, row_group_size=50)
-
-
-def write_tfrecord(path, rows):
-    def feature(value):
-        values = value if isinstance(value, list) else [value]
-        if any(isinstance(one, float) for one in values):
-            return tf.train.Feature(float_list=tf.train.FloatList(value=values))
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for row in rows:
-            features = {n: feature(v) for n, v in row.items() if v is not None}
-            example = tf.train.Example(features=tf.train.Features(feature=features))
-            writer.write(example.SerializeToString())
 
 
 class Job:

@@ -9,10 +9,10 @@ import json
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import tensorflow as tf
 from pyarrow import csv
 
 from monolith_tf.experiment import estimator as estimator_lib
+from monolith_tf.testing import examples
 
 _CONFIG = """\
 model_dir: {folder}/model
@@ -76,10 +76,8 @@ class Job:
         if self._ending == "parquet":
             pq.write_table(table, path, row_group_size=piece)
         elif self._ending.startswith("tfrecord"):
-            options = "GZIP" if self._ending.endswith("gz") else None
-            with tf.io.TFRecordWriter(str(path), options) as writer:
-                for row in rows.tolist():
-                    writer.write(_example(row))
+            options = "GZIP" if self._ending.endswith("gz") else ""
+            examples.write(path, table.to_pylist(), options)
         else:
             with pa.output_stream(path) as stream:  # Compressed as the name says.
                 csv.write_csv(table, stream)
@@ -105,12 +103,3 @@ class Job:
     def assert_trained(self, times):
         assert self.counts().tolist() == [times] * self.num_rows
         assert self.records("train")[-1]["examples"] == times * self.num_rows
-
-
-def _example(row):
-    features = {
-        "row": tf.train.Feature(int64_list=tf.train.Int64List(value=[row])),
-        "click": tf.train.Feature(float_list=tf.train.FloatList(value=[row % 2])),
-    }
-    example = tf.train.Example(features=tf.train.Features(feature=features))
-    return example.SerializeToString()

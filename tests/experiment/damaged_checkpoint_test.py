@@ -12,6 +12,7 @@ from monolith_tf.experiment import estimator
 from monolith_tf.experiment import watcher as watcher_lib
 from monolith_tf.testing import small_job
 from monolith_tf.training import checkpoint
+from monolith_tf.training import dense_variables
 
 
 def _flipped_while_read(rows):
@@ -42,7 +43,7 @@ class _Beginning(watcher_lib.Watcher):
         self.step = run.progress.step
         run.step.network.store.save(str(self._folder))
         self.rows = small_job.rows(str(self._folder))
-        variables = checkpoint.named_variables(run.step.state)
+        variables = dense_variables.named(run.step.state)
         self.dense = {k: v.numpy().tobytes() for k, v in variables.items()}
         raise _Begun
 
@@ -165,15 +166,15 @@ class DamagedCheckpointTest(testing.TestCase):
         self.assert_same(found, expected)
 
         _flip(rows)  # Intact again.
-        restore_dense = checkpoint.restore_dense
+        restore = dense_variables.restore
 
         def flip_first(checkpoint, root):
             if checkpoint.step == 30:
                 _flip(newest / "dense.data-00000-of-00001")
-            restore_dense(checkpoint, root)
+            restore(checkpoint, root)
 
         with (
-            mock.patch.object(checkpoint, "restore_dense", flip_first),
+            mock.patch.object(dense_variables, "restore", flip_first),
             self.assertLogs("absl", "WARNING") as logs,
         ):
             found = self.begun("again", self.model_dir)
@@ -184,14 +185,14 @@ class DamagedCheckpointTest(testing.TestCase):
         at_fifteen = self.estimator(self.model_dir).evaluate(
             "eval", str(self.checkpoints / "ckpt-00000015")
         )
-        restore_dense = checkpoint.restore_dense
+        restore = dense_variables.restore
 
         def flip_first(checkpoint, root):
             if checkpoint.step == 30:
                 _flip(checkpoint.path / "dense.data-00000-of-00001")
-            restore_dense(checkpoint, root)
+            restore(checkpoint, root)
 
-        with mock.patch.object(checkpoint, "restore_dense", flip_first):
+        with mock.patch.object(dense_variables, "restore", flip_first):
             self.assertEqual(
                 self.estimator(self.model_dir).evaluate("eval"), at_fifteen
             )

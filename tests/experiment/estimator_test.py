@@ -19,6 +19,7 @@ from monolith_tf.export import errors as export_errors
 from monolith_tf.testing import small_job
 from monolith_tf.training import actions
 from monolith_tf.training import checkpoint
+from monolith_tf.training import checkpoint_dir
 from monolith_tf.training import loop
 
 
@@ -116,7 +117,7 @@ class EstimatorTest(testing.TestCase):
         for keep, step in ((2, 3), (1, 5)):
             settings = (f"trainer.keep_checkpoints={keep}", f"trainer.max_steps={step}")
             self.estimator(*often, *settings).train()
-            found = checkpoint.CheckpointDir(self.folder / "model" / "checkpoints")
+            found = checkpoint_dir.CheckpointDir(self.folder / "model" / "checkpoints")
             names = [f"ckpt-{step - back:08d}" for back in range(keep)]
             self.assertEqual(found.names(), names[::-1])
 
@@ -139,7 +140,9 @@ class EstimatorTest(testing.TestCase):
         job.train()
         aucs = [r["click/auc"] for r in self.lines("eval")]
         self.assertLess(len(aucs), 50)
-        best = checkpoint.CheckpointDir(self.folder / "model" / "checkpoints").best()
+        best = checkpoint_dir.CheckpointDir(
+            self.folder / "model" / "checkpoints"
+        ).best()
         self.assertEqual(best.step, 32 * (1 + int(np.argmax(aucs))))
         self.assertAllClose(job.evaluate("eval")["click/auc"], max(aucs), atol=1e-6)
 

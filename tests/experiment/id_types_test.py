@@ -6,14 +6,14 @@ import dataclasses
 import numpy as np
 import pyarrow as pa
 import pytest
-import tensorflow as tf
 from pyarrow import parquet
 
 from monolith_tf import config as config_lib
-from monolith_tf.data import csv as csv_lib
+from monolith_tf.data import csv_file
 from monolith_tf.embedding.saved import files as checkpoint_files
 from monolith_tf.experiment import estimator
 from monolith_tf.export import metadata
+from monolith_tf.testing import examples
 from monolith_tf.testing import small_job
 from monolith_tf.training import checkpoint as checkpoint_lib
 
@@ -61,18 +61,8 @@ def write_parquet(path, rows):
 
 
 def write_tfrecord(path, rows):
-    def of(*values):
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for item, history, click in rows:
-            features = {
-                "item_id": of(item),
-                "history": of(*history),
-                "click": of(click),
-            }
-            example = tf.train.Example(features=tf.train.Features(feature=features))
-            writer.write(example.SerializeToString())
+    names = ("item_id", "history", "click")
+    examples.write(path, [dict(zip(names, row, strict=True)) for row in rows])
 
 
 WRITERS = {"csv": write_csv, "parquet": write_parquet, "tfrecord": write_tfrecord}
@@ -251,7 +241,7 @@ def test_codes_of_csv_do_not_share_a_row(codes, cells):
 
 
 def test_a_code_after_the_sample_is_a_bad_row_that_names_the_types(codes, monkeypatch):
-    monkeypatch.setattr(csv_lib, "_BLOCK_BYTES", 50)
+    monkeypatch.setattr(csv_file, "_BLOCK_BYTES", 50)
     cells = [*(str(100 + i) for i in range(30)), "007"]
     config = codes(cells, "data.on_bad_row=skip")
     estimator.Estimator(config).train()

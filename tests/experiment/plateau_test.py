@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from monolith_tf.experiment import estimator
 from monolith_tf.testing import small_job
-from monolith_tf.training import checkpoint
+from monolith_tf.training import checkpoint_dir
 
 
 def _evaluate_every(steps):
@@ -16,7 +16,7 @@ def _evaluate_every(steps):
 
 
 def _scale(model_dir):
-    found = checkpoint.CheckpointDir(model_dir / "checkpoints").latest()
+    found = checkpoint_dir.CheckpointDir(model_dir / "checkpoints").latest()
     reader = tf.train.load_checkpoint(str(found.path / "dense"))
     (name,) = (n for n in reader.get_variable_to_shape_map() if "rate_scale" in n)
     return float(reader.get_tensor(name))

@@ -1,6 +1,5 @@
 import numpy as np
 import tf_keras
-from absl.testing import parameterized
 
 from monolith_tf import layers
 from monolith_tf import testing
@@ -57,19 +56,6 @@ class AllIntTest(testing.TestCase):
     def test_works_with_one_feature_of_width_one(self):
         layer = layers.AllInt(1, initializer="ones", use_bias=False)
         self.assertAllClose(layer(np.array([[[3.0]], [[-2.0]]])), [[9.0], [4.0]])
-
-    @parameterized.parameters(
-        ("concat", False, (2, 8)),
-        ("concat", True, [(2, 8)]),
-        ("stack", False, (2, 4, 2)),
-        (None, False, [(2, 2)] * 4),
-    )
-    def test_output_types(self, out_type, keep_list, shape):
-        layer = layers.AllInt(2, out_type=out_type, keep_list=keep_list)
-        outputs = layer(np.ones([2, 4, 3]))
-        several = isinstance(outputs, list)
-        found = [tuple(t.shape) for t in outputs] if several else tuple(outputs.shape)
-        self.assertEqual(found, shape)
 
     def test_rejects_a_width_below_one(self):
         with self.assertRaisesRegex(ValueError, r"`cmp_dim` must be .*cmp_dim=0\."):

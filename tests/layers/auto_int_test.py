@@ -1,6 +1,5 @@
 import numpy as np
 import tensorflow as tf
-from absl.testing import parameterized
 
 from monolith_tf import layers
 from monolith_tf import testing
@@ -44,19 +43,6 @@ class AutoIntTest(testing.TestCase):
             y = layers.AutoInt(out_type="stack")(inputs)
         self.assertAllClose(y, x)
         self.assertAllEqual(np.isfinite(tape.gradient(y, inputs)), np.ones_like(x))
-
-    @parameterized.parameters(
-        ("concat", False, (2, 12)),
-        ("concat", True, [(2, 12)]),
-        ("stack", False, (2, 4, 3)),
-        (None, False, [(2, 3)] * 4),
-    )
-    def test_output_types(self, out_type, keep_list, shape):
-        layer = layers.AutoInt(out_type=out_type, keep_list=keep_list)
-        outputs = layer(np.ones([2, 4, 3]))
-        several = isinstance(outputs, list)
-        found = [tuple(t.shape) for t in outputs] if several else tuple(outputs.shape)
-        self.assertEqual(found, shape)
 
     def test_rejects_no_layer(self):
         with self.assertRaisesRegex(ValueError, r"`layer_num` must be .*layer_num=0\."):

@@ -85,6 +85,7 @@ class DenseTest(testing.TestCase):
         columns = kernel / np.sqrt((kernel**2).sum(0))
         moved = 1 / (1 + np.exp(-(x @ (columns * norms) + bias)))
         self.assertAllClose(layer(x), moved)
+        self.assertAllClose(layer.effective_kernel(), columns * norms)
 
     def test_norm_is_a_weight_of_its_own_in_a_checkpoint(self):
         layer = layers.Dense(2, allow_kernel_norm=True)

@@ -178,6 +178,13 @@ class DIENTest(testing.TestCase):
         recurrent = twins[0].gru_cell.recurrent_kernel.numpy()  # [2, 6]
         self.assertAllClose(recurrent @ recurrent.T, np.eye(2), atol=1e-6)
 
+    def test_a_slope_is_not_the_cells(self):
+        # Keras files, also of 0.1.0, hold it once, as the layer's.
+        layer = layers.DIEN(2, activation="prelu")
+        layer(list(self._inputs()))
+        self.assertLen(layer.gru_cell.variables, 3)
+        self.assertLen(layer.activation.variables, 1)
+
     def test_regularizer_sees_kernels(self):
         layer = layers.DIEN(2, regularizer=tf_keras.regularizers.L2(0.5))
         layer(list(self._inputs()))

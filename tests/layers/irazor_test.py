@@ -96,19 +96,6 @@ class iRazorTest(testing.TestCase):
         self.assertEqual(counts.sum(), 3)
 
     @parameterized.parameters(
-        ("concat", False, (2, 12)),
-        ("concat", True, [(2, 12)]),
-        ("stack", False, (2, 4, 3)),
-        (None, False, [(2, 3)] * 4),
-    )
-    def test_output_types(self, out_type, keep_list, shape):
-        layer = layers.iRazor([0, 3], out_type=out_type, keep_list=keep_list)
-        outputs = layer(np.ones([2, 4, 3]))
-        several = isinstance(outputs, list)
-        found = [tuple(t.shape) for t in outputs] if several else tuple(outputs.shape)
-        self.assertEqual(found, shape)
-
-    @parameterized.parameters(
         ([1, 3],), ([0, 2, 2],), ([0, 3, 2],), ([0],), ([0, 1.5],)
     )
     def test_rejects_a_space_that_does_not_rise_from_zero(self, space):

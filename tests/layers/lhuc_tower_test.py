@@ -107,6 +107,17 @@ class LHUCTowerTest(testing.TestCase):
             self.assertTrue(one.tower[0].use_bias)
             self.assertEqual(one.get_config()["lhuc_use_weight_norm"], "same")
 
+    def test_automatic_biases_are_where_no_batch_normalization_follows(self):
+        layer = layers.LHUCTower(
+            [3, 2],
+            lhuc_output_dims=[4],
+            use_bias="auto",
+            enable_batch_normalization=True,
+        )
+        self.assertEqual([one.use_bias for one in layer.tower], [False, True])
+        dense = [p for p in layer.gates[0].stack if isinstance(p, layers.Dense)]
+        self.assertEqual([one.use_bias for one in dense], [False, True])
+
     @testing.golden_cases(__file__, "lhuc_tower")
     def test_golden(self, case):
         self.run_golden_case(case, layers.LHUCTower)

@@ -64,8 +64,47 @@ class MLPTest(testing.TestCase):
                 "batch_normalization_epsilon": 0.1,
                 "batch_normalization_of_input": False,
                 "dropout": 0.25,
+                "hidden_output": True,
             },
         )
+
+    def test_a_hidden_output_is_like_the_layers_before_it(self):
+        layer = layers.MLP(
+            [3, 2],
+            activations="tanh",
+            use_bias="auto",
+            use_weight_norm=False,
+            enable_batch_normalization=True,
+            batch_normalization_of_input=False,
+            dropout=0.5,
+            hidden_output=True,
+        )
+        x = self.rng.normal(size=(8, 4)).astype("float32")
+        y = layer(x)
+        names = [part.name for part in layer.stack]
+        block = ["dense_{}", "batch_norm_{}", "act_{}", "dropout_{}"]
+        self.assertEqual(names, [name.format(i) for i in (0, 1) for name in block])
+        # The moving statistics start at 0 and 1.
+        for i in (0, 4):
+            x = np.tanh(x @ layer.get_layer(i).kernel.numpy() / np.sqrt(1.001))
+        self.assertAllClose(y, x)
+        self.assertLen(layer.trainable_weights, 2 * 3)
+
+    def test_automatic_biases_are_where_no_batch_normalization_follows(self):
+        for normalizes, biases in ((True, [False, True]), (False, [True, True])):
+            layer = layers.MLP(
+                [3, 2], use_bias="auto", enable_batch_normalization=normalizes
+            )
+            dense = [p for p in layer.stack if isinstance(p, layers.Dense)]
+            self.assertEqual([one.use_bias for one in dense], biases)
+        self.assertEqual(layer.get_config()["use_bias"], "auto")
+
+    def test_rejects_an_unknown_use_of_biases(self):
+        with self.assertRaisesRegex(
+            ValueError,
+            "`use_bias` must be True, False or 'auto'. Received: use_bias='yes'.",
+        ):
+            layers.MLP([2], use_bias="yes")
 
     def test_drops_what_hidden_layers_give_and_only_in_training(self):
         layer = layers.MLP([400, 1], dropout=0.5, use_weight_norm=False)

@@ -60,7 +60,8 @@ def test_our_side_trains_every_row_once_an_epoch(case, tmp_path):
         assert side._trainer._run.progress.step == 3 * epoch
         assert side._trainer._run.window.examples == 20 * epoch
     cross = 4 * (20 * 20 + 20) + (20 + 1)
-    deep = (20 * 4 + 4) + 2 * 4 + (4 * 3 + 3) + 2 * 3 + (3 + 1)
+    # No biases before batch normalization.
+    deep = 20 * 4 + 2 * 4 + 4 * 3 + 2 * 3 + (3 + 1)
     assert side.parameters() == (2 + 3) * 10 + cross + deep
     side.predict(give=str(tmp_path / "found.npy"))
     found = np.load(tmp_path / "found.npy")

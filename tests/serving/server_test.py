@@ -21,6 +21,7 @@ from tensorflow_serving.apis import regression_pb2
 
 from monolith_tf.serving import errors
 from monolith_tf.serving import server as server_lib
+from monolith_tf.testing.examples import example
 
 _TIMEOUT = 10
 
@@ -44,14 +45,6 @@ def _refusal(call, request):
     return caught.value.code(), caught.value.details()
 
 
-def _example(**features):
-    made = {
-        name: tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-        for name, value in features.items()
-    }
-    return tf.train.Example(features=tf.train.Features(feature=made))
-
-
 def test_predict_by_grpc(stub, ask, rows):
     response = stub.Predict(ask(**rows), timeout=_TIMEOUT)
     np.testing.assert_allclose(tf.make_ndarray(response.outputs["click"]), [4, 9.5])
@@ -70,7 +63,9 @@ def test_classify_by_grpc(stub):
     request = classification_pb2.ClassificationRequest()
     request.model_spec.name = "default"
     request.model_spec.signature_name = "classify"
-    request.input.example_list.examples.extend([_example(user=1), _example(user=2)])
+    request.input.example_list.examples.extend(
+        [example({"user": 1}), example({"user": 2})]
+    )
     result = stub.Classify(request, timeout=_TIMEOUT).result
     found = [[(c.label, c.score) for c in r.classes] for r in result.classifications]
     assert found == [[("no", -1), ("yes", 1)], [("no", -2), ("yes", 2)]]
@@ -81,8 +76,8 @@ def test_regress_by_grpc_with_a_context(stub):
     request.model_spec.name = "default"
     request.model_spec.signature_name = "regress"
     examples = request.input.example_list_with_context
-    examples.context.CopyFrom(_example(user=7))
-    examples.examples.extend([_example(item=1), _example(item=2)])
+    examples.context.CopyFrom(example({"user": 7}))
+    examples.examples.extend([example({"item": 1}), example({"item": 2})])
     result = stub.Regress(request, timeout=_TIMEOUT).result
     assert [row.value for row in result.regressions] == [7, 7]
 
@@ -196,7 +191,7 @@ def test_bad_requests_by_grpc_leave_the_server_up(stub, ask, rows):
         invalid,
         "The request has no examples.",
     )
-    request.input.example_list.examples.append(_example(item=1))
+    request.input.example_list.examples.append(example({"item": 1}))
     code, text = _refusal(stub.Classify, request)
     assert code is invalid
     assert "Feature: user (data type: int64) is required" in text

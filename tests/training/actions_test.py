@@ -1,132 +1,12 @@
 """Tests of the actions that run between steps."""
 
-import math
 from unittest import mock
-
-from absl import logging
 
 from monolith_tf import testing
 from monolith_tf.training import actions
+from monolith_tf.training import judges
 from monolith_tf.training import run as run_lib
-from monolith_tf.training import table_log
 from tests.training import fakes
-
-
-class _Noting(actions.Watch):
-    def __init__(self, **kwargs):
-        super().__init__("auc", **kwargs)
-        self.found = []
-
-    def better(self, run, value):
-        self.found.append(("better", value))
-
-    def not_better(self, run, record):
-        self.found.append(("waited", record["waited"]))
-
-
-class WatchTest(testing.TestCase):
-    def found(self, values, **kwargs):
-        run, watch = fakes.run(), _Noting(**kwargs)
-        for value in values:
-            watch.judge(run, {"auc": value})
-        return watch.found
-
-    def test_the_same_value_again_is_not_better(self):
-        found = self.found([0.5, 0.5, 0.75], rises=True)
-        self.assertEqual(found, [("better", 0.5), ("waited", 1), ("better", 0.75)])
-        found = self.found([0.5, 0.5, 0.25], rises=False)
-        self.assertEqual(found, [("better", 0.5), ("waited", 1), ("better", 0.25)])
-
-    def test_a_gain_of_just_min_delta_is_not_better(self):
-        found = self.found([0.5, 0.75, 1.0], rises=True, min_delta=0.25)
-        self.assertEqual(found, [("better", 0.5), ("waited", 1), ("better", 1.0)])
-
-    def test_waiting_counts_from_the_best(self):
-        found = self.found([0.5, 0.25, 0.25, 0.75, 0.5], rises=True)
-        self.assertEqual([n for _, n in found], [0.5, 1, 2, 0.75, 1])
-
-    def test_a_number_follows_nan(self):
-        found = self.found([math.nan, 0.5], rises=True)
-        self.assertEqual(found[-1], ("better", 0.5))
-
-    def test_an_unknown_metric_is_an_error(self):
-        with self.assertRaisesRegex(ValueError, "no metric `auc`.*Received: loss"):
-            _Noting(rises=True).judge(fakes.run(), {"loss": 1.0})
-
-
-class JudgeTest(testing.TestCase):
-    def test_rates_fall_every_patience_evaluations(self):
-        run = fakes.run()
-        judge = actions.ReduceOnPlateau("loss", rises=False, patience=2, factor=0.5)
-        scales = []
-        for _ in range(6):
-            judge.judge(run, {"loss": 1.0})
-            scales.append(float(run.step.rate_scale))
-        self.assertEqual(scales, [1.0, 1.0, 0.5, 0.5, 0.25, 0.25])
-
-    def test_rates_stay_while_the_metric_gets_better_by_however_little(self):
-        run = fakes.run()
-        judge = actions.ReduceOnPlateau("loss", rises=False, patience=1, factor=0.5)
-        for value in (1.0, 0.75, 0.7499):
-            judge.judge(run, {"loss": value})
-        self.assertEqual(float(run.step.rate_scale), 1.0)
-
-    def test_early_stop_waits_its_patience(self):
-        run = fakes.run()
-        judge = actions.EarlyStop("loss", rises=False, patience=2)
-        for value, stops in ((1.0, False), (1.0, False), (1.0, True)):
-            judge.judge(run, {"loss": value})
-            self.assertEqual(bool(run.progress.stop), stops)
-
-    def test_early_stop_says_what_was_best(self):
-        run = fakes.run()
-        judge = actions.EarlyStop("auc", rises=True, patience=1)
-        judge.judge(run, {"auc": 0.75})
-        judge.judge(run, {"auc": 0.5})
-        self.assertEqual(
-            run.progress.stop,
-            "early: `auc` did not improve on 0.75000 in 1 evaluations",
-        )
-
-    def test_the_record_of_the_best_says_when_it_was(self):
-        run = fakes.run()
-        judge = actions.EarlyStop("auc", rises=True, patience=9)
-        for step, value in ((4, 0.5), (8, 0.75), (12, 0.25), (16, 0.5)):
-            run.progress.step = step
-            judge.judge(run, {"auc": value})
-        self.assertEqual(
-            run.progress.best,
-            {
-                "EarlyStop": {
-                    "value": 0.75,
-                    "step": 8,
-                    "waited": 2,
-                    "metric": "auc",
-                    "rises": True,
-                }
-            },
-        )
-
-    def test_the_best_checkpoint_is_marked_when_it_is_written(self):
-        run = fakes.run()
-        judge = actions.KeepBest("auc", rises=True)
-        for step, value in ((4, 0.5), (8, 0.25), (12, 0.75)):
-            run.progress.step = step
-            judge.judge(run, {"auc": value})
-            run.save_wanted()
-        self.assertEqual(run.checkpoints.steps, [4, 12])
-        self.assertEqual(
-            run.checkpoints.best,
-            [("ckpt-00000004", "auc", 0.5), ("ckpt-00000012", "auc", 0.75)],
-        )
-
-    def test_without_a_factor_no_rate_falls(self):
-        run = fakes.run()
-        run.step.rate_scale = None
-        judge = actions.ReduceOnPlateau("loss", rises=False, patience=1, factor=0.5)
-        for _ in range(3):
-            judge.judge(run, {"loss": 1.0})
-        self.assertIsNone(run.step.rate_scale)
 
 
 class ActionTest(testing.TestCase):
@@ -141,7 +21,7 @@ class ActionTest(testing.TestCase):
         self.assertIsNone(run.saved)
 
     def test_what_lacks_its_part_is_named(self):
-        class Mine(actions.EverySteps, actions.Judge):
+        class Mine(actions.EverySteps, judges.Judge):
             pass
 
         run = fakes.run()
@@ -193,12 +73,12 @@ class EvaluateTest(testing.TestCase):
     def test_metrics_are_kept_recorded_and_judged_in_order(self):
         asked, judged = [], []
         run = fakes.run(evaluate=lambda split: asked.append(split) or {"auc": 0.75})
-        judges = [actions.Judge(), actions.Judge()]
-        for number, judge in enumerate(judges):
+        both = [judges.Judge(), judges.Judge()]
+        for number, judge in enumerate(both):
             judge.judge = lambda run, metrics, n=number: judged.append((n, metrics))
         run.progress.step = 4
         with self.assertLogs("absl", "INFO") as logs:
-            actions.Evaluate(4, judges).act(run)
+            actions.Evaluate(4, both).act(run)
         self.assertEqual(asked, ["eval"])
         self.assertEqual(run.progress.metrics, {"auc": 0.75})
         self.assertEqual(run.recorder.records, [("eval", 4, {"auc": 0.75})])
@@ -316,63 +196,3 @@ class SaveCheckpointTest(testing.TestCase):
         action.end(run)
         run.save_wanted()
         self.assertEqual(run.checkpoints.steps, [5, 5])
-
-
-class TableLogTest(testing.TestCase):
-    def lines(self, **counters):
-        run = fakes.run()
-        log = table_log.TableLog(4)
-        log.begin(run)
-        run.step.network.store.counters.update(counters)
-        run.progress.step = 4
-        with self.assertLogs("absl", "INFO") as captured:
-            log.act(run)
-            logging.info("end")  # `assertLogs` wants one line at least.
-        return run, [line for line in captured.output if "tables" in line]
-
-    def test_every_counter_of_every_table_is_recorded(self):
-        run, lines = self.lines(rows=3, inserted=5, bytes=240)
-        ((step, values),) = run.recorder.of("tables")
-        self.assertEqual(step, 4)
-        self.assertEqual(values["user/rows"], 3)
-        self.assertEqual(values["user/bytes"], 240)
-        self.assertEqual(set(values), {f"user/{name}" for name in fakes.COUNTERS})
-        self.assertEmpty(lines)
-
-    def test_lost_updates_are_a_warning(self):
-        _, (line,) = self.lines(overflow=7, dropped=7)
-        self.assertIn("`user` lost updates: 7 ids had no space, and 7 grad", line)
-        self.assertStartsWith(line, "WARNING")
-
-    def test_what_admission_refused_is_a_line(self):
-        _, (line,) = self.lines(refused=4, dropped=4)
-        self.assertStartsWith(line, "INFO")
-        self.assertIn("refused by admission: 4 | gradients dropped: 4", line)
-
-    def test_more_dropped_than_refused_is_a_warning_too(self):
-        _, lines = self.lines(refused=4, dropped=5)
-        self.assertEqual([line.split(":")[0] for line in lines], ["INFO", "WARNING"])
-        self.assertIn("0 ids had no space, and 1 gradients", lines[1])
-        _, lines = self.lines(overflow=1)
-        self.assertIn("1 ids had no space, and 0 gradients", lines[0])
-        _, lines = self.lines(refused=5, dropped=4)
-        self.assertLen(lines, 1)
-        _, lines = self.lines(overflow=1, refused=5, dropped=4)
-        self.assertIn("1 ids had no space, and 0 gradients", lines[1])
-
-    def test_what_was_said_is_not_said_again(self):
-        run = fakes.run()
-        log = table_log.TableLog(4)
-        run.step.network.store.counters.update(overflow=7, dropped=7)
-        log.begin(run)
-        run.progress.step = 4
-        with self.assertNoLogs("absl", "INFO"):
-            log.act(run)
-        run.step.network.store.counters.update(overflow=9)
-        run.progress.step = 8
-        with self.assertLogs("absl", "WARNING") as logs:
-            log.act(run)
-        self.assertIn("2 ids had no space", logs.output[0])
-        run.progress.step = 12
-        with self.assertNoLogs("absl", "INFO"):
-            log.act(run)

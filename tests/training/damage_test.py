@@ -19,6 +19,8 @@ from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.embedding.store import EmbeddingStore
 from monolith_tf.training import checkpoint
+from monolith_tf.training import checkpoint_dir
+from monolith_tf.training import dense_variables
 
 _TABLES = (
     TableSpec(name="user", slot=1, dim=3, expire_after_steps=100),
@@ -71,7 +73,7 @@ class _Job:
                 variable.assign(self._rng.normal(size=variable.shape))
 
     def restore(self, found):
-        checkpoint.restore_dense(found, self.dense)
+        dense_variables.restore(found, self.dense)
         self.store.restore(found.embedding_dir)
         return found.step
 
@@ -120,7 +122,7 @@ class DamageTest(testing.TestCase):
         small = functools.partial(counting.Sketch, width=1 << 8)
         self.enter_context(mock.patch.object(counting, "Sketch", small))
         self.folder = pathlib.Path(self.get_temp_dir()) / self.id()
-        self.checkpoints = checkpoint.CheckpointDir(self.folder / "checkpoints")
+        self.checkpoints = checkpoint_dir.CheckpointDir(self.folder / "checkpoints")
         self.num_states = 0
 
     def write(self, job):
@@ -165,7 +167,7 @@ class DamageTest(testing.TestCase):
         job = _Job(1)
         older, newer = self.write(job)
         files = [f for f in self.files(newer) if f.name != "config.yaml"]
-        restore_dense = checkpoint.restore_dense
+        restore = dense_variables.restore
         for number in range(14):
             path = files[number % len(files)]
             whole = path.read_bytes()
@@ -174,9 +176,9 @@ class DamageTest(testing.TestCase):
             def damage_first(found, root, path=path, kinds=kinds):
                 if found.step == 2:
                     kinds.append(_damage(path, self.rng))
-                restore_dense(found, root)
+                restore(found, root)
 
-            with mock.patch.object(checkpoint, "restore_dense", damage_first):
+            with mock.patch.object(dense_variables, "restore", damage_first):
                 self.assert_falls_back(job, older, (number, path.name, kinds))
             path.write_bytes(whole)
 

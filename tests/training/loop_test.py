@@ -13,6 +13,7 @@ import pytest
 from monolith_tf import testing
 from monolith_tf.distribute import exits
 from monolith_tf.training import actions
+from monolith_tf.training import judges
 from monolith_tf.training import loop
 from monolith_tf.training import run as run_lib
 from monolith_tf.training import stepper as stepper_lib
@@ -109,7 +110,7 @@ class LoopTest(testing.TestCase):
                 run.want_checkpoint(lambda saved: exported.append(saved.step))
 
         acts = [
-            actions.Evaluate(4, [actions.KeepBest("auc", rises=True)]),
+            actions.Evaluate(4, [judges.KeepBest("auc", rises=True)]),
             Export(8),
             actions.SaveCheckpoint([4, 8], None),
         ]
@@ -149,7 +150,7 @@ class LoopTest(testing.TestCase):
 
     def test_early_stop_ends_the_run_and_its_checkpoint_lets_a_run_go_on(self):
         run = fakes.run(total_steps=100)
-        judge = actions.EarlyStop("loss", rises=False, patience=2)
+        judge = judges.EarlyStop("loss", rises=False, patience=2)
         _train(run, [actions.Evaluate(5, [judge]), actions.SaveCheckpoint([50], None)])
         self.assertEqual(run.progress.step, 15)
         self.assertStartsWith(run.progress.stop, "early: `loss` did not improve")

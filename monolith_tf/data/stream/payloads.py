@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from monolith_tf.data import arrow
+from monolith_tf.data import arrow_types
 from monolith_tf.data import tf_example
 from monolith_tf.data import tfrecord
 from monolith_tf.data.reader import BadRow
@@ -333,7 +333,7 @@ class _Arrow(Decoder):
         for value in values:
             table = _opened(value)
             if table is not None:
-                return arrow.column_types(table.schema, "the first message")
+                return arrow_types.column_types(table.schema, "the first message")
         return {}
 
     def decode(

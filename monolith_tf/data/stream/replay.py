@@ -13,9 +13,9 @@ import orjson
 import pyarrow as pa
 from absl import logging
 
-from monolith_tf.data import arrow
 from monolith_tf.data import formats
 from monolith_tf.data.spec import DataSpec
+from monolith_tf.data.stream import plain
 from monolith_tf.data.stream.events import StreamError
 from monolith_tf.data.stream.spec import StreamSpec
 from monolith_tf.features.columns import ColumnType
@@ -158,7 +158,7 @@ def _rows(
                     sent.bad_rows += 1
                     logging.log_first_n(logging.WARNING, "Skipped: %s", 5, place)
                 table = pa.table(
-                    {name: arrow.plain(block.table.column(name)) for name in columns}
+                    {name: plain.plain(block.table.column(name)) for name in columns}
                 )
                 for chunk in table.to_batches(max_chunksize=_CHUNK_ROWS):
                     yield from chunk.to_pylist()

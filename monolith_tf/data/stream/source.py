@@ -68,6 +68,16 @@ class StreamSource:
         return self._stream.topic
 
     @property
+    def columns(self) -> dict[str, ColumnType]:
+        """The columns that are read."""
+        return dict(self._columns)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows per batch."""
+        return self._data.batch_size
+
+    @property
     def marks(self) -> tuple[()]:
         """Nothing: there are no files."""
         return ()

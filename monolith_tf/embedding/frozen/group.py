@@ -12,7 +12,7 @@ from monolith_tf.embedding.frozen.index import HashIndex
 from monolith_tf.embedding.frozen.index import Places
 from monolith_tf.embedding.lookup import layout
 from monolith_tf.embedding.lookup.layout import Group
-from monolith_tf.embedding.shard.shard_rows import scatter
+from monolith_tf.embedding.shard.scatter import scatter
 from monolith_tf.embedding.spec import SliceSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.types import Tensor

@@ -1,7 +1,6 @@
 """Indices from keys to row numbers: a hash table, or an array."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -31,7 +30,7 @@ class HashIndex(tf.Module):
             tf.int64, tf.int64, default_value=0
         )
 
-    def keys(self, slots: Any, values: Tensor) -> Tensor:
+    def keys(self, slots: Tensor, values: Tensor) -> Tensor:
         """Returns the keys of values in tables with these slots.
 
         Values are in [0, 2^48), or negative for no row; any integer in an exact table.
@@ -86,7 +85,7 @@ class Places(tf.Module):
             tf.zeros([self._others[-1] + 1], tf.int32), trainable=False, name="places"
         )
 
-    def keys(self, slots: Any, values: Tensor) -> Tensor:
+    def keys(self, slots: Tensor, values: Tensor) -> Tensor:
         """Returns the keys of any integers; slots are known when traced."""
         slots = np.asarray(slots)
         # As unsigned numbers, negative integers are beyond all ranges.

@@ -1,16 +1,15 @@
 """One feature's lists of ids in a frozen store, ragged or padded."""
 
-from typing import Any
-
 import tensorflow as tf
 
 from monolith_tf.embedding.lookup import combiners
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.padded import Padded
+from monolith_tf.types import Nest
 from monolith_tf.types import Tensor
 
 
-def asked(ids: Any, column: ColumnSpec) -> tuple[Tensor, Any]:
+def asked(ids: Tensor, column: ColumnSpec) -> tuple[Tensor, Nest]:
     """Returns a feature's ids, and its row splits, padded lists or None."""
     if isinstance(ids, tf.RaggedTensor):
         values, splits = ids.values, tf.cast(ids.row_splits, tf.int64)
@@ -28,7 +27,7 @@ def asked(ids: Any, column: ColumnSpec) -> tuple[Tensor, Any]:
     return ids.values, ids
 
 
-def combined(rows: Tensor, lists: Any, column: ColumnSpec) -> Any:
+def combined(rows: Tensor, lists: Nest, column: ColumnSpec) -> Tensor:
     """Returns one feature's embedding of one slice."""
     if lists is None:
         return rows
@@ -38,7 +37,7 @@ def combined(rows: Tensor, lists: Any, column: ColumnSpec) -> Any:
     return combined[0] if column.combiner == "first_n" else combined
 
 
-def mask(lists: Any, column: ColumnSpec) -> Tensor:
+def mask(lists: Nest, column: ColumnSpec) -> Tensor:
     """Returns the mask of a "first_n" feature's ids, `[batch, max_length]`."""
     if isinstance(lists, Padded):
         return lists.mask()

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from collections.abc import Sequence
-from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ import tensorflow as tf
 from monolith_tf.embedding.frozen.group import FrozenGroup
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.padded import Padded
+from monolith_tf.types import Nest
 from monolith_tf.types import Tensor
 
 
@@ -24,7 +24,7 @@ class Found(NamedTuple):
     """
 
     rows: dict[str, dict[str, Tensor]]
-    lists: dict[str, Any]
+    lists: dict[str, Nest]
 
 
 class Piece(NamedTuple):
@@ -43,7 +43,7 @@ class Piece(NamedTuple):
     columns: Sequence[ColumnSpec]
     slots: np.ndarray
     asked: Tensor
-    lists: Any
+    lists: Nest
 
     def read(self) -> Iterable[tuple[str, dict[str, Tensor]]]:
         """Returns pairs of a feature and its rows, by slice name."""

@@ -186,7 +186,7 @@ class FrozenStore(tf.Module):
     @tf.autograph.experimental.do_not_convert
     def lookup(
         self,
-        ids: Mapping[str, Any],
+        ids: Mapping[str, Tensor],
         *,
         training: bool = False,
         step: Tensor | None = None,
@@ -212,7 +212,7 @@ class FrozenStore(tf.Module):
         return frozen_pieces.read(found)
 
     @tf.autograph.experimental.do_not_convert
-    def find_values(self, values: Mapping[str, Any]) -> Found:
+    def find_values(self, values: Mapping[str, Tensor]) -> Found:
         """Finds the rows of a batch by the values that its ids are made from.
 
         Args:
@@ -233,7 +233,7 @@ class FrozenStore(tf.Module):
         return frozen_pieces.read(pieces)
 
     @tf.autograph.experimental.do_not_convert
-    def combine(self, found: Found) -> dict[str, dict[str, Any]]:
+    def combine(self, found: Found) -> dict[str, dict[str, Tensor]]:
         """Returns the embeddings: feature -> slice name -> tensor."""
         embeddings = {}
         for column in self._columns:
@@ -266,7 +266,7 @@ class FrozenStore(tf.Module):
             column.table in self.integers for column in piece.columns
         )
 
-    def _pieces(self, given: Mapping[str, Any]) -> list[Piece]:
+    def _pieces(self, given: Mapping[str, Tensor]) -> list[Piece]:
         """Returns the lookups; one per group for all features of one id per example."""
         self._router.check_features(given)
         pieces = []

@@ -17,6 +17,9 @@ from monolith_tf.embedding.initializer_spec import UniformSpec
 from monolith_tf.embedding.initializer_spec import ZerosSpec
 from monolith_tf.embedding.optimizers import specs as optimizer_spec
 from monolith_tf.embedding.optimizers.specs import RowOptimizerSpec
+from monolith_tf.types import Identifier
+from monolith_tf.types import JsonDict
+from monolith_tf.types import JsonMapping
 
 _MARK = "optimizer_names"
 NAMES_OF_KERAS = {_MARK: "keras"}
@@ -28,7 +31,7 @@ _SCHEDULE_HINT = (
 )
 
 
-def of_every_layer(layer: tf_keras.layers.Layer) -> dict[str, Any]:
+def of_every_layer(layer: tf_keras.layers.Layer) -> JsonDict:
     """Returns arguments that every Keras layer takes but Keras does not save."""
     regularizer = layer.activity_regularizer
     if regularizer is None:
@@ -36,7 +39,7 @@ def of_every_layer(layer: tf_keras.layers.Layer) -> dict[str, Any]:
     return {"activity_regularizer": tf_keras.regularizers.serialize(regularizer)}
 
 
-def row_optimizer(value: Any) -> RowOptimizerSpec:
+def row_optimizer(value: object) -> RowOptimizerSpec:
     """Returns the spec for a name, a mapping or a spec.
 
     Raises:
@@ -47,7 +50,7 @@ def row_optimizer(value: Any) -> RowOptimizerSpec:
     )
 
 
-def with_names_of_keras(config: Mapping[str, Any]) -> dict[str, Any]:
+def with_names_of_keras(config: JsonMapping) -> JsonDict:
     """Returns the constructor's arguments from a layer's config.
 
     In a config written by 0.1.0, Keras' names mean the original Monolith's variants.
@@ -60,7 +63,7 @@ def with_names_of_keras(config: Mapping[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def _is_whole(optimizer: Any) -> bool:
+def _is_whole(optimizer: Identifier) -> bool:
     """Whether it is a mapping with all fields, which only a layer writes."""
     if not isinstance(optimizer, Mapping):
         return False
@@ -68,7 +71,7 @@ def _is_whole(optimizer: Any) -> bool:
     return known <= optimizer.keys()
 
 
-def initializer(value: Any) -> InitializerSpec:
+def initializer(value: object) -> InitializerSpec:
     """Returns the spec for a name, a mapping, a spec or a Keras initializer.
 
     Raises:
@@ -88,7 +91,9 @@ def initializer(value: Any) -> InitializerSpec:
     )
 
 
-def _validated(argument: str, union: Any, value: Any, module: str, hint: str) -> Any:
+def _validated(
+    argument: str, union: object, value: object, module: str, hint: str
+) -> Any:
     try:
         return _adapter(union).validate_python(value)
     except pydantic.ValidationError as error:

@@ -1,11 +1,11 @@
 """The context in which a Keras layer with a table is called."""
 
-from typing import Any
-
 import tensorflow as tf
 import tf_keras
 from tensorflow.python.ops import control_flow_util
 from tf_keras.src.engine import base_layer_utils
+
+from monolith_tf.types import Training
 
 
 def is_in_function() -> bool:
@@ -19,7 +19,7 @@ def is_planned() -> bool:
     return in_plan
 
 
-def known_training(name: str, training: Any) -> bool | None:
+def known_training(name: str, training: Training) -> bool | None:
     """Returns the `training` argument of a call; None if it was not passed.
 
     Args:

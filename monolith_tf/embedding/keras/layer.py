@@ -23,8 +23,13 @@ from monolith_tf.embedding.lookup import expansion
 from monolith_tf.embedding.placement import HOST
 from monolith_tf.embedding.spec import DEFAULT_SLICE
 from monolith_tf.embedding.spec import SliceSpec
+from monolith_tf.types import Identifier
+from monolith_tf.types import JsonDict
+from monolith_tf.types import Nest
 from monolith_tf.types import RaggedTensor
+from monolith_tf.types import Shapes
 from monolith_tf.types import Tensor
+from monolith_tf.types import Training
 
 # Shared by all layers: a layer with its own lock could not be copied.
 _BUILDING = threading.RLock()
@@ -100,10 +105,10 @@ class Embedding(tf_keras.layers.Layer):
     def __init__(
         self,
         dim: int,
-        embeddings_initializer: Any = "uniform",
-        optimizer: Any = "monolith_adagrad",
+        embeddings_initializer: Identifier = "uniform",
+        optimizer: Identifier = "monolith_adagrad",
         *,
-        embeddings_regularizer: Any = None,
+        embeddings_regularizer: Identifier = None,
         clip_norm: float | None = None,
         mask_zero: bool = False,
         input_length: int | Sequence[int | None] | None = None,
@@ -139,13 +144,13 @@ class Embedding(tf_keras.layers.Layer):
             clip_norm=clip_norm,
         )
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shapes) -> None:
         """Makes the table, unless the layer has one; that one keeps its rows."""
         with _BUILDING:  # The first calls of several threads share one table.
             if not self.built:
                 self._build(input_shape)
 
-    def _build(self, input_shape: Any) -> None:
+    def _build(self, input_shape: Shapes) -> None:
         keras_contexts.check_strategy(self.name)
         self._rows = KeyedRows(
             re.sub(r"[^\w.-]", "_", self.name),
@@ -180,7 +185,7 @@ class Embedding(tf_keras.layers.Layer):
 
     # No Python control flow depends on tensors, and a conversion takes long.
     @tf.autograph.experimental.do_not_convert
-    def call(self, inputs: Tensor, training: Any = None) -> Tensor | RaggedTensor:
+    def call(self, inputs: Tensor, training: Training = None) -> Tensor | RaggedTensor:
         """Looks up keys."""
         keras_contexts.check_graph(self.name)
         if isinstance(inputs, tf.RaggedTensor):
@@ -193,7 +198,7 @@ class Embedding(tf_keras.layers.Layer):
         rows.set_shape(self.compute_output_shape(keys.shape))
         return tf.cast(rows, self.compute_dtype)
 
-    def compute_mask(self, inputs: Tensor, mask: Any = None) -> Tensor | None:
+    def compute_mask(self, inputs: Tensor, mask: Nest = None) -> Tensor | None:
         """Returns a mask of keys that are not padding; None without `mask_zero`."""
         if not self.mask_zero:
             return None
@@ -201,7 +206,7 @@ class Embedding(tf_keras.layers.Layer):
             inputs = tf.convert_to_tensor(inputs)
         return tf.not_equal(inputs, tf.zeros([], inputs.dtype))
 
-    def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
+    def compute_output_shape(self, input_shape: Shapes) -> tf.TensorShape:
         """Returns the input's shape followed by `dim`."""
         shape = tf.TensorShape(input_shape)
         if self.input_length is not None and shape.rank is not None:
@@ -230,7 +235,7 @@ class Embedding(tf_keras.layers.Layer):
         """
         return self._saved_rows.num_dropped() if self.built else 0
 
-    def make_rows(self, keys: Any) -> None:
+    def make_rows(self, keys: Tensor) -> None:
         """Makes rows for keys without one, as a training call does.
 
         Args:
@@ -249,7 +254,7 @@ class Embedding(tf_keras.layers.Layer):
         order = np.argsort(arrays["keys"])
         return arrays["keys"][order], arrays["weights"][order]
 
-    def set_rows(self, keys: Any, rows: Any) -> None:
+    def set_rows(self, keys: Tensor, rows: Tensor) -> None:
         """Writes rows, and inserts those of new keys.
 
         Resets their optimizer state; other rows do not change.
@@ -289,7 +294,7 @@ class Embedding(tf_keras.layers.Layer):
             )
         self._rows.assign(keys, rows)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> JsonDict:
         """Returns the constructor's arguments."""
         return super().get_config() | {
             "dim": self.dim,
@@ -308,7 +313,7 @@ class Embedding(tf_keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Embedding":
+    def from_config(cls, config: JsonDict) -> "Embedding":
         """Returns a layer from a `get_config`, also of monolith_tf 0.1.0."""
         return cls(**keras_arguments.with_names_of_keras(config))
 
@@ -319,7 +324,7 @@ class Embedding(tf_keras.layers.Layer):
         for name, array in self._built_rows().arrays().items():
             store[name] = array
 
-    def load_own_variables(self, store: Mapping[str, Any]) -> None:
+    def load_own_variables(self, store: Mapping[str, np.ndarray]) -> None:
         """Restores the variables that `save_own_variables` wrote."""
         self._built_rows().restore(store)
         self._anchor.assign(np.asarray(store["anchor"]))
@@ -327,7 +332,7 @@ class Embedding(tf_keras.layers.Layer):
 
     def _trackable_children(
         self, save_type: str = "checkpoint", **kwargs: Any
-    ) -> dict[str, Any]:
+    ) -> JsonDict:
         children = super()._trackable_children(save_type, **kwargs)
         saves = save_type == "savedmodel" or saving.is_exporting()
         if saves and self.built:

@@ -14,11 +14,12 @@ from monolith_tf.embedding.shard import row_update
 from monolith_tf.embedding.shard.bindable import Bindable
 from monolith_tf.embedding.shard.bindable import Packed
 from monolith_tf.embedding.shard.chunk import Chunk
+from monolith_tf.embedding.shard.clock import Clock
 from monolith_tf.embedding.shard.row_blocks import MAX_ROWS
-from monolith_tf.embedding.shard.shard import Found
+from monolith_tf.embedding.shard.shard import COUNTERS
 from monolith_tf.embedding.shard.shard import Shard
-from monolith_tf.embedding.shard.shard_rows import COUNTERS
-from monolith_tf.embedding.shard.shard_rows import Clock
+from monolith_tf.embedding.shard.step import Found
+from monolith_tf.embedding.shard.step import ShardStep
 from monolith_tf.embedding.spec import SliceSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.types import Tensor
@@ -43,29 +44,28 @@ class KeyedRows(Bindable):
         grows on demand. Memory is allocated only as rows are written.
     """
 
-    own: ClassVar[tuple[str, ...]] = "_shard", "_is_full"
+    own: ClassVar[tuple[str, ...]] = "_step", "_is_full"
 
     def __init__(
         self, name: str, spec: SliceSpec, *, seed: int, capacity: int | None
     ) -> None:
-        table = TableSpec(name=name, slot=0, slices=(spec,))
+        table = TableSpec(name=name, slot=0, slices=(spec,), large_integers="exact")
         (self.group,) = layout.merge_tables([table])
         self._seed = seed
         self._shard = Shard(
             self.group,
             device=HOST,
             seed=seed,
-            is_exact=True,
-            is_raw=True,
             capacity=1 + (capacity or _CAPACITY),  # Row 0 belongs to no key.
         )
+        self._step = ShardStep(self._shard, is_exact=True)
         with tf.device(HOST):
             message = (
                 f"Embedding table `{name}` is full: a table holds at most "
                 f"{MAX_ROWS - 1} keys."
             )
             self._is_full = tf.Variable(message, trainable=False)
-            self.packed = Packed(self, order=self._shard.packed)
+            self.packed = Packed(self, order=self._step.packed)
 
     def read(self, keys: Tensor) -> Tensor:
         """Returns weights of keys, `[n, dim]`; zeros for a key without a row.
@@ -75,7 +75,7 @@ class KeyedRows(Bindable):
         """
         keys = tf.convert_to_tensor(keys, tf.int64)
         with tf.device(HOST):
-            rows = self._shard.packed.call("read", keys, writes=False)
+            rows = self._step.packed.call("read", keys, writes=False)
         return tf.ensure_shape(rows, [None, self.group.dim])
 
     def lookup(self, keys: Tensor, *, insert: bool) -> PulledShard:
@@ -115,11 +115,11 @@ class KeyedRows(Bindable):
 
     def find(self, keys: Tensor) -> Found:
         """Implements `lookup` without inserting."""
-        return self._shard.lookup(PulledShard((), keys, ()), ())
+        return self._step.lookup(PulledShard((), keys, ()), ())
 
     def insert(self, keys: Tensor) -> Found:
         """Implements `lookup` with inserting."""
-        found = self._shard.lookup(PulledShard((), keys, ()), _NO_CLOCK)
+        found = self._step.lookup(PulledShard((), keys, ()), _NO_CLOCK)
         has_room = tf.reduce_all(found.numbers > 0)
         message = self._is_full.read_value()
         check = tf.raw_ops.Assert(condition=has_room, data=[message])
@@ -128,7 +128,7 @@ class KeyedRows(Bindable):
 
     def update(self, found: PulledShard, gradients: Tensor, step: Tensor) -> Tensor:
         """Implements `apply_gradients`."""
-        return self._shard.apply_gradients(found, gradients, Clock(step, ()))
+        return self._step.apply_gradients(found, gradients, Clock(step, ()))
 
     # The following methods are called eagerly.
 

@@ -11,7 +11,7 @@ from tf_keras.src.engine import base_layer_utils
 from monolith_tf.embedding.keras.rows import KeyedRows
 from monolith_tf.embedding.placement import HOST
 from monolith_tf.embedding.shard.chunk import Chunk
-from monolith_tf.embedding.shard.shard_rows import scatter
+from monolith_tf.embedding.shard.scatter import scatter
 from monolith_tf.types import Tensor
 
 _ARRAYS = ("keys", "weights", "state")

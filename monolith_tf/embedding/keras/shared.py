@@ -15,8 +15,13 @@ from monolith_tf.embedding.keras.layer import Embedding
 from monolith_tf.embedding.keras.shared_spec import SharedFeature
 from monolith_tf.embedding.keras.shared_spec import SharedTable
 from monolith_tf.embedding.lookup import combiners
+from monolith_tf.types import JsonDict
+from monolith_tf.types import JsonMapping
+from monolith_tf.types import Nest
 from monolith_tf.types import RaggedTensor
+from monolith_tf.types import Shapes
 from monolith_tf.types import Tensor
+from monolith_tf.types import Training
 
 _OF_LAYER = ("embeddings_initializer", "embeddings_regularizer", "optimizer")
 
@@ -69,8 +74,8 @@ class SharedEmbedding(tf_keras.layers.Layer):
 
     def __init__(
         self,
-        tables: Sequence[SharedTable | Mapping[str, Any]],
-        features: Mapping[str, SharedFeature | Mapping[str, Any] | str],
+        tables: Sequence[SharedTable | JsonMapping],
+        features: Mapping[str, SharedFeature | JsonMapping | str],
         *,
         seed: int | None = None,
         **kwargs: Any,
@@ -103,7 +108,7 @@ class SharedEmbedding(tf_keras.layers.Layer):
         self.supports_masking = True
         self._supports_ragged_inputs = True
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shapes) -> None:
         """Makes the tables."""
         for name, embedding in self.embeddings.items():
             with tf.name_scope(embedding.name):
@@ -115,7 +120,7 @@ class SharedEmbedding(tf_keras.layers.Layer):
 
     @tf.autograph.experimental.do_not_convert
     def call(
-        self, inputs: Mapping[str, Any], training: Any = None
+        self, inputs: Mapping[str, Tensor], training: Training = None
     ) -> dict[str, Tensor | RaggedTensor]:
         """Looks up the keys of all features."""
         unknown = sorted(set(inputs) - set(self._features))
@@ -138,13 +143,13 @@ class SharedEmbedding(tf_keras.layers.Layer):
         return {name: self._combined(name, outputs[name], keys[name]) for name in keys}
 
     def compute_mask(
-        self, inputs: Mapping[str, Any], mask: Any = None
+        self, inputs: Mapping[str, Tensor], mask: Nest = None
     ) -> dict[str, Tensor | RaggedTensor | None]:
         """Returns feature -> mask of keys that are not padding, or None."""
         del mask
         return {name: self._mask(name, values) for name, values in inputs.items()}
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> JsonDict:
         """Returns the constructor's arguments."""
         tables = []
         for name, table in self._tables.items():
@@ -164,7 +169,7 @@ class SharedEmbedding(tf_keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "SharedEmbedding":
+    def from_config(cls, config: JsonDict) -> "SharedEmbedding":
         """Returns a layer from a `get_config`, also of monolith_tf 0.1.0."""
         mark = {
             key: config[key] for key in keras_arguments.NAMES_OF_KERAS if key in config
@@ -187,7 +192,7 @@ class SharedEmbedding(tf_keras.layers.Layer):
                     f"table={feature.table!r}; the tables are {names}."
                 )
 
-    def _rows(self, table: str, keys: Sequence[Tensor], training: Any) -> Tensor:
+    def _rows(self, table: str, keys: Sequence[Tensor], training: Training) -> Tensor:
         """Returns the concatenated rows of all keys of a table's features."""
         spec, embedding = self._tables[table], self.embeddings[table]
         flat = tf.concat(keys, axis=0)
@@ -207,7 +212,7 @@ class SharedEmbedding(tf_keras.layers.Layer):
         rows = embedding(tf.concat([everything, flat], axis=0), training=training)
         return rows[spec.input_dim :]
 
-    def _keys_of(self, name: str, values: Any) -> Tensor | RaggedTensor:
+    def _keys_of(self, name: str, values: Tensor) -> Tensor | RaggedTensor:
         """Returns a feature's keys to look up; ragged if they will be combined."""
         feature = self._features[name]
         values, is_padding = self._padding(values)
@@ -231,11 +236,11 @@ class SharedEmbedding(tf_keras.layers.Layer):
             keys = keys.with_row_splits_dtype(tf.int64)
         return self._cut(name, keys)
 
-    def _cut(self, name: str, keys: Any) -> Any:
+    def _cut(self, name: str, keys: Tensor) -> Tensor:
         max_len = self._features[name].max_len
         return keys if max_len is None or keys.shape.rank < 2 else keys[:, :max_len]
 
-    def _padding(self, values: Any) -> tuple[Any, Any]:
+    def _padding(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Returns values as a tensor, ragged if sparse, and which are padding."""
         if isinstance(values, tf.SparseTensor):
             values = _ragged(values)
@@ -260,7 +265,7 @@ class SharedEmbedding(tf_keras.layers.Layer):
                 rows = rows.to_tensor(shape=[None, feature.max_len, dim])
         return tf.cast(rows, self.compute_dtype)
 
-    def _mask(self, name: str, values: Any) -> Tensor | RaggedTensor | None:
+    def _mask(self, name: str, values: Tensor) -> Tensor | RaggedTensor | None:
         feature = self._features[name]
         values, is_padding = self._padding(values)
         is_padded = isinstance(values, tf.RaggedTensor) and feature.max_len is not None

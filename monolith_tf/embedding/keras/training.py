@@ -32,7 +32,7 @@ from monolith_tf.embedding.lookup.pulled import PulledShard
 from monolith_tf.embedding.placement import HOST
 from monolith_tf.embedding.shard.bindable import Bindable
 from monolith_tf.embedding.shard.bindable import Packed
-from monolith_tf.embedding.shard.shard_rows import scatter
+from monolith_tf.embedding.shard.scatter import scatter
 from monolith_tf.gradients import custom_gradient
 from monolith_tf.gradients import forget_gradients
 from monolith_tf.types import Tensor

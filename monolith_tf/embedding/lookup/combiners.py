@@ -5,7 +5,6 @@ The rows of a batch come as one tensor, `[total, dim]`, list after list; list `i
 """
 
 import typing
-from typing import Any
 
 import tensorflow as tf
 
@@ -147,7 +146,7 @@ def _first_n(
     dim = values.shape[1]
 
     @custom_gradient
-    def pad(values: Tensor) -> tuple[Tensor, Any]:
+    def pad(values: Tensor) -> tuple[Tensor, Tensor]:
         ragged = tf.RaggedTensor.from_row_splits(values, row_splits, validate=False)
 
         def gradient(upstream: Tensor) -> Tensor:

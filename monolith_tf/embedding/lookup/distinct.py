@@ -1,7 +1,6 @@
 """The distinct ids of a batch."""
 
 from collections.abc import Sequence
-from typing import Any
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -46,7 +45,7 @@ def distinct(
     if len(found) == 1:
         return found[0]
     starts = tf.cumsum(tf.stack([tf.size(f.ids) for f in found]), exclusive=True)
-    inverses: list[Any] = [None] * len(pieces)
+    inverses: list[Tensor] = [None] * len(pieces)
     for block, one, start in zip(blocks, found, tf.unstack(starts), strict=True):
         sizes = [tf.size(pieces[i]) for i in block]
         parts = tf.split(one.inverse + start, sizes, num=len(block))

@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
@@ -16,7 +15,7 @@ _MIN_MATMUL_DIM = 4
 _MAX_MATMUL_DIM = 31
 
 
-def is_single(row_splits: Any) -> bool:
+def is_single(row_splits: Tensor | tuple[()]) -> bool:
     """Returns whether a feature has one id per example, and so no row splits."""
     return isinstance(row_splits, tuple)
 
@@ -29,10 +28,10 @@ def manner(column: ColumnSpec) -> tuple[str, int]:
 
 def combine(
     columns: Sequence[ColumnSpec],
-    splits: Mapping[str, Any],
+    splits: Mapping[str, Tensor],
     rows: Tensor,
-    inverse: Any,
-) -> dict[str, Any]:
+    inverse: Tensor,
+) -> dict[str, Tensor]:
     """Combines one slice; the number of operations does not grow with features.
 
     Args:
@@ -66,8 +65,8 @@ def combine(
 
 
 def _combine_lists(
-    columns: Sequence[ColumnSpec], splits: Mapping[str, Any], values: Tensor
-) -> dict[str, Any]:
+    columns: Sequence[ColumnSpec], splits: Mapping[str, Tensor], values: Tensor
+) -> dict[str, Tensor]:
     alike = [list(group) for _, group in itertools.groupby(columns, manner)]
     sizes = [tf.add_n([splits[c.feature][-1] for c in group]) for group in alike]
     pieces = tf.split(values, tf.stack(sizes)) if len(alike) > 1 else [values]
@@ -108,7 +107,7 @@ def expand(rows: Tensor, inverse: Tensor) -> Tensor:
     """Gathers rows of distinct ids for every occurrence; its gradient is dense."""
 
     @custom_gradient
-    def gather(rows: Tensor) -> Any:
+    def gather(rows: Tensor) -> Tensor:
         def sum_of(gradients: Tensor) -> Tensor:
             # Gradients of some operations lose their static width.
             gradients = tf.ensure_shape(gradients, [None, rows.shape[1]])

@@ -132,6 +132,12 @@ class Group:
         """Whether the time of a row's last update is kept."""
         return row_size.keeps_secs(self.tables)
 
+    @property
+    def stamps(self) -> tuple[str, ...]:
+        """What is kept of a row's last update: "step", "secs"."""
+        kept = {"step": self.keeps_step, "secs": self.keeps_secs}
+        return tuple(name for name, is_kept in kept.items() if is_kept)
+
     def table_of(self, ids: Tensor) -> Tensor:
         """Returns the index in `tables` of each id's table, `[n]`, int32."""
         if len(self.tables) == 1:

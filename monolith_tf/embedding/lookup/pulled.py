@@ -1,6 +1,5 @@
 """The results of a lookup, for `combine` and `apply_gradients`."""
 
-from typing import Any
 from typing import NamedTuple
 
 from monolith_tf.types import Tensor
@@ -44,7 +43,7 @@ class Pulled(NamedTuple):
     """
 
     rows: dict[str, Tensor]
-    inverses: dict[str, Any]
-    splits: dict[str, Any]
+    inverses: dict[str, Tensor]
+    splits: dict[str, Tensor]
     shards: dict[str, tuple[PulledShard, ...]]
     secs: Tensor

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
@@ -59,8 +58,8 @@ class Router:
         self._features = tuple(features)
 
     def distinct(
-        self, ids: Mapping[str, Any]
-    ) -> tuple[dict[str, Distinct], dict[str, Any]]:
+        self, ids: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Distinct], dict[str, Tensor]]:
         """Collects the distinct ids of each group.
 
         Args:
@@ -82,11 +81,11 @@ class Router:
         return distinct, splits
 
     def _pieces(
-        self, ids: Mapping[str, Any]
-    ) -> tuple[dict[str, list[tuple[Tensor, int]]], dict[str, Any]]:
+        self, ids: Mapping[str, Tensor]
+    ) -> tuple[dict[str, list[tuple[Tensor, int]]], dict[str, Tensor]]:
         """Returns group name -> ids and slots of features; feature -> row splits."""
         self.check_features(ids)
-        splits: dict[str, Any] = {}
+        splits: dict[str, Tensor] = {}
         sizes: dict[str, int | None] = {}
         pieces = {}
         for name, columns in self.columns.items():
@@ -110,8 +109,8 @@ class Router:
         self,
         rows: Mapping[str, Tensor],
         inverses: Mapping[str, Tensor],
-        splits: Mapping[str, Any],
-    ) -> dict[str, dict[str, Any]]:
+        splits: Mapping[str, Tensor],
+    ) -> dict[str, dict[str, Tensor]]:
         """Turns rows of distinct ids into every feature's embeddings.
 
         Args:
@@ -122,7 +121,7 @@ class Router:
         Returns:
           Feature -> slice name -> embedding, in the order of the columns.
         """
-        embeddings: dict[str, dict[str, Any]] = {
+        embeddings: dict[str, dict[str, Tensor]] = {
             feature: {} for feature in self._features if feature in splits
         }
         for name, group_rows in rows.items():
@@ -140,7 +139,7 @@ class Router:
                     embeddings[feature][part.name] = embedding
         return embeddings
 
-    def masks(self, splits: Mapping[str, Any]) -> dict[str, Tensor]:
+    def masks(self, splits: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns for "first_n" features where ids are: `[batch, max_length]`, bool."""
         masks = {}
         for columns in self.columns.values():
@@ -152,7 +151,7 @@ class Router:
                     )
         return masks
 
-    def check_features(self, ids: Mapping[str, Any]) -> None:
+    def check_features(self, ids: Mapping[str, Tensor]) -> None:
         """Raises ValueError for a feature that no column names."""
         known = [c.feature for columns in self.columns.values() for c in columns]
         unknown = sorted(set(ids) - set(known))
@@ -178,7 +177,7 @@ def partition(batch: Distinct, num_shards: int) -> list[PulledShard]:
     return parts
 
 
-def _batch_size(values: Tensor, row_splits: Any) -> int | None:
+def _batch_size(values: Tensor, row_splits: Tensor) -> int | None:
     """Returns the batch size if it is known while tracing."""
     if expansion.is_single(row_splits):
         return values.shape[0]
@@ -193,7 +192,7 @@ def _check_batch(sizes: Mapping[str, int | None]) -> None:
         )
 
 
-def _flat(ids: Any, column: ColumnSpec) -> tuple[Tensor, Any]:
+def _flat(ids: Tensor, column: ColumnSpec) -> tuple[Tensor, Tensor]:
     """Returns the ids in one list, and row splits, `()` for one id per example."""
     if isinstance(ids, tf.RaggedTensor):
         values, row_splits = ids.values, tf.cast(ids.row_splits, tf.int64)

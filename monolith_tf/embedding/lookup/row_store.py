@@ -20,7 +20,7 @@ class RowStore(Protocol):
 
     def lookup(
         self,
-        ids: Mapping[str, Any],
+        ids: Mapping[str, Tensor],
         *,
         training: bool,
         step: Tensor | None = None,
@@ -28,7 +28,7 @@ class RowStore(Protocol):
     ) -> Any:
         """Finds the rows of a batch's ids."""
 
-    def combine(self, pulled: Any, /) -> dict[str, dict[str, Any]]:
+    def combine(self, pulled: Any, /) -> dict[str, dict[str, Tensor]]:
         """Returns the embeddings of every feature: feature -> slice name -> tensor."""
 
     def masks(self, pulled: Any, /) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any
 from typing import ClassVar
 from typing import Self
 
@@ -36,7 +35,7 @@ class RowOptimizer:
     learning_rate: float | schedules.ScheduleSpec = 0.01
     weight_decay: float = 0.0
 
-    def __new__(cls, **given: Any) -> Self:
+    def __new__(cls, **given: object) -> Self:
         """Makes a spec that records which of its fields were set explicitly."""
         spec = super().__new__(cls)
         spec.remember(given)

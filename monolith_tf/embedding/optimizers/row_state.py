@@ -65,7 +65,7 @@ STATE: dict[str, tuple[Part, ...]] = {
 """Update rule -> the parts of its state."""
 
 
-def part_dims(kind: str, dim: Any) -> list[Any]:
+def part_dims(kind: str, dim: object) -> list[Any]:
     """Returns widths of a row's parts: `dim` weights, then the parts of the state."""
     return [dim, *(1 if part.is_per_row else dim for part in STATE[kind])]
 

@@ -35,6 +35,7 @@ from monolith_tf.embedding.optimizers.proximal_spec import FtrlSpec
 from monolith_tf.embedding.optimizers.proximal_spec import GroupAdagradSpec
 from monolith_tf.embedding.optimizers.proximal_spec import GroupFtrlSpec
 from monolith_tf.embedding.optimizers.row_optimizer import RowOptimizer
+from monolith_tf.types import JsonDict
 
 __all__ = [
     "AdadeltaSpec",
@@ -177,7 +178,7 @@ def _momentum_kind(nesterov: bool) -> str:
     return "momentum_nesterov" if nesterov else "momentum"
 
 
-def _from_plain(value: Any, make: pydantic.ValidatorFunctionWrapHandler) -> Any:
+def _from_plain(value: object, make: pydantic.ValidatorFunctionWrapHandler) -> Any:
     """Returns a spec from a name, from a mapping, whose keys it records, or a spec."""
     value = {"name": value} if isinstance(value, str) else value
     spec = make(value)
@@ -217,7 +218,7 @@ _adapter: pydantic.TypeAdapter[RowOptimizerSpec] = pydantic.TypeAdapter(
 )
 
 
-def row_optimizer(name: str, **hyperparameters: Any) -> RowOptimizerSpec:
+def row_optimizer(name: str, **hyperparameters: object) -> RowOptimizerSpec:
     """Returns the spec of the optimizer `name`.
 
     Args:
@@ -234,9 +235,9 @@ def row_optimizer(name: str, **hyperparameters: Any) -> RowOptimizerSpec:
     return _adapter.validate_python({"name": name, **hyperparameters})
 
 
-def to_plain(spec: RowOptimizerSpec) -> dict[str, Any]:
+def to_plain(spec: RowOptimizerSpec) -> JsonDict:
     """Returns a spec as values that JSON can hold."""
-    plain: dict[str, Any] = _adapter.dump_python(spec, mode="json")
+    plain: JsonDict = _adapter.dump_python(spec, mode="json")
     return plain
 
 

@@ -14,13 +14,13 @@ import contextlib
 import os
 import zlib
 from collections.abc import Iterator
-from typing import Any
 from typing import BinaryIO
 
 import numpy as np
 
 from monolith_tf.embedding.saved import sealed
 from monolith_tf.embedding.shard.chunk import Chunk
+from monolith_tf.types import JsonDict
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -50,7 +50,7 @@ class ArrayWriter:
         """Adds one array."""
         np.lib.format.write_array(self, array, allow_pickle=False)
 
-    def close(self) -> dict[str, Any]:
+    def close(self) -> JsonDict:
         """Syncs the file to disk, and returns its manifest entry."""
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -58,7 +58,7 @@ class ArrayWriter:
         return {"name": self._name, "bytes": self._bytes, "crc32": self._crc}
 
 
-def write_manifest(directory: str, manifest: dict[str, Any]) -> None:
+def write_manifest(directory: str, manifest: JsonDict) -> None:
     """Writes the manifest, which marks a directory as complete."""
     path = os.path.join(directory, MANIFEST)
     with open(path + ".part", "w", encoding="utf-8") as file:
@@ -68,7 +68,7 @@ def write_manifest(directory: str, manifest: dict[str, Any]) -> None:
     os.replace(path + ".part", path)
 
 
-def read_manifest(directory: str) -> dict[str, Any]:
+def read_manifest(directory: str) -> JsonDict:
     """Reads the manifest of a directory, and checks the sizes of its files.
 
     Raises:
@@ -105,7 +105,7 @@ def read_manifest(directory: str) -> dict[str, Any]:
     return manifest
 
 
-def verify(directory: str, manifest: dict[str, Any]) -> None:
+def verify(directory: str, manifest: JsonDict) -> None:
     """Compares every file with its checksum.
 
     Raises:
@@ -120,7 +120,7 @@ def verify(directory: str, manifest: dict[str, Any]) -> None:
         _check(path, entry, crc)
 
 
-def _check(path: str, entry: dict[str, Any], crc: int) -> None:
+def _check(path: str, entry: JsonDict, crc: int) -> None:
     if crc != entry["crc32"]:
         raise sealed.DamagedError(
             f"Embedding checkpoint file {path} differs from its checksum. The "
@@ -128,7 +128,7 @@ def _check(path: str, entry: dict[str, Any], crc: int) -> None:
         )
 
 
-def all_files(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def all_files(manifest: JsonDict) -> Iterator[JsonDict]:
     """Yields the manifest entries of all files."""
     for group in manifest["groups"]:
         yield from group["rows_files"]
@@ -137,7 +137,7 @@ def all_files(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from group["removed_files"]
 
 
-def read_rows(directory: str, group: dict[str, Any]) -> Iterator[Chunk]:
+def read_rows(directory: str, group: JsonDict) -> Iterator[Chunk]:
     """Reads a group's rows, chunk by chunk.
 
     Args:
@@ -151,7 +151,7 @@ def read_rows(directory: str, group: dict[str, Any]) -> Iterator[Chunk]:
 
 
 def read_counts(
-    directory: str, group: dict[str, Any]
+    directory: str, group: JsonDict
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Reads the ids of a group that wait for admission, and their counts."""
     for entry in group["counts_files"]:
@@ -159,14 +159,14 @@ def read_counts(
             yield arrays[0], arrays[1]
 
 
-def read_removed(directory: str, group: dict[str, Any]) -> Iterator[np.ndarray]:
+def read_removed(directory: str, group: JsonDict) -> Iterator[np.ndarray]:
     """Reads the ids of a group that lost their row since an earlier checkpoint."""
     for entry in group["removed_files"]:
         for (ids,) in _records(directory, entry, 1):
             yield ids
 
 
-def read_sketches(directory: str, group: dict[str, Any]) -> Iterator[np.ndarray]:
+def read_sketches(directory: str, group: JsonDict) -> Iterator[np.ndarray]:
     """Reads the sketches of a group that counts by them, file by file."""
     for entry in group["sketch_files"]:
         for (sketch,) in _records(directory, entry, 1):
@@ -189,9 +189,7 @@ class _Reader:
         return data
 
 
-def _records(
-    directory: str, entry: dict[str, Any], size: int
-) -> Iterator[list[np.ndarray]]:
+def _records(directory: str, entry: JsonDict, size: int) -> Iterator[list[np.ndarray]]:
     """Reads a file, `size` arrays at a time.
 
     Raises:

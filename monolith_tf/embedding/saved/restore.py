@@ -13,8 +13,8 @@ from monolith_tf.embedding.saved import sealed
 from monolith_tf.embedding.saved.chain import Chain
 from monolith_tf.embedding.saved.read import SavedTables
 from monolith_tf.embedding.shard import sketch_parts
-from monolith_tf.embedding.shard.shard_rows import COUNTERS
-from monolith_tf.embedding.shard.shard_rows import ShardRows
+from monolith_tf.embedding.shard.shard import COUNTERS
+from monolith_tf.embedding.shard.shard import Shard
 
 _OF_DAMAGE = (LookupError, TypeError, ValueError, tf.errors.InvalidArgumentError)
 """Errors that damaged arrays may cause."""
@@ -39,7 +39,7 @@ class RestoreReport:
 
 def restore(
     chain: Chain,
-    shards: Mapping[str, Sequence[ShardRows]],
+    shards: Mapping[str, Sequence[Shard]],
     *,
     keep_others: bool = False,
 ) -> RestoreReport:
@@ -56,7 +56,7 @@ def restore(
         if not keep_others:
             for group_shards in shards.values():
                 shard = group_shards[0]
-                shard.locked(_carry_on_counters, shard, chain.newest)
+                shard.lock.run(_carry_on_counters, shard, chain.newest)
     except _OF_DAMAGE as error:
         # The files were intact when opened; nothing read from them since may stay.
         if not keep_others:
@@ -73,7 +73,7 @@ def restore(
     )
 
 
-def _fill(chain: Chain, shards: Mapping[str, Sequence[ShardRows]]) -> None:
+def _fill(chain: Chain, shards: Mapping[str, Sequence[Shard]]) -> None:
     _reserve(shards, chain.newest.num_rows())
     for group, chunk in chain.rows():
         of_group = shards[group.name]
@@ -92,7 +92,7 @@ def _fill(chain: Chain, shards: Mapping[str, Sequence[ShardRows]]) -> None:
 
 
 def _reserve(
-    shards: Mapping[str, Sequence[ShardRows]], num_rows: Mapping[str, int]
+    shards: Mapping[str, Sequence[Shard]], num_rows: Mapping[str, int]
 ) -> None:
     """Makes room for the rows to come, in one block if there are few rows so far."""
     for of_group in shards.values():
@@ -103,7 +103,7 @@ def _reserve(
             shard.reserve(int(shard.next_row) + int(1.1 * total / len(of_group)))
 
 
-def _spread(ids: np.ndarray, shards: Sequence[ShardRows]) -> list[np.ndarray]:
+def _spread(ids: np.ndarray, shards: Sequence[Shard]) -> list[np.ndarray]:
     """Returns for each shard a mask of the ids that belong to it."""
     if len(shards) == 1:
         return [np.ones(len(ids), bool)]
@@ -111,7 +111,7 @@ def _spread(ids: np.ndarray, shards: Sequence[ShardRows]) -> list[np.ndarray]:
     return [of_ids == number for number in range(len(shards))]
 
 
-def _carry_on_counters(shard: ShardRows, saved: SavedTables) -> None:
+def _carry_on_counters(shard: Shard, saved: SavedTables) -> None:
     """Adds the saved counters to one shard, without the rows that were just loaded."""
     counters, num_rows = saved.counters(), saved.num_rows()
     added = np.zeros([len(shard.group.tables), len(COUNTERS)], np.int64)

@@ -12,8 +12,9 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from collections.abc import Mapping
-from typing import Any
+
+from monolith_tf.types import JsonDict
+from monolith_tf.types import JsonMapping
 
 _KEY = "sealed"
 _SEAL = re.compile(rb', "sha256": "([0-9a-f]{64})"}')
@@ -24,13 +25,13 @@ class DamagedError(ValueError):
     """Files are not as they were written; the message names the first one."""
 
 
-def seal(manifest: Mapping[str, Any]) -> str:
+def seal(manifest: JsonMapping) -> str:
     """Returns a manifest as JSON with a checksum for `unseal`."""
     text = json.dumps({_KEY: "sha256", **manifest})[:-1]
     return f'{text}, "sha256": "{hashlib.sha256(text.encode()).hexdigest()}"}}'
 
 
-def unseal(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bool]:
+def unseal(path: str | os.PathLike[str]) -> tuple[JsonDict, bool]:
     """Reads a manifest.
 
     Args:

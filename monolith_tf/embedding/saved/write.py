@@ -13,15 +13,16 @@ import numpy as np
 from monolith_tf.embedding.lookup.layout import Group
 from monolith_tf.embedding.optimizers import specs as optimizer_spec
 from monolith_tf.embedding.saved import files
+from monolith_tf.embedding.shard import counters
 from monolith_tf.embedding.shard import sketch_parts
-from monolith_tf.embedding.shard.shard_rows import COUNTERS
-from monolith_tf.embedding.shard.shard_rows import ShardRows
+from monolith_tf.embedding.shard.shard import COUNTERS
+from monolith_tf.embedding.shard.shard import Shard
 
 CHUNK_BYTES = 1 << 26
 """About how much of a shard is in memory at a time while it is written or read."""
 
 
-def _group_entry(group: Group, stamps: Sequence[str]) -> dict[str, Any]:
+def _group_entry(group: Group) -> dict[str, Any]:
     """Returns the manifest entry of a group, without its files so far."""
     return {
         "name": group.name,
@@ -36,7 +37,7 @@ def _group_entry(group: Group, stamps: Sequence[str]) -> dict[str, Any]:
             }
             for part in group.parts
         ],
-        "stamps": list(stamps),
+        "stamps": list(group.stamps),
         "tables": [
             {
                 "name": table.name,
@@ -59,7 +60,7 @@ def _group_entry(group: Group, stamps: Sequence[str]) -> dict[str, Any]:
 
 def save(
     directory: str,
-    shards: Mapping[str, Sequence[ShardRows]],
+    shards: Mapping[str, Sequence[Shard]],
     *,
     step: int | None,
     now_secs: float | None,
@@ -89,8 +90,7 @@ def save(
     }
     for number, group_shards in enumerate(shards.values()):
         group = group_shards[0].group
-        entry = _group_entry(group, group_shards[0].stamp_names())
-        counters = np.zeros([len(group.tables), len(COUNTERS)], np.int64)
+        entry = _group_entry(group)
         for place, shard in enumerate(group_shards):
             name = f"group-{number}-shard-{place}-of-{len(group_shards)}"
             entry["rows_files"].append(
@@ -104,7 +104,6 @@ def save(
                 ids, counts = shard.admission.exact.export()
                 file = _save_counts(directory, name + ".counts", ids, counts)
                 entry["counts_files"].append(file)
-            counters += shard.counters.numpy()
         sketches = list(sketch_parts.of_shards(group_shards))
         for place, part in enumerate(sketch_parts.split(sketches)):
             name = f"group-{number}-part-{place}.sketch"
@@ -113,7 +112,8 @@ def save(
             whose = {"modulus": part.modulus, "residue": part.residue}
             entry["sketch_files"].append({**writer.close(), **whose})
         manifest["groups"].append(entry)
-        for table, row in zip(group.tables, counters.tolist(), strict=True):
+        totals = counters.of_group(group_shards).tolist()
+        for table, row in zip(group.tables, totals, strict=True):
             manifest["tables"].append(
                 {
                     "name": table.name,
@@ -130,14 +130,14 @@ def save(
     return manifest
 
 
-def removed(shard: ShardRows, since_step: int) -> np.ndarray:
+def removed(shard: Shard, since_step: int) -> np.ndarray:
     """Returns the ids that lost their row at a step or later."""
     ids = [ids for step, ids in shard.removed if step >= since_step]
     return np.unique(np.concatenate([np.zeros([0], np.int64), *ids]))
 
 
 def _save_rows(
-    directory: str, name: str, shard: ShardRows, since_step: int | None
+    directory: str, name: str, shard: Shard, since_step: int | None
 ) -> dict[str, Any]:
     writer = files.ArrayWriter(directory, name)
     num_rows = 0
@@ -145,7 +145,7 @@ def _save_rows(
         writer.save(chunk.ids)
         writer.save(chunk.weights)
         writer.save(chunk.state)
-        for stamp in shard.stamp_names():
+        for stamp in shard.group.stamps:
             writer.save(chunk.stamps[stamp])
         num_rows += len(chunk.ids)
     return {**writer.close(), "rows": num_rows}

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from monolith_tf import connected
+from monolith_tf.types import Nest
 from monolith_tf.types import Tensor
 
 
@@ -51,13 +52,13 @@ class Cell:
         )
         return tf.ensure_shape(rows, [*indices.shape, *self._shape[1:]])
 
-    def assign_add(self, delta: Any) -> tf.Operation:
+    def assign_add(self, delta: object) -> tf.Operation:
         """See `tf.Variable`."""
         return tf.raw_ops.AssignAddVariableOp(
             resource=self.handle, value=tf.convert_to_tensor(delta, self.dtype)
         )
 
-    def assign_sub(self, delta: Any) -> tf.Operation:
+    def assign_sub(self, delta: object) -> tf.Operation:
         """See `tf.Variable`."""
         return tf.raw_ops.AssignSubVariableOp(
             resource=self.handle, value=tf.convert_to_tensor(delta, self.dtype)
@@ -89,7 +90,7 @@ class Packed:
             else order._order
         )
 
-    def call(self, method: str, *arguments: Any, writes: bool = True) -> Any:
+    def call(self, method: str, *arguments: object, writes: bool = True) -> Nest:
         """Calls `owner.method(*arguments)`, traced once for all owners of one form.
 
         Runs on the current device, as one operation of the caller's graph.
@@ -130,7 +131,7 @@ class _CellForm(NamedTuple):
     rank: int
 
 
-def _form(value: Any) -> Any:
+def _form(value: object) -> Any:
     if isinstance(value, Bindable):
         shared = tuple(getattr(value, name) for name in value.shared)
         own = tuple(_form(getattr(value, name)) for name in value.own)
@@ -147,7 +148,7 @@ def _spec(value: Tensor) -> tf.TensorSpec:
     return tf.TensorSpec(None if rank is None else [None] * rank, value.dtype)
 
 
-def _handles(value: Any) -> list[Tensor]:
+def _handles(value: object) -> list[Tensor]:
     """Returns the handles of an owner's `own` attributes, in the order of its form."""
     if isinstance(value, Bindable):
         own = [getattr(value, name) for name in value.own]
@@ -159,14 +160,14 @@ def _handles(value: Any) -> list[Tensor]:
     return [] if value is None else [value]
 
 
-def _size(form: Any) -> int:
+def _size(form: object) -> int:
     """Returns the number of handles of a form."""
     if isinstance(form, _Form):
         return sum(map(_size, form.own))
     return 0 if form is None else 1
 
 
-def _bound(form: Any, handles: Iterator[Tensor]) -> Any:
+def _bound(form: object, handles: Iterator[Tensor]) -> Any:
     """Returns an owner that uses the variables of other handles."""
     if form is None:
         return None
@@ -185,8 +186,8 @@ def _bound(form: Any, handles: Iterator[Tensor]) -> Any:
 
 
 @connected.cached
-def _function(kind: _Kind, method: str, specs: Any, writes: bool) -> Any:
-    def function(packed: Tensor, order: Tensor, arguments: Any) -> Any:
+def _function(kind: _Kind, method: str, specs: object, writes: bool) -> Any:
+    def function(packed: Tensor, order: Tensor, arguments: Nest) -> Nest:
         cell = Cell(order, tf.int64, 0)
         # TensorFlow does not see the variables behind the handles, so it could run
         # calls in any order. Touching this one variable keeps them in program order:

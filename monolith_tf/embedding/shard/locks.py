@@ -1,10 +1,60 @@
-"""Reusable names of locks: TensorFlow never ends the thread that it has for each."""
+"""Locks, whose names are reused: TensorFlow never ends the thread of a lock."""
 
 import uuid
 import weakref
+from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
+from typing import ClassVar
+from typing import TypeVar
+
+import tensorflow as tf
 
 from monolith_tf import connected
+from monolith_tf.embedding.shard.bindable import Bindable
+from monolith_tf.types import Tensor
+
+_Result = TypeVar("_Result")
+
+
+class Lock(Bindable):
+    """A lock that is held by a thread or by operations of a graph.
+
+    Args:
+      device: Where it is.
+    """
+
+    own: ClassVar[tuple[str, ...]] = ("_mutex",)
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        with tf.device(device):
+            self._mutex = tf.raw_ops.MutexV2(shared_name=name_of(self, device))
+
+    def run(self, function: Callable[..., _Result], *args: Any) -> _Result:
+        """Runs a function eagerly under the lock, on its device."""
+        with tf.device(self._device):
+            lock = tf.raw_ops.MutexLock(mutex=self._mutex)
+            try:
+                return function(*args)
+            finally:
+                del lock  # The lock is held while this exists.
+
+    def guard(self, function: Callable[[], Tensor], after: Sequence[Tensor]) -> Tensor:
+        """Runs a function of a graph under the lock, taken once `after` is available.
+
+        Taken earlier, the lock would make others wait for this step's inputs. It is
+        released when the result is available, so the result must depend on everything
+        that the function does.
+        """
+        with tf.control_dependencies(after):
+            lock = tf.raw_ops.MutexLock(mutex=self._mutex)
+        with tf.control_dependencies([lock]):
+            result = function()
+        with tf.control_dependencies([result]):
+            released = tf.raw_ops.ConsumeMutexLock(mutex_lock=lock)
+        with tf.control_dependencies([released]):
+            return tf.identity(result)
 
 
 def name_of(owner: Any, device: str) -> str:

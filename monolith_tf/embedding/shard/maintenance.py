@@ -10,9 +10,10 @@ import tensorflow as tf
 from absl import logging
 
 from monolith_tf.embedding.lookup import layout
+from monolith_tf.embedding.shard import counters
 from monolith_tf.embedding.shard import expiry
-from monolith_tf.embedding.shard.shard_rows import COUNTERS
-from monolith_tf.embedding.shard.shard_rows import ShardRows
+from monolith_tf.embedding.shard.shard import COUNTERS
+from monolith_tf.embedding.shard.shard import Shard
 from monolith_tf.embedding.spec import TableSpec
 
 _CHUNK_ROWS = 1 << 16  # Per hold of the lock, so that steps do not wait long.
@@ -36,10 +37,10 @@ class MaintenanceReport:
 
 
 def maintain(
-    shards: Mapping[str, Sequence[ShardRows]], step: int | None, now_secs: float
+    shards: Mapping[str, Sequence[Shard]], step: int | None, now_secs: float
 ) -> MaintenanceReport:
     """See `EmbeddingStore.maintain`."""
-    before = {name: _totals(of_group) for name, of_group in shards.items()}
+    before = {name: counters.of_group(of_group) for name, of_group in shards.items()}
     for of_group in shards.values():
         for shard in of_group:
             if shard.admission is not None and shard.admission.sketch is not None:
@@ -51,7 +52,7 @@ def maintain(
             _make_room(shard)
     dropped: dict[str, dict[str, int]] = {"expired": {}, "evicted": {}}
     for name, of_group in shards.items():
-        change = _totals(of_group) - before[name]
+        change = counters.of_group(of_group) - before[name]
         for counter, by_table in dropped.items():
             column = change[:, COUNTERS.index(counter)].tolist()
             names = [table.name for table in of_group[0].group.tables]
@@ -59,11 +60,7 @@ def maintain(
     return MaintenanceReport(dropped["expired"], dropped["evicted"])
 
 
-def _totals(shards: Sequence[ShardRows]) -> np.ndarray:
-    return sum(shard.counters.numpy() for shard in shards)  # [tables, counters]
-
-
-def _expire(shard: ShardRows, step: int | None, now_secs: float) -> None:
+def _expire(shard: Shard, step: int | None, now_secs: float) -> None:
     """Drops rows that are too old; returns at once if none can be yet."""
     if step is None and ("step" in shard.next_expiry or shard.group.tracks_updates):
         names = [table.name for table in shard.group.tables]
@@ -81,17 +78,17 @@ def _expire(shard: ShardRows, step: int | None, now_secs: float) -> None:
     def look(start: int, end: int) -> None:
         _, ids, stamps = shard.in_use(start, end)
         dead = shard.ages.expired(ids, stamps, now)
-        shard.remove(ids[dead], COUNTERS.index("expired"), step)
+        shard.remove(ids[dead], "expired", step)
         alive = {name: stamp[~dead] for name, stamp in stamps.items()}
         for stamp, moment in shard.ages.next_expiry(ids[~dead], alive).items():
             earliest[stamp] = min(earliest[stamp], moment)
 
     for start, end in shard.ranges(_CHUNK_ROWS):
-        shard.locked(look, start, end)
+        shard.lock.run(look, start, end)
     shard.next_expiry = earliest
 
 
-def _check_clock(shard: ShardRows, now_secs: float) -> None:
+def _check_clock(shard: Shard, now_secs: float) -> None:
     """Raises ExpiryError if the clock jumped and too much of a table would expire.
 
     Counts nothing if the clock has moved no further than is usual between two calls.
@@ -103,7 +100,7 @@ def _check_clock(shard: ShardRows, now_secs: float) -> None:
     slots = [table.slot or 0 for table in tables]
     counts = np.zeros([len(tables), 2], np.int64)  # Dead rows, and all.
     for start, end in shard.ranges(_CHUNK_ROWS):
-        _, ids, stamps = shard.locked(shard.in_use, start, end)
+        _, ids, stamps = shard.lock.run(shard.in_use, start, end)
         dead = shard.ages.expired_by_clock(ids, stamps, now_secs)
         of_row = shard.group.slots_of(ids)
         for place, slot in enumerate(slots):
@@ -117,56 +114,56 @@ def _check_clock(shard: ShardRows, now_secs: float) -> None:
         raise
 
 
-def _evict(shards: Sequence[ShardRows], step: int | None) -> None:
+def _evict(shards: Sequence[Shard], step: int | None) -> None:
     """Evicts rows until the tables of a group, over all shards, meet their limits."""
     group = shards[0].group
-    num_rows = _totals(shards)[:, COUNTERS.index("rows")].tolist()
+    num_rows = counters.of_group(shards)[:, COUNTERS.index("rows")].tolist()
     for table, rows in zip(group.tables, num_rows, strict=True):
         count = expiry.check_limit(table, rows)
         if count:
             ids = expiry.oldest(*_ids_and_steps(shards, table), count)
             of_ids = layout.shard_of(tf.constant(ids), len(shards)).numpy()
             for number, shard in enumerate(shards):
-                _remove(shard, ids[of_ids == number], COUNTERS.index("evicted"), step)
+                _remove(shard, ids[of_ids == number], "evicted", step)
 
 
-def _remove(shard: ShardRows, ids: np.ndarray, counter: int, step: int | None) -> None:
+def _remove(shard: Shard, ids: np.ndarray, counter: str, step: int | None) -> None:
     for start in range(0, len(ids), _CHUNK_ROWS):
         piece = ids[start : start + _CHUNK_ROWS]
-        shard.locked(shard.remove, piece, counter, step)
+        shard.lock.run(shard.remove, piece, counter, step)
 
 
 def _ids_and_steps(
-    shards: Sequence[ShardRows], table: TableSpec
+    shards: Sequence[Shard], table: TableSpec
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns all ids of a table, and the steps of their last updates."""
     ids, steps = [], []
     for shard in shards:
         for start, end in shard.ranges(_CHUNK_ROWS):
-            _, in_use, stamps = shard.locked(shard.in_use, start, end)
+            _, in_use, stamps = shard.lock.run(shard.in_use, start, end)
             mine = shard.group.slots_of(in_use) == table.slot
             ids.append(in_use[mine])
             steps.append(stamps["step"][mine])
     return np.concatenate(ids), np.concatenate(steps)
 
 
-def _room(shard: ShardRows) -> float:
+def _room(shard: Shard) -> float:
     """Returns the free share of a shard's capacity."""
-    capacity = int(shard.capacity)
+    capacity = int(shard.rows.capacity)
     return (capacity - 1 - _rows_in_use(shard)) / capacity
 
 
-def _rows_in_use(shard: ShardRows) -> int:
+def _rows_in_use(shard: Shard) -> int:
     return int(shard.next_row) - 1 - int(shard.num_free)
 
 
-def _make_room(shard: ShardRows) -> None:
+def _make_room(shard: Shard) -> None:
     """Grows a shard when three quarters of its capacity are taken.
 
     Steps grow it too, if this is not enough. Growing it here shows how much memory is
     left, and warns early if it is short.
     """
-    capacity = int(shard.capacity)
+    capacity = int(shard.rows.capacity)
     free = _room(shard)
     # The allocator blocks for a while before it fails, so a cramped shard asks again
     # only when almost no room is left.
@@ -180,7 +177,7 @@ def _make_room(shard: ShardRows) -> None:
             # A step must not ask for that much either.
             shard.rows.most_added.assign(max(1, added // 4))
             continue
-        if int(shard.capacity) > capacity:
+        if int(shard.rows.capacity) > capacity:
             shard.is_cramped = False
             return
     group = shard.group

@@ -10,6 +10,7 @@ from monolith_tf import connected
 from monolith_tf import ids as ids_lib
 from monolith_tf.embedding.shard.bindable import Bindable
 from monolith_tf.embedding.shard.id_table import IdTable
+from monolith_tf.embedding.shard.scatter import scatter
 from monolith_tf.types import Tensor
 
 _MAX_PLACES = 1 << 23  # Of 4 bytes each.
@@ -124,10 +125,10 @@ class RowIndex(Bindable):
     def _place(self, ids: Tensor, numbers: Tensor) -> tf.Operation:
         places = self._places(ids)
         has_place = _are_below(places, self._num_places.read_value())
-        return tf.raw_ops.ResourceScatterUpdate(
-            resource=self._numbers.handle,
-            indices=tf.boolean_mask(places, has_place),
-            updates=tf.cast(tf.boolean_mask(numbers, has_place), tf.int32),
+        return scatter(
+            self._numbers,
+            tf.boolean_mask(places, has_place),
+            tf.cast(tf.boolean_mask(numbers, has_place), tf.int32),
         )
 
     def _places(self, ids: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
@@ -13,7 +12,7 @@ from monolith_tf.embedding.optimizers import rules as optimizers
 from monolith_tf.types import Tensor
 
 
-def initial_rows(group: Group, ids: Tensor, keys: Any) -> tuple[Tensor, Tensor]:
+def initial_rows(group: Group, ids: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     """Returns rows of new ids, which depend on seed, table, slice and id only.
 
     Args:
@@ -36,7 +35,7 @@ def initial_rows(group: Group, ids: Tensor, keys: Any) -> tuple[Tensor, Tensor]:
     return _joined(weights), _joined(state) if state else tf.zeros([tf.size(ids), 0])
 
 
-def _initial_weights(group: Group, place: int, ids: Tensor, keys: Any) -> Tensor:
+def _initial_weights(group: Group, place: int, ids: Tensor, keys: Tensor) -> Tensor:
     """Returns the weights of one slice, `[n, dim]`."""
     dim = group.parts[place].dim
     specs = [table.row_slices()[place].initializer for table in group.tables]

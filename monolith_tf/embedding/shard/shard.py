@@ -1,317 +1,271 @@
-"""One shard of one group in a step: finding, inserting and updating rows.
+"""One shard of one group: its index, its rows and their bookkeeping."""
 
-Every change of the index holds the shard's lock; in `exact` mode so does every update
-of rows.
-"""
-
-from collections.abc import Callable
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Iterator
 from typing import ClassVar
-from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
-from monolith_tf import ids as ids_lib
 from monolith_tf.embedding.lookup.layout import Group
-from monolith_tf.embedding.lookup.pulled import PulledShard
+from monolith_tf.embedding.shard import admission
+from monolith_tf.embedding.shard import expiry
+from monolith_tf.embedding.shard import group_kind
 from monolith_tf.embedding.shard import row_update
-from monolith_tf.embedding.shard.shard_rows import Clock
-from monolith_tf.embedding.shard.shard_rows import ShardRows
+from monolith_tf.embedding.shard.bindable import Bindable
+from monolith_tf.embedding.shard.chunk import Chunk
+from monolith_tf.embedding.shard.clock import Clock
+from monolith_tf.embedding.shard.locks import Lock
+from monolith_tf.embedding.shard.row_blocks import MAX_ROWS
+from monolith_tf.embedding.shard.row_blocks import Column
+from monolith_tf.embedding.shard.row_blocks import RowBlocks
+from monolith_tf.embedding.shard.row_index import RowIndex
 from monolith_tf.types import Tensor
 
+COUNTERS = ("rows", "inserted", "refused", "overflow", "dropped", "expired", "evicted")
+"""What a shard counts for each of its tables, as `EmbeddingStore` describes it."""
 
-class Found(NamedTuple):
-    """The result of a lookup: three parts of a `PulledShard`, and weights."""
-
-    numbers: Tensor
-    generation: Tensor
-    version: Tensor
-    weights: Tensor
+_LOADED_ROWS = 1 << 16  # Per hold of the lock, so that steps do not wait long.
 
 
-_ROWS, _INSERTED, _REFUSED, _OVERFLOW, _DROPPED = range(5)
+class Shard(Bindable):
+    """The rows of one group whose ids fall to one shard, with index and bookkeeping.
 
+    Row 0 belongs to no id and stays zero. An id without a row has row number 0, so rows
+    are gathered without checking whether they exist.
 
-class Shard(ShardRows):
-    """The rows of one group whose ids fall to one shard.
+    One lock guards all of it: changes of the index, the rows or the bookkeeping hold
+    it, except updates by a `ShardStep` that is not exact. Rows may be read without it.
+
+    Not tracked by `tf.Module`: a checkpoint writes the rows in use, in chunks, and not
+    the variables.
 
     Args:
       group: The layout of the rows.
       device: Device of all variables.
-      seed: As in `ShardRows`.
-      is_exact: Whether updates hold the lock.
-      capacity: As in `ShardRows`.
-      is_raw: As in `ShardRows`.
+      capacity: Initial capacity in rows; it grows when needed. Memory is taken only
+        when rows are written.
+      seed: Seed of initial values and of probabilistic admission.
     """
 
-    shared: ClassVar[tuple[str, ...]] = *ShardRows.shared, "_is_exact"
+    own = (
+        "facts",
+        "lock",
+        "index",
+        "rows",
+        "admission",
+        "next_row",
+        "num_free",
+        "generation",
+        "changes",
+        "version",
+        "counters",
+    )
+    shared: ClassVar[tuple[str, ...]] = ("kind",)
 
-    def __init__(
-        self,
-        group: Group,
-        *,
-        device: str,
-        seed: int,
-        is_exact: bool,
-        capacity: int,
-        is_raw: bool = False,
-    ) -> None:
-        self._is_exact = is_exact
-        super().__init__(
-            group, device=device, capacity=capacity, seed=seed, is_raw=is_raw
-        )
-        # A push may reuse the weights that the lookup read if the version is the same.
-        # The version does not cover rows inserted at a push, or updates that race.
-        self.reuses_weights = is_exact and not group.inserts_at_push
+    def __init__(self, group: Group, *, device: str, capacity: int, seed: int) -> None:
+        slots = None if group.is_exact else group.slots().tolist()
+        self.group = group
+        self.kind = group_kind.kind_of(group)
+        self.device = device
+        self.lock = Lock(device)
+        with tf.device(device):
+            self.facts = group_kind.facts_of(group, seed)
+            self.index = RowIndex(slots, capacity)
+            self.next_row = _scalar(1)
+            self.num_free = _scalar(0)
+            self.generation = _scalar(0)  # Grows when rows are freed.
+            self.changes = _scalar(0)  # Grows when the index changes.
+            self.version = _scalar(0)  # Grows when existing rows change.
+            self.counters = tf.Variable(
+                tf.zeros([len(group.tables), len(COUNTERS)], tf.int64), trainable=False
+            )
+            self.admission = admission.make(group, seed)
+            self.rows = RowBlocks(self._columns(), capacity)
+            self.rows.write(
+                tf.constant([0], tf.int64),
+                {"weights": tf.zeros([1, group.dim]), "ids": [-1]},
+            )
+        self.ages = expiry.Ages(group)
+        self.next_expiry = self.ages.never_looked()
+        self.looked_at_secs = -math.inf  # Time of the last expiry check.
+        self.removed: list[tuple[int, np.ndarray]] = []  # Step, and ids removed at it.
+        self.is_cramped = False  # Whether memory for more rows was refused.
 
-    # `packed.call` calls the methods below. Each returns only what all its callers use:
-    # TensorFlow would make another function for a caller that ignores an output.
+    def on_bound(self) -> None:
+        """See base class."""
+        self.group = group_kind.BoundGroup.of(self.kind, self.facts)
 
-    def read(self, ids: Tensor) -> Tensor:
-        """Returns weights, `[n, group.dim]`; zeros for an id without a row."""
-        return self.rows.read("weights", self.index.find(ids))
+    def ranges(self, size: int) -> Iterator[tuple[int, int]]:
+        """Yields starts and ends of ranges of at most `size` row numbers."""
+        end = int(self.next_row)
+        for start in range(1, end, size):
+            yield start, min(start + size, end)
 
-    def lookup(self, batch: PulledShard, clock: Clock | tuple[()]) -> Found:
-        """Finds rows.
+    def in_use(
+        self, start: int, end: int
+    ) -> tuple[Tensor, np.ndarray, dict[str, np.ndarray]]:
+        """Returns numbers, ids and stamps of the rows in use in `[start, end)`."""
+        with tf.device(self.device):
+            numbers = tf.range(start, end, dtype=tf.int64)
+            ids = self.rows.read("ids", numbers).numpy()
+            stamps = {
+                name: self.rows.read(name, numbers).numpy()
+                for name in self.group.stamps
+            }
+            used = ids >= 0
+            if self.group.is_exact:  # Raw ids may be negative, as a freed row's is.
+                used |= (self.index.search(ids) == numbers).numpy()
+            if used.all():
+                return numbers, ids, stamps
+            stamps = {name: stamp[used] for name, stamp in stamps.items()}
+            return numbers[used], ids[used], stamps
+
+    def chunks(
+        self, size: int, *, with_state: bool = True, since_step: int | None = None
+    ) -> Iterator[Chunk]:
+        """Yields the rows in use, at most `size` at a time.
 
         Args:
-          batch: Distinct ids and their counts.
-          clock: The current step and time; `()` if nothing is to be inserted.
+          size: Row numbers to read at a time.
+          with_state: Whether optimizer state is read too.
+          since_step: Only rows updated at this step or later.
         """
-        inserts = [table.unknown == "insert" for table in self.group.tables]
-        # These counts show later whether the row numbers still hold. They are read
-        # first: a change in between costs a second lookup, and never goes unnoticed.
-        changes = self.changes.read_value()
-        generation = self.generation.read_value()
-        with tf.control_dependencies([changes, generation]):
-            numbers = self.index.find(batch.ids)
-        if isinstance(clock, Clock) and any(inserts):
-            found = batch._replace(numbers=numbers)
-            numbers = tf.cond(
-                tf.reduce_min(numbers) > 0,
-                lambda: numbers,
-                lambda: self._locked(
-                    lambda: self._insert_missing(found, changes, clock, inserts),
-                    after=[numbers],
-                ),
+
+        def read(start: int, end: int) -> Chunk:
+            numbers, ids, stamps = self.in_use(start, end)
+            if since_step is not None:
+                is_new = stamps["step"] >= since_step
+                numbers, ids = numbers[is_new], ids[is_new]
+                stamps = {name: stamp[is_new] for name, stamp in stamps.items()}
+            weights = self.rows.read("weights", numbers).numpy()
+            state = np.zeros([len(ids), 0], np.float32)
+            if self.group.state_dim and with_state:
+                state = self.rows.read("state", numbers).numpy()
+            return Chunk(ids, weights, state, stamps)
+
+        for start, end in self.ranges(size):
+            chunk = self.lock.run(read, start, end)
+            if len(chunk.ids):
+                yield chunk
+
+    def load(self, chunk: Chunk) -> None:
+        """Writes rows, new ones or over old ones, with every stamp that is kept.
+
+        Raises:
+          TableFullError: If there is no room for them.
+        """
+        for start in range(0, len(chunk.ids), _LOADED_ROWS):
+            piece = chunk.take(slice(start, start + _LOADED_ROWS))
+            self.lock.run(self._load, piece)
+        self.next_expiry = self.ages.never_looked()
+
+    def _load(self, chunk: Chunk) -> None:
+        ids = tf.constant(chunk.ids, tf.int64)
+        numbers = self.index.search(ids).numpy()
+        is_new = numbers == 0
+        start = int(self.next_row)
+        end = start + int(is_new.sum())
+        if end > int(self.rows.capacity) and int(self.grow(tf.constant(end))) < end:
+            raise expiry.TableFullError(
+                f"A shard holds at most {MAX_ROWS} rows. Received: {end - 1} ids of "
+                f"{[table.name for table in self.group.tables]} on {self.device}. Use "
+                "more shards."
             )
-        version = self.version.read_value()
-        with tf.control_dependencies([version]):
-            weights = self.rows.read("weights", numbers)
-        # A push depends on the numbers. Returning them only after the weights are read
-        # keeps the same step's update from overtaking the read.
-        with tf.control_dependencies([weights]):
-            numbers = tf.identity(numbers)
-        return Found(numbers, generation, version, weights)
+        numbers[is_new] = np.arange(start, end)
+        values = {"weights": chunk.weights, "ids": chunk.ids}
+        values |= {name: chunk.stamps[name] for name in self.group.stamps}
+        if self.group.state_dim:
+            values["state"] = chunk.state
+        self.rows.write(tf.constant(numbers), values)
+        self.next_row.assign(end)
+        for counter in ("rows", "inserted"):
+            self.count(counter, ids[is_new])
+        self.index.insert(ids[is_new], tf.constant(numbers[is_new]))
+        self._bump()
 
-    def push(self, *arguments: Any) -> None:
-        """As `apply_gradients`, but returns nothing."""
-        self.apply_gradients(*arguments)
-
-    def apply_gradients(
-        self,
-        batch: PulledShard,
-        gradients: Tensor,
-        clock: Clock,
-        rate_scale: Tensor | tuple[()] = (),
-    ) -> Tensor:
-        """Updates rows.
+    def remove(self, ids: np.ndarray, counter: str, step: int | None) -> None:
+        """Frees the rows of ids for reuse; the caller holds the lock.
 
         Args:
-          batch: The result of the lookup.
-          gradients: `[n, group.dim]`.
-          clock: The current step and time.
-          rate_scale: Factor for all learning rates; `()` means 1.
-
-        Returns:
-          The number of updated rows, available after the update.
+          ids: Distinct ids; those without a row are skipped.
+          counter: The counter to which they are added.
+          step: The global step, which is recorded if updates are tracked.
         """
-        inserts = [table.unknown == "zeros" for table in self.group.tables]
-        after = [batch.numbers, gradients]
+        numbers = self.index.search(tf.constant(ids, tf.int64)).numpy()
+        ids, numbers = ids[numbers > 0], numbers[numbers > 0]
+        if not len(ids):
+            return
+        if self.group.tracks_updates and step is not None:
+            self.removed.append((step, ids))
+        keys = tf.constant(ids, tf.int64)
+        self.index.remove(keys)
+        start = self.num_free.read_value()
+        self.rows.write(tf.constant(numbers), {"ids": np.full(len(ids), -1)})
+        self.rows.write(tf.range(start, start + len(ids)), {"free": numbers})
+        self.num_free.assign_add(len(ids))
+        self._bump()
+        self.count(counter, keys)
+        self.count("rows", keys, sign=-1)
 
-        def current() -> Tensor:
-            return self._current_numbers(batch, clock, inserts)
+    def clear(self) -> None:
+        """Removes all ids, and resets counts and counters."""
+        self.lock.run(self._clear)
 
-        if self._is_exact:
-            return self._locked(
-                lambda: self._update(batch, current(), gradients, clock, rate_scale),
-                after,
-            )
-        # Otherwise only insertions hold the lock, and updates of rows may race.
-        numbers = self._locked(current, after) if any(inserts) else current()
-        return self._update(batch, numbers, gradients, clock, rate_scale)
-
-    def _locked(
-        self, function: Callable[[], Tensor], after: Sequence[Tensor]
-    ) -> Tensor:
-        """Runs a function under the lock, which is taken after `after` is available.
-
-        Taken earlier, the lock would make others wait for this step's inputs. It is
-        released when the result is available, so the result must depend on everything
-        that the function does.
-        """
-        with tf.control_dependencies(after):
-            lock = tf.raw_ops.MutexLock(mutex=self.mutex)
-        with tf.control_dependencies([lock]):
-            result = function()
-        with tf.control_dependencies([result]):
-            released = tf.raw_ops.ConsumeMutexLock(mutex_lock=lock)
-        with tf.control_dependencies([released]):
-            return tf.identity(result)
-
-    def _current_numbers(
-        self, batch: PulledShard, clock: Clock, inserts: list[bool]
-    ) -> Tensor:
-        """Returns the current row numbers, after new ids got their rows."""
-        # A row freed since the lookup may belong to another id by now.
-        numbers = tf.cond(
-            tf.equal(batch.generation, self.generation.read_value()),
-            lambda: batch.numbers,
-            lambda: self.index.search(batch.ids),
-        )
-        if not any(inserts):
-            return numbers
-        found = batch._replace(numbers=numbers)
-        never = tf.constant(-1, tf.int64)
-        return tf.cond(
-            tf.reduce_min(numbers) > 0,
-            lambda: numbers,
-            lambda: self._insert_missing(found, never, clock, inserts),
-        )
-
-    def _update(
-        self,
-        batch: PulledShard,
-        numbers: Tensor,
-        gradients: Tensor,
-        clock: Clock,
-        rate_scale: Tensor | tuple[()],
-    ) -> Tensor:
-        if isinstance(batch.weights, tuple):
-            weights = self.rows.read("weights", numbers)
-        else:
-            weights = tf.cond(
-                tf.equal(batch.version, self.version.read_value()),
-                lambda: batch.weights,
-                lambda: self.rows.read("weights", numbers),
-            )
-
-        def with_rows() -> list[Tensor]:
-            is_finite = tf.reduce_all(tf.math.is_finite(gradients), axis=1)
-            is_used = (numbers > 0) & is_finite
-            where = tf.where(is_used)[:, 0]
-            self.count(_DROPPED, tf.boolean_mask(batch.ids, ~is_used))
-            values = numbers, batch.ids, gradients, weights
-            return [tf.gather(value, where) for value in values]
-
-        # A value that is not finite makes the sum so. That is rare, and so are missing
-        # rows: only then are rows filtered.
-        are_finite = tf.math.is_finite(tf.reduce_sum(gradients))
-        numbers, ids, gradients, weights = tf.cond(
-            (tf.reduce_min(numbers) > 0) & are_finite,
-            lambda: [numbers, batch.ids, gradients, weights],
-            with_rows,
-        )
-        gradients = tf.ensure_shape(gradients, [None, None])
-        if self.group.updates_all_rows:
-            numbers, ids, gradients, weights = self._all_rows(numbers, gradients)
-        state = self.rows.read("state", numbers) if self.group.has_state else None
-        weights, state = row_update.updated_rows(
-            self.group,
-            tf.ensure_shape(weights, [None, None]),
-            state,
-            ids,
-            gradients,
-            clock.step,
-            None if isinstance(rate_scale, tuple) else rate_scale,
-        )
-        written = self.write(numbers, weights, state, self._stamps(numbers, clock))
-        # A push that sees the new version must see the new weights.
-        with tf.control_dependencies([written]):
-            written = self.version.assign_add(1)
-        with tf.control_dependencies([written]):
-            return tf.size(numbers)
-
-    def _all_rows(self, numbers: Tensor, gradients: Tensor) -> list[Tensor]:
-        """Returns numbers, ids, gradients and weights of all rows, freed or not."""
-        end = self.next_row.read_value()
-        shape = [end, tf.shape(gradients, tf.int64)[1]]
-        gradients = tf.scatter_nd(numbers[:, tf.newaxis], gradients, shape)[1:]
-        numbers = tf.range(1, end)
-        ids, weights = (self.rows.read(name, numbers) for name in ("ids", "weights"))
-        return [numbers, ids, gradients, weights]
-
-    def _insert_missing(
-        self, batch: PulledShard, changes: Tensor, clock: Clock, inserts: list[bool]
-    ) -> Tensor:
-        """Gives rows to admitted ids that have none; the caller holds the lock.
-
-        Args:
-          batch: Ids, and the row numbers found before the lock was taken.
-          changes: `changes` as read before those numbers.
-          clock: The current step and time.
-          inserts: Whether each table inserts now.
-
-        Returns:
-          The row numbers, 0 for ids that still have no row.
-        """
-        missing = tf.where(tf.equal(batch.numbers, 0))  # [missing, 1]
-        new_ids = tf.gather(batch.ids, missing[:, 0])
-        # Another worker may have inserted them while this one waited for the lock.
-        found = tf.cond(
-            tf.equal(changes, self.changes.read_value()),
-            lambda: tf.zeros_like(new_ids),
-            lambda: self.index.search(new_ids),
-        )
-        wanted = tf.equal(found, 0)
-        if not all(inserts):
-            tables = self.group.table_of(new_ids)
-            wanted &= tf.gather(tf.constant(inserts), tables)
-        places = tf.where(wanted)  # [wanted, 1]
-        new_ids = self._checked(tf.gather(new_ids, places[:, 0]))
+    def _clear(self) -> None:
+        self.index.clear()
+        self.next_row.assign(1)
+        self.num_free.assign(0)
+        self._bump()
+        self.counters.assign(tf.zeros_like(self.counters))
+        self.next_expiry = self.ages.never_looked()
+        self.removed.clear()
         if self.admission is not None:
-            new_counts = tf.gather(tf.gather(batch.counts, missing[:, 0]), places[:, 0])
-            tables = self.group.table_of(new_ids)
-            admitted = self.admission.admit(new_ids, tables, new_counts, clock.step)
-            counted = self.count(_REFUSED, tf.boolean_mask(new_ids, ~admitted))
-            places = tf.boolean_mask(places, admitted)
-            with tf.control_dependencies([counted]):
-                new_ids = tf.boolean_mask(new_ids, admitted)
-        new_numbers = self._allot(new_ids, clock)
-        # Stitched in two levels: `places` index the missing ids, `missing` the batch.
-        # At the limit of rows, only the first of the wanted ids get one.
-        places = places[: tf.size(new_numbers)]
-        found = tf.tensor_scatter_nd_update(found, places, new_numbers)
-        return tf.tensor_scatter_nd_update(batch.numbers, missing, found)
+            self.admission.clear()
 
-    def _checked(self, ids: Tensor) -> Tensor:
-        """Returns new ids after checking their slots: rows of others would be lost."""
-        if self._is_raw:
-            return ids
-        is_right = tf.equal(
-            ids_lib.slot_of(ids),
-            tf.gather(self.group.slots(), self.group.table_of(ids)),
-        )
-        message = (
-            "Ids must have the slot of their table in their upper 16 bits, where "
-            "`ids.with_slot` puts it."
-        )
-        wrong = tf.reduce_max(tf.where(is_right, tf.int64.min, ids))
-        check = tf.raw_ops.Assert(
-            condition=tf.reduce_all(is_right),
-            data=[message, self.facts["names"].read_value(), "Received:", wrong],
-        )
-        with tf.control_dependencies([check]):
-            return tf.identity(ids)
+    def reserve(self, num_rows: int) -> None:
+        """Makes room for `num_rows` row numbers; steps may run meanwhile.
 
-    def _allot(self, ids: Tensor, clock: Clock) -> Tensor:
-        """Makes rows for new ids while there is room, and returns their numbers."""
+        Raises:
+          tf.errors.ResourceExhaustedError: If there is no memory; nothing changes.
+        """
+        self.lock.run(self.grow, tf.constant(num_rows, tf.int64))
+
+    def grow(self, num_rows: Tensor) -> Tensor:
+        """Makes room for `num_rows` row numbers or more; the caller holds the lock.
+
+        Returns:
+          The new capacity, less than `num_rows` only at `MAX_ROWS`.
+        """
+        next_row = self.next_row.read_value()
+        used = dict.fromkeys(self.rows.names(), next_row)
+        used["free"] = self.num_free.read_value()
+        capacity = self.rows.grow(num_rows, used)
+        with tf.control_dependencies([capacity]):
+            # Ids are read only if the index uses them: in a large table it takes long.
+            end = tf.where(self.index.has_use_for(capacity), next_row, 1)
+            ids = self.rows.read("ids", tf.range(1, end), is_often=False)
+            placed = self.index.grow(capacity, ids)
+        with tf.control_dependencies([placed]):
+            return tf.identity(capacity)
+
+    def _columns(self) -> dict[str, Column]:
+        columns = {"weights": Column(tf.float32, self.group.dim)}
+        if self.group.state_dim:
+            columns["state"] = Column(tf.float32, self.group.state_dim)
+        integers = "ids", "free", *self.group.stamps
+        return columns | dict.fromkeys(integers, Column(tf.int64))
+
+    def insert(self, ids: Tensor, clock: Clock) -> Tensor:
+        """Makes rows for new ids while there is room, and returns their numbers.
+
+        The caller holds the lock.
+        """
         num_ids = tf.size(ids, tf.int64)
         num_free, next_row = self.num_free.read_value(), self.next_row.read_value()
         reused = tf.minimum(num_ids, num_free)
         fresh = num_ids - reused
-        capacity = self.capacity.read_value()
+        capacity = self.rows.capacity.read_value()
         capacity = tf.cond(
             next_row + fresh > capacity,
             lambda: self.grow(next_row + fresh),
@@ -331,16 +285,15 @@ class Shard(ShardRows):
         weights, state = row_update.initial_rows(
             self.group, kept, self.facts["keys"].read_value()
         )
-        others = {"ids": kept, **self._stamps(numbers, clock)}
         # Rows are counted only once written, so that a step that fails takes none.
-        written = self.write(numbers, weights, state, others, is_often=False)
+        written = self.write(numbers, weights, state, clock, ids=kept)
         with tf.control_dependencies([written]):
             counted = [
                 self.num_free.assign_sub(reused),
                 self.next_row.assign_add(fresh),
-                self.count(_ROWS, kept),
-                self.count(_INSERTED, kept),
-                self.count(_OVERFLOW, ids[reused + fresh :]),
+                self.count("rows", kept),
+                self.count("inserted", kept),
+                self.count("overflow", ids[reused + fresh :]),
             ]
         # Lookups take no lock. Values are written before the index has the id, and
         # `changes` grows after that: a lookup that finds the id finds its values, and
@@ -352,8 +305,42 @@ class Shard(ShardRows):
         with tf.control_dependencies([changed]):
             return tf.identity(numbers)
 
-    def _stamps(self, numbers: Tensor, clock: Clock) -> dict[str, Tensor]:
-        return {
-            name: tf.fill([tf.size(numbers)], getattr(clock, name))
-            for name in self.stamp_names()
-        }
+    def write(
+        self,
+        numbers: Tensor,
+        weights: Tensor,
+        state: Tensor | None,
+        clock: Clock,
+        *,
+        ids: Tensor | None = None,
+    ) -> Tensor:
+        """Writes rows, new ones with their ids; the result waits for this."""
+        values = {"weights": weights}
+        if ids is not None:
+            values["ids"] = ids
+        for name in self.group.stamps:
+            values[name] = tf.fill([tf.size(numbers)], getattr(clock, name))
+        if self.group.has_state:
+            values["state"] = state
+        return self.rows.write(numbers, values, is_often=ids is None)
+
+    def _bump(self) -> None:
+        """Invalidates the results of earlier lookups."""
+        for count in (self.generation, self.changes, self.version):
+            count.assign_add(1)
+
+    def count(self, counter: str, ids: Tensor, sign: int = 1) -> tf.Operation:
+        """Adds the number of ids of each table to a counter."""
+        num_tables = len(self.group.tables)
+        if num_tables == 1:
+            counts = tf.size(ids, tf.int64)[tf.newaxis]
+        else:
+            counts = tf.math.unsorted_segment_sum(
+                tf.ones_like(ids), self.group.table_of(ids), num_tables
+            )
+        column = tf.one_hot(COUNTERS.index(counter), len(COUNTERS), dtype=tf.int64)
+        return self.counters.assign_add(sign * counts[:, tf.newaxis] * column)
+
+
+def _scalar(value: int) -> tf.Variable:
+    return tf.Variable(value, dtype=tf.int64, trainable=False)

@@ -2,11 +2,13 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 from monolith_tf.embedding import row_size
 from monolith_tf.embedding.lookup.layout import Group
 from monolith_tf.embedding.placement import Placement
+from monolith_tf.embedding.spec import TableSpec
 
 _MIN_CAPACITY = 1 << 10
 _MAX_CAPACITY = 1 << 25
@@ -33,6 +35,26 @@ class TableInfo:
     rows: int
     bytes: int
     devices: tuple[str, ...]
+
+
+def describe(
+    tables: Sequence[TableSpec],
+    counters: Mapping[str, Mapping[str, int]],
+    placement: Placement,
+) -> list[TableInfo]:
+    """Returns size and devices of every table, from `counters.of_tables`."""
+    devices = tuple(map(placement.device, range(placement.num_shards)))
+    return [
+        TableInfo(
+            name=table.name,
+            slot=table.slot or 0,
+            dim=table.row_dim,
+            rows=counters[table.name]["rows"],
+            bytes=counters[table.name]["bytes"],
+            devices=devices,
+        )
+        for table in tables
+    ]
 
 
 def capacity(group: Group, groups: Sequence[Group], placement: Placement) -> int:

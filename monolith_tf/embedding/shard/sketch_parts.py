@@ -13,7 +13,7 @@ import numpy as np
 
 from monolith_tf.embedding.shard.counting import Inherited
 from monolith_tf.embedding.shard.counting import Sketch
-from monolith_tf.embedding.shard.shard_rows import ShardRows
+from monolith_tf.embedding.shard.shard import Shard
 
 
 class Part(NamedTuple):
@@ -30,7 +30,7 @@ class Part(NamedTuple):
     exported: np.ndarray
 
 
-def of_shards(shards: Sequence[ShardRows]) -> Iterator[Sketch]:
+def of_shards(shards: Sequence[Shard]) -> Iterator[Sketch]:
     """Yields the sketches of the shards that have one."""
     for shard in shards:
         if shard.admission is not None and shard.admission.sketch is not None:

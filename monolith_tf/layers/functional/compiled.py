@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from monolith_tf import connected
 from monolith_tf.gradients import custom_gradient
+from monolith_tf.types import Nest
+from monolith_tf.types import Tensor
 
 _STEPS = 8
 _ONE_ORDER = (
@@ -44,8 +46,8 @@ class Definition(Protocol):
 
 def call(
     definition: Definition,
-    batched: Sequence[Any],
-    weights: Sequence[Any],
+    batched: Sequence[Tensor],
+    weights: Sequence[Tensor],
     min_rows: int = 0,
 ) -> Tensors:
     """Computes a definition.
@@ -77,7 +79,7 @@ def call(
     return outputs
 
 
-def padded_size(size: Any, block: int) -> Any:
+def padded_size(size: Tensor, block: int) -> Tensor:
     """Returns the size to which a batch is padded.
 
     Sizes up to `block` are powers of two; larger sizes are multiples of `block`, at
@@ -108,7 +110,7 @@ def _function(
     batched: tuple[tf.TensorSpec, ...],
     weights: tuple[tf.TensorSpec, ...],
     min_rows: int,
-) -> Any:
+) -> Nest:
     """Returns `_call` as a function that is traced once for tensors with these specs.
 
     Inside this function, a tape does not record the compiled one, which would keep all
@@ -131,7 +133,7 @@ def _call(
     )
 
     @custom_gradient
-    def run(*tensors: tf.Tensor) -> tuple[Tensors, Any]:
+    def run(*tensors: tf.Tensor) -> tuple[Tensors, Nest]:
         outputs, saved = forward(batched, weights)
         # A tape for second-order gradients stops here.
         saved = [tf.stop_gradient(tensor) for tensor in saved]
@@ -151,11 +153,11 @@ def _call(
 
 def _by_size(
     definition: Definition,
-    function: Callable[..., tuple[Any, Any]],
+    function: Callable[..., tuple[Nest, Nest]],
     min_rows: int,
-    by_row: Any,
-    others: Any,
-) -> tuple[Any, Any]:
+    by_row: Nest,
+    others: Nest,
+) -> tuple[Nest, Nest]:
     """Applies a function to tensors with a batch axis and to others.
 
     It uses XLA, except for batches of fewer than `min_rows`.
@@ -168,17 +170,17 @@ def _by_size(
         return padded()
     if isinstance(size, int):
         return plain() if size < min_rows else padded()
-    found: tuple[Any, Any] = tf.cond(size < min_rows, plain, padded)
+    found: tuple[Nest, Nest] = tf.cond(size < min_rows, plain, padded)
     return found
 
 
 def _padded(
     definition: Definition,
-    function: Callable[..., tuple[Any, Any]],
-    size: Any,
-    by_row: Any,
-    others: Any,
-) -> tuple[Any, Any]:
+    function: Callable[..., tuple[Nest, Nest]],
+    size: Tensor,
+    by_row: Nest,
+    others: Nest,
+) -> tuple[Nest, Nest]:
     """Applies the compiled function to a batch that is padded with zeros."""
     rows = padded_size(size, definition.block_rows)
     compiled = _compiled(definition, function)

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
 from monolith_tf.layers.functional import forms
 from monolith_tf.layers.functional import fused_cin
+from monolith_tf.types import Tensor
 
 # With two layers, the matrix products are as small as the number of fields, where XLA
 # is slow: it was faster with 16 fields, and slower with 10. Measured by
@@ -131,7 +131,11 @@ def _fused_wins(x0: tf.Tensor, units: Sequence[int]) -> bool:
 
 
 def _plain_layer(
-    x: tf.Tensor, x0: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, activation: Any
+    x: tf.Tensor,
+    x0: tf.Tensor,
+    kernel: tf.Tensor,
+    bias: tf.Tensor,
+    activation: Callable[[Tensor], Tensor] | None,
 ) -> tf.Tensor:
     y = _layer(_dim_first(x), _dim_first(x0), kernel, bias, activation)
     return _dim_first(y)
@@ -147,7 +151,7 @@ def _plain(
     x0: tf.Tensor,
     kernels: Sequence[tf.Tensor],
     biases: Sequence[tf.Tensor],
-    activations: Sequence[Any],
+    activations: Sequence[Callable[[Tensor], Tensor] | None],
 ) -> tf.Tensor:
     """Computes `cin` with all products of a layer in memory, except for the last."""
     first = x = _dim_first(x0)  # [batch, dim, fields], so that a layer is one product
@@ -166,7 +170,11 @@ def _dim_first(x: tf.Tensor) -> tf.Tensor:
 
 
 def _layer(
-    x: tf.Tensor, x0: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, activation: Any
+    x: tf.Tensor,
+    x0: tf.Tensor,
+    kernel: tf.Tensor,
+    bias: tf.Tensor,
+    activation: Callable[[Tensor], Tensor] | None,
 ) -> tf.Tensor:
     """Computes one layer, `[batch, dim, maps]` to `[batch, dim, units]`."""
     dim, maps, fields = x.shape[1], x.shape[2], x0.shape[2]

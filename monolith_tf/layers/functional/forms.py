@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
 from monolith_tf import saving
+from monolith_tf.types import Tensor
 
 # The size in bytes of the plain form's largest tensor from which XLA was measured to be
 # no slower, by operation and device. Cases without an entry were not seen to win: GPUs
@@ -61,10 +61,10 @@ def is_exporting() -> bool:
 def select(
     fused: bool | str,
     *,
-    plain: Callable[..., Any],
-    compiled: Callable[..., Any],
+    plain: Callable[..., Tensor],
+    compiled: Callable[..., Tensor],
     wins: Callable[[], bool],
-) -> Callable[..., Any]:
+) -> Callable[..., Tensor]:
     """Returns the function that computes a result.
 
     Args:

@@ -3,18 +3,20 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
 from monolith_tf.layers.functional import compiled
 from monolith_tf.layers.functional import forms
 from monolith_tf.layers.functional.compiled import Tensors
+from monolith_tf.types import Tensor
 
 _BLOCK_ROWS = 64
 
 
-def senet(x: Any, w1: tf.Tensor, b1: tf.Tensor, w2: tf.Tensor, b2: tf.Tensor) -> Any:
+def senet(
+    x: Tensor, w1: tf.Tensor, b1: tf.Tensor, w2: tf.Tensor, b2: tf.Tensor
+) -> Tensor:
     """Computes `functional.senet`; small inputs are not compiled."""
     is_list = isinstance(x, (list, tuple))
     batched = list(x) if is_list else [x]

@@ -5,10 +5,12 @@ but never those of two blocks, forward or backward.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from monolith_tf.types import Nest
+from monolith_tf.types import Tensor
 
 
 def contract(kernel: tf.Tensor, x: tf.Tensor, y: tf.Tensor | None = None) -> tf.Tensor:
@@ -124,7 +126,7 @@ def _each_block(function: Callable[..., tf.Tensor], *arrays: tf.Tensor) -> tf.Te
     """Applies a function to every block and stacks the results."""
     blocks = tf.shape(arrays[0])[0]
 
-    def body(i: tf.Tensor, results: Any) -> list[Any]:
+    def body(i: tf.Tensor, results: Nest) -> list[Tensor]:
         return [i + 1, results.write(i, function(*(array[i] for array in arrays)))]
 
     _, results = tf.while_loop(
@@ -148,7 +150,7 @@ def _sum_last(
     blocks = tf.shape(arrays[0])[0]
     stacks = [tf.TensorArray(like.dtype, blocks) for _ in arrays[1:]]
 
-    def body(i: tf.Tensor, total: tf.Tensor, *stacks: Any) -> list[Any]:
+    def body(i: tf.Tensor, total: tf.Tensor, *stacks: Tensor) -> list[Tensor]:
         *found, last = function(*(array[i] for array in arrays))
         written = [a.write(i, f) for a, f in zip(stacks, found, strict=True)]
         return [i + 1, total + last, *written]

@@ -1,22 +1,21 @@
 """Squeeze and excitation of features on plain tensors."""
 
-from typing import Any
-
 import tensorflow as tf
 
 from monolith_tf.layers.functional import forms
 from monolith_tf.layers.functional import fused_senet
+from monolith_tf.types import Tensor
 
 
 def senet(
-    x: Any,
+    x: Tensor,
     w1: tf.Tensor,
     b1: tf.Tensor,
     w2: tf.Tensor,
     b2: tf.Tensor,
     *,
     fused: bool | str = "auto",
-) -> Any:
+) -> Tensor:
     """Scales every feature by a gate computed from the means of all features.
 
         squeezed[:, i] = mean(x[:, i], axis=-1)                    # [batch, features]
@@ -45,14 +44,14 @@ def senet(
     return form(x, w1, b1, w2, b2)
 
 
-def squeeze(x: Any) -> tf.Tensor:
+def squeeze(x: Tensor) -> tf.Tensor:
     """Returns the mean of every feature, `[batch, features]`; `x` as in `senet`."""
     if isinstance(x, (list, tuple)):
         return tf.stack([_mean(feature) for feature in x], axis=1)
     return _mean(x)
 
 
-def scale(x: Any, gates: tf.Tensor) -> Any:
+def scale(x: Tensor, gates: tf.Tensor) -> Tensor:
     """Returns the features times their gates `[batch, features]`; `x` as in `senet`."""
     if isinstance(x, (list, tuple)):
         return [gates[:, i : i + 1] * feature for i, feature in enumerate(x)]
@@ -60,7 +59,7 @@ def scale(x: Any, gates: tf.Tensor) -> Any:
 
 
 def _plain(
-    x: Any, w1: tf.Tensor, b1: tf.Tensor, w2: tf.Tensor, b2: tf.Tensor
+    x: Tensor, w1: tf.Tensor, b1: tf.Tensor, w2: tf.Tensor, b2: tf.Tensor
 ) -> tf.Tensor:
     hidden = tf.nn.relu(squeeze(x) @ w1 + b1)  # [batch, units]
     return scale(x, tf.sigmoid(hidden @ w2 + b2))
@@ -72,7 +71,7 @@ def _mean(x: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.reduce_mean(tf.cast(x, wide), axis=-1), x.dtype)
 
 
-def _size(x: Any) -> tuple[list[int | None], tf.DType]:
+def _size(x: Tensor) -> tuple[list[int | None], tf.DType]:
     """Returns batch and width of all features side by side, and their type."""
     if isinstance(x, (list, tuple)):
         width = sum(feature.shape[1] for feature in x)

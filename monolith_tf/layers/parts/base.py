@@ -8,6 +8,9 @@ import tf_keras
 
 from monolith_tf import random
 from monolith_tf.layers.parts import params
+from monolith_tf.types import Shape
+from monolith_tf.types import Shapes
+from monolith_tf.types import Tensor
 
 _MIN_UNIFORM = 1e-7
 
@@ -35,19 +38,19 @@ class Layer(tf_keras.layers.Layer):
         """Returns the constructor's arguments as an object; see `LayerParams`."""
         return params.LayerParams(cls)
 
-    def _uniform(self, shape: Any) -> tf.Tensor:
+    def _uniform(self, shape: Shape) -> tf.Tensor:
         """Draws float32 numbers from [0, 1)."""
         return random.uniform(self, shape)
 
-    def _normal(self, shape: Any) -> tf.Tensor:
+    def _normal(self, shape: Shape) -> tf.Tensor:
         """Draws float32 standard normal numbers."""
         return random.normal(self, shape)
 
-    def _gumbel(self, shape: Any) -> tf.Tensor:
+    def _gumbel(self, shape: Shape) -> tf.Tensor:
         """Draws float32 numbers from the standard Gumbel distribution."""
         return -tf.math.log(-tf.math.log(clip_uniform(self._uniform(shape))))
 
-    def _build_child(self, child: Any, input_shape: Any) -> None:
+    def _build_child(self, child: tf_keras.layers.Layer, input_shape: Shapes) -> None:
         """Builds a sub-layer with its weights named `<child>/<weight>`.
 
         A child that is None or a plain function is skipped.
@@ -64,7 +67,7 @@ def clip_uniform(draw: tf.Tensor) -> tf.Tensor:
     return tf.clip_by_value(draw, _MIN_UNIFORM, 1.0 - _MIN_UNIFORM)
 
 
-def require_floating(name: str, value: Any) -> None:
+def require_floating(name: str, value: Tensor) -> None:
     """Raises `TypeError` unless every tensor of the nest `value` is floating point."""
     for tensor in tf.nest.flatten(value):
         if not tensor.dtype.is_floating:
@@ -74,7 +77,7 @@ def require_floating(name: str, value: Any) -> None:
             )
 
 
-def static_width(name: str, input_shape: Any, axis: int = -1) -> int:
+def static_width(name: str, input_shape: Shapes, axis: int = -1) -> int:
     """Returns the size of one axis; `ValueError` if it is unknown at build time."""
     shape = tf.TensorShape(input_shape)
     if shape.rank is None or shape[axis] is None:
@@ -85,7 +88,7 @@ def static_width(name: str, input_shape: Any, axis: int = -1) -> int:
     return int(shape[axis])
 
 
-def require_positive(name: str, value: Any) -> None:
+def require_positive(name: str, value: float) -> None:
     """Raises `ValueError` unless `value` is a whole number of at least 1."""
     if isinstance(value, bool) or int(value) != value or value < 1:
         raise ValueError(

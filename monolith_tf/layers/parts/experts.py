@@ -7,7 +7,7 @@ from monolith_tf.layers import mlp
 from monolith_tf.layers.parts import base
 
 
-def count(num_experts: int | None, dims: Any, *others: Any) -> int:
+def count(num_experts: int | None, dims: Any, *others: object) -> int:
     """Returns the number of experts, from the first argument that implies it."""
     if num_experts is not None:
         base.require_positive("num_experts", num_experts)
@@ -23,7 +23,7 @@ def count(num_experts: int | None, dims: Any, *others: Any) -> int:
     )
 
 
-def _nested(dims: Any) -> bool:
+def _nested(dims: object) -> bool:
     """Returns whether the widths are set per expert."""
     return isinstance(dims, (list, tuple)) and any(
         isinstance(one, (list, tuple)) for one in dims
@@ -43,7 +43,7 @@ def widths(dims: Any, num_experts: int) -> list[list[int]]:
     return checked
 
 
-def per_expert(name: str, given: Any, num_experts: int) -> list[Any]:
+def per_expert(name: str, given: object, num_experts: int) -> list[Any]:
     """Returns one entry per expert."""
     if not isinstance(given, (list, tuple)):
         return [given] * num_experts

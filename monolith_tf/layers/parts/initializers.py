@@ -4,12 +4,15 @@ An unseeded Keras initializer object repeats its numbers when it is called twice
 shape, so two weights that share one would start equal.
 """
 
-from typing import Any
-
 import tf_keras
 
+from monolith_tf.types import Identifier
+from monolith_tf.types import JsonDict
 
-def get(identifier: Any, default: Any = "glorot_uniform") -> Any:
+
+def get(
+    identifier: Identifier, default: Identifier = "glorot_uniform"
+) -> tf_keras.initializers.Initializer:
     """Returns an initializer.
 
     Args:
@@ -19,7 +22,7 @@ def get(identifier: Any, default: Any = "glorot_uniform") -> Any:
     return tf_keras.initializers.get(default if identifier is None else identifier)
 
 
-def clone(initializer: Any, index: int = 0) -> Any:
+def clone(initializer: Identifier, index: int = 0) -> tf_keras.initializers.Initializer:
     """Returns a copy of `initializer` for the weight `index` of a layer.
 
     Args:
@@ -35,7 +38,7 @@ def clone(initializer: Any, index: int = 0) -> Any:
     return type(initializer).from_config(config)
 
 
-def serialize(initializer: Any) -> Any:
+def serialize(initializer: Identifier) -> JsonDict | None:
     """Returns the initializer as a config value; None stays None."""
     if initializer is None:
         return None

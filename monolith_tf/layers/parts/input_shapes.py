@@ -1,11 +1,11 @@
 """Input shapes of a layer: one shape, or a list of shapes."""
 
-from typing import Any
-
 import tensorflow as tf
 
+from monolith_tf.types import Shapes
 
-def is_shape(value: Any) -> bool:
+
+def is_shape(value: Shapes) -> bool:
     """Returns whether `value` is one shape, not a list of shapes.
 
     Args:
@@ -17,7 +17,7 @@ def is_shape(value: Any) -> bool:
     return bool(value) and all(n is None or isinstance(n, int) for n in value)
 
 
-def as_list(input_shape: Any) -> list[tf.TensorShape]:
+def as_list(input_shape: Shapes) -> list[tf.TensorShape]:
     """Returns the shapes of a list input, or a list with the shape of a single tensor.
 
     Args:

@@ -1,12 +1,13 @@
 """Sequence masks and ragged sequences."""
 
-from typing import Any
-
 import tensorflow as tf
+
+from monolith_tf.types import Nest
+from monolith_tf.types import Tensor
 
 
 def dense_sequence(
-    name: str, sequence: Any, mask: Any = None, position: int = 0
+    name: str, sequence: Tensor, mask: Nest = None, position: int = 0
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Returns a sequence as a dense tensor with its mask.
 

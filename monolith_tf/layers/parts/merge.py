@@ -1,9 +1,11 @@
 """Output shapes of layers whose result is a list of features."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
+
+from monolith_tf.types import Nest
+from monolith_tf.types import Tensor
 
 
 class MergeType:
@@ -25,12 +27,12 @@ def check_merge_type(name: str, merge_type: str | None) -> str | None:
 
 
 def merge_tensor_list(
-    tensor_list: Any,
+    tensor_list: Nest,
     merge_type: str | None = MergeType.CONCAT,
     num_feature: int | None = None,
     axis: int = 1,
     keep_list: bool = False,
-) -> Any:
+) -> Nest:
     """Merges feature embeddings into one tensor, or splits one tensor into a list.
 
     One tensor of rank 3 is read as `[batch, features, dim]`; one of rank 2 as
@@ -74,7 +76,7 @@ def merge_tensor_list(
     return [merged] if keep_list and not isinstance(merged, list) else merged
 
 
-def _merge_one(tensor: Any, merge_type: str | None, num_feature: int | None) -> Any:
+def _merge_one(tensor: Tensor, merge_type: str | None, num_feature: int | None) -> Nest:
     """Merges or splits a single tensor; see `merge_tensor_list`."""
     tensor = tf.convert_to_tensor(tensor) if not hasattr(tensor, "shape") else tensor
     shape = tensor.shape

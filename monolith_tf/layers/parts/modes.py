@@ -5,6 +5,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from monolith_tf.types import Nest
+from monolith_tf.types import Tensor
+from monolith_tf.types import Training
+
 MODES = ("train", "eval", "predict", "infer")
 
 
@@ -17,7 +21,7 @@ def check_mode(mode: str) -> str:
     return mode
 
 
-def is_training(training: Any = None, mode: str | None = None) -> Any:
+def is_training(training: Training = None, mode: str | None = None) -> Training:
     """Returns whether a layer's call is in training mode.
 
     Args:
@@ -37,7 +41,7 @@ def is_training(training: Any = None, mode: str | None = None) -> Any:
 
 
 def choose(
-    condition: Any, when_true: Callable[[], Any], when_false: Callable[[], Any]
+    condition: Tensor, when_true: Callable[[], Nest], when_false: Callable[[], Nest]
 ) -> Any:
     """Calls one of two functions, in the graph where `condition` is a tensor."""
     if tf.is_tensor(condition):

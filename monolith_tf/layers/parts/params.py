@@ -51,7 +51,7 @@ class LayerParams:
             raise AttributeError(self._unknown(name))
         return None if values[name] is _REQUIRED else values[name]
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         name = self._aliases.get(name, name)
         if name not in self._values:
             raise AttributeError(self._unknown(name))

@@ -5,6 +5,9 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from monolith_tf.types import Identifier
+from monolith_tf.types import JsonDict
+
 _TF_PARTITIONERS = {
     cls.__name__: cls
     for cls in (
@@ -16,7 +19,7 @@ _TF_PARTITIONERS = {
 _V1_MODULE = "tensorflow.python.ops.partitioned_variables"
 
 
-def get(identifier: Any) -> Any:
+def get(identifier: Identifier) -> Any:
     """Returns a partitioner from a callable, a config dict or None.
 
     Raises:
@@ -42,7 +45,7 @@ def get(identifier: Any) -> Any:
     )
 
 
-def serialize(partitioner: Any) -> Any:
+def serialize(partitioner: Identifier) -> JsonDict | None:
     """Returns a partitioner as a config value; None stays None."""
     if partitioner is None:
         return None
@@ -54,7 +57,7 @@ def serialize(partitioner: Any) -> Any:
     return tf_keras.utils.serialize_keras_object(partitioner)
 
 
-def split_rows(partitioner: Any, shape: list[int], dtype: tf.DType) -> list[int]:
+def split_rows(partitioner: Identifier, shape: list[int], dtype: tf.DType) -> list[int]:
     """Returns the number of rows of each block, larger blocks first.
 
     Args:

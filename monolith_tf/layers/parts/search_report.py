@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
+
+from monolith_tf.types import Tensor
 
 
 def line(sizes: Mapping[str, int], widths: Sequence[int]) -> str:
@@ -24,7 +25,7 @@ def write(
     layer: str,
     sizes: Mapping[str, int],
     probabilities: Mapping[str, Sequence[float]],
-    step: Any,
+    step: Tensor,
 ) -> None:
     """Writes a TensorBoard histogram and the kept columns of every feature.
 

@@ -1,13 +1,14 @@
 """Shape checks and a masked softmax for layers that read a query and a sequence."""
 
-from typing import Any
-
 import tensorflow as tf
 
 from monolith_tf.layers.parts import input_shapes
+from monolith_tf.types import Shapes
 
 
-def check_shapes(input_shape: Any, query: str, sequence: str) -> list[tf.TensorShape]:
+def check_shapes(
+    input_shape: Shapes, query: str, sequence: str
+) -> list[tf.TensorShape]:
     """Returns the shapes of a query and a sequence.
 
     Args:

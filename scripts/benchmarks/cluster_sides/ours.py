@@ -9,7 +9,7 @@ from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.distribute import spec as spec_lib
 from monolith_tf.experiment import build
 from monolith_tf.models import network as network_lib
-from monolith_tf.training import checkpoint
+from monolith_tf.training import checkpoint_dir
 from monolith_tf.training import cluster_stepper
 from monolith_tf.training import loop
 from monolith_tf.training import recorder
@@ -45,7 +45,7 @@ class Ours:
             total_steps=0,
             steps_per_epoch=source.batches_per_epoch(),
             recorder=recorder.Recorder(model_dir, summaries=False),
-            checkpoints=checkpoint.CheckpointDir(model_dir / "checkpoints"),
+            checkpoints=checkpoint_dir.CheckpointDir(model_dir / "checkpoints"),
             evaluate=lambda split: {},
             config_yaml="",
             static_state=identity.to_json(),

@@ -58,9 +58,13 @@ class Side(case_lib.Trainer):
         with tf.GradientTape() as tape:
             tape.watch(pulled.rows)
             embeddings = tf.nest.flatten(self._store.combine(pulled))
-        # Half the sum of squares has the embeddings as its gradients.
-        gradients = tape.gradient(embeddings, pulled.rows, output_gradients=embeddings)
+        upstream = self._upstream(embeddings)
+        gradients = tape.gradient(embeddings, pulled.rows, output_gradients=upstream)
         self._store.apply_gradients(pulled, gradients, number)
+
+    def _upstream(self, embeddings: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns the loss' gradients: half the sum of squares has the embeddings."""
+        return embeddings
 
     def initial(self, give: str) -> None:
         """Writes the initial weights of all rows, table by table."""

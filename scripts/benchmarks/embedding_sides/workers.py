@@ -58,16 +58,10 @@ class Side(ours.Side):
             self._passes += 1
         self._pool = concurrent.futures.ThreadPoolExecutor(self._workers)
 
-    def _step(self, keys: tf.Tensor, number: tf.Tensor) -> None:
-        pulled = self._store.lookup(self._features(keys), training=True, step=number)
-        with tf.GradientTape() as tape:
-            tape.watch(pulled.rows)
-            embeddings = tf.nest.flatten(self._store.combine(pulled))
+    def _upstream(self, embeddings: list[tf.Tensor]) -> list[tf.Tensor]:
         # The sum of all embeddings, whose gradients count the ids: whole numbers, so
         # the order of updates does not matter.
-        ones = [-tf.ones_like(embedding) for embedding in embeddings]
-        gradients = tape.gradient(embeddings, pulled.rows, output_gradients=ones)
-        self._store.apply_gradients(pulled, gradients, number)
+        return [-tf.ones_like(embedding) for embedding in embeddings]
 
     def time(self, steps: int) -> tuple[float, float]:
         """Returns the seconds of a step of all workers: wall time and CPU time."""

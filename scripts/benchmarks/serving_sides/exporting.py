@@ -15,7 +15,7 @@ from monolith_tf import config as config_lib
 from monolith_tf import ids as ids_lib
 from monolith_tf.embedding.saved import files as checkpoint_files
 from monolith_tf.experiment import estimator
-from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import checkpoint_dir
 
 HEAD = ("rows", "checkpoint MB", "export MB", "peak MB", "above the smallest", "s")
 MILLIONS = (1, 5, 20)
@@ -30,7 +30,7 @@ def rows(folder: pathlib.Path) -> Iterator[list[str]]:
     """
     path = case.write(folder, "DCN")
     estimator.Estimator(config_lib.load_config(str(path))).train()
-    checkpoint = checkpoint_lib.CheckpointDir(folder / "model/checkpoints").latest()
+    checkpoint = checkpoint_dir.CheckpointDir(folder / "model/checkpoints").latest()
     tables = pathlib.Path(checkpoint.embedding_dir)
     first = None
     for millions in (0, *MILLIONS):

@@ -13,6 +13,7 @@ from monolith_tf.embedding.saved import files as checkpoint_files
 from monolith_tf.models import base
 from monolith_tf.models import registry
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import dense_variables
 
 _SIZES = {"user": case.USERS, "item": case.ITEMS} | {
     f"context_{i}": case.CONTEXTS for i in range(case.NUM_CONTEXTS)
@@ -61,7 +62,7 @@ def save(
         plain.tables[name].set_weights([values])
     root = tf.Module()
     root.model = plain.model
-    missing = checkpoint_lib.restore_matching(checkpoint, root)
+    missing = dense_variables.restore_matching(checkpoint, root)
     if missing:
         raise ValueError(f"The checkpoint lacks {missing}.")
     specs = {

@@ -65,6 +65,13 @@ def write_json(path: pathlib.Path | None) -> None:
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
+def give(page: str | None, part: str, text: str) -> None:
+    """Prints a part of a page, and also writes it if `page` is given."""
+    print(f"\n{part}\n\n{text}", flush=True)
+    if page is not None:
+        write(page, part, text)
+
+
 def write(page: str, part: str, text: str) -> None:
     """Writes text to `docs/<page>`, replacing the earlier text of this part.
 

@@ -350,10 +350,10 @@ class CheckpointTest(testing.TestCase):
         store = _store(num_shards=2, capacity=64)
         shards = [shard for group in store._shards.values() for shard in group]
         store.restore(directory)
-        before = [int(shard.capacity) for shard in shards]
+        before = [int(shard.rows.capacity) for shard in shards]
         for _ in range(3):
             store.restore(directory)
-        self.assertEqual([int(shard.capacity) for shard in shards], before)
+        self.assertEqual([int(shard.rows.capacity) for shard in shards], before)
 
 
 class DamageTest(testing.TestCase):

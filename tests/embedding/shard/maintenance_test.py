@@ -243,11 +243,11 @@ class GrowthTest(testing.TestCase):
         train(tf.constant(0, tf.int64), tf.constant(10, tf.int64))
         store.maintain()
         (shard,) = next(iter(store._shards.values()))
-        capacity = int(shard.capacity)
-        shard.capacity.assign(1000)  # More than there is.
+        capacity = int(shard.rows.capacity)
+        shard.rows.capacity.assign(1000)  # More than there is.
         with self.assertRaises(tf.errors.InvalidArgumentError):
             train(tf.constant(0, tf.int64), tf.constant(200, tf.int64))
-        shard.capacity.assign(capacity)
+        shard.rows.capacity.assign(capacity)
         self.assertEqual(_counters(store)["rows"], 10)
         self.assertEqual(_read(store, 0, 20), [1.0] * 10 + [0.0] * 10)
         train(tf.constant(0, tf.int64), tf.constant(200, tf.int64))
@@ -285,7 +285,7 @@ class GrowthTest(testing.TestCase):
         with mock.patch.object(shard, "grow", side_effect=refused):
             _train(store, 20, 25, step=10)  # Two of them in the freed rows.
             self.assertEqual(int(shard.num_free), 0)
-            shard.remove(np.array([20]), 5, None)
+            shard.remove(np.array([20]), "expired", None)
             with self.assertLogs("absl", "WARNING") as logs:
                 store.maintain(step=10)
         self.assertIn("they hold 13 ids there", logs.output[0])
@@ -303,7 +303,7 @@ class GrowthTest(testing.TestCase):
 
 
 def _capacity(store):
-    return sum(int(shard.capacity) for shard in next(iter(store._shards.values())))
+    return sum(int(shard.rows.capacity) for shard in next(iter(store._shards.values())))
 
 
 def _trained_in_pieces(first, last):

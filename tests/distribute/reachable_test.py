@@ -2,7 +2,7 @@ import socket
 
 import pytest
 
-from monolith_tf.distribute import cluster
+from monolith_tf.distribute import reachable
 from monolith_tf.distribute.task import Task
 
 
@@ -22,7 +22,7 @@ def task():
 
 def test_addresses_that_cannot_be_reached_are_named(task):
     with pytest.raises(ConnectionError) as caught:
-        cluster.check_reachable(task.others())
+        reachable.check(task.others())
     first, second, advice = str(caught.value).splitlines()
     gone = task.cluster["ps"][0]
     assert first == (

@@ -1,4 +1,7 @@
-"""Walks the types of specs alongside the values that a config gives for them."""
+"""The types of specs: walked alongside a config's values, described for messages.
+
+It holds no checks: `validate` asks it which type a value should have had.
+"""
 
 import dataclasses
 import types
@@ -77,7 +80,7 @@ def walk(kind: Any, location: Sequence[str | int], path: errors.Path = ()) -> Pl
     return Place(path, kind, owner, tuple(choices))
 
 
-def strip(kind: Any) -> Any:
+def strip(kind: object) -> Any:
     """Returns a type without `Annotated` and `None`; for a union, its members."""
     while _origin(kind) is typing.Annotated:
         kind = typing.get_args(kind)[0]
@@ -91,7 +94,7 @@ def strip(kind: Any) -> Any:
     return strip(members[0]) if len(members) == 1 else tuple(members)
 
 
-def fields_of(kind: Any) -> dict[str, Any] | None:
+def fields_of(kind: object) -> dict[str, Any] | None:
     """Returns key -> type of a spec's fields, or None if `kind` is not a spec."""
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         return None
@@ -100,7 +103,7 @@ def fields_of(kind: Any) -> dict[str, Any] | None:
     return {rename(field.name): hints[field.name] for field in dataclasses.fields(kind)}
 
 
-def fits(value: Any, kind: Any) -> bool:
+def fits(value: object, kind: object) -> bool:
     """Returns whether a value, right or wrong, looks like it was meant as `kind`."""
     kind = strip(kind)
     if isinstance(kind, tuple):
@@ -144,12 +147,12 @@ def describe(kind: Any) -> str:
     return words_of.get(kind, "something else")
 
 
-def choices(kind: Any) -> list[Any]:
+def choices(kind: object) -> list[Any]:
     """Returns the values of a `Literal`."""
     return list(typing.get_args(strip(kind)))
 
 
-def show(value: Any) -> str:
+def show(value: object) -> str:
     """Returns a value's text for a message."""
     if value is None:
         return "null"
@@ -163,16 +166,16 @@ def show(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _origin(kind: Any) -> Any:
+def _origin(kind: object) -> Any:
     return typing.get_origin(kind)
 
 
-def _is_mapping(kind: Any) -> bool:
+def _is_mapping(kind: object) -> bool:
     origin = _origin(kind) or kind
     return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
-def _tags(member: Any) -> set[Any]:
+def _tags(member: object) -> set[Any]:
     """Returns the names of a union member that may be in the validator's locations."""
     member = strip(member)
     tags = {getattr(member, "__name__", None)}

@@ -39,7 +39,7 @@ def _step(store):
     return step
 
 
-class StepStoreTest(testing.TestCase):
+class GroupStepTest(testing.TestCase):
     def test_a_shard_elsewhere_is_asked_by_one_call_and_told_by_another(self):
         with tf.device("CPU:0"):
             device = tf.identity(0).device  # Once a server has run here, its own.
