@@ -1,8 +1,11 @@
 """Lets Keras find our classes by name before their modules are imported."""
 
+import functools
 import importlib
 import importlib.abc
 import importlib.machinery
+import pathlib
+import re
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -10,59 +13,34 @@ from typing import Any
 
 _KERAS = "tf_keras"
 
-CLASSES = {
-    "AGRUCell": "layers.agru_cell",
+_CLASSES = {
     "AUC": "metrics.keras",
-    "AddBias": "layers.add_bias",
-    "AllInt": "layers.all_int",
-    "AutoInt": "layers.auto_int",
-    "AvgPooling": "layers.pooling",
-    "BatchNorm": "layers.batch_norm",
-    "BatchNormalization": "layers.batch_normalization",
-    "CAN": "layers.can",
-    "CDot": "layers.cdot",
-    "CIN": "layers.cin",
     "Calibration": "metrics.keras",
-    "DCN": "layers.dcn",
-    "DIEN": "layers.dien",
-    "DIN": "layers.din",
-    "DMR_U2I": "layers.dmr_u2i",
-    "Dense": "layers.dense",
-    "DotInteraction": "layers.dot_interaction",
-    "Dropout": "layers.dropout",
     "Embedding": "embedding.keras.layer",
-    "Exponential": "layers.activation_layers",
-    "FeatureCross": "layers.feature_cross",
-    "Gelu": "layers.activation_layers",
-    "GradNorm": "layers.grad_norm",
-    "GroupInt": "layers.group_int",
-    "HardSigmoid": "layers.activation_layers",
-    "LHUCTower": "layers.lhuc_tower",
-    "LayerNorm": "layers.layer_norm",
-    "Linear": "layers.activation_layers",
-    "LogitCorrection": "layers.logit_correction",
-    "MLP": "layers.mlp",
-    "MMoE": "layers.mmoe",
-    "MaxPooling": "layers.pooling",
-    "MixedNASLayer": "layers.mixed_nas",
-    "NASGatingLayer": "layers.nas_gating",
     "NormalizedEntropy": "metrics.keras",
-    "SNR": "layers.snr",
-    "SeNet": "layers.se_net",
-    "Selu": "layers.activation_layers",
     "SharedEmbedding": "embedding.keras.shared",
-    "Sigmoid": "layers.activation_layers",
-    "Sigmoid2": "layers.activation_layers",
-    "SimpleNasLayer": "layers.simple_nas",
-    "SimpleNasV2Layer": "layers.simple_nas",
-    "Softplus": "layers.activation_layers",
-    "Softsign": "layers.activation_layers",
-    "SumPooling": "layers.pooling",
-    "Swish": "layers.activation_layers",
-    "Tanh": "layers.activation_layers",
-    "iRazor": "layers.irazor",
 }
-"""Registered name, without `monolith_tf>` -> the module that defines the class."""
+# A registered class: its decorators, then its name.
+_REGISTERED = re.compile(r"^@\S*register.*\n(?:@.*\n)*class (\w+)", re.MULTILINE)
+
+
+@functools.cache
+def layers() -> dict[str, str]:
+    """Returns the classes that files in `layers` register: name -> module.
+
+    Reads the files, in about a millisecond: an import would load TensorFlow.
+    """
+    files = sorted(pathlib.Path(__file__).with_name("layers").glob("*.py"))
+    return {
+        name: path.stem
+        for path in files
+        for name in _REGISTERED.findall(path.read_text(encoding="utf-8"))
+    }
+
+
+def classes() -> dict[str, str]:
+    """Returns all: registered name, without `monolith_tf>` -> defining module."""
+    return _CLASSES | {name: f"layers.{module}" for name, module in layers().items()}
 
 
 def register() -> None:
@@ -79,7 +57,7 @@ def register() -> None:
 
 def _fill(tf_keras: ModuleType) -> None:
     registry = tf_keras.utils.get_custom_objects()
-    for name, module in CLASSES.items():
+    for name, module in classes().items():
         registry.setdefault(f"monolith_tf>{name}", _stand_in(name, module))
 
 

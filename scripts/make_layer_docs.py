@@ -47,14 +47,14 @@ def text() -> str:
     """Returns the content of the page."""
     from monolith_tf import layers
 
-    classes: dict[type, list[str]] = {}
+    names = {name: [name] for name in layers.LAYERS}
     functions = {}
-    for name in layers.NAMES:
+    for name in sorted(layers.NAMES.keys() - names):
         found = getattr(layers, name)
-        if inspect.isclass(found) and issubclass(found, layers.Layer):
-            classes.setdefault(found, []).append(name)
-        elif inspect.isfunction(found):
+        if inspect.isfunction(found):
             functions[name] = found
+        elif inspect.isclass(found) and found.__name__ in names:
+            names[found.__name__].append(name)  # another name of a layer
     functions |= {
         f"ncf.{name}": found
         for name, found in vars(layers.ncf).items()
@@ -62,7 +62,7 @@ def text() -> str:
     }
     return "".join(
         [HEADER]
-        + [layer_row(cls, names) for cls, names in classes.items()]
+        + [layer_row(getattr(layers, name), names[name]) for name in names]
         + [FUNCTIONS]
         + [function_row(name, functions[name]) for name in sorted(functions)]
     )
@@ -74,7 +74,6 @@ def layer_row(cls: type, names: list[str]) -> str:
     for base in inspect.getmro(cls):
         if base.__module__.startswith("monolith_tf"):
             found = sections(base) | found
-    names = sorted(names, key=lambda name: name != cls.__name__)
     return row(
         title(cls, names), formula(cls), shapes(found), one_line(found.get("Source"))
     )

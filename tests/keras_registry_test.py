@@ -65,7 +65,7 @@ def test_every_registered_class_is_known():
     }
     assert found == {
         f"monolith_tf>{name}": f"monolith_tf.{module}"
-        for name, module in _keras_registry.CLASSES.items()
+        for name, module in _keras_registry.classes().items()
     }
 
 

@@ -6,66 +6,30 @@ Names that this package does not define, such as `Flatten`, are those of
 
 from typing import Any
 
+from monolith_tf import _keras_registry
 from monolith_tf import _lazy
 
-NAMES = {
-    "AGRUCell": "agru_cell",
-    "AddBias": "add_bias",
-    "AllInt": "all_int",
-    "AutoInt": "auto_int",
-    "AvgPooling": "pooling",
-    "BatchNorm": "batch_norm",
-    "CAN": "can",
-    "CDot": "cdot",
-    "CIN": "cin",
-    "DCN": "dcn",
+LAYERS = {
+    name: module
+    for name, module in sorted(_keras_registry.layers().items())
+    if name != "BatchNormalization"  # Keras' with fixes, for our layers
+}
+"""Our layers -> the modules that define them."""
+
+NAMES = LAYERS | {
     "DCNType": "dcn",
-    "DIEN": "dien",
-    "DIN": "din",
-    "DMR_U2I": "dmr_u2i",
-    "Dense": "dense",
-    "DotInteraction": "dot_interaction",
-    "Dropout": "dropout",
-    "Exponential": "activation_layers",
     "FFM": "group_int",
-    "FeatureCross": "feature_cross",
-    "Gelu": "activation_layers",
-    "GradNorm": "grad_norm",
-    "GroupInt": "group_int",
-    "HardSigmoid": "activation_layers",
-    "LHUCTower": "lhuc_tower",
-    "LayerNorm": "layer_norm",
     "LayerParams": "parts.params",
-    "Linear": "activation_layers",
-    "LogitCorrection": "logit_correction",
-    "MLP": "mlp",
-    "MMoE": "mmoe",
-    "MaxPooling": "pooling",
     "MergeType": "parts.merge",
-    "MixedNASLayer": "mixed_nas",
-    "NASGatingLayer": "nas_gating",
-    "SNR": "snr",
-    "SeNet": "se_net",
-    "Selu": "activation_layers",
-    "Sigmoid": "activation_layers",
-    "Sigmoid2": "activation_layers",
-    "SimpleNasLayer": "simple_nas",
-    "SimpleNasV2Layer": "simple_nas",
-    "Softplus": "activation_layers",
-    "Softsign": "activation_layers",
-    "SumPooling": "pooling",
-    "Swish": "activation_layers",
-    "Tanh": "activation_layers",
     "activations": "",
     "dynamic_rnn_with_attention": "rnn_with_attention",
     "functional": "",
-    "iRazor": "irazor",
     "merge_tensor_list": "parts.merge",
     "ncf": "",
     "params_of": "parts.params",
     "static_rnn_with_attention": "rnn_with_attention",
 }
-"""Our own names -> the modules that define them."""
+"""All our own names -> the modules that define them."""
 
 _own, _, _own_names = _lazy.attach(__name__, NAMES)
 

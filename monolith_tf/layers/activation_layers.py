@@ -33,6 +33,10 @@ class _Elementwise(base.Layer):
         # Keras' method raises unless a layer with arguments overrides it.
         return super().get_config()
 
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        return cls(), sizes.flat
+
 
 def _sigmoid2(x: tf.Tensor) -> tf.Tensor:
     return 2.0 * tf.sigmoid(x)

@@ -95,6 +95,10 @@ class AddBias(base.Layer):
             "data_format": self.data_format,
         }
 
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        return cls(), sizes.stack
+
 
 def _channel_axis(data_format: str) -> int:
     return -1 if data_format == "channels_last" else 1

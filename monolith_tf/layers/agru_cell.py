@@ -187,6 +187,11 @@ class AGRUCell(base.Layer):
             "regularizer": tf_keras.regularizers.serialize(self.regularizer),
         }
 
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        score = sizes.batch, 1
+        return cls(sizes.dim, "AUGRU"), [sizes.feature, sizes.feature, score]
+
 
 def check_type(att_type: str) -> str:
     """Returns the type in upper case; `ValueError` if it is unknown."""

@@ -97,3 +97,7 @@ class AllInt(base.Layer):
             "out_type": self.out_type,
             "keep_list": self.keep_list,
         }
+
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        return cls(8), sizes.stack

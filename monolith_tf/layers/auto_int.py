@@ -73,3 +73,7 @@ class AutoInt(base.Layer):
             "out_type": self.out_type,
             "keep_list": self.keep_list,
         }
+
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        return cls(2), sizes.stack

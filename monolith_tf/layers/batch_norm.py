@@ -199,6 +199,10 @@ class BatchNorm(base.Layer):
             "mode": self.mode,
         }
 
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        return cls(), sizes.flat
+
 
 def _check_share(name: str, value: float) -> None:
     if not 0.0 <= value <= 1.0:

@@ -135,6 +135,12 @@ class CAN(base.Layer):
             "is_stacked": self.is_stacked,
         }
 
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        batch, features, dim = sizes.stack
+        user = batch, 2, features, dim
+        return cls(1, "prelu", is_seq=True), [user, (batch, dim * dim + dim)]
+
 
 def _affine(hidden: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
     """Applies a separate layer to every example, `[batch, dim * dim + dim]`."""

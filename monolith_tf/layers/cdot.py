@@ -108,3 +108,7 @@ class CDot(base.Layer):
             "initializer": initializers.serialize(self.initializer),
             "regularizer": tf_keras.regularizers.serialize(self.regularizer),
         }
+
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        return cls(4, [32]), sizes.stack

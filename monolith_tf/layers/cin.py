@@ -129,3 +129,7 @@ class CIN(base.Layer):
             "regularizer": tf_keras.regularizers.serialize(self.regularizer),
             "fused": self.fused,
         }
+
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        return cls([3, 2], "prelu"), sizes.stack

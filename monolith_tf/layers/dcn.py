@@ -213,3 +213,15 @@ class DCN(base.Layer):
             "keep_prob": self.keep_prob,
             "mode": self.mode,
         }
+
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        layer = cls(
+            1,
+            "mixed",
+            num_experts=2,
+            low_rank=2,
+            allow_kernel_norm=True,
+            use_dropout=True,
+        )
+        return layer, sizes.flat

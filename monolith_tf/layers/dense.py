@@ -283,6 +283,13 @@ class Dense(base.Layer):
             "bias_constraint": tf_keras.constraints.serialize(self.bias_constraint),
         }
 
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        layer = cls(
+            2, activation="relu", allow_kernel_norm=True, inactive_relu_monitor=True
+        )
+        return layer, sizes.flat
+
 
 def _optimizer(identifier: Identifier) -> tf_keras.optimizers.Optimizer | None:
     """Returns an optimizer from a name, a config dict or an instance."""

@@ -175,6 +175,10 @@ class DIEN(base.Layer):
             "regularizer": tf_keras.regularizers.serialize(self.regularizer),
         }
 
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        return cls(sizes.dim, "AUGRU"), [sizes.feature, sizes.stack]
+
 
 def _orthogonal(initializer: Any) -> Any:
     """Returns the recurrent kernel's initializer, with the layer's seed if it has one.

@@ -148,3 +148,7 @@ class DIN(base.Layer):
             "mode": self.mode,
             "decay": self.decay,
         }
+
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        return cls([2, 1], "prelu"), [sizes.feature, sizes.stack]

@@ -168,3 +168,7 @@ class DMR_U2I(base.Layer):
             "score_activation": activations.serialize(self.score_activation),
             "max_len": self.max_len,
         }
+
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        return cls(sizes.dim), [sizes.feature, sizes.stack]

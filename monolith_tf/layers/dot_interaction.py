@@ -85,3 +85,7 @@ class DotInteraction(base.Layer):
             "self_interaction": self.self_interaction,
             "skip_gather": self.skip_gather,
         }
+
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        return cls(), sizes.separate

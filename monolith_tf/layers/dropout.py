@@ -90,6 +90,10 @@ class Dropout(base.Layer):
             "seed": self.seed,
         }
 
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        return cls(0.5), sizes.flat
+
 
 def drop(inputs: tf.Tensor, draw: tf.Tensor, rate: float) -> tf.Tensor:
     """Zeroes the entries whose draw is below `rate` and scales the others up."""

@@ -149,3 +149,7 @@ class FeatureCross(base.Layer):
             ),
             "bias_regularizer": tf_keras.regularizers.serialize(self.bias_regularizer),
         }
+
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        return cls(2), sizes.flat

@@ -193,6 +193,12 @@ class GroupInt(base.Layer):
             "attention_pool": self.attention_pool,
         }
 
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        batch, features, dim = sizes.stack
+        sides = (batch, features - 1, dim), (batch, 1, dim)
+        return cls(use_attention=True, attention_units=[2, 1]), (sides,)
+
 
 FFM = GroupInt
 

@@ -192,6 +192,12 @@ class iRazor(base.Layer):
             "keep_list": self.keep_list,
         }
 
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        widths = [0, sizes.dim // 2, sizes.dim]
+        weights = [*range(1, sizes.features + 1)]
+        return cls(widths, feature_weight=weights), sizes.stack
+
 
 def _check_space(nas_space: Sequence[int]) -> list[int]:
     """Returns the ends of the regions; `ValueError` unless they increase from 0."""

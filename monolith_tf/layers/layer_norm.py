@@ -82,3 +82,7 @@ class LayerNorm(base.Layer):
             "initializer": initializers.serialize(self.initializer),
             "regularizer": tf_keras.regularizers.serialize(self.regularizer),
         }
+
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        return cls(), sizes.stack

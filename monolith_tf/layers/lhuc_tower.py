@@ -255,6 +255,10 @@ class LHUCTower(base.Layer):
             | {f"lhuc_{n}": v for n, v in _serialize(self.lhuc_options).items()}
         )
 
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        return cls([3, 2], [2]), [sizes.flat, sizes.feature]
+
 
 def _gate_dims(given: Any, output_dims: Sequence[int]) -> list[list[int]]:
     """Returns the widths of the layers of every gate."""

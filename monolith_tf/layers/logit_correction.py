@@ -100,6 +100,10 @@ class LogitCorrection(base.Layer):
             "sample_bias": self.sample_bias,
         }
 
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        return cls("prelu", True), (sizes.batch, sizes.features)
+
 
 def _aligned(rate: tf.Tensor, rank: int) -> tf.Tensor:
     """Returns the rates with the rank of the logits."""

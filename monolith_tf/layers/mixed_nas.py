@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from monolith_tf.layers.parts import base
 from monolith_tf.layers.parts import nas_base
 from monolith_tf.layers.parts.straight_through import straight_through
 
@@ -153,6 +154,13 @@ class MixedNASLayer(nas_base.ChoiceNASLayer):
             "weight_grad_mode": self.weight_grad_mode,
             "seed": self.seed,
         }
+
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        batch, features, dim = sizes.stack
+        widths = [*[[0, dim]] * (features - 1), [0, 1, dim]]
+        layer = cls(widths, sizes.names, size_penalty=0.1)
+        return layer, (batch, features * dim + 1)
 
 
 def _one_hot_of_largest(scores: tf.Tensor) -> tf.Tensor:

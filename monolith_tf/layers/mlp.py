@@ -215,6 +215,10 @@ class MLP(base.Layer):
             "hidden_output": self.hidden_output,
         }
 
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        return cls([3, 2], enable_batch_normalization=True), sizes.flat
+
 
 def make_batch_norm(
     name: str,

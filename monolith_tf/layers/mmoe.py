@@ -270,6 +270,11 @@ class MMoE(base.Layer):
             }
         )
 
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        layer = cls(2, [2], num_experts=2, gate_type="noise_topk", topk=1)
+        return layer, sizes.flat
+
 
 def _imbalance(gates: tf.Tensor) -> tf.Tensor:
     """Returns the sum over tasks of variance over squared mean of the experts' use."""

@@ -141,6 +141,11 @@ class NASGatingLayer(nas_base.NASLayer):
             "use_logistic": self.use_logistic,
         }
 
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        layer = cls(sizes.names, [sizes.dim] * sizes.features, use_logistic=True)
+        return layer, sizes.flat
+
 
 def _draw_bernoulli(
     alpha: tf.Tensor, uniform: tf.Tensor, temperature: float

@@ -46,6 +46,10 @@ class _Pooling(base.Layer):
         # Keras' method raises unless a layer with arguments overrides it.
         return super().get_config()
 
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        return cls(), sizes.separate
+
 
 def _check_list(inputs: Nest) -> None:
     if not isinstance(inputs, (list, tuple)):

@@ -174,3 +174,7 @@ class SeNet(base.Layer):
             "fused": self.fused,
             "regularizer": tf_keras.regularizers.serialize(self.regularizer),
         }
+
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        return cls(sizes.features, 2), sizes.stack

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from monolith_tf.layers.parts import base
 from monolith_tf.layers.parts import nas_base
 from monolith_tf.layers.parts.straight_through import straight_through
 
@@ -71,6 +72,10 @@ class _ThresholdNASLayer(nas_base.ChoiceNASLayer):
             "threshold": self.threshold,
             "use_gumbel": self.use_gumbel,
         }
+
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        return cls(sizes.names, [sizes.dim] * sizes.features), sizes.flat
 
 
 @tf_keras.utils.register_keras_serializable(package="monolith_tf")

@@ -221,3 +221,7 @@ class SNR(base.Layer):
             "regularizer": tf_keras.regularizers.serialize(self.regularizer),
             "l0_weight": self.l0_weight,
         }
+
+    @classmethod
+    def example(cls, sizes: base.Sizes) -> base.Example:
+        return cls(2, 3), sizes.separate

@@ -10,10 +10,10 @@ import tf_keras
 from monolith_tf import layers
 from monolith_tf.layers import batch_normalization
 from monolith_tf.testing import nests
-from tests.layers.parameter_servers_test import LAYERS
+from tests.layers.parameter_servers_test import CASES
 
 _CASES = pytest.mark.parametrize(
-    ("make", "shape"), [case[1:] for case in LAYERS], ids=[case[0] for case in LAYERS]
+    "example", [case[1] for case in CASES], ids=[case[0] for case in CASES]
 )
 
 
@@ -29,8 +29,9 @@ def _copied(layer, **arguments):
 
 
 @_CASES
-def test_a_call_that_says_nothing_does_not_train(make, shape):
-    layer, inputs = make(), _inputs(shape)
+def test_a_call_that_says_nothing_does_not_train(example):
+    layer, shape = example()
+    inputs = _inputs(shape)
     if "training" not in inspect.signature(layer.call).parameters:
         pytest.skip("trains and infers alike")
     layer(*inputs)
@@ -47,26 +48,27 @@ def test_a_call_that_says_nothing_does_not_train(make, shape):
 
 
 @_CASES
-def test_an_activity_regularizer_is_kept(make, shape):
-    del shape
-    layer = _copied(make(), activity_regularizer=tf_keras.regularizers.L2(0.25))
+def test_an_activity_regularizer_is_kept(example):
+    plain, _ = example()
+    layer = _copied(plain, activity_regularizer=tf_keras.regularizers.L2(0.25))
     twin = _copied(layer)
     assert twin.activity_regularizer.get_config() == {"l2": 0.25}
-    assert make().activity_regularizer is None
-    assert "activity_regularizer" not in make().get_config()
+    assert plain.activity_regularizer is None
+    assert "activity_regularizer" not in plain.get_config()
 
 
 @_CASES
-def test_float64_works(make, shape):
-    layer = _copied(make(), dtype="float64")
+def test_float64_works(example):
+    plain, shape = example()
+    layer = _copied(plain, dtype="float64")
     for output in tf.nest.flatten(layer(*_inputs(shape, "float64"))):
         assert output.dtype == tf.float64
         assert np.all(np.isfinite(output))
 
 
 @_CASES
-def test_what_works_step_by_step_passes_a_mask_on(make, shape):
-    layer = make()
+def test_what_works_step_by_step_passes_a_mask_on(example):
+    layer, shape = example()
     if not isinstance(shape[0], int):
         pytest.skip("takes several inputs")
     steps = tf.random.stateless_normal([2, 4, shape[-1]], seed=[1, 2])

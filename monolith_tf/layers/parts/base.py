@@ -1,5 +1,6 @@
 """The base class of the layers: random draws, building of children, parameters."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,49 @@ from monolith_tf.types import Shapes
 from monolith_tf.types import Tensor
 
 _MIN_UNIFORM = 1e-7
+
+Example = tuple["Layer", Any]
+"""A layer, and the shapes of a call's inputs: a nest, a tuple of it for several."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Sizes of the inputs of a layer's `example`.
+
+    Attributes:
+      batch: Examples.
+      features: Features of an example, and steps of a sequence; at least 2.
+      dim: Width of an embedding; at least 2.
+    """
+
+    batch: int = 4
+    features: int = 3
+    dim: int = 2
+
+    @property
+    def feature(self) -> tuple[int, int]:
+        """The shape of one feature, `[batch, dim]`."""
+        return self.batch, self.dim
+
+    @property
+    def separate(self) -> list[tuple[int, int]]:
+        """The shapes of a list of features, each `[batch, dim]`."""
+        return [self.feature] * self.features
+
+    @property
+    def stack(self) -> tuple[int, int, int]:
+        """The shape of stacked features or of a sequence, `[batch, features, dim]`."""
+        return self.batch, self.features, self.dim
+
+    @property
+    def flat(self) -> tuple[int, int]:
+        """The shape of concatenated features, `[batch, features * dim]`."""
+        return self.batch, self.features * self.dim
+
+    @property
+    def names(self) -> list[str]:
+        """A name for each feature."""
+        return [f"feature{i}" for i in range(self.features)]
 
 
 class Layer(tf_keras.layers.Layer):
@@ -37,6 +81,17 @@ class Layer(tf_keras.layers.Layer):
     def params(cls) -> params.LayerParams:
         """Returns the constructor's arguments as an object; see `LayerParams`."""
         return params.LayerParams(cls)
+
+    @classmethod
+    def example(cls, sizes: Sizes) -> Example:
+        """Returns a new layer that uses most of its code, and shapes of its inputs.
+
+        Tests that hold for every layer, and the benchmark, run it.
+        """
+        raise NotImplementedError(
+            f"{cls.__name__} has no example. Define the class method `example`, which "
+            "returns a layer and the shapes of its inputs, as in `DotInteraction`."
+        )
 
     def _uniform(self, shape: Shape) -> tf.Tensor:
         """Draws float32 numbers from [0, 1)."""

@@ -15,7 +15,7 @@ class Case:
 
     Attributes:
       make: Returns the layer.
-      inputs: Kind of its inputs; see `sizes.make`.
+      inputs: Kind of its inputs, see `sizes.make`; or a function that returns them.
       call: Calls it on a nest of tensors; the second argument says whether in training.
       adapt: Converts the inputs' arrays to its form.
       load: Sets the built layer's weights from ours, in their order; None for a layer
@@ -25,7 +25,7 @@ class Case:
     """
 
     make: Callable[[Sizes], Any]
-    inputs: str
+    inputs: str | Callable[[Sizes], Any]
     call: Callable[[Any, Any, bool], Any] = lambda layer, x, training: layer(x)
     adapt: Callable[[Any], Any] = lambda x: x
     load: Callable[[Any, Sequence[np.ndarray]], None] | None = None

@@ -1,11 +1,17 @@
-"""This project's layers."""
+"""This project's layers: those of `_CASES`, and the examples of all others."""
 
+import dataclasses
+import inspect
+
+import numpy as np
 import tensorflow as tf
 from layer_sides import sizes as to
 from layer_sides.case import Case
 from layer_sides.case import with_training
 
 from monolith_tf import layers
+from monolith_tf.layers.parts import base
+from monolith_tf.testing import nests
 
 
 def _names(sizes: to.Sizes) -> list[str]:
@@ -23,15 +29,11 @@ def _grad_norm(layer, x, training):
     return layer(losses, x)
 
 
-CASES = {
-    "AGRUCell": Case(lambda s: layers.AGRUCell(s.dim, "AUGRU"), "step"),
-    "AddBias": Case(lambda s: layers.AddBias(), "stack"),
-    "AllInt": Case(lambda s: layers.AllInt(8), "stack"),
+# Compared with another library, or at sizes of their own; the layer's name comes first.
+_CASES = {
     "AutoInt": Case(lambda s: layers.AutoInt(1), "stack"),
-    "AvgPooling": Case(lambda s: layers.AvgPooling(), "list"),
     "BatchNorm": Case(lambda s: layers.BatchNorm(epsilon=1e-3), "flat", with_training),
     "CAN": Case(lambda s: layers.CAN(2), "co-action"),
-    "CDot": Case(lambda s: layers.CDot(4, [32]), "stack"),
     "CIN": Case(lambda s: layers.CIN(to.CIN_MAPS), "stack"),
     "CIN relu": Case(lambda s: layers.CIN(to.CIN_MAPS, "relu"), "stack"),
     "DCN vector": Case(lambda s: layers.DCN(2, "vector"), "flat"),
@@ -42,15 +44,12 @@ CASES = {
         ),
         "flat",
     ),
-    "DIEN": Case(lambda s: layers.DIEN(s.dim, "AUGRU"), "target"),
     "DIN": Case(lambda s: layers.DIN([*to.DIN_UNITS, 1], "relu"), "valid target", _din),
-    "DMR_U2I": Case(lambda s: layers.DMR_U2I(s.dim), "target"),
     "Dense": Case(lambda s: layers.Dense(to.UNITS[0], "relu"), "flat"),
     "DotInteraction": Case(lambda s: layers.DotInteraction(), "list"),
     "DotInteraction, not gathered": Case(
         lambda s: layers.DotInteraction(skip_gather=True), "list"
     ),
-    "Dropout": Case(lambda s: layers.Dropout(0.5), "flat", with_training),
     "FeatureCross": Case(lambda s: layers.FeatureCross(), "flat"),
     "FeatureCross, projected": Case(lambda s: layers.FeatureCross(to.RANK), "flat"),
     "GradNorm": Case(lambda s: layers.GradNorm(["a", "b"]), "flat", _grad_norm),
@@ -60,7 +59,6 @@ CASES = {
         lambda s: layers.GroupInt(use_attention=True, attention_units=[8, 1]), "halves"
     ),
     "LHUCTower": Case(lambda s: layers.LHUCTower(to.UNITS), "flat", with_training),
-    "LayerNorm": Case(lambda s: layers.LayerNorm(), "stack"),
     "LogitCorrection": Case(
         lambda s: layers.LogitCorrection(sample_bias=True), "logits"
     ),
@@ -81,7 +79,6 @@ CASES = {
         "flat",
         with_training,
     ),
-    "MaxPooling": Case(lambda s: layers.MaxPooling(), "list"),
     "MixedNASLayer": Case(
         lambda s: layers.MixedNASLayer(
             [[0, s.dim // 2, s.dim]] * s.features,
@@ -101,21 +98,31 @@ CASES = {
         lambda s: layers.SeNet(s.features, max(1, s.features // 3), out_type=None),
         "list",
     ),
-    "SimpleNasLayer": Case(
-        lambda s: layers.SimpleNasLayer(_names(s), [s.dim] * s.features),
-        "flat",
-        with_training,
-    ),
-    "SimpleNasV2Layer": Case(
-        lambda s: layers.SimpleNasV2Layer(_names(s), [s.dim] * s.features),
-        "flat",
-        with_training,
-    ),
-    "SumPooling": Case(lambda s: layers.SumPooling(), "list"),
     "iRazor": Case(lambda s: layers.iRazor([0, s.dim // 2, s.dim]), "stack"),
-    **{
-        name: Case(lambda s, name=name: getattr(layers, name)(), "flat")
-        for name, module in layers.NAMES.items()
-        if module == "activation_layers"
-    },
 }
+
+
+def _example(name: str) -> Case:
+    """Returns the case of a layer's `example`."""
+
+    def made(sizes):
+        return getattr(layers, name).example(base.Sizes(**dataclasses.asdict(sizes)))
+
+    def inputs(sizes):
+        rng = np.random.default_rng(0)
+        return nests.map_shapes(
+            lambda shape: rng.normal(size=shape).astype("float32"), made(sizes)[1]
+        )
+
+    return Case(lambda sizes: made(sizes)[0], inputs, _call)
+
+
+def _call(layer, inputs, training):
+    arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+    if "training" in inspect.signature(layer.call).parameters:
+        return layer(*arguments, training=training)
+    return layer(*arguments)
+
+
+_HERE = {name.split()[0].strip(",") for name in _CASES}
+CASES = _CASES | {name: _example(name) for name in layers.LAYERS if name not in _HERE}

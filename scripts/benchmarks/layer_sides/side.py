@@ -31,8 +31,11 @@ class Side:
           take: File to load weights from, or none.
         """
         case, sizes = self._cases[name], sizes_lib.Sizes(**sizes)
-        arrays = case.adapt(sizes_lib.make(case.inputs, sizes))
-        inputs = tf.nest.map_structure(tf.constant, arrays)
+        if callable(case.inputs):
+            arrays = case.inputs(sizes)
+        else:
+            arrays = sizes_lib.make(case.inputs, sizes)
+        inputs = tf.nest.map_structure(tf.constant, case.adapt(arrays))
         layer = case.make(sizes)
         forward, backward = _functions(case, layer)
         outputs = tf.nest.flatten(forward(inputs))

@@ -40,9 +40,9 @@ def make(kind: str, sizes: Sizes) -> Any:
       kind: "stack" `[batch, features, dim]`; "flat" `[batch, width]`; "list" `features`
         tensors `[batch, dim]`; "halves" the first half of the features and the others,
         stacked; "target" a query `[batch, dim]` and a sequence `[batch, features,
-        dim]`; "valid target" the same and the sequences' lengths `[batch, 1]`; "step"
-        an input, a state `[batch, dim]` and a score `[batch, 1]`; "co-action" a stack
-        and the two layers of parameters for it; "logits" logits and rates `[batch]`.
+        dim]`; "valid target" the same and the sequences' lengths `[batch, 1]`;
+        "co-action" a stack and the two layers of parameters for it; "logits" logits and
+        rates `[batch]`.
       sizes: Their sizes.
     """
     rng = np.random.default_rng(0)
@@ -65,8 +65,6 @@ def make(kind: str, sizes: Sizes) -> Any:
     if kind == "valid target":
         lengths = rng.integers(1, features + 1, [batch, 1]).astype("int32")
         return [normal(dim), normal(features, dim), lengths]
-    if kind == "step":
-        return [normal(dim), normal(dim), np.abs(normal(1))]
     if kind == "co-action":
         return [normal(features, dim), 0.1 * normal(2 * (dim * dim + dim))]
     if kind == "logits":
