@@ -1,14 +1,16 @@
 """The embedding store against its peers, and against itself at other sizes.
 
-    scripts/bench embedding [--peers] [--tables peers ids features rows skew
+    scripts/bench embedding [--peers] [--tables peers keras ids features rows skew
                             optimizers reading workers] [--rounds 7] [--write]
 
 A step looks up 26 features of 4096 examples, dim 16, takes half the sum of squares as
 the loss, and updates with Adagrad. The ids of a feature are log-uniform below 200,000.
-The sides of "peers" are tf_keras and, if there is a compiler, a C++ loop written for
-this case; with `--peers` also torch, FBGEMM and TensorFlow Recommenders Addons, which
-are installed below the running environment (4 GB; a pip index with CPU builds of torch
-saves most of it). All start from the same rows and are compared after three steps; then
+The sides of "peers" are the fastest forms of tf_keras and, if there is a compiler, a
+C++ loop written for this case; with `--peers` also torch, FBGEMM and TensorFlow
+Recommenders Addons, which are installed below the running environment (4 GB; a pip
+index with CPU builds of torch saves most of it). On several cores torch and FBGEMM also
+run with one thread, as more may slow them down. The table "keras" has all forms of
+tf_keras. All sides start from the same rows and are compared after three steps; then
 they take turns. Ratios are medians over the rounds of their time / ours: of wall time
 and, for machines with other load, of CPU time.
 
@@ -37,15 +39,39 @@ from monolith_tf.embedding import optimizer_spec
 _TORCH = "torch==2.13.0 fbgemm-gpu-cpu==1.8.0 numpy"
 _ADDONS = "tensorflow==2.16.2 tf-keras==2.16.0 tensorflow-recommenders-addons==0.8.1"
 _OURS = process.Library("monolith_tf")
-_HERE = {
-    ("keras_side", layers, optimizer): process.Library(f"tf_keras, {name}, {optimizer}")
-    for optimizer in ("adagrad", "legacy")
-    for layers, name in (("one", "one layer"), ("many", "a layer per feature"))
+# The forms of tf_keras: layers, the rest of the form, and whether it is a fast one.
+_FORMS = [
+    ("many", "legacy", True),
+    ("one", "legacy", True),
+    ("many", "adagrad", False),
+    ("one", "adagrad", False),
+    ("one", "jit_optimizer", False),
+    ("many", "jit_step", False),
+    ("one", "dense", False),
+]
+_NAMES = {"one": "one layer", "many": "a layer per feature"}
+_KERAS = {
+    ("keras_side", layers, form): process.Library(
+        f"tf_keras, {_NAMES[layers]}, {form.replace('_', ' ')}"
+    )
+    for layers, form, _ in _FORMS
 }
+_HERE = {
+    ("keras_side", layers, form): _KERAS["keras_side", layers, form]
+    for layers, form, is_fast in _FORMS
+    if is_fast
+}
+# Threads that wait without spinning: on a machine with other load, two that spin take
+# the processor from each other.
+_WAIT = (("OMP_WAIT_POLICY", "PASSIVE"),)
 _PEERS = {
-    ("torch_side",): process.Library("torch", _TORCH, alone=True),
-    ("fbgemm_side",): process.Library("FBGEMM", _TORCH, alone=True),
+    ("torch_side",): process.Library("torch", _TORCH, _WAIT, alone=True),
+    ("fbgemm_side",): process.Library("FBGEMM", _TORCH, _WAIT, alone=True),
     ("tfra_side",): process.Library("Recommenders Addons", _ADDONS, alone=True),
+}
+_ONE_THREAD = {
+    ("torch_side", "1"): process.Library("torch, one thread", _TORCH, alone=True),
+    ("fbgemm_side", "1"): process.Library("FBGEMM, one thread", _TORCH, alone=True),
 }
 _LOOP = {("cpp_side",): process.Library("C++ loop")}
 _TOLERANCE = 1e-4
@@ -263,28 +289,36 @@ def main() -> None:
     parser = options.parser(__doc__, rounds=7)
     parser.add_argument("--peers", action="store_true")
     parser.add_argument(
-        "--tables", nargs="*", choices=["peers", *_ALONE], default=["peers"]
+        "--tables", nargs="*", choices=["peers", "keras", *_ALONE], default=["peers"]
     )
     parser.add_argument("--cores", nargs="*", type=int, default=[1, 2])
     options.add_fields(parser, Case, but="cores")
     arguments = parser.parse_args()
     case = Case(**options.fields(arguments, Case, but="cores"))
-    libraries = _HERE | (_PEERS if arguments.peers else {})
-    libraries |= _LOOP if cpp_side.COMPILER else {}
     about = f"{report.machine()}; medians of {arguments.rounds} rounds."
     print(about, flush=True)
     page = "embedding_benchmark.md" if arguments.write else None
     for name in arguments.tables:
-        if name == "peers":
+        if name in ("peers", "keras"):
             for cores in arguments.cores:
-                part = peers(
-                    dataclasses.replace(case, cores=cores), arguments.rounds, libraries
+                on = dataclasses.replace(case, cores=cores)
+                libraries = (
+                    _KERAS if name == "keras" else _sides(arguments.peers, cores)
                 )
+                part = peers(on, arguments.rounds, libraries)
                 report.give(page, f"{name} {cores}", f"{about}\n\n{part}")
         else:
             part = _ALONE[name](case, arguments.rounds)
             report.give(page, name, f"{about}\n\n{part}")
     report.write_json(arguments.json)
+
+
+def _sides(with_peers: bool, cores: int) -> dict:
+    """Returns the sides of the table "peers" beside ours."""
+    found = dict(_HERE)
+    if with_peers:
+        found |= _PEERS | (_ONE_THREAD if cores > 1 else {})
+    return found | (_LOOP if cpp_side.COMPILER else {})
 
 
 if __name__ == "__main__":

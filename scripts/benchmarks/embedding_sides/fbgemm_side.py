@@ -13,12 +13,17 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
 
 
 class Side(case_lib.Trainer):
-    """One operator for all features, and its batches."""
+    """One operator for all features, and its batches.
 
-    def __init__(self, case: str) -> None:
+    Args:
+      case: As in `Trainer`.
+      threads: Their number; "" takes one for each processor.
+    """
+
+    def __init__(self, case: str, threads: str = "") -> None:
         super().__init__(case)
-        if self._case.cores:
-            torch.set_num_threads(self._case.cores)
+        if threads or self._case.cores:
+            torch.set_num_threads(int(threads or self._case.cores))
 
     def versions(self) -> dict:
         return {"fbgemm_gpu": fbgemm_gpu.__version__, "torch": torch.__version__}

@@ -1,5 +1,7 @@
 """`tf_keras.layers.Embedding` and its Adagrad: ids below a bound, no hash."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 import tf_keras
@@ -13,17 +15,24 @@ class Side(case_lib.Trainer):
     Args:
       case: As in `Trainer`.
       layers: "one" for all features, or "many", one for each.
-      optimizer: "adagrad", which `compile` uses for this name, or "legacy", which
-        calls a kernel for sparse gradients, and so is faster.
+      form: "adagrad", which `compile` uses for this name; "legacy", which calls a
+        kernel for sparse gradients; "jit_optimizer", Adagrad that XLA compiles;
+        "jit_step", a whole step that XLA compiles; or "dense", with legacy Adagrad on
+        gradients of all rows. All run in a `tf.function`.
     """
 
-    def __init__(self, case: str, layers: str, optimizer: str) -> None:
+    def __init__(self, case: str, layers: str, form: str) -> None:
         super().__init__(case)
         kind = tf_keras.optimizers
         self._make_optimizer = {
             "adagrad": kind.Adagrad,
             "legacy": kind.legacy.Adagrad,
-        }[optimizer]
+            "jit_optimizer": functools.partial(kind.Adagrad, jit_compile=True),
+            "jit_step": kind.Adagrad,
+            "dense": kind.legacy.Adagrad,
+        }[form]
+        self._is_dense = form == "dense"
+        self._jit_step = form == "jit_step"
         self._num_layers = 1 if layers == "one" else self._case.features
         tensorflow_steps.use_cores(self._case)
 
@@ -47,13 +56,18 @@ class Side(case_lib.Trainer):
         if self._num_layers == 1:
             ids = case_lib.row_numbers(ids, case)[:, np.newaxis]
         self._ids = ids
-        self._steps = tensorflow_steps.Steps(ids, self._step)
+        step = self._step
+        if self._jit_step:
+            step = tf.function(step, autograph=False, jit_compile=True)
+        self._steps = tensorflow_steps.Steps(ids, step)
 
     def _step(self, ids: tf.Tensor, number: tf.Tensor) -> None:
         variables = [layer.embeddings for layer in self._layers]
         with tf.GradientTape() as tape:
             embeddings = [layer(ids[i]) for i, layer in enumerate(self._layers)]
         gradients = tape.gradient(embeddings, variables, output_gradients=embeddings)
+        if self._is_dense:
+            gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
         self._optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
     def run(self, steps: int) -> None:

@@ -6,12 +6,17 @@ from embedding_sides import case as case_lib
 
 
 class Side(case_lib.Trainer):
-    """A module per feature, and their batches."""
+    """A module per feature, and their batches.
 
-    def __init__(self, case: str) -> None:
+    Args:
+      case: As in `Trainer`.
+      threads: Their number; "" takes one for each processor.
+    """
+
+    def __init__(self, case: str, threads: str = "") -> None:
         super().__init__(case)
-        if self._case.cores:
-            torch.set_num_threads(self._case.cores)
+        if threads or self._case.cores:
+            torch.set_num_threads(int(threads or self._case.cores))
 
     def versions(self) -> dict:
         return {"torch": torch.__version__}
