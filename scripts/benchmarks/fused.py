@@ -11,8 +11,8 @@ median of the rounds' ratios. "peak" is the memory that a training step, alone i
 process, adds to inputs, weights and the memory before, including compilation. "plain
 again" is "plain" built a second time, which shows how much of a difference is noise.
 `--size crossovers` compares with "unfused", the computation of `fused=False`.
-`--peers` installs DeepCTR below the running environment and adds its layers. `--write`
-puts the table into `docs/fused.md` and plots it.
+`--peers` installs DeepCTR below the running environment and adds its layers, as they
+are and under XLA. `--write` puts the table into `docs/fused.md` and plots it.
 """
 
 import contextlib
@@ -33,6 +33,7 @@ HERE = process.Library("monolith_tf", environment=_ENVIRONMENT)
 DEEPCTR = process.Library("DeepCTR", "deepctr==0.9.4", environment=_ENVIRONMENT)
 SIDES = ["plain", "plain_xla", "fused"]
 CROSSING = ["unfused", "fused"]
+PEERS = ["deepctr", "deepctr_xla"]
 AGAIN = "plain again"  # Small SeNets take a millisecond, and two equal ones differ.
 SECONDS = 0.1  # of a measurement
 UNITS = {"forward": "ms", "training": "ms", "peak": "MiB"}
@@ -78,7 +79,7 @@ class Way:
 
 def start(name: str) -> process.Process:
     """Returns a process for a way of this name."""
-    return process.Process(DEEPCTR if name == "deepctr" else HERE, "fused_sides.side")
+    return process.Process(DEEPCTR if name in PEERS else HERE, "fused_sides.side")
 
 
 def measure(names: list[str], case: Case, rounds: int) -> dict:
@@ -92,15 +93,15 @@ def measure(names: list[str], case: Case, rounds: int) -> dict:
         ways, norms = {}, {}
         for name in names:
             with contextlib.ExitStack() as alone:
-                keeps = stack if name == "deepctr" else alone
+                keeps = stack if name in PEERS else alone
                 seat = keeps.enter_context(start(name))
                 norms[name], peak = Way(seat, name).ask("make", case=fields)
                 results[name] = {"peak": peak}
-            if name != "deepctr":
+            if name not in PEERS:
                 seat = shared
                 Way(seat, name).ask("make", case=fields)
             ways[name] = Way(seat, name)
-            same_function = case.operation == "cin" or name != "deepctr"
+            same_function = case.operation == "cin" or name not in PEERS
             if same_function and not np.allclose(norms[name], norms[first], rtol=1e-4):
                 raise ValueError(
                     f"{case}: {name} returns {norms[name]}, not {norms[first]}."
@@ -167,7 +168,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true")
     arguments = parser.parse_args()
     names = CROSSING if arguments.size == "crossovers" else SIDES
-    names = [*names, *(["deepctr"] if arguments.peers else [])]
+    names = [*names, *(PEERS if arguments.peers else [])]
     about = f"{report.machine()}; medians of {arguments.rounds} rounds in turn."
     print(about, "  ".join(head(names)), sep="\n", flush=True)
     part = "_".join(filter(None, ["fused", arguments.size, arguments.only]))

@@ -1,10 +1,11 @@
 """Throughput of training from files against the same step with batches in memory.
 
-    scripts/bench training [--rounds 7] [--steps 200] [CONFIG]
+    scripts/bench training [--rounds 7] [--steps 200] [--write] [CONFIG]
 
 The two sides take turns in one process on one model; prints the medians and their
 ratio. Also prints the time that importing the package adds to importing TensorFlow, and
-the time of `monolith-tf check`.
+the time of `monolith-tf check`. `--write` puts both tables into
+`docs/training_benchmark.md`.
 """
 
 import os
@@ -27,25 +28,29 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = options.parser(__doc__, rounds=7, write=None)
+    parser = options.parser(__doc__, rounds=7)
     parser.add_argument("config", nargs="?", default="configs/census_mmoe.yaml")
     parser.add_argument("--steps", type=int, default=200)
     arguments = parser.parse_args()
-    print(report.machine())
+    machine = report.machine()
     with tempfile.TemporaryDirectory() as model_dir:
         config = config_lib.load_config(arguments.config, [f"model_dir={model_dir}"])
         files, memory = rates(config, arguments.steps, arguments.rounds)
-    print(
-        f"{arguments.config}, batch size {config.data.batch_size}, "
-        f"median of {arguments.rounds} rounds of {arguments.steps} steps in turn"
-    )
     rows = [["from files", f"{files:,.0f}"], ["from memory", f"{memory:,.0f}"]]
     rows.append(["files / memory", f"{files / memory:.2f}"])
-    print(report.table(["", "examples/s"], rows))
+    rates_table = report.table(["", "examples/s"], rows)
     added, check = import_and_check(arguments.config)
     rows = [["import monolith_tf after tensorflow", f"{added:.2f}"]]
     rows.append(["monolith-tf check", f"{check:.2f}"])
-    print(report.table(["medians of 5 processes", "seconds"], rows))
+    times_table = report.table(["medians of 5 processes", "seconds"], rows)
+    text = (
+        f"{machine}.\n\n`{arguments.config}`, batches of {config.data.batch_size:,}; "
+        f"medians of {arguments.rounds} rounds of {arguments.steps} steps in turn.\n\n"
+        f"{rates_table}\n{times_table}"
+    )
+    print(text)
+    if arguments.write:
+        report.write("training_benchmark.md", "training", text)
     report.write_json(arguments.json)
 
 

@@ -8,11 +8,12 @@ another product category set `--output`. A user's reviews in time order are step
 step except the first is predicted from those before it. The last step of each user is
 in the test split: a row with label 1, and one with label 0 and another item, drawn
 uniformly from those the user never reviewed. All others are in train, without labels:
-`data.negatives` draws other items for them, new ones in every epoch. `tuning` has the
-same split of the train rows alone: settings chosen on its `test.parquet` have not seen
-the test rows. A history has the last 50 steps before, oldest first; an item's category
-is the most specific one of its last path, or 0 without one. Ids are numbered from 1 in
-order of appearance.
+`data.negatives` draws other items for them, new ones in every epoch. `drawn_once` has
+the rows of train with label 1, each followed by one with label 0 and an item drawn for
+all epochs. `tuning` has the same files of the train rows alone: settings chosen on its
+`test.parquet` have not seen the test rows. A history has the last 50 steps before,
+oldest first; an item's category is the most specific one of its last path, or 0 without
+one. Ids are numbered from 1 in order of appearance.
 """
 
 import ast
@@ -40,7 +41,8 @@ STEPS = pa.schema(
         ("category_history", pa.list_(pa.int32())),
     ]
 )
-SCHEMAS = {"train": STEPS, "test": STEPS.append(pa.field("label", pa.int8()))}
+LABELLED = STEPS.append(pa.field("label", pa.int8()))
+SCHEMAS = {"train": STEPS, "drawn_once": LABELLED, "test": LABELLED}
 
 
 def main() -> None:
@@ -63,13 +65,15 @@ def make(
         step = (review["unixReviewTime"], item)
         users.setdefault(review["reviewerID"], []).append(step)
     categories = _categories(metadata, items)
-    rng = np.random.default_rng(seed)
+    # One for each file: the test rows do not depend on draws for others.
+    rngs = {"test": np.random.default_rng(seed)}
+    rngs["drawn_once"] = np.random.default_rng((seed, 1))
     splits = streaming.Splits(output, {"train": 0.5, "test": 0.5})
     rows: dict[str, list[tuple]] = collections.defaultdict(list)
     for user, steps in enumerate(users.values(), 1):
         history = [item for _, item in sorted(steps, key=operator.itemgetter(0))]
         for folder, known in (("", history), ("tuning/", history[:-1])):
-            for split, row in _steps(user, known, categories, rng):
+            for split, row in _steps(user, known, categories, rngs):
                 rows[folder + split].append(row)
         _write(splits, rows, ROWS_AT_A_TIME)
     _write(splits, rows, 1)
@@ -80,20 +84,21 @@ def _steps(
     user: int,
     history: Sequence[int],
     categories: Sequence[int],
-    rng: np.random.Generator,
+    rngs: Mapping[str, np.random.Generator],
 ) -> Iterator[tuple[str, tuple]]:
-    """Yields the split and the row of each step, and of the item drawn for the last."""
+    """Yields the files and rows of each step, and of the items drawn for it."""
     for place in range(1, len(history)):
         before = history[max(0, place - MAX_LENGTH) : place]
         of_before = [categories[item] for item in before]
         item = history[place]
         row = (user, item, categories[item], before, of_before)
+        split = "test"
         if place < len(history) - 1:
+            split = "drawn_once"
             yield "train", row
-        else:
-            other = _negative(rng, set(history), len(categories) - 1)
-            yield "test", (*row, 1)
-            yield "test", (user, other, categories[other], before, of_before, 0)
+        other = _negative(rngs[split], set(history), len(categories) - 1)
+        yield split, (*row, 1)
+        yield split, (user, other, categories[other], before, of_before, 0)
 
 
 def _write(

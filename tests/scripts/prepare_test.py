@@ -309,7 +309,11 @@ def test_amazon_predicts_each_step_from_those_before(scripts, tmp_path):
     # U's steps are b, c, a: items 2, 3, 1 of categories 1 (Face), 2 (Hair) and none. V
     # has one step, without any before it.
     shared = {"user": 1, "item_history": [2], "category_history": [1]}
-    assert _rows(out / "train.parquet") == [{"item": 3, "category": 2, **shared}]
+    (step,) = _rows(out / "train.parquet")
+    assert step == {"item": 3, "category": 2, **shared}
+    # The only item that U never reviewed is d.
+    drawn = {"item": 4, "category": 0, **shared, "label": 0}
+    assert _rows(out / "drawn_once.parquet") == [{**step, "label": 1}, drawn]
     positive, negative = _rows(out / "test.parquet")
     shared = {"user": 1, "item_history": [2, 3], "category_history": [1, 2]}
     assert positive == {"label": 1, "item": 1, "category": 0, **shared}

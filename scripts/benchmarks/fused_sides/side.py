@@ -90,7 +90,7 @@ def functions(side: str, case: Case, jit_compile: bool) -> tuple:
     plain = plain_senet if case.operation == "senet" else plain_cin
     unfused = functools.partial(layer, fused=False)
     others = {"fused": layer, "unfused": unfused, "deepctr": deepctr}
-    function = others.get(side, plain)
+    function = others.get(side.removesuffix("_xla"), plain)
 
     def forward(x, weights):
         return function(case, x, weights)
@@ -110,7 +110,7 @@ def functions(side: str, case: Case, jit_compile: bool) -> tuple:
 def prepare(side: str, case: Case):
     """Returns name -> call to measure."""
     x, weights, upstream = draw(case)
-    forward, training = functions(side, case, jit_compile=side == "plain_xla")
+    forward, training = functions(side, case, jit_compile=side.endswith("_xla"))
     return {
         "forward": lambda: forward(x, weights),
         "training": lambda: training(x, weights, upstream),
