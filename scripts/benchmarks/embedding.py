@@ -42,8 +42,8 @@ _OURS = process.Library("monolith_tf")
 # The forms of tf_keras: layers, the rest of the form, and whether it is a fast one.
 _FORMS = [
     ("many", "legacy", True),
-    ("one", "legacy", True),
-    ("many", "adagrad", False),
+    ("many", "adagrad", True),
+    ("one", "legacy", False),
     ("one", "adagrad", False),
     ("one", "jit_optimizer", False),
     ("many", "jit_step", False),
