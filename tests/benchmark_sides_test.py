@@ -121,3 +121,40 @@ def test_tables_are_written_as_json_too(benchmarks, tmp_path, monkeypatch):
     before = sorted(tmp_path.iterdir())
     report.write_json(None)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_rows_of_the_accuracy_benchmark_are_padded_batch_by_batch(tmp_path):
+    from accuracy_sides import case
+
+    np.savez(
+        tmp_path / "rows.npz",
+        **{"past": [4, 5, 6, 7], "past/lengths": [1, 0, 2, 1]},
+        item=[1, 2, 3, 4],
+        label=np.float32([1, 0, 1, 0]),
+    )
+    first, second = case.Rows(tmp_path / "rows.npz").batches(3, ["label"])
+    assert sorted(first) == ["item", "label", "past"]
+    np.testing.assert_array_equal(first["past"], [[4, 0], [0, 0], [5, 6]])
+    np.testing.assert_array_equal(first["item"], [1, 2, 3])
+    np.testing.assert_array_equal(second["past"], [[7]])
+    np.testing.assert_array_equal(second["label"], [0])
+
+
+def test_a_run_of_a_seed_replaces_the_earlier_one_in_the_accuracy_table(
+    tmp_path, monkeypatch
+):
+    import accuracy
+
+    monkeypatch.setattr(accuracy, "RECORDS", tmp_path / "peers.json")
+    shared = {"name": "census_mmoe", "curve": [{}, {}], "l2": 0.0, "parameters": 1234}
+    shared["versions"] = {"torch": "2.13.0"}
+    for seed, auc in ((2, 0.5), (1, 0.9), (2, 0.7)):
+        test = {"income/log_loss": 0.25, "income/auc": auc}
+        records = accuracy.add({"seed": seed, "epoch": 1, "test": test, **shared})
+    assert accuracy.table(records).splitlines()[2:] == [
+        "| seed | income/auc | income/log_loss | after epoch |",
+        "| --- | ---: | ---: | ---: |",
+        "| 1 | 0.90000 | 0.25000 | 1 |",
+        "| 2 | 0.70000 | 0.25000 | 1 |",
+        "| mean and deviation | 0.80000 ± 0.14142 | 0.25000 ± 0.00000 |  |",
+    ]

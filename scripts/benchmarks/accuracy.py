@@ -7,11 +7,12 @@ for them, in the same order, and the same rows held out. After every epoch it sc
 those and the test split. The result is that of the last epoch, or for Census-Income of
 the epoch with the best held-out rows, as in our configs.
 
-Names that end in `_config` train with the learning rates, decay and epochs of our
-config, `din_*` without it with FuxiCTR's, and `census_*` with a constant rate of 0.001.
-Each process has one thread; the libraries are installed below the running environment
-(1 GB). `--write` adds each run to `docs/results/peers.json`, in place of an earlier one
-of that seed, and writes the tables of all runs there into `docs/results/peers.md`.
+All train with a constant rate of 0.001, and DIN for six epochs with the decay of
+FuxiCTR's config for Amazon Electronics; names that end in `_config` have the rates,
+decay and epochs of our config instead. Each process has one thread; the libraries are
+installed below the running environment (1 GB). `--write` adds each run to
+`docs/results/peers.json`, in place of an earlier one of that seed, and writes the
+tables of all runs there into `docs/results/peers.md`.
 """
 
 import argparse
