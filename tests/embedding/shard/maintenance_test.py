@@ -264,8 +264,6 @@ class GrowthTest(testing.TestCase):
             with self.assertLogs("absl", "WARNING") as logs:
                 store.maintain()
             self.assertIn("room for 6% more", logs.output[0])
-            # A step asks for a quarter of what was refused last, 16 // 16 + 1 rows.
-            self.assertEqual(int(shard.rows.most_added), 1)
             with self.assertNoLogs("absl", "WARNING"):  # Said once.
                 store.maintain()
             _train(store, 0, 15)
@@ -274,6 +272,16 @@ class GrowthTest(testing.TestCase):
             with self.assertRaisesRegex(expiry.TableFullError, message):
                 store.maintain()
         self.assertEqual(_read(store, 0, 15), [0.0] * 14 + [1.0])
+
+    def test_a_step_asks_for_a_quarter_of_what_was_refused(self):
+        store = _store(capacity=64)
+        (shard,) = next(iter(store._shards.values()))
+        _train(store, 0, 55)
+        refused = tf.errors.ResourceExhaustedError(None, None, "OOM")
+        with mock.patch.object(shard, "grow", side_effect=refused):
+            store.maintain()
+        # First 65 rows were refused, then a quarter of these.
+        self.assertEqual(int(shard.rows.most_added), 65 // 4 // 4)
 
     def test_freed_rows_are_not_counted_where_memory_is_short(self):
         store = _store(capacity=16, expire_after_steps=5)
