@@ -78,25 +78,53 @@ def draw(package: pathlib.Path, count: int, seed: int) -> list[WorkItem]:
 def lines_that_run(source: str, lines: Iterable[int]) -> list[int]:
     """Returns lines that run wherever a change of some lines has an effect.
 
-    A change in a function's head, such as a default, has an effect in its body. A
-    change outside of all functions may have one anywhere: no lines.
+    A change in a function's head, such as a default, has an effect in its body; one of
+    a module's constant, where functions use it. Another change outside of all functions
+    may have an effect anywhere: no lines.
 
     Args:
       source: The module's source.
       lines: Numbers of adjacent lines, from 1.
     """
     lines = list(lines)
+    tree = ast.parse(source)
     innermost = None
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if isinstance(node, _FUNCTIONS):
             begin = min([node.lineno, *(d.lineno for d in node.decorator_list)])
             is_inside = begin <= lines[0] <= (node.end_lineno or begin)
             if is_inside and (innermost is None or node.lineno > innermost.lineno):
                 innermost = node
     if innermost is None:
-        return []
+        return _uses(tree, _constants(tree, lines[0]))
     body = range(innermost.body[0].lineno, (innermost.end_lineno or 0) + 1)
     return lines if lines[0] in body else list(body)
+
+
+def _constants(tree: ast.Module, line: int) -> set[str]:
+    """Returns the names that the module's statement at a line assigns to."""
+    return {
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and node.lineno <= line <= (node.end_lineno or 0)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+
+def _uses(tree: ast.Module, names: set[str]) -> list[int]:
+    """Returns the lines inside functions that read names."""
+    return sorted(
+        {
+            node.lineno
+            for function in ast.walk(tree)
+            if isinstance(function, _FUNCTIONS)
+            for statement in function.body
+            for node in ast.walk(statement)
+            if isinstance(node, ast.Name) and node.id in names
+        }
+    )
 
 
 def covering_tests(module: pathlib.Path) -> list[str]:

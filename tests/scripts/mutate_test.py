@@ -126,6 +126,20 @@ def test_a_default_is_tried_by_the_tests_of_its_function(root):
     assert " killed   monolith_tf/toy/numbers.py:5 (tests: 1)" in printed
 
 
+def test_a_constant_is_tried_by_the_tests_of_the_functions_that_use_it(root):
+    (root / "monolith_tf" / "toy" / "numbers.py").write_text(
+        "LIMIT = 40\n\n\ndef first():\n    return 10\n\n\n"
+        "def tested():\n    return LIMIT\n"
+    )
+    (root / "tests" / "toy" / "numbers_test.py").write_text(
+        "from monolith_tf.toy import numbers\n\n\n"
+        "def test_first():\n    assert numbers.first() == 10\n\n\n"
+        "def test_tested():\n    assert numbers.tested() == 40\n"
+    )
+    printed = _mutate(root)
+    assert " killed   monolith_tf/toy/numbers.py:1 (tests: 1)" in printed
+
+
 def test_what_only_guards_the_code_is_not_changed(root):
     (root / "monolith_tf" / "toy" / "numbers.py").write_text(
         "def pairs(a, b):\n    return list(zip(a, b, strict=True))\n\n\n"
