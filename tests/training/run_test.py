@@ -31,6 +31,7 @@ def test_a_new_run_has_seen_nothing():
         "batch": 0,
         "batch_size": 0,
         "begun": {},
+        "stream": None,
         "examples": 0,
         "clipped": {},
         "metrics": {},

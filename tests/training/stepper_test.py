@@ -138,16 +138,17 @@ class ProgressiveStepperTest(testing.TestCase):
     def test_each_batch_is_scored_once_and_trained_on(self):
         step, evaluator, run = _Counting(), _Evaluator(), _run(step=4, batch=6)
         dataset = tf.data.Dataset.from_tensor_slices({"x": [1.0, 2.0, 3.0]}).batch(2)
-        stepper = progressive.ProgressiveStepper(step, dataset, evaluator)
+        scoring = progressive.Scoring(step, evaluator)
+        stepper = progressive.ProgressiveStepper(step, dataset, scoring)
         taken = stepper.take(run, _plan(5))
         self.assertEqual((taken.asked, taken.batch), (1, 6))
         self.assertEqual(int(taken.result.steps), 1)
         self.assertEqual(int(taken.result.examples), 2)
         self.assertEqual(float(taken.result.loss_sum), 2.0)
-        self.assertEqual(stepper.score("eval"), {"loss": 1.0})
+        self.assertEqual(scoring.score("eval"), {"loss": 1.0})
         taken = stepper.take(run, _plan(5))
         self.assertEqual(int(taken.result.examples), 1)
-        stepper.score("eval")
+        scoring.score("eval")
         self.assertEqual(evaluator.scored, [[[1.0, 2.0]], [[3.0]]])
         self.assertEqual(float(step.total), 6.0)
         taken = stepper.take(run, _plan(5))
@@ -155,7 +156,9 @@ class ProgressiveStepperTest(testing.TestCase):
 
     def test_says_how_long_it_took(self):
         dataset = tf.data.Dataset.from_tensors({"x": [1.0]})
-        stepper = progressive.ProgressiveStepper(_Counting(), dataset, _Evaluator())
+        step = _Counting()
+        scoring = progressive.Scoring(step, _Evaluator())
+        stepper = progressive.ProgressiveStepper(step, dataset, scoring)
         with mock.patch.object(
             progressive.time, "perf_counter", side_effect=[5.0, 7.5]
         ):
