@@ -12,6 +12,7 @@ from monolith_tf.testing import summaries
 from monolith_tf.training import architecture
 from monolith_tf.training import architecture_log
 from monolith_tf.training import recorder
+from monolith_tf.training import run as run_lib
 
 
 class _Model(tf_keras.Model):
@@ -33,7 +34,7 @@ class _Model(tf_keras.Model):
 def _run(folder, model, summaries=True):
     return types.SimpleNamespace(
         step=types.SimpleNamespace(network=types.SimpleNamespace(model=model)),
-        progress=types.SimpleNamespace(step=20, stop=""),
+        progress=run_lib.Progress(step=20),
         recorder=recorder.Recorder(folder, summaries=summaries),
     )
 
