@@ -52,10 +52,8 @@ class StreamStepper(stepper_lib.Stepper):
         if scoring is not None:
             work = functools.partial(self._score_and_train, scoring)
         self._ahead = source.read_from(run.progress.stream, run.model_dir / "spans")
-        # Rows of the first span that were trained on before this run.
-        self._before = int((run.progress.stream or {}).get("rows", 0))
         self._spans: collections.deque[read_ahead.ReadSpan] = collections.deque()
-        self._done = 0  # Rows of the first span that were trained on since.
+        self._done = 0  # Rows of the first span's window that were trained on.
         self._function = tf.function(
             work,
             input_signature=[
@@ -147,13 +145,12 @@ class StreamStepper(stepper_lib.Stepper):
         topic = self._source.topic
         for _ in range(spans):
             span = self._spans.popleft()
-            self._before = 0
             run.progress.stream = read_ahead.position(topic, span.number + 1, span.end)
         self._done = done
         if done:
             span = self._spans[0]
             run.progress.stream = read_ahead.position(
-                topic, span.number, span.begin, self._before + done
+                topic, span.number, span.begin, span.skipped + done
             )
 
 

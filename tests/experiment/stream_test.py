@@ -147,6 +147,30 @@ def test_bad_messages_are_an_error_or_counted(job):
     assert job.records("data")[-1]["train/bad_rows"] == 2
 
 
+def test_another_topic_is_read_from_its_start(job, broker):
+    job.send(30)
+    job.train()
+    job.topic = broker.create(f"{job.topic}-other", 2)
+    job.send(20)
+    job.train()
+    assert job.updates() == [1] * 50
+
+
+def test_messages_of_many_rows_are_trained_on_once(job, broker):
+    rows = np.arange(60)
+    for first in range(0, 60, 20):
+        table = pa.table({"row": rows[first : first + 20], "click": [0.0] * 20})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        broker.send(job.topic, [sink.getvalue().to_pybytes()])
+    job.num_sent = 60
+    for step in (1, 4, 5):  # Within a message, with batches of 7 rows.
+        job.train(f"trainer.max_steps={step}", payload="arrow")
+    job.train(payload="arrow")
+    assert job.updates() == [1] * 60
+
+
 def test_an_idle_job_can_be_interrupted(job):
     job.send(20)
     timer = threading.Timer(6, lambda: os.kill(os.getpid(), signal.SIGINT))

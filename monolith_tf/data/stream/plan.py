@@ -86,6 +86,9 @@ class Plan:
         Args:
           most: The largest number of spans.
         """
+        if self._again and self._is_gone():
+            self._again = []
+            self._spans.drop_from(self.number)
         if self._again:
             taken, self._again = self._again[:most], self._again[most:]
             self._advance(taken)
@@ -111,6 +114,14 @@ class Plan:
         self._spans.append(planned)
         self.lag = sum(available.values())
         return planned
+
+    def _is_gone(self) -> bool:
+        """Whether the topic no longer holds the next message of a partition."""
+        bounds = self._log.bounds(self.offsets)
+        return any(
+            self.offsets.get(partition, low) < low
+            for partition, (low, _) in bounds.items()
+        )
 
     def _advance(self, spans: list[Span]) -> None:
         for span in spans:
@@ -181,6 +192,12 @@ class Plan:
             # Earlier, messages from before that time may still arrive.
             is_past = time.time() * 1000 >= milliseconds
             return self._log.offsets_at(milliseconds) if is_past else None
+        missing = sorted(set(bounds) - set(until))
+        if missing:
+            raise ValueError(
+                f"`data.stream.until` must have an offset for each partition of topic "
+                f"{self._spec.topic!r}. It has none for partition {missing[0]}."
+            )
         return dict(until)
 
 

@@ -22,13 +22,15 @@ class ReadSpan:
 
     Attributes:
       number: Its number.
-      window: Its rows.
+      window: Its rows, without those that were trained on before.
+      skipped: Rows that were trained on before.
       begin: Partition -> next offset before it.
       end: Partition -> next offset after it.
     """
 
     number: int
     window: Window
+    skipped: int
     begin: dict[int, int]
     end: dict[int, int]
 
@@ -146,13 +148,16 @@ class ReadAhead:
         for span in spans:
             if self._is_closed:
                 return
+            skipped = reader.skip
             window, messages = reader.read(span)
             for events in messages:
                 plan.learn(events)
             begin = {**offsets, **{r.partition: r.begin for r in span.ranges}}
             offsets = {**begin, **{r.partition: r.end for r in span.ranges}}
             with self._changed:
-                self._read.append(ReadSpan(span.number, window, begin, offsets))
+                self._read.append(
+                    ReadSpan(span.number, window, skipped, begin, offsets)
+                )
                 self._changed.notify_all()
 
 

@@ -25,6 +25,7 @@ class SpanReader:
 
     Attributes:
       columns: The columns that are read.
+      skip: Good rows of the next span to skip.
       bad_rows: Messages or rows skipped so far.
       missing: Offsets of spans read so far that had no message: the topic is compacted,
         or they mark transactions.
@@ -52,7 +53,7 @@ class SpanReader:
             raise ValueError("`data` describes no stream.")
         self._log = log
         self._stream = data.stream
-        self._skip = skip
+        self.skip = skip
         self._skips = data.on_bad_row == "skip"
         self._messages = Messages(data.stream)
         self._look = rounding.Look()
@@ -93,7 +94,7 @@ class SpanReader:
             np.concatenate([*files, np.zeros(0, np.int32)]),
             np.concatenate([*rows, np.zeros(0, np.int64)]),
         )
-        skip, self._skip = self._skip, 0
+        skip, self.skip = self.skip, 0
         if skip:
             window = dataclasses.replace(
                 window,

@@ -115,7 +115,7 @@ class StreamSource:
         Args:
           position: The position of a checkpoint, as `read_ahead.position`; None for a
             new job. That of another topic is not used, with a warning.
-          folder: Folder for the spans.
+          folder: Folder for the spans of all topics.
         """
         if position and position["topic"] != self.topic:
             logging.warning(
@@ -134,7 +134,7 @@ class StreamSource:
             from monolith_tf.data.stream.reading import SpanReader
 
             log = self._log = self.open_log()
-            spans = self._spans = SpanLog(folder)
+            spans = self._spans = SpanLog(folder / self.topic)
             reader = SpanReader(log, self._data, self._columns, skip=skip)
             plan = Plan(
                 log,

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import zlib
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -60,27 +61,37 @@ class SpanLog:
         """
         kept: list[Span] = []
         positions = dict(offsets)
+
+        def is_next(span: Span) -> bool:
+            if span.number < number:
+                return True
+            if span.number != number + len(kept) or not _continues(span, positions):
+                return False
+            kept.append(span)
+            positions.update({r.partition: r.end for r in span.ranges})
+            return True
+
+        self._keep_while(is_next)
+        return kept
+
+    def drop_from(self, number: int) -> None:
+        """Removes the spans from a number on."""
+        self._keep_while(lambda span: span.number < number)
+
+    def _keep_while(self, is_kept: Callable[[Span], bool]) -> None:
+        """Removes everything from the first span that is damaged or not kept."""
         paths = self._paths()
         for path in paths:
             lines = path.read_bytes().splitlines(keepends=True)
             good = 0
-            for line in lines:
-                span = _parse(line)
-                if span is None:
+            for span in map(_parse, lines):
+                if span is None or not is_kept(span):
                     break
-                if span.number >= number:
-                    if span.number != number + len(kept) or not _continues(
-                        span, positions
-                    ):
-                        break
-                    kept.append(span)
-                    positions.update({r.partition: r.end for r in span.ranges})
                 good += 1
             if good < len(lines):
                 self._cut(path, lines[:good], paths)
                 break
         self._last = None
-        return kept
 
     def append(self, spans: Sequence[Span]) -> None:
         """Adds spans; they are on disk when it returns."""

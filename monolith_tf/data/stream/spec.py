@@ -47,7 +47,7 @@ class StreamSpec:
         later, in ISO 8601 with a time zone such as `2026-11-30T12:00:00Z`; or at
         offsets, `{partition: offset}`, where other partitions start at the earliest.
       until: Where the job ends: at the `end` of the topic when the job starts; `never`;
-        or before the messages of a time or of offsets, given as for `start`.
+        or before the messages of a time, or of offsets, one for each partition.
       max_wait: Seconds to wait for more messages before a batch is trained that has
         fewer rows than `batch_size`.
       on_lost: What to do if the topic no longer holds the next message: raise an
@@ -82,7 +82,7 @@ class StreamSpec:
                 "`brokers` must be `host:port`, or several separated by commas. "
                 f"Received: brokers={self.brokers!r}."
             )
-        if not _TOPIC.fullmatch(self.topic):
+        if not _TOPIC.fullmatch(self.topic) or self.topic in (".", ".."):
             raise ValueError(
                 "`topic` must be a topic's name: letters, digits, `.`, `_` and `-`. "
                 f"Received: topic={self.topic!r}."

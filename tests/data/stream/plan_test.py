@@ -148,6 +148,26 @@ def test_lost_messages_are_an_error_or_counted(plan):
     assert made.lost == 15
 
 
+def test_spans_planned_before_are_planned_again_if_messages_are_gone(plan):
+    log = MemoryLog()
+    log.send([b""] * 40)
+    plan(log).next(4)
+    log.low[0] = 25
+    with pytest.raises(LostMessagesError, match=r"at offset 10, is gone.*15 messages"):
+        plan(log, 1, {0: 10}).next(1)
+    made = plan(log, 1, {0: 10}, on_lost="skip", until="end")
+    spans = made.next(9)
+    assert [s.number for s in spans] == [1, 2]
+    assert covered(spans) == {(0, offset): 1 for offset in range(25, 40)}
+    assert made.lost == 15
+    assert plan(log, 1, {0: 25}).next(9) == spans
+
+
+def test_until_needs_an_offset_for_each_partition(plan):
+    with pytest.raises(ValueError, match="none for partition 1"):
+        plan(MemoryLog(partitions=2), until={0: 5})
+
+
 def test_a_new_partition_is_read_from_its_start(plan, clock):
     log = MemoryLog()
     log.send([b""] * 10)
