@@ -88,7 +88,7 @@ def test_a_python_that_is_not_there_is_named(project):
     assert "PYTHON=/no/python is not an executable." in done.stderr
 
 
-def test_a_full_disk_is_told_before_anything_is_written(project):
+def test_a_full_disk_is_reported_before_anything_is_written(project):
     _program(
         project / "bin" / "df",
         "#!/bin/sh\necho header\necho '/dev/x 100 90 204800 99% /'\n",
@@ -110,7 +110,7 @@ def test_a_full_disk_is_told_before_anything_is_written(project):
         ("No matching distribution", "pip could not install"),
     ],
 )
-def test_what_stops_pip_is_told(project, pip_says, expected):
+def test_what_stops_pip_is_reported(project, pip_says, expected):
     done = _run(project, FAKE_PIP_ERROR=pip_says)
     assert done.returncode == 1
     assert pip_says in done.stderr

@@ -118,7 +118,7 @@ def test_a_server_keeps_up_with_a_job(tmp_path, capsys):
     np.testing.assert_allclose(after, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_what_is_no_export_is_told(tmp_path, capsys):
+def test_what_is_no_export_is_reported(tmp_path, capsys):
     assert _call("serve", tmp_path, "--port", 0) == 1
     assert (
         f"error: {tmp_path} has no versions, folders named by a number."
@@ -126,7 +126,7 @@ def test_what_is_no_export_is_told(tmp_path, capsys):
     )
 
 
-def test_wrong_use_is_told(tmp_path, capsys, monkeypatch):
+def test_wrong_use_is_reported(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         _call("publish", tmp_path)
     assert "the following arguments are required: --to" in capsys.readouterr().err

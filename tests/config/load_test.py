@@ -423,7 +423,7 @@ def test_wrong_name_in_a_union_lists_all():
     assert line.endswith(" Received: 'adagrat'. Did you mean `adagrad`?")
 
 
-def test_all_problems_are_told_in_the_order_of_the_file():
+def test_all_problems_are_reported_in_the_order_of_the_file():
     text = changed("seed: 7", "sed: 7").replace("workers: 4", "workers: many")
     lines = errors_of(text, "trainer.max_step=3")
     assert lines == [

@@ -105,7 +105,7 @@ def test_a_truncated_archive(write, tmp_path):
         read(path, {"a": INT})
 
 
-def test_schema_is_told_by_the_first_records(write):
+def test_schema_is_reported_by_the_first_records(write):
     path = write([example(a=1, s=[]), example(s=[b"x", b"y"], f=0.5), b"\xff"])
     assert data.read_schema(data.DataSpec(train=str(path))) == {
         "a": INT,

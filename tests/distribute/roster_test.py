@@ -165,7 +165,7 @@ def test_the_chief_passes_on_why_a_task_failed(tmp_path, chief):
     assert str(caught.value) == expected
 
 
-def test_two_processes_of_one_index_are_told(tmp_path):
+def test_two_processes_of_one_index_are_reported(tmp_path):
     signed_in = sign_in.SignedIn(tmp_path, _task("worker"), beat_secs=_BEAT)
     rivals.check_rival(_task("worker"), signed_in)
     _write(tmp_path, "worker-0", address="w:3")

@@ -78,7 +78,7 @@ class iRazorTest(testing.TestCase):
         self.assertEqual(layer.selected_sizes(), [1, 0, 3, 3])
         self.assertEqual(layer.selected_sizes(1.0), [3, 3, 3, 3])
 
-    def test_tells_what_it_has_found(self):
+    def test_shows_what_it_has_found(self):
         layer = layers.iRazor([0, 1, 3], t=1.0, name="razor")
         layer.build([None, 2, 3])
         p = np.array([[0.05, 0.92, 0.03], [0.96, 0.02, 0.02]])

@@ -130,7 +130,7 @@ def test_only_what_matters_changes_a_digest(zoo, tmp_path):
     assert digest("{model_dir: a, seed: 1, x: 2}", "x=3") != first
 
 
-def test_what_failed_is_told_with_its_reason(zoo, tmp_path, monkeypatch):
+def test_what_failed_is_reported_with_its_reason(zoo, tmp_path, monkeypatch):
     trials = zoo("trials")
     monkeypatch.setattr(trials, "RUNS", tmp_path / "runs")
     (tmp_path / "d_a.yaml").write_text("seed: 1\n")

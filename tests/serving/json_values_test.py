@@ -100,7 +100,7 @@ def test_values_get_the_type_of_their_input(body, signature, expected, dtype):
         ({"instances": [0.5]}, _FLAG, r"of the type bool\. Received: 0\.5\."),
     ],
 )
-def test_what_is_wrong_with_a_request_is_told(body, signature, text):
+def test_what_is_wrong_with_a_request_is_reported(body, signature, text):
     with pytest.raises(errors.RequestError, match=text):
         json_values.read_inputs(body, signature)
 
@@ -163,6 +163,6 @@ def test_examples_take_the_type_of_their_values():
         ({"a": None}, r"`a` must be of the type string\. Received: None\."),
     ],
 )
-def test_what_is_no_example_is_told(example, text):
+def test_what_is_no_example_is_reported(example, text):
     with pytest.raises(errors.RequestError, match=text):
         json_values.read_example(example)

@@ -18,7 +18,7 @@ def test_answers(saved, rows):
     model.close()
 
 
-def test_errors_of_the_graph_are_told_without_its_nodes(saved):
+def test_errors_of_the_graph_are_reported_without_its_nodes(saved):
     model = model_lib.Model(saved / "1")
     with pytest.raises(
         errors.RequestError,
@@ -54,7 +54,7 @@ def version(saved, tmp_path):
         ("variables/variables.data-00000-of-00001", 1, ".+"),
     ],
 )
-def test_a_truncated_version_is_told(version, file, keep, reason):
+def test_a_truncated_version_is_reported(version, file, keep, reason):
     path = version / file
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(
@@ -65,13 +65,13 @@ def test_a_truncated_version_is_told(version, file, keep, reason):
         model_lib.Model(version)
 
 
-def test_a_version_without_its_variables_is_told(version):
+def test_a_version_without_its_variables_is_reported(version):
     shutil.rmtree(version / "variables")
     with pytest.raises(errors.ServingError, match=rf"Cannot load {version}: "):
         model_lib.Model(version)
 
 
-def test_a_model_for_training_is_told(tmp_path):
+def test_a_model_for_training_is_reported(tmp_path):
     path = tmp_path / "1"
     builder = tf.compat.v1.saved_model.Builder(str(path))
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
@@ -82,7 +82,7 @@ def test_a_model_for_training_is_told(tmp_path):
         model_lib.Model(path)
 
 
-def test_a_foreign_folder_is_told(tmp_path, saved):
+def test_a_foreign_folder_is_reported(tmp_path, saved):
     with pytest.raises(errors.ServingError, match=r"none is not a folder\.$"):
         versions.Versions(tmp_path / "none")
     with pytest.raises(

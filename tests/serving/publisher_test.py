@@ -65,7 +65,7 @@ def test_a_server_is_tried_for_a_minute_unless_said_otherwise(job, monkeypatch):
             assert list(outcomes) == ([_DEAD] if fails else [])
 
 
-def test_what_became_of_each_server_is_told(job, mute, pair, monkeypatch):
+def test_what_became_of_each_server_is_reported(job, mute, pair, monkeypatch):
     monkeypatch.setattr(publishing, "_SHORTEST_TIMEOUT_SECS", 0.5)
     servers, (one, two) = pair
 

@@ -56,7 +56,7 @@ def _refusing(code, text):
         ),
     ],
 )
-def test_what_a_server_refuses_is_told(job, code, text, message):
+def test_what_a_server_refuses_is_reported(job, code, text, message):
     job.train([1])
     with (
         support.listening(_refusing(code, text)) as address,
@@ -108,7 +108,7 @@ def _raise_now(refuse, number):
     refuse(number + 1)
 
 
-def test_a_job_that_does_not_track_updates_is_told(tmp_path):
+def test_a_job_that_does_not_track_updates_is_reported(tmp_path):
     job = support.RowJob(tmp_path, track_updates=False)
     job.train([1])
     with (
@@ -123,7 +123,7 @@ def test_a_job_that_does_not_track_updates_is_told(tmp_path):
         publishing.publish(tmp_path, address)
 
 
-def test_a_job_without_checkpoints_is_told(tmp_path):
+def test_a_job_without_checkpoints_is_reported(tmp_path):
     with pytest.raises(
         checkpoint_lib.CheckpointError,
         match=rf"^There is no checkpoint in {tmp_path}/checkpoints\. Train first: ",

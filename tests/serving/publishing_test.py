@@ -134,7 +134,7 @@ def test_removed_ids_are_taken_away(job):
     _same(server.rows, job.rows([1, 2]))
 
 
-def test_removals_that_are_not_known_are_told(job, caplog):
+def test_removals_that_are_not_known_are_reported(job, caplog):
     job.train([1, 2])
     with support.listening(support.UpdateServer(step=0)) as address:
         publishing.publish(job.folder, address)

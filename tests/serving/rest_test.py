@@ -116,7 +116,7 @@ def test_a_body_may_have_64_mib_unless_the_server_says_otherwise(server):
     connection.close()
 
 
-def test_what_fails_within_is_told_and_logged(rest, monkeypatch, caplog):
+def test_what_fails_within_is_reported_and_logged(rest, monkeypatch, caplog):
     def fail(*arguments):
         raise KeyError("lost")
 

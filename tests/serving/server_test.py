@@ -272,7 +272,7 @@ def test_going_back_is_removing_a_version(saved, export_dir, server):
     assert server.versions.version == 1
 
 
-def test_a_port_in_use_is_told(export_dir, server):
+def test_a_port_in_use_is_reported(export_dir, server):
     for ports in ({"port": server.port}, {"port": 0, "rest_port": server.rest_port}):
         with pytest.raises(
             errors.ServingError,
@@ -282,7 +282,9 @@ def test_a_port_in_use_is_told(export_dir, server):
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1"])
-def test_an_address_that_is_not_ours_is_told_before_a_model_is_loaded(tmp_path, host):
+def test_an_address_that_is_not_ours_is_reported_before_a_model_is_loaded(
+    tmp_path, host
+):
     # There is no model either, which would be the next error.
     with pytest.raises(
         errors.ServingError, match=rf"^Cannot listen at {host}.*another address\.$"

@@ -192,7 +192,7 @@ def test_rows_are_published_by_tls(pki, job, served, client):
         (None, {"ca": "ca"}, r"it does not use TLS\. Omit --tls-ca, or give the "),
     ],
 )
-def test_ends_that_do_not_trust_each_other_are_told_why(
+def test_ends_that_do_not_trust_each_other_are_reported_why(
     pki, job, served, client, message
 ):
     job.train([1])
@@ -243,7 +243,7 @@ def test_a_server_that_refuses_within_the_handshake_is_understood(pki, client, m
     assert reason.startswith(message)
 
 
-def test_files_that_cannot_be_used_are_told(pki, tmp_path):
+def test_files_that_cannot_be_used_are_reported(pki, tmp_path):
     key = serialization.load_pem_private_key(
         (pki.folder / "server.key").read_bytes(), None
     )
@@ -334,6 +334,6 @@ def test_serve_by_the_command_line(call, pki, export_dir, capsys, monkeypatch):
         (["serve", "x", "--tls-cert", "gs://b/c.pem"], "`--tls-cert` must be a path"),
     ],
 )
-def test_wrong_use_is_told(call, capsys, arguments, message):
+def test_wrong_use_is_reported(call, capsys, arguments, message):
     assert call(*arguments) == 2
     assert message in capsys.readouterr().err

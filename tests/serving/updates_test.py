@@ -125,7 +125,7 @@ def test_a_restarted_server_has_its_export(client, sums):
     assert sums([7, 8, 9]) == [6, 1, 0]
 
 
-def test_spent_capacity_is_told_and_changes_nothing(client, sums):
+def test_spent_capacity_is_reported_and_changes_nothing(client, sums):
     with pytest.raises(
         errors.ServingError,
         match=r"has no room for more new ids. Export a full version",
@@ -135,7 +135,7 @@ def test_spent_capacity_is_told_and_changes_nothing(client, sums):
     assert client.update(_rows([20, 21], np.ones([2, 3]))).inserted == 2
 
 
-def test_an_export_of_before_a_table_was_exact_is_told(client, sums):
+def test_an_export_of_before_a_table_was_exact_is_reported(client, sums):
     exact = changed_rows.Rows("user/exact", np.array([7]), np.ones((1, 3), "f4"))
     with pytest.raises(
         errors.ServingError, match=r"exported before one of its .* exact"
@@ -152,7 +152,7 @@ def test_an_export_of_before_a_table_was_exact_is_told(client, sums):
         (_rows([7], [[1, 1]]), r"rows must have shape \[n, dim\]"),
     ],
 )
-def test_bad_updates_are_told(client, sums, rows, text):
+def test_bad_updates_are_reported(client, sums, rows, text):
     with pytest.raises(grpc.RpcError) as caught:
         client.update(rows)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -169,7 +169,7 @@ def test_a_step_beyond_the_rows_checkpoint_is_refused(client, sums):
 
 
 @pytest.mark.parametrize("length", [-1, 2])
-def test_lengths_that_do_not_fit_their_list_are_told(stub, ask, length):
+def test_lengths_that_do_not_fit_their_list_are_reported(stub, ask, length):
     request = ask(
         user=[7],
         history=[[1]],

@@ -20,7 +20,7 @@ class DenseVariablesTest(saving_case.SavingCase):
         self.assertEqual(first, set(dense_variables.named(saving_case.state())))
         self.assertLen(first, 3)
 
-    def test_a_config_that_no_longer_fits_is_told_each_difference(self):
+    def test_a_config_that_no_longer_fits_is_reported_each_difference(self):
         saved = self.save(1, saving_case.state(units=2))
         with self.assertRaises(checkpoint.CheckpointError) as caught:
             dense_variables.restore(saved, saving_case.state(units=4))

@@ -89,7 +89,7 @@ class GroupTest(testing.TestCase):
         super().setUp()
         (self.group,) = layout.merge_tables([_table("a", 40), _table("b", 3)])
 
-    def test_tells_the_table_by_the_slot(self):
+    def test_shows_the_table_by_the_slot(self):
         ids = tf.constant([(3 << 48) + 5, 40 << 48, (41 << 48) - 1], tf.int64)
         self.assertAllEqual(self.group.table_of(ids), [1, 0, 0])
 

@@ -129,7 +129,7 @@ class DeltaTest(testing.TestCase):
         (group,) = manifest["groups"]
         self.assertEqual(group["rows_files"][0]["rows"], 2)
 
-    def test_tells_what_was_touched_and_removed(self):
+    def test_shows_what_was_touched_and_removed(self):
         store = _store(num_shards=2)
         _train(store, 0, values=[1, 1, 2, 2, 3, 3])
         _train(store, 5, values=[3, 4])
@@ -146,7 +146,7 @@ class DeltaTest(testing.TestCase):
         with self.assertRaisesRegex(ValueError, "`since_step` must be at least 11"):
             store.removed(10)
 
-    def test_changes_are_told_without_optimizer_state(self):
+    def test_changes_are_reported_without_optimizer_state(self):
         store = _store(tables=_TABLES[1:])
         _train(store, 0, values=[1])
         ((group, chunk),) = store.touched(0)

@@ -50,7 +50,7 @@ class AgesTest(testing.TestCase):
         self.assertFalse(ages.expired(np.array([0]), stamps, {"step": 100})[0])
         self.assertTrue(ages.expired(np.array([0]), stamps, {"step": 101})[0])
 
-    def test_tells_the_next_expiry(self):
+    def test_shows_the_next_expiry(self):
         ages = _ages(steps={"expire_after_steps": 10}, neither={})
         ids = np.array([0, 0, 1 << 48])
         self.assertEqual(
