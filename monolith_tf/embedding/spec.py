@@ -123,6 +123,8 @@ class TableSpec:
       max_rows: Maximum rows of the table, over all shards.
       max_bytes: Maximum bytes of its rows with optimizer state, over all shards.
       when_full: At this limit, raise an error or drop the least recently updated rows.
+        A job drops rows between its loops of steps, so a job that `max_steps` stops in
+        the middle of a loop drops others than one that it does not stop.
     """
 
     __pydantic_config__: ClassVar[pydantic.ConfigDict] = {"extra": "forbid"}
