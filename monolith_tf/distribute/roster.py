@@ -18,7 +18,7 @@ from monolith_tf.distribute.heartbeat import Beat
 from monolith_tf.types import JsonMapping
 
 SILENT_SECS = 10.0
-"""A task whose file does not change for this long counts as gone."""
+"""A task is gone if its file has not changed for this long."""
 LAST_STATES = ("done", "ended", "failed", "ps_lost", "interrupted")
 """States of a task whose file does not change any more."""
 REGROUPING = "regrouping"

@@ -69,5 +69,6 @@ class StreamLog(actions.EverySteps):
         self._source.commit(position)
         self._spans[saved.path.name] = position["span"]
         names = checkpoints.names()
-        if all(name in self._spans for name in names):  # Not those of a former run.
-            self._source.forget_spans(min(self._spans[name] for name in names))
+        self._spans = {k: span for k, span in self._spans.items() if k in names}
+        if len(self._spans) == len(names):  # No checkpoint is of a former run.
+            self._source.forget_spans(min(self._spans.values()))

@@ -147,6 +147,13 @@ def test_bad_messages_are_an_error_or_counted(job):
     assert job.records("data")[-1]["train/bad_rows"] == 2
 
 
+def test_rows_that_got_a_default_are_counted(job, broker):
+    job.send(30, bad=(3, 8, 21))
+    job.train("labels=[{name: click, default: 0}]")
+    assert job.updates() == [1] * 30
+    assert job.records("data")[-1]["train/defaults/click"] == 3
+
+
 def test_another_topic_is_read_from_its_start(job, broker):
     job.send(30)
     job.train()

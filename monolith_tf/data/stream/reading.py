@@ -1,16 +1,16 @@
 """Reads spans of a topic as windows of rows."""
 
+import collections
 import dataclasses
 
 import numpy as np
 import pyarrow as pa
 from absl import logging
 
+from monolith_tf.data import arrow
 from monolith_tf.data import cleaning
 from monolith_tf.data import rounding
 from monolith_tf.data.reader import BadRow
-from monolith_tf.data.rows import Filled
-from monolith_tf.data.rows import count_filled
 from monolith_tf.data.spec import DataSpec
 from monolith_tf.data.stream.events import EventLog
 from monolith_tf.data.stream.events import Events
@@ -61,7 +61,8 @@ class SpanReader:
         self.bad_rows = 0
         self.missing = 0
         self.newest = 0
-        self.filled: Filled = {}
+        # Totals, since a topic may never end.
+        self._filled: collections.Counter[str] = collections.Counter()
         self.num_messages = 0
         self._num_rows = 0
 
@@ -82,8 +83,7 @@ class SpanReader:
                 found = cleaning.clean(block, self.columns, [], self._look, place)
                 if found.bad:
                     self._pass_over(partition, found.bad)
-                if found.filled:
-                    self.filled[partition, int(found.rows[0])] = found.filled
+                self._filled.update(found.filled)
                 tables.append(found.table)
                 files.append(np.full(len(found.rows), partition, np.int32))
                 rows.append(found.rows)
@@ -115,7 +115,11 @@ class SpanReader:
         return {
             "bad_rows": self.bad_rows,
             "missing_offsets": self.missing,
-            **count_filled(self.filled, self.columns),
+            **{
+                f"defaults/{name}": self._filled[name]
+                for name, type_ in self.columns.items()
+                if type_.default is not None
+            },
         }
 
     def _count(self, events: Events) -> None:
@@ -147,7 +151,5 @@ def _joined(tables: list[pa.Table], columns: dict[str, ColumnType]) -> pa.Table:
     """Returns clean tables as one, each column in one chunk."""
     if not tables:
         empty = pa.table({name: pa.nulls(0) for name in columns})
-        from monolith_tf.data import arrow
-
         tables = [arrow.clean(empty, columns)[0]]
     return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
