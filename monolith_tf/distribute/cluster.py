@@ -145,6 +145,24 @@ class Cluster:
         rows, news = next(iter(tokens))
         return rows, news
 
+    @property
+    def remote_token(self) -> str:
+        """Token of the parameter servers' function, for `remote.call`.
+
+        Raises:
+          RosterError: If they differ.
+        """
+        tokens = {
+            other.name: self.members[other.name]["remote"] for other in self._servers()
+        }
+        if len(set(tokens.values())) != 1:
+            raise roster.RosterError(
+                "The parameter servers must have the same Python function. "
+                f"Received: {tokens}. Run the same version of monolith_tf with the "
+                "same config everywhere."
+            )
+        return next(iter(tokens.values()))
+
     def report(self, **values: object) -> None:
         """Puts values into the chief's file: new keys at once, others at a beat."""
         is_first = not values.keys() <= self.reported.keys()

@@ -10,6 +10,7 @@ from typing import NoReturn
 import tensorflow as tf
 from absl import logging
 
+from monolith_tf import remote
 from monolith_tf.distribute import exits
 from monolith_tf.distribute import listening
 from monolith_tf.distribute import rivals
@@ -122,6 +123,8 @@ def serve(
       OSError: If the task's port is taken.
       RosterError: If another process is the same task.
     """
+    if task.kind == "ps":
+        values["remote"] = remote.local_token()
     member = Member(
         task, model_dir, idle_timeout=spec.idle_timeout, latest=latest, **values
     )

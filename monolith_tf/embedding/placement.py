@@ -14,10 +14,13 @@ class Placement:
       num_shards: Number of parts of every table, at least 1; ids are spread over them.
       devices: One device per shard, such as "/job:ps/task:0/device:CPU:0"; by default
         all shards are in this process' host memory.
+      token: Token of `remote.call` in the processes of the devices; by default that of
+        this process.
     """
 
     num_shards: int = 1
     devices: tuple[str, ...] | None = None
+    token: str = ""
 
     def __post_init__(self) -> None:
         if self.num_shards < 1:

@@ -256,7 +256,9 @@ class Job:
         if cluster is not None:
             on_servers["mode"] = cluster.spec.mode
             on_servers["placement"] = Placement(
-                num_shards=len(cluster.devices), devices=cluster.devices
+                num_shards=len(cluster.devices),
+                devices=cluster.devices,
+                token=cluster.remote_token,
             )
         return store_lib.EmbeddingStore(
             self.tables(identity),

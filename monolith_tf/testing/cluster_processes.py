@@ -45,7 +45,7 @@ class ClusterProcesses:
             *(f"model_dir={model_dir}", f"cluster.ps={ps}"),
             *(f"cluster.workers={workers}", "cluster.join_timeout=100", *overrides),
         ]
-        addresses = iter(_free_addresses(1 + ps + workers))
+        addresses = iter(free_addresses(1 + ps + workers))
         cluster = {
             "chief": (next(addresses),),
             "ps": tuple(next(addresses) for _ in range(ps)),
@@ -122,7 +122,8 @@ class ClusterProcesses:
         return self.model_dir / "logs" / f"{name}.log"
 
 
-def _free_addresses(count: int) -> list[str]:
+def free_addresses(count: int) -> list[str]:
+    """Returns addresses of free ports of this machine."""
     held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     try:
         return ["{}:{}".format(*server.getsockname()) for server in held]
