@@ -210,6 +210,18 @@ def _stream(config: schema.ExperimentConfig) -> errors.Complaints:
 
 
 def _progressive(config: schema.ExperimentConfig) -> errors.Complaints:
+    trainer = config.trainer
+    if config.data.stream is None and trainer.eval_window_secs is not None:
+        yield (
+            ("trainer", "eval_window_secs"),
+            "only the messages of a topic have a time. Use `eval_every_steps`.",
+        )
+    elif config.data.stream is None and trainer.eval_every_steps is None:
+        yield (
+            ("trainer", "eval_every_steps"),
+            "must be set if `mode` is progressive: it is the number of batches scored "
+            "together.",
+        )
     is_shuffled = config.data.input_fn is None and config.data.stream is None
     if config.data.shuffle_buffer and is_shuffled:
         yield (

@@ -22,12 +22,15 @@ class Window:
       table: The clean columns, each in one chunk.
       files: Place of each row's file among the split's files, int32 [rows].
       rows: Number of each row in its file, int64 [rows].
+      times: Event time of each row, in milliseconds since 1970, int64 [rows]; -1 where
+        a row has none. None for files.
     """
 
     index: int
     table: pa.Table
     files: np.ndarray
     rows: np.ndarray
+    times: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)

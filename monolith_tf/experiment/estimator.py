@@ -119,6 +119,7 @@ class Estimator:
         yaml = config_lib.dump_config(input_order.applied(config, identity.inputs))
         atomic.write_text(self._model_dir / "config.yaml", yaml)
         evaluator = self._evaluator(network)
+        windows = stepping.event_time(source, evaluator, trainer)
         run = run_lib.Run(
             model_dir=self._model_dir,
             step=step,
@@ -149,7 +150,13 @@ class Estimator:
         with (
             contextlib.closing(
                 stepping.stepper(
-                    run, source, evaluator, self._sources, self._cluster, trainer
+                    run,
+                    source,
+                    evaluator,
+                    self._sources,
+                    self._cluster,
+                    trainer,
+                    windows,
                 )
             ) as stepper,
             large_integers.explained(run, source),
@@ -165,6 +172,7 @@ class Estimator:
                     export=self._export_present,
                     counts=self._sources.counts,
                     stream=source if isinstance(source, StreamSource) else None,
+                    windows=windows,
                     has_evaluator=self._cluster is not None
                     and self._cluster.spec.evaluator,
                 ),

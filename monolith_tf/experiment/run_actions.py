@@ -13,6 +13,7 @@ from monolith_tf.training import actions as actions_lib
 from monolith_tf.training import architecture
 from monolith_tf.training import architecture_log
 from monolith_tf.training import data_log
+from monolith_tf.training import event_windows
 from monolith_tf.training import judges as judges_lib
 from monolith_tf.training import run as run_lib
 from monolith_tf.training import spec as training_spec
@@ -28,6 +29,7 @@ def between_steps(
     export: Callable[[run_lib.Run], object],
     counts: Callable[[], Mapping[str, int]],
     stream: StreamSource | None,
+    windows: event_windows.EventWindows | None,
     has_evaluator: bool,
 ) -> list[actions_lib.Action]:
     """Returns the actions between steps, in the order in which they run.
@@ -39,6 +41,7 @@ def between_steps(
       export: Exports the current values.
       counts: Returns the readers' counts.
       stream: The topic of the train split, if it is one.
+      windows: Windows of event time that score the run, if there are any.
       has_evaluator: Whether an evaluator task of the cluster evaluates instead.
     """
     trainer = config.trainer
@@ -69,6 +72,8 @@ def between_steps(
     checkpoints: list[int | actions_lib.Interval] = []
     if trainer.checkpoint_every_steps is not None:
         checkpoints.append(trainer.checkpoint_every_steps)
+    if windows is not None:
+        actions.append(actions_lib.EvaluateWindows(windows, _judges(config, watcher)))
     if has_evaluator:
         checkpoints.extend(evaluations)
     elif evaluations:

@@ -1,12 +1,15 @@
 """Actions between steps: logging, evaluation, checkpoints."""
 
 import time
+import types
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from absl import logging
 
+from monolith_tf.training import event_windows
 from monolith_tf.training import judges as judges_lib
 from monolith_tf.training import run as run_lib
 
@@ -157,17 +160,72 @@ class Evaluate(EverySteps):
 
     def work(self, run: run_lib.Run) -> None:
         """See base class."""
-        metrics = run.evaluate("eval")
-        judges_lib.note_evaluated(run)
-        run.progress.metrics = metrics
-        run.record("eval", metrics)
-        logging.info(
-            "eval | step: %d | %s",
-            run.progress.step,
-            " | ".join(f"{name}: {value:.5f}" for name, value in metrics.items()),
-        )
-        for judge in self._judges:
-            judge.judge(run, metrics)
+        _report(run, run.evaluate("eval"), self._judges)
+
+
+class EvaluateWindows(Action):
+    """Passes the scores of each window of event time to judges, once it is over."""
+
+    is_quick = True
+
+    def __init__(
+        self,
+        windows: event_windows.EventWindows,
+        judges: Sequence[judges_lib.Judge] = (),
+    ) -> None:
+        self._windows = windows
+        self._judges = tuple(judges)
+
+    def next_step(self, step: int) -> int | None:
+        """See base class."""
+        return step + 1
+
+    def act(self, run: run_lib.Run) -> None:
+        """See base class."""
+        if self._windows.has_ended:
+            self._report(run, self._windows.ended())
+
+    def end(self, run: run_lib.Run) -> None:
+        """See base class."""
+        if not run.progress.is_interrupted:
+            self._report(run, self._windows.rest())
+
+    def _report(
+        self, run: run_lib.Run, windows: Sequence[event_windows.ScoredWindow]
+    ) -> None:
+        for window in windows:
+            more = {
+                "begin_secs": window.begin / 1000,
+                "end_secs": window.end / 1000,
+                "rows": window.rows,
+                "late_rows": self._windows.late_rows,
+                "untimed_rows": self._windows.untimed_rows,
+            }
+            _report(run, window.metrics, self._judges, more)
+
+
+def _report(
+    run: run_lib.Run,
+    metrics: dict[str, float],
+    judges: Sequence[judges_lib.Judge],
+    more: Mapping[str, float] = types.MappingProxyType({}),
+) -> None:
+    """Records the metrics of an evaluation, and passes them to judges.
+
+    Args:
+      run: The run.
+      metrics: The metrics.
+      judges: The judges.
+      more: Numbers to record that are no metrics.
+    """
+    judges_lib.note_evaluated(run)
+    run.progress.metrics = metrics
+    run.record("eval", {**metrics, **more})
+    shown = [f"{name}: {value:.5f}" for name, value in metrics.items()]
+    shown += [f"{name}: {value:.15g}" for name, value in more.items()]
+    logging.info("eval | step: %d | %s", run.progress.step, " | ".join(shown))
+    for judge in judges:
+        judge.judge(run, metrics)
 
 
 class SaveCheckpoint(Action):

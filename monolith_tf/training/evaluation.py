@@ -72,31 +72,61 @@ class Evaluator:
 
     def score(self, batches: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
         """Returns the same for results of `forward`, as NumPy arrays."""
-        heads: dict[str, dict[str, Tensor]] = {}
-        loss_sum, rows = 0.0, 0
+        scores = self.scores()
         for found in batches:
-            weights = found["weights"].get("")
-            keys = found["keys"].get("")
-            size = 0
-            for head, predictions in found["predictions"].items():
-                size = len(predictions)
-                accumulators = heads.setdefault(
-                    head, {name: metrics_lib.create(name) for name in self._names}
+            scores.add(found)
+        return scores.result()
+
+    def scores(self) -> "Scores":
+        """Returns scores of no batch yet."""
+        return Scores(self._names)
+
+
+class Scores:
+    """Metrics of batches, added one by one.
+
+    Attributes:
+      rows: Rows of the batches so far.
+    """
+
+    def __init__(self, metric_names: Sequence[str]) -> None:
+        """Makes it; see `Evaluator`."""
+        self._names = tuple(metric_names)
+        self._heads: dict[str, dict[str, Tensor]] = {}
+        self._loss_sum = 0.0
+        self.rows = 0
+
+    def add(self, found: Mapping[str, Tensor]) -> None:
+        """Adds a result of `Evaluator.forward`, as NumPy arrays."""
+        weights = found["weights"].get("")
+        keys = found["keys"].get("")
+        size = 0
+        for head, predictions in found["predictions"].items():
+            size = len(predictions)
+            accumulators = self._heads.setdefault(
+                head, {name: metrics_lib.create(name) for name in self._names}
+            )
+            for metric in accumulators.values():
+                metric.update(
+                    predictions, found["labels"][head], weights=weights, keys=keys
                 )
-                for metric in accumulators.values():
-                    metric.update(
-                        predictions, found["labels"][head], weights=weights, keys=keys
-                    )
-            rows += size
-            loss_sum += size * float(found["loss"].get("", np.nan))
-        if not rows:
+        self.rows += size
+        self._loss_sum += size * float(found["loss"].get("", np.nan))
+
+    def result(self) -> dict[str, float]:
+        """Returns `<head>/<metric>` -> value, and the mean `loss`.
+
+        Raises:
+          ValueError: If there are no rows.
+        """
+        if not self.rows:
             raise ValueError("There is nothing to evaluate: the dataset has no rows.")
         result = {
             f"{head}/{name}": float(metric.result())
-            for head, accumulators in heads.items()
+            for head, accumulators in self._heads.items()
             for name, metric in accumulators.items()
         }
-        return result | {"loss": loss_sum / rows}
+        return result | {"loss": self._loss_sum / self.rows}
 
 
 def predict(

@@ -3,9 +3,11 @@
 import time
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from monolith_tf.training import evaluation
+from monolith_tf.training import event_windows
 from monolith_tf.training import run as run_lib
 from monolith_tf.training import step as step_lib
 from monolith_tf.training import stepper as stepper_lib
@@ -16,16 +18,21 @@ class Scoring:
     """Predicts each batch as an evaluation does, then trains on it."""
 
     def __init__(
-        self, step: step_lib.TrainStep, evaluator: evaluation.Evaluator
+        self,
+        step: step_lib.TrainStep,
+        evaluator: evaluation.Evaluator,
+        windows: event_windows.EventWindows | None = None,
     ) -> None:
         """Makes it.
 
         Args:
           step: The step function.
           evaluator: Scores batches.
+          windows: Take the predictions, by event time; None keeps them for `score`.
         """
         self._step = step
         self._evaluator = evaluator
+        self._windows = windows
         self._scored: list[dict[str, Tensor]] = []
 
     def score_and_train(
@@ -38,9 +45,26 @@ class Scoring:
         found = self._evaluator.forward(columns)
         return found, self._step.no_result().plus(self._step(columns, now_secs))
 
-    def keep(self, found: dict[str, Tensor]) -> None:
-        """Keeps a batch's predictions for `score`."""
-        self._scored.append(tf.nest.map_structure(lambda t: t.numpy(), found))
+    def keep(
+        self,
+        found: dict[str, Tensor],
+        times: np.ndarray | None = None,
+        partitions: np.ndarray | None = None,
+    ) -> None:
+        """Keeps a batch's predictions, from this process or from a worker.
+
+        Args:
+          found: The predictions, as tensors or NumPy arrays.
+          times: Event times of the rows, for windows; see `EventWindows.add`.
+          partitions: Their partitions.
+        """
+        arrays = tf.nest.map_structure(_numpy, found)
+        if self._windows is None:
+            self._scored.append(arrays)
+        elif times is not None and partitions is not None:
+            self._windows.add(arrays, times, partitions)
+        else:
+            raise ValueError("Windows of event time need the rows' times.")
 
     def score(self, split: str) -> dict[str, float]:
         """Returns the metrics of the batches since the last call.
@@ -51,6 +75,10 @@ class Scoring:
         del split
         scored, self._scored = self._scored, []
         return self._evaluator.score(scored)
+
+
+def _numpy(value: Tensor) -> np.ndarray:
+    return value if isinstance(value, np.ndarray) else np.asarray(value)
 
 
 class ProgressiveStepper(stepper_lib.Stepper):

@@ -176,6 +176,11 @@ class TrainerSpec:
       log_every_steps: Steps between log lines and lines of `metrics.jsonl`.
       summaries: Whether TensorBoard gets the same numbers as `metrics.jsonl`.
       eval_every_steps: Steps between evaluations.
+      eval_window_secs: In progressive training on a topic: length of the windows of
+        event time whose rows are scored together, in place of `eval_every_steps`. With
+        neither, windows have 60 seconds.
+      eval_lateness_secs: Seconds of event time by which a row may come after later ones
+        and is still scored in its window.
       eval_every_epochs: Epochs between evaluations, each at the end of an epoch. With
         both, evaluations run at all of these steps.
       checkpoint_every_steps: Steps between checkpoints.
@@ -211,6 +216,8 @@ class TrainerSpec:
     summaries: bool = True
     eval_every_steps: int | None = None
     eval_every_epochs: int | None = None
+    eval_window_secs: float | None = None
+    eval_lateness_secs: float = 10.0
     checkpoint_every_steps: int | None = None
     checkpoint_every_secs: float | None = None
     keep_checkpoints: int = 5
@@ -251,7 +258,7 @@ class TrainerSpec:
                 raise ValueError(
                     f"`{name}` must be at least 1. Received: {name}={value}."
                 )
-        for name in ("checkpoint_every_secs", "clip_norm"):
+        for name in ("checkpoint_every_secs", "eval_window_secs", "clip_norm"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(
@@ -270,14 +277,25 @@ class TrainerSpec:
                 "they are trained on. "
                 f"Received: epochs={self.epochs}. Leave it out."
             )
-        if is_progressive and self.eval_every_steps is None:
+        if self.eval_lateness_secs < 0:
             raise ValueError(
-                "`eval_every_steps` must be set if `mode` is progressive: it is the "
-                "number of batches scored together. Received: eval_every_steps=None."
+                "`eval_lateness_secs` must not be negative. "
+                f"Received: eval_lateness_secs={self.eval_lateness_secs}."
+            )
+        if self.eval_window_secs is not None and not is_progressive:
+            raise ValueError(
+                "`eval_window_secs` needs `mode: progressive`, which scores rows before"
+                f" it trains on them. Received: mode={self.mode!r}."
+            )
+        if self.eval_window_secs is not None and self.eval_every_steps is not None:
+            raise ValueError(
+                "`eval_window_secs` and `eval_every_steps` are two ways to say which "
+                "rows are scored together. Leave one of them out."
             )
         watched = (self.early_stop, self.keep_best, self.reduce_on_plateau)
         if (
             any(watched)
+            and not is_progressive
             and self.eval_every_steps is None
             and self.eval_every_epochs is None
         ):

@@ -78,7 +78,7 @@ class StreamStepper(stepper_lib.Stepper):
         result = tf.nest.map_structure(_numpy, result)  # Waits for it.
         seconds = time.perf_counter() - begin
         if self._scoring is not None:
-            self._scoring.keep(found)
+            self._scoring.keep(found, _times(window), window.files)
         if int(result.steps) == steps:  # Else the loss was not finite.
             self._move(run, spans, done)
         return stepper_lib.StepsTaken(result, steps, run.progress.batch, seconds)
@@ -164,6 +164,7 @@ def _slice(window: Window, begin: int, end: int) -> Window:
         table=window.table.slice(begin, end - begin),
         files=window.files[begin:end],
         rows=window.rows[begin:end],
+        times=None if window.times is None else window.times[begin:end],
     )
 
 
@@ -178,4 +179,9 @@ def _joined(windows: list[Window]) -> Window:
         tables.unify_dictionaries().combine_chunks(),
         np.concatenate([window.files for window in windows]),
         np.concatenate([window.rows for window in windows]),
+        np.concatenate([_times(window) for window in windows]),
     )
+
+
+def _times(window: Window) -> np.ndarray:
+    return np.full(len(window.rows), -1) if window.times is None else window.times

@@ -418,3 +418,14 @@ class TestData:
             "like int64 in `data.train`. Set `dtype` where it is read, or fix the "
             "file."
         ]
+
+
+def test_windows_of_event_time_need_a_topic():
+    common = ("data.shuffle_buffer=0", "cluster=null", "trainer.mode=progressive")
+    common += ("trainer.eval_every_steps=null", "trainer.eval_every_epochs=null")
+    (error,) = errors_of(GOOD, *common)
+    assert "`trainer.eval_every_steps`: must be set if" in error
+    (error,) = errors_of(GOOD, *common, "trainer.eval_window_secs=60")
+    assert "`trainer.eval_window_secs`: only the messages of a topic" in error
+    topic = "data.train=kafka://localhost:9092/clicks"
+    config_lib.parse_config(GOOD, "x", [*common, topic], data="ignored")

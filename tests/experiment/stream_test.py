@@ -36,14 +36,26 @@ class Job(counting_job.Job):
         self._partitions = partitions
         self.num_sent = 0
 
-    def send(self, count, bad=()):
-        """Sends the next rows, one after another to each partition."""
+    def send(self, count, bad=(), time=None):
+        """Sends the next rows, one after another to each partition.
+
+        Args:
+          count: How many.
+          bad: Rows that get no label.
+          time: Row -> its time in milliseconds, in the column `at` and the message.
+        """
         values = [[] for _ in range(self._partitions)]
+        times = [[] for _ in range(self._partitions)]
         for row in range(self.num_sent, self.num_sent + count):
             value = {"row": row, "click": row % 2} if row not in bad else {"row": row}
+            if time is not None:
+                value["at"] = time(row)
+                times[row % self._partitions].append(time(row))
             values[row % self._partitions].append(json.dumps(value).encode())
         for partition, some in enumerate(values):
-            self._broker.send(self.topic, some, partition)
+            self._broker.send(
+                self.topic, some, partition, times=times[partition] or None
+            )
         self.num_sent += count
 
     def overrides(self, until, **stream):
@@ -119,6 +131,42 @@ def test_progressive_scores_a_message_before_it_is_trained_on(job):
     job.train("trainer.mode=progressive", "trainer.eval_every_steps=4")
     assert job.updates() == [1] * 100
     assert job.records("eval")
+
+
+def windows(job):
+    return [(w["begin_secs"], w["rows"], w["late_rows"]) for w in job.records("eval")]
+
+
+def test_progressive_scores_are_of_windows_of_event_time(job):
+    job.send(180, time=lambda row: 1_600_000_000_000 + row * 1000)
+    window = "trainer.eval_window_secs=50"
+    job.train("trainer.mode=progressive", window, "metrics=[mse]")
+    begins = range(1_600_000_000, 1_600_000_180, 50)
+    assert windows(job) == [
+        (b, n, 0) for b, n in zip(begins, (50, 50, 50, 30), strict=True)
+    ]
+    # A row that was not trained on yet has the prediction 0; half of the labels are 1.
+    assert [w["click/mse"] for w in job.records("eval")] == [0.5] * 4
+    assert job.updates() == [1] * 180
+
+
+def test_windows_by_a_column_and_late_rows(tmp_path, broker, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    job = Job(tmp_path, broker, partitions=1)
+    begin = 1_600_000_000_000
+
+    def time(row):
+        return begin + 1000 * (1 if row % 50 == 49 else row)
+
+    job.send(200, time=time)
+    progressive = ("trainer.mode=progressive", "trainer.eval_window_secs=50")
+    job.train(*progressive, time_column="at")
+    # Rows 49, 99, 149 and 199 are of the first window, which ends after 16 batches.
+    assert windows(job) == [
+        (begin / 1000 + 50 * k, rows, late)
+        for k, (rows, late) in enumerate([(51, 0), (49, 0), (49, 1), (49, 2)])
+    ]
+    assert job.updates() == [1] * 200
 
 
 def test_messages_that_arrive_during_the_job_are_trained_on(job):

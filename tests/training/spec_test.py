@@ -181,9 +181,18 @@ def test_progressive_training_is_one_epoch():
         spec.TrainerSpec(epochs=2, **given)
 
 
-def test_progressive_training_needs_to_know_what_is_scored_together():
-    with pytest.raises(ValueError, match="`eval_every_steps` must be set if"):
-        spec.TrainerSpec(mode="progressive", eval_every_epochs=1)
+def test_windows_of_event_time_are_of_progressive_training():
+    spec.TrainerSpec(mode="progressive", eval_window_secs=60)
+    with pytest.raises(
+        ValueError, match="`eval_window_secs` needs `mode: progressive`"
+    ):
+        spec.TrainerSpec(eval_window_secs=60)
+    with pytest.raises(ValueError, match="Leave one of them out"):
+        spec.TrainerSpec(mode="progressive", eval_window_secs=60, eval_every_steps=5)
+    with pytest.raises(ValueError, match="`eval_window_secs` must be greater than 0"):
+        spec.TrainerSpec(mode="progressive", eval_window_secs=0)
+    with pytest.raises(ValueError, match="`eval_lateness_secs` must not be negative"):
+        spec.TrainerSpec(mode="progressive", eval_lateness_secs=-1)
 
 
 def test_bounds_themselves_are_allowed():
@@ -223,6 +232,7 @@ def test_the_defaults():
         "steps_per_loop": 50,
         "log_every_steps": 100,
         "summaries": True,
+        "eval_lateness_secs": 10.0,
         "keep_checkpoints": 5,
         "deterministic": False,
         "warm_start": (),

@@ -58,6 +58,10 @@ class SpanReader:
         self._messages = Messages(data.stream)
         self._look = rounding.Look()
         self.columns = columns
+        self._read_columns = columns
+        if self._stream.time_column is not None:
+            time = {self._stream.time_column: ColumnType(dtype="int64")}
+            self._read_columns = time | columns
         self.bad_rows = 0
         self.missing = 0
         self.newest = 0
@@ -73,18 +77,19 @@ class SpanReader:
           ValueError: At a bad row, unless these are skipped.
           StreamError: If the messages cannot be read.
         """
-        tables, files, rows = [], [], []
+        tables, files, rows, times = [], [], [], []
         read = self._log.read(span.ranges)
         for events in read:
             partition = events.range.partition
             self._count(events)
-            for block in self._messages.blocks(events, self.columns):
+            for block in self._messages.blocks(events, self._read_columns):
                 place = f"{self._stream.topic}, partition {partition}"
-                found = cleaning.clean(block, self.columns, [], self._look, place)
+                found = cleaning.clean(block, self._read_columns, [], self._look, place)
                 if found.bad:
                     self._pass_over(partition, found.bad)
                 self._filled.update(found.filled)
-                tables.append(found.table)
+                times.append(self._times(found.table, found.rows, events))
+                tables.append(found.table.select(list(self.columns)))
                 files.append(np.full(len(found.rows), partition, np.int32))
                 rows.append(found.rows)
         self._num_rows += sum(map(len, rows))
@@ -93,6 +98,7 @@ class SpanReader:
             _joined(tables, self.columns),
             np.concatenate([*files, np.zeros(0, np.int32)]),
             np.concatenate([*rows, np.zeros(0, np.int64)]),
+            np.concatenate([*times, np.zeros(0, np.int64)]),
         )
         skip, self.skip = self.skip, 0
         if skip:
@@ -101,8 +107,15 @@ class SpanReader:
                 table=window.table.slice(skip),
                 files=window.files[skip:],
                 rows=window.rows[skip:],
+                times=None if window.times is None else window.times[skip:],
             )
         return window, read
+
+    def _times(self, table: pa.Table, rows: np.ndarray, events: Events) -> np.ndarray:
+        """Returns the event time of each row, int64 [rows]."""
+        if self._stream.time_column is None:
+            return events.times[np.searchsorted(events.offsets, rows)]
+        return table.column(self._stream.time_column).to_numpy()
 
     def messages_of(self, rows: int) -> int:
         """Returns about how many messages hold a number of rows, at least 1."""

@@ -55,6 +55,8 @@ class StreamSpec:
       key_column: Column that gets each message's key, as a string; None for none.
       timestamp_column: Column that gets each message's time, in milliseconds since
         1970; None for none.
+      time_column: Column with each row's event time, in milliseconds since 1970, by
+        which rows are scored in windows; None takes the message's time.
       header_columns: Header -> column that gets its last value, as a string.
       properties: Properties for librdkafka, such as `security.protocol`.
     """
@@ -70,6 +72,7 @@ class StreamSpec:
     on_lost: Literal["error", "skip"] = "error"
     key_column: str | None = None
     timestamp_column: str | None = None
+    time_column: str | None = None
     header_columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     properties: Mapping[str, str | int | float | bool] = dataclasses.field(
         default_factory=dict
