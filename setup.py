@@ -6,7 +6,7 @@ import setuptools
 
 _ROOT = pathlib.Path(__file__).parent
 _LINUX_X86 = "platform_machine == 'x86_64' and sys_platform == 'linux'"
-_STREAM = ["confluent-kafka>=2.12", "orjson>=3.11"]
+_STREAM = ["confluent-kafka>=2.12", "fastavro>=1.12", "orjson>=3.11"]
 _SERVING = ["grpcio>=1.70", "tensorflow-serving-api~=2.21.0", "Werkzeug>=3"]
 
 setuptools.setup(

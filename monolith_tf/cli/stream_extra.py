@@ -13,7 +13,7 @@ def check() -> None:
     """
     lacking = [
         name
-        for name in ("confluent_kafka", "orjson")
+        for name in ("confluent_kafka", "fastavro", "orjson")
         if importlib.util.find_spec(name) is None
     ]
     if lacking:

@@ -14,6 +14,7 @@ from monolith_tf.config import schema
 from monolith_tf.data import arrow_types
 from monolith_tf.data import formats
 from monolith_tf.data.spec import Split
+from monolith_tf.data.stream.spec import StreamSpec
 from monolith_tf.features import columns
 from monolith_tf.models import spec as models
 
@@ -41,7 +42,9 @@ def check(config: schema.ExperimentConfig, *, must_exist: bool) -> errors.Compla
         if not config.data.has(split) or config.data.file_split(split) != split:
             continue
         if split == "train" and config.data.stream is not None:
-            continue  # Only training reads it, and checks its messages then.
+            # Only training reads it, and checks its messages then.
+            yield from _stream(config, config.data.stream, must_exist=must_exist)
+            continue
         patterns = config.data.patterns(split)
         is_there = any(
             any(glob.iglob(os.path.expanduser(pattern), recursive=True))
@@ -62,6 +65,24 @@ def check(config: schema.ExperimentConfig, *, must_exist: bool) -> errors.Compla
         first = first or (split, made)
         reads_all = formats.make_reader(config.data, split).holds_text
         yield from _unlike(split, made, *first, reads_all=reads_all)
+
+
+def _stream(
+    config: schema.ExperimentConfig, stream: StreamSpec, *, must_exist: bool
+) -> errors.Complaints:
+    """Checks the columns of a topic whose schema is in a file."""
+    paths = [stream.schema, *stream.schema_ids.values()]
+    named = [os.path.expanduser(path) for path in paths if path is not None]
+    if not named or not (must_exist or all(map(os.path.exists, named))):
+        return
+    try:
+        from monolith_tf.data.stream import payloads
+
+        found = payloads.Messages(stream).schema([])
+    except (ImportError, ValueError) as error:
+        yield ("data", "stream", "schema"), str(error)
+        return
+    yield from _columns(config, found)
 
 
 def _unlike(

@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import json
 import pathlib
 
 import pyarrow as pa
@@ -429,3 +430,30 @@ def test_windows_of_event_time_need_a_topic():
     assert "`trainer.eval_window_secs`: only the messages of a topic" in error
     topic = "data.train=kafka://localhost:9092/clicks"
     config_lib.parse_config(GOOD, "x", [*common, topic], data="ignored")
+
+
+_STREAMED = """\
+model_dir: x
+data:
+  stream: {{brokers: "h:1", topic: t, payload: avro, schema: {schema}}}
+default_table: {{dim: 4}}
+features: [{{name: item, kind: id, column: item.id}}, {{name: user, kind: id}}]
+labels: [click]
+model: {{name: dcn, params: {{label: click}}}}
+"""
+
+
+def test_columns_of_a_topic_are_checked_against_its_schema(tmp_path):
+    path = tmp_path / "click.avsc"
+    text = _STREAMED.format(schema=path)
+    (error,) = errors_of(text, data="required")
+    assert "`data.stream.schema`" in error
+    assert "No such file" in error
+    fields = [{"name": "user", "type": "long"}, {"name": "click", "type": "int"}]
+    path.write_text(json.dumps({"type": "record", "name": "R", "fields": fields}))
+    (error,) = errors_of(text, data="required")
+    assert "no column `item.id`" in error
+    item = {"type": "record", "name": "I", "fields": [{"name": "id", "type": "int"}]}
+    fields.append({"name": "item", "type": item})
+    path.write_text(json.dumps({"type": "record", "name": "R", "fields": fields}))
+    config_lib.parse_config(text, SOURCE, data="required")

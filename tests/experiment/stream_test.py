@@ -1,5 +1,6 @@
 """Tests of jobs on a topic of a real broker."""
 
+import io
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 
+import fastavro
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -57,6 +59,13 @@ class Job(counting_job.Job):
                 self.topic, some, partition, times=times[partition] or None
             )
         self.num_sent += count
+
+    def send_all(self, values):
+        """Sends the next rows as these values, half of them to each partition."""
+        half = len(values) // 2
+        self._broker.send(self.topic, values[:half], 0)
+        self._broker.send(self.topic, values[half:], 1)
+        self.num_sent += len(values)
 
     def overrides(self, until, **stream):
         given = {"brokers": self._broker.address, "topic": self.topic, "until": until}
@@ -224,6 +233,32 @@ def test_messages_of_many_rows_are_trained_on_once(job, broker):
         job.train(f"trainer.max_steps={step}", payload="arrow")
     job.train(payload="arrow")
     assert job.updates() == [1] * 60
+
+
+def test_a_schema_that_changes_within_the_topic_stops_the_job_and_loses_nothing(job):
+    fields = [{"name": "row", "type": "int"}, {"name": "click", "type": "int"}]
+    paths, schemas = [], []
+    more = {"name": "more", "type": "string"}
+    for number, own in enumerate([fields, [more, fields[1], fields[0]]]):
+        schema = {"type": "record", "name": "R", "fields": own}
+        paths.append(job.folder / f"{number}.avsc")
+        paths[-1].write_text(json.dumps(schema))
+        schemas.append(fastavro.parse_schema(schema))
+    values = []
+    for row in range(90):
+        stream = io.BytesIO()
+        stream.write(b"\0" + (1 + row // 60).to_bytes(4))
+        cells = {"row": row, "click": row % 2, "more": "x"}
+        fastavro.schemaless_writer(stream, schemas[row // 60], cells)
+        values.append(stream.getvalue())
+    job.send_all(values)
+    common = {"payload": "avro", "schema": str(paths[0])}
+    first = {"1": str(paths[0])}
+    with pytest.raises(ValueError, match=r"offset \d+: the message has the schema 2"):
+        job.train(**common, schema_ids=first)
+    job.train(**common, schema_ids={**first, "2": str(paths[1])})
+    assert job.updates() == [1] * 90
+    assert job.records("train")[-1]["examples"] == 90
 
 
 def test_an_idle_job_can_be_interrupted(job):

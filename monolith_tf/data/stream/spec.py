@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-Payload = Literal["json", "tf_example", "arrow"]
+Payload = Literal["json", "tf_example", "arrow", "avro", "protobuf"]
 Position = str | Mapping[int, int]
 
 _URL = re.compile(r"kafka://([^/\s]+)/([A-Za-z0-9._-]+)")
@@ -41,7 +41,14 @@ class StreamSpec:
       topic: The topic.
       payload: What a message's value holds: `json`, an object with a row's columns;
         `tf_example`, a serialized `tf.Example`; `arrow`, an Arrow IPC stream with any
-        number of rows.
+        number of rows; `avro`, a record without a file's header; `protobuf`, a message.
+      schema: File with the schema by which rows are read: for `avro` its JSON; for
+        `protobuf` a `FileDescriptorSet`, as `protoc --include_imports
+        --descriptor_set_out` writes it.
+      schema_ids: Id -> file with the schema that a schema registry has under it. Each
+        message must then begin with the header of a registry: a 0 byte and an id of
+        these. Empty if messages have no header.
+      message: The full name of the `protobuf` message, such as `shop.Click`.
       start: Where a new job starts: at the `earliest` message that the topic holds; at
         the `latest`, after all messages of now; at the first message of a time or
         later, in ISO 8601 with a time zone such as `2026-11-30T12:00:00Z`; or at
@@ -66,6 +73,9 @@ class StreamSpec:
     brokers: str
     topic: str
     payload: Payload = "json"
+    schema: str | None = None
+    schema_ids: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    message: str | None = None
     start: Position = "earliest"
     until: Position = "never"
     max_wait: float = 0.5
@@ -90,6 +100,7 @@ class StreamSpec:
                 "`topic` must be a topic's name: letters, digits, `.`, `_` and `-`. "
                 f"Received: topic={self.topic!r}."
             )
+        self._check_schema()
         for name in ("start", "until"):
             _check_position(name, getattr(self, name))
         if not 0 < self.max_wait <= 3600:
@@ -108,6 +119,28 @@ class StreamSpec:
             raise ValueError(
                 "`key_column`, `timestamp_column` and `header_columns` must name "
                 f"different columns. Received: {', '.join(made)}."
+            )
+
+    def _check_schema(self) -> None:
+        """Checks that the payload has the settings that it needs, and no other."""
+        has_schema = self.payload in ("avro", "protobuf")
+        needed = {"schema": has_schema, "message": self.payload == "protobuf"}
+        for name, is_needed in needed.items():
+            if is_needed and getattr(self, name) is None:
+                raise ValueError(
+                    f"`{name}` must be set for the payload {self.payload}."
+                )
+        allowed = {**needed, "schema_ids": has_schema}
+        for name, is_allowed in allowed.items():
+            if getattr(self, name) and not is_allowed:
+                raise ValueError(
+                    f"`{name}` is not for the payload {self.payload}. "
+                    f"Received: {name}={getattr(self, name)!r}."
+                )
+        if any(not 0 <= number < 2**32 for number in self.schema_ids):
+            raise ValueError(
+                "`schema_ids` must have ids of at least 0 and below 2^32. "
+                f"Received: schema_ids={dict(self.schema_ids)}."
             )
 
     def made_columns(self) -> list[str]:

@@ -7,15 +7,11 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from monolith_tf.data import rounding
-from monolith_tf.data.cleaning import clean
-from monolith_tf.data.stream.events import Events
-from monolith_tf.data.stream.events import OffsetRange
 from monolith_tf.data.stream.payloads import Messages
 from monolith_tf.data.stream.spec import StreamSpec
 from monolith_tf.features.columns import ColumnType
-
-_FIRST = 100
+from tests.data.stream.decoding import events
+from tests.data.stream.decoding import rows
 
 INT = ColumnType(dtype="int64")
 FLOAT = ColumnType(dtype="float32")
@@ -25,29 +21,6 @@ INTS = ColumnType(dtype="int64", is_list=True)
 
 def spec(payload="json", **more):
     return StreamSpec(brokers="h:1", topic="t", payload=payload, **more)
-
-
-def events(values, *, times=None, keys=None, headers=None):
-    count = len(values)
-    return Events(
-        OffsetRange(0, _FIRST, _FIRST + count),
-        np.arange(_FIRST, _FIRST + count),
-        np.array(times if times is not None else [-1] * count),
-        values,
-        keys or [None] * count,
-        headers or [()] * count,
-    )
-
-
-def rows(messages, given, columns):
-    """Returns the good rows as lists by offset, and offset -> reason of bad ones."""
-    good, bad = [], {}
-    for block in messages.blocks(given, columns):
-        found = clean(block, columns, [], rounding.Look(), "t")
-        lists = [found.table.column(name).to_pylist() for name in columns]
-        good += zip(found.rows.tolist(), *lists, strict=True)
-        bad.update((one.row, one.reason) for one in found.bad)
-    return good, bad
 
 
 def texts(*objects):
