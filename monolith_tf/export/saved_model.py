@@ -13,7 +13,6 @@ from absl import logging
 
 from monolith_tf.embedding.frozen import files as frozen_files
 from monolith_tf.embedding.frozen import survey as frozen_survey
-from monolith_tf.embedding.frozen.store import FrozenStore
 from monolith_tf.embedding.frozen.store import Rows
 from monolith_tf.export import clean_process
 from monolith_tf.export import graph
@@ -155,7 +154,7 @@ class _Export:
         graph.finish(path, methods)
         graph.check(path)
         difference = self._verify(path, servable, counted)
-        metadata.write(path, self._metadata(path, network.store, counted, difference))
+        metadata.write(path, self._metadata(path, servable, counted, difference))
 
     def _sample_ids(self) -> dict[str | None, np.ndarray]:
         """Returns all ids of the sample, in the form for `frozen_survey.survey`."""
@@ -236,11 +235,12 @@ class _Export:
     def _metadata(
         self,
         path: pathlib.Path,
-        store: FrozenStore,
+        servable: servable_lib.Servable,
         counted: frozen_survey.Survey | None,
         difference: float | None,
     ) -> JsonDict:
         spec, reading = self._spec, self._origin.reading
+        store, flat = servable.tables, servable.flat
         user = set(spec.user_features)
         features = self._network.encoder.features
         id_types = columns_lib.id_types(features, self._columns)
@@ -295,6 +295,7 @@ class _Export:
             ]
             if counted
             else [],
+            **({} if flat is None else {"dense": flat.layout.to_json()}),
             "bytes": sum(f.stat().st_size for f in path.rglob("*") if f.is_file()),
             "largest_difference": difference,
         }

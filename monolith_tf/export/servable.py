@@ -6,6 +6,10 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from monolith_tf.export import candidates
+from monolith_tf.export import dense_updates
+from monolith_tf.export import flat_dense
+from monolith_tf.export import roll_back
+from monolith_tf.export import row_reads
 from monolith_tf.export import signatures as signatures_lib
 from monolith_tf.export import updates as updates_lib
 from monolith_tf.export import user_columns
@@ -49,8 +53,12 @@ class Servable(tf.Module):
         # functions, which serving does not need.
         self.tables = network.store
         self.encoder = network.encoder
-        self.dense = list(network.model.variables)
         self.updates = updates
+        self.flat: flat_dense.FlatDense | None = None
+        self.dense = list(network.model.variables)
+        if updates is not None:
+            self.flat = flat_dense.FlatDense(network.model)
+            self.dense = [v for v in self.dense if not flat_dense.is_flat(v)]
         answer = answer_function(network)
         named = NamedInputs(columns, spec.list_inputs)
         found: list[tuple[str, signatures_lib.Signature]] = [
@@ -76,9 +84,16 @@ class Servable(tf.Module):
                 answer_function(network, spec.user_features),
             )
             found.append((candidates.KEY, of_user))
-        if updates is not None:
-            update = updates_lib.Update(updates, network.store)
-            found.append((updates_lib.KEY, update))
+        if updates is not None and self.flat is not None:
+            self.dense_updates = dense_updates.DenseUpdates(self.flat, updates)
+            found += [
+                (updates_lib.KEY, updates_lib.Update(updates, network.store)),
+                (dense_updates.KEY, dense_updates.UpdateDense(self.dense_updates)),
+                (row_reads.READ_KEY, row_reads.ReadRows(updates, network.store)),
+                (row_reads.LIST_KEY, row_reads.ListRows(updates, network.store)),
+                (dense_updates.READ_KEY, dense_updates.ReadDense(self.dense_updates)),
+                (roll_back.KEY, roll_back.RollBack(updates)),
+            ]
         signatures_lib.check_keys([key for key, _ in found])
         # A plain dictionary would be saved too.
         self.signatures: Mapping[str, signatures_lib.Signature] = (
@@ -91,8 +106,11 @@ class Servable(tf.Module):
         for key, signature in self.signatures.items():
             if traced:
                 signature.check(traced[PREDICT_KEY].structured_outputs)
-            function = tf.function(signature.call)
-            traced[key] = function.get_concrete_function(**signature.specs)
+            if self.flat is not None:
+                traced[key] = self.flat.traced(key, signature.call, signature.specs)
+            else:
+                function = tf.function(signature.call)
+                traced[key] = function.get_concrete_function(**signature.specs)
         return traced
 
 

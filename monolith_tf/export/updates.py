@@ -12,6 +12,7 @@ from monolith_tf.embedding.lookup import layout
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.export import refusals
 from monolith_tf.export import signatures
+from monolith_tf.export import update_state
 from monolith_tf.lineage import Lineage
 from monolith_tf.types import Tensor
 
@@ -19,11 +20,8 @@ KEY = "update_embeddings"
 EXACT = "/exact"
 """The suffix of an exact table's name in the signature."""
 
-_MOST_STEPS = 1 << 40
-_LOCK = "monolith_tf_update_embeddings"
 
-
-class Updates(tf.Module):
+class Updates(update_state.UpdateState):
     """The number of used rows of a frozen store, and the step it has reached.
 
     Args:
@@ -40,14 +38,11 @@ class Updates(tf.Module):
         step: int,
         lineage: Lineage,
     ) -> None:
-        super().__init__(name="updates")
+        super().__init__(step, lineage)
         self._store = store
-        self.used = [_scalar(number + 1) for number in num_rows]  # With row 0.
-        self.step = _scalar(step)
-        self.newest = _scalar(step)  # Of all rows; above `step` while they come.
-        self.lineage = tf.Variable(str(lineage), dtype=tf.string, trainable=False)
-        self.token = _scalar(0)  # Time of the first request, in microseconds.
+        self.used = [update_state.scalar(n + 1) for n in num_rows]  # With row 0.
 
+    @tf.autograph.experimental.do_not_convert
     def apply(
         self,
         table: Tensor,
@@ -70,110 +65,48 @@ class Updates(tf.Module):
             last of equal ids wins.
           rows: Their weights, `[n, dim]`. Zeros take no spare row. Numbers that are not
             finite, or out of range for the table's `compressor`, are refused.
-          step: The global step that the model reaches with them, at most `newest`; 0
-            if more follow.
-          token: The token that an earlier request returned; refused if the model was
-            loaded again since, and so lost that request's rows. 0 for none.
-          lineage: The sender's `lineage.Lineage`, as a string; refused if the served
-            rows are not part of its past.
-          newest: The step of the rows' checkpoint; refused if the model has rows of a
-            later one of the same line, so of two senders the one with older rows is
-            refused.
+          step: As in `update_state.Sender`, and so are the others.
+          token: See there.
+          lineage: See there.
+          newest: See there.
         """
-        # Operations of a graph may run in any order, so each stage waits for the one
-        # before: the checks, the lock, the writes, the step, the unlock. An assertion
-        # that fails before the first write leaves all rows unchanged.
-        places = _Places(self._store)
-        checks = places.check(table, ids, rows)
+        sender = update_state.Sender(step, token, lineage, newest)
+        places = Places(self._store, KEY)
+        checks = places.check_ids(table, ids)
         with tf.control_dependencies(checks):
-            checks = [*places.check_size(table, rows), *_check_steps(step, newest)]
+            checks = places.check_rows(table, ids, rows)
+        with tf.control_dependencies(checks):
+            checks = [
+                *places.check_size(table, rows),
+                *self.checked_steps(KEY, sender),
+            ]
         with tf.control_dependencies(checks):
             place = places.group_of(table)
-        # Two requests must not take the same spare row. `tf.CriticalSection` would
-        # create its lock outside the graph; a server finds this one by its name.
-        mutex = tf.raw_ops.MutexV2(shared_name=_LOCK)
-        lock = tf.raw_ops.MutexLock(mutex=mutex)
-        with tf.control_dependencies([lock]):
-            now = tf.cast(tf.timestamp() * 1e6, tf.int64)
-            before = self.token.read_value()
-            mine = tf.where(before == 0, now, before)
-            same = tf.debugging.Assert(
-                (token == 0) | (token == mine),
-                [f"{KEY}: the model was loaded again {refusals.RELOADED}", token],
+        with tf.control_dependencies(checks), update_state.locked() as lock:
+            mine, same = self.checked_token(KEY, token)
+            changes = (tf.size(ids) > 0) | (step > 0)
+            with tf.control_dependencies([same]):
+                related = self.related(KEY, lineage, newest, changes)
+            with tf.control_dependencies(related):
+                inserted, used, capacity = tf.switch_case(
+                    place,
+                    [
+                        functools.partial(self._apply, i, ids, rows)
+                        for i in range(len(self._store.groups))
+                    ],
+                )
+            with tf.control_dependencies([inserted]):
+                reached, written = self.moved(sender, mine, changes)
+            lock.release(written)
+            return lock.after(
+                {
+                    "inserted": inserted,
+                    "rows": used - 1,
+                    "capacity": capacity - 1,
+                    "step": reached,
+                    "token": mine,
+                }
             )
-        changes = (tf.size(ids) > 0) | (step > 0)
-        with tf.control_dependencies([same]):
-            related = self._related(lineage, newest, changes)
-        with tf.control_dependencies(related):
-            inserted, used, capacity = tf.switch_case(
-                place,
-                [
-                    functools.partial(self._apply, i, ids, rows)
-                    for i in range(len(self._store.groups))
-                ],
-            )
-        with tf.control_dependencies([inserted]):
-            reached = tf.maximum(self.step, step)
-            highest = tf.reduce_max([self.newest, newest, step])
-            written = [
-                self.token.assign(mine),
-                self.step.assign(reached),
-                self.lineage.assign(tf.where(changes, lineage, self.lineage)),
-                self.newest.assign(tf.where(changes, highest, self.newest)),
-            ]
-        with tf.control_dependencies(written):
-            unlock = tf.raw_ops.ConsumeMutexLock(mutex_lock=lock)
-        with tf.control_dependencies([unlock]):
-            return {
-                "inserted": tf.identity(inserted),
-                "rows": used - 1,
-                "capacity": capacity - 1,
-                "step": tf.identity(reached),
-                "token": tf.identity(mine),
-            }
-
-    def _related(
-        self, lineage: Tensor, newest: Tensor, changes: Tensor
-    ) -> list[tf.Operation]:
-        """Returns operations that fail unless `lineage.accepts`.
-
-        They also fail for rows older than the served ones of the same line.
-        """
-        served = self.lineage.read_value()
-        mine, theirs = tf.strings.split(served, ","), tf.strings.split(lineage, ",")
-        size = tf.size(mine)
-        begins = (tf.size(theirs) >= size) & tf.reduce_all(
-            tf.equal(mine[: tf.size(theirs)], theirs[:size])
-        )
-        # A model without a lineage can only be read.
-        is_question = (lineage == "") & ~changes
-        known = tf.debugging.Assert(
-            begins & ((served != "") | is_question),
-            [f"{KEY}: {refusals.OTHER_LINEAGE}:", served],
-        )
-        # The step at which the sender left the served line; the largest if it did not.
-        ends = tf.strings.split(theirs[size : size + 1], "@").values[1:]
-        left = tf.concat([tf.strings.to_number(ends, tf.int64), [tf.int64.max]], 0)
-        with tf.control_dependencies([known]):
-            behind = tf.debugging.Assert(
-                self.newest <= left[0],
-                [
-                    f"{KEY}: {refusals.WENT_BACK}. Their step, and where:",
-                    self.newest,
-                    left[0],
-                ],
-            )
-        with tf.control_dependencies([behind]):
-            is_latest = tf.debugging.Assert(
-                (served != lineage) | ~changes | (newest >= self.newest),
-                [
-                    f"{KEY}: {refusals.LATER_CHECKPOINT}. Its step, and "
-                    "that of the request:",
-                    self.newest,
-                    newest,
-                ],
-            )
-        return [known, behind, is_latest]
 
     def _apply(
         self, place: int, ids: Tensor, rows: Tensor
@@ -219,25 +152,16 @@ class Updates(tf.Module):
             return tf.identity(end - start), tf.identity(end), capacity
 
 
-def _check_steps(step: Tensor, newest: Tensor) -> list[tf.Operation]:
-    """Returns operations that fail for steps that no training reaches."""
-    steps = tf.stack([step, newest])
-    counted = tf.debugging.Assert(
-        tf.reduce_all((steps >= 0) & (steps < _MOST_STEPS)),
-        [f"{KEY}: steps must be from 0 to 2^40. Received step and newest:", steps],
-    )
-    with tf.control_dependencies([counted]):
-        reached = tf.debugging.Assert(
-            step <= newest,
-            [f"{KEY}: `step` must not be above `newest`. Received both:", step, newest],
-        )
-    return [counted, reached]
+class Places:
+    """The groups and properties of tables, as tensors of the graph.
 
+    Args:
+      store: The store of the tables.
+      key: Key of the signature, for errors.
+    """
 
-class _Places:
-    """The groups and properties of tables, as tensors of the graph."""
-
-    def __init__(self, store: FrozenStore) -> None:
+    def __init__(self, store: FrozenStore, key: str) -> None:
+        self._key = key
         self._names = [update_name(table) for table in store.tables]
         self._is_exact = [t.large_integers == "exact" for t in store.tables]
         self._slots = [table.slot for table in store.tables]
@@ -252,16 +176,19 @@ class _Places:
             ]
         )
 
+    def slot_of(self, table: Tensor) -> Tensor:
+        """Returns the slot of a table."""
+        return tf.gather(tf.constant(self._slots, tf.int64), self._number(table))
+
     def group_of(self, table: Tensor) -> Tensor:
+        """Returns the index of a table's group."""
         return tf.gather(tf.constant(self._groups, tf.int32), self._number(table))
 
-    def check(self, table: Tensor, ids: Tensor, rows: Tensor) -> list[tf.Operation]:
-        """Returns operations that fail for a request that cannot be applied."""
+    def check_ids(self, table: Tensor, ids: Tensor) -> list[tf.Operation]:
+        """Returns operations that fail for an unknown table, or ids of another."""
         number = self._number(table)
-        slot = tf.gather(tf.constant(self._slots, tf.int64), number)
+        slot = self.slot_of(table)
         is_exact = tf.gather(tf.constant(self._is_exact), number)
-        dim = tf.gather(tf.constant(self._dims, tf.int64), number)
-        size = tf.size(ids, tf.int64)
         known = tf.reduce_any(tf.equal(table, self._names))
         facts = [
             (
@@ -274,28 +201,41 @@ class _Places:
                 "an id is not of the table:",
                 table,
             ),
-            (
-                tf.reduce_all(tf.shape(rows, tf.int64) == tf.stack([size, dim])),
-                "rows must have shape [n, dim], for n ids. Received n, dim, and shape:",
-                tf.concat([[size, dim], tf.shape(rows, tf.int64)], axis=0),
-            ),
         ]
         checks: list[tf.Operation] = []
         for fact, message, value in facts:
             # In order, so the error names the first check that fails.
             with tf.control_dependencies(checks):
                 check = tf.debugging.Assert(
-                    fact, [f"{KEY}: {message}", value], summarize=8
+                    fact, [f"{self._key}: {message}", value], summarize=8
                 )
             checks = [check]
         return checks
+
+    def check_rows(
+        self, table: Tensor, ids: Tensor, rows: Tensor
+    ) -> list[tf.Operation]:
+        """Returns operations that fail for rows of another shape."""
+        dim = tf.gather(tf.constant(self._dims, tf.int64), self._number(table))
+        size, shape = tf.size(ids, tf.int64), tf.shape(rows, tf.int64)
+        return [
+            tf.debugging.Assert(
+                tf.reduce_all(shape == tf.stack([size, dim])),
+                [
+                    f"{self._key}: rows must have shape [n, dim], for n ids. Received "
+                    "n, dim, and shape:",
+                    tf.concat([[size, dim], shape], axis=0),
+                ],
+                summarize=8,
+            )
+        ]
 
     def check_size(self, table: Tensor, rows: Tensor) -> list[tf.Operation]:
         """Returns operations that fail for numbers that the table cannot hold."""
         finite = tf.debugging.Assert(
             tf.reduce_all(tf.math.is_finite(rows)),
             [
-                f"{KEY}: rows must be finite. The row of the first that is not:",
+                f"{self._key}: rows must be finite. The row of the first that is not:",
                 tf.where(~tf.math.is_finite(rows))[:1, 0],
             ],
         )
@@ -305,8 +245,8 @@ class _Places:
             held = tf.debugging.Assert(
                 ~tf.reduce_any(beyond),
                 [
-                    f"{KEY}: rows must be {refusals.BEYOND}. Row, column and value of "
-                    "the first that is not:",
+                    f"{self._key}: rows must be {refusals.BEYOND}. Row, column and "
+                    "value of the first that is not:",
                     tf.where(beyond)[:1],
                     tf.boolean_mask(rows, beyond)[:1],
                 ],
@@ -336,10 +276,7 @@ class Update(signatures.Signature):
             "table": tf.TensorSpec([], tf.string, name="table"),
             "ids": tf.TensorSpec([None], tf.int64, name="ids"),
             "rows": tf.TensorSpec([None, None], tf.float32, name="rows"),
-            "step": tf.TensorSpec([], tf.int64, name="step"),
-            "token": tf.TensorSpec([], tf.int64, name="token"),
-            "lineage": tf.TensorSpec([], tf.string, name="lineage"),
-            "newest": tf.TensorSpec([], tf.int64, name="newest"),
+            **update_state.SPECS,
         }
         self._updates = updates
         self._store = store
@@ -370,7 +307,3 @@ class Update(signatures.Signature):
         used = self._updates.used[0].numpy() - 1
         step = self._updates.step.numpy()
         return {"inserted": np.int64(0), "rows": used, "step": step}
-
-
-def _scalar(value: int) -> tf.Variable:
-    return tf.Variable(value, dtype=tf.int64, trainable=False)

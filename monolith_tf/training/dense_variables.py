@@ -6,33 +6,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from monolith_tf import variable_paths
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import former_paths
 from monolith_tf.training.checkpoint import Checkpoint
 
-
-def named(root: tf.Module) -> dict[str, tf.Variable]:
-    """Returns attribute path -> variable; paths do not depend on Keras' counters.
-
-    A variable that is sharded over parameter servers is a single entry.
-    """
-    view = tf.train.TrackableView(root)
-    paths: dict[int, str] = {id(root): ""}
-    queue = [root]
-    found: dict[str, tf.Variable] = {}
-    while queue:
-        parent = queue.pop(0)
-        for name, child in view.children(parent).items():
-            if id(child) in paths:
-                continue
-            path = f"{paths[id(parent)]}/{name}".lstrip("/")
-            paths[id(child)] = path
-            is_cut = getattr(child, "is_sharded_variable", False)
-            if is_cut or isinstance(child, tf.Variable):
-                found[path] = child
-            else:
-                queue.append(child)
-    return found
+named = variable_paths.named
 
 
 def save(root: tf.Module, directory: pathlib.Path) -> dict[str, list[Any]]:

@@ -79,7 +79,7 @@ def resumed(
             checkpoint.step,
             _consequence(checkpoint),
         )
-    return lineage.branched(checkpoint.step)
+    return lineage.branched(checkpoint.step, after=reached)
 
 
 def _consequence(checkpoint: checkpoint_lib.Checkpoint) -> str:

@@ -1,4 +1,4 @@
-"""The rows that a served model accepts: the graph decides as `lineage.accepts`."""
+"""The rows that a served model accepts: the graph decides as `lineage` does."""
 
 import hypothesis
 import tensorflow as tf
@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from monolith_tf import lineage as lineage_lib
 from monolith_tf import testing
+from monolith_tf.export import update_state
 from monolith_tf.export import updates as updates_lib
 from monolith_tf.lineage import Branch
 from monolith_tf.lineage import Lineage
@@ -36,6 +37,13 @@ def _expected(served, newest_served, mine, newest, changes):
         return True  # An export without a job can only be read.
     is_older = changes and served == mine and newest < newest_served
     return lineage_lib.accepts(served, newest_served, mine) and not is_older
+
+
+# As above, and with numbers.
+_NUMBERED = st.builds(
+    Branch, st.sampled_from(["a", "1.a", "2.a", "2.b", "10.a", "x.1"]), st.just(1)
+)
+_NUMBERED_LINES = st.lists(_NUMBERED, max_size=3)
 
 
 class LineageRuleTest(testing.TestCase):
@@ -80,3 +88,50 @@ class LineageRuleTest(testing.TestCase):
 
         decides_alike()
         self.assertLen(decided, 8)  # Every kind occurred.
+
+    def test_the_graph_lets_go_back_whom_the_function_does(self):
+        state = update_state.UpdateState(0, Lineage())
+
+        @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+        def ask(lineage):
+            zero = tf.constant(0, tf.int64)
+            sender = update_state.Sender(zero, zero, lineage, zero)
+            return state.set_back("roll_back", sender, tf.constant(True))
+
+        decided = set()
+
+        @hypothesis.settings(max_examples=300, deadline=None)
+        @hypothesis.given(
+            _NUMBERED_LINES, _NUMBERED_LINES, st.integers(0, 3), st.booleans()
+        )
+        def decides_alike(served, mine, shared, is_longer):
+            mine = served[: 3 if is_longer else shared] + mine
+            served, mine = Lineage(tuple(served)), Lineage(tuple(mine))
+            state.lineage.assign(str(served))
+            state.step.assign(7)
+            try:
+                ask(str(mine))
+                answered = True
+            except tf.errors.InvalidArgumentError:
+                answered = False
+            assert answered == lineage_lib.may_go_back(served, mine)
+            left = str(mine if answered else served)
+            assert state.lineage.numpy().decode() == left
+            assert int(state.step) == (0 if answered else 7)
+            decided.add((answered, len(mine.branches) > len(served.branches)))
+
+        decides_alike()
+        self.assertLen(decided, 4)
+
+    def test_each_branch_is_newer_than_all_before_it(self):
+        job = Lineage().branched(0)
+        first = job.branched(100)
+        second = job.branched(100, after=first)
+        third = second.branched(150)
+        numbers = [line.number for line in (job, first, second, third)]
+        self.assertEqual(numbers, [0, 1, 2, 3])
+        self.assertTrue(lineage_lib.may_go_back(first, second))
+        self.assertTrue(lineage_lib.may_go_back(first, third))
+        self.assertFalse(lineage_lib.may_go_back(second, first))
+        self.assertFalse(lineage_lib.may_go_back(third, second))
+        self.assertFalse(lineage_lib.may_go_back(first, job))

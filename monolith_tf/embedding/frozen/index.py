@@ -54,6 +54,13 @@ class HashIndex(tf.Module):
         """Sets the row numbers of keys."""
         return self.table.insert(keys, numbers)
 
+    def entries(self) -> tuple[Tensor, Tensor]:
+        """Returns all keys, in any order, and their row numbers."""
+        keys, numbers = self.table.export()
+        keys.set_shape([None])
+        numbers.set_shape([None])
+        return keys, numbers
+
 
 class Places(tf.Module):
     """An array of row numbers, for tables of small integers.

@@ -167,6 +167,16 @@ class FrozenStore(tf.Module):
         is_integer = tf.reduce_any(slots[..., tf.newaxis] == of_integers, axis=-1)
         return slots, tf.where(is_integer, ids_lib.to_integers(hashes), hashes)
 
+    def ids(self, frozen: FrozenGroup, keys: Tensor) -> Tensor:
+        """Returns the feature ids of keys in a hash index: the inverse of `keys`."""
+        if frozen.group.is_exact or not self.integers:
+            return keys
+        slots, values = ids_lib.slot_of(keys), ids_lib.hash_of(keys)
+        of_integers = [self._slots[name] for name in self.integers]
+        is_integer = tf.reduce_any(slots[..., tf.newaxis] == of_integers, axis=-1)
+        hashed = ids_lib.from_small_integers(values)
+        return tf.where(is_integer, keys - values + hashed, keys)
+
     def by_group(self, rows: Rows) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Splits chunks of rows by group; yields (index in `groups`, ids, weights)."""
         for ids, weights, table in itertools.starmap(RowChunk, rows):
