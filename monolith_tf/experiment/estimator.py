@@ -202,14 +202,15 @@ class Estimator:
         step = self._job.train_step(identity, fresh=True)
         self._restore(checkpoint, step)
         # A copy does not hold the files: old checkpoints are removed during the job.
-        return identity, step, dataclasses.replace(checkpoint)
+        return identity, step, checkpoint.without_lock()
 
     def _restore(
         self, checkpoint: checkpoint_lib.Checkpoint, step: step_lib.TrainStep
     ) -> None:
         fitting_rows.check(checkpoint, step.network.store.tables, self.config)
         dense_variables.restore(checkpoint, step.state)
-        step.network.store.restore(checkpoint.embedding_dir)
+        base, *deltas = checkpoint.embedding_layers
+        step.network.store.restore(base, deltas=deltas)
 
     def evaluate(
         self, split: Split = "test", checkpoint: str | None = None

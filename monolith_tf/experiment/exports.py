@@ -43,8 +43,9 @@ class Exporter:
         identity = self._job.settle(checkpoint)
         step = self._job.train_step(identity)
         dense_variables.restore(checkpoint, step.state)
+        base, *deltas = checkpoint.embedding_layers
         rows = frozen_lib.saved_rows(
-            self._job.tables(identity), checkpoint.embedding_dir, seed=self._config.seed
+            self._job.tables(identity), base, deltas=deltas, seed=self._config.seed
         )
         origin = self._origin(identity.lineage, checkpoint.step)
         return self._export(step.network, rows, origin, directory)

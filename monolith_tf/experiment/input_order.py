@@ -173,7 +173,7 @@ def _saved(
         return saved
     # Older checkpoints lack the entry; their order is that of their config's copy.
     try:
-        text = (checkpoint.path / "config.yaml").read_text("utf-8")
+        text = checkpoint.config_path.read_text("utf-8")
         config = yaml.safe_load(text)
         return {
             kind: [entry["name"] for entry in config.get(kind, ())] for kind in _KINDS

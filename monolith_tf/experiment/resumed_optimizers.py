@@ -110,7 +110,7 @@ def saved(checkpoint: Checkpoint) -> dict[str, JsonDict]:
     if all("optimizers" in entry for entry in entries):
         return {entry["name"]: entry["optimizers"] for entry in entries}
     # In 0.1.0 only the checkpoint's config has them, with all values.
-    config = yaml.safe_load((checkpoint.path / "config.yaml").read_text("utf-8")) or {}
+    config = yaml.safe_load(checkpoint.config_path.read_text("utf-8")) or {}
     named = {table["name"]: table for table in config.get("tables", ())}
     default = config.get("default_table", {})
     found = {}

@@ -78,7 +78,7 @@ def of_checkpoint(
     state = checkpoint.manifest["state"]
     if "trained" in state:
         return list(state["trained"])
-    config = yaml.safe_load((checkpoint.path / "config.yaml").read_text("utf-8")) or {}
+    config = yaml.safe_load(checkpoint.config_path.read_text("utf-8")) or {}
     fraction = config.get("data", {}).get("validation_fraction", 0.0)
     files = state["data"].get("files", ()) if "data" in state else files
     found = _held_out(files, fraction, config.get("seed", 0))

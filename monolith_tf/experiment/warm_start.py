@@ -78,7 +78,8 @@ def _take(
     id_types_lib.check_warm_start(checkpoint, identity.id_types)
     fitting_rows.check(checkpoint, store.tables, config)
     lacks = dense_variables.restore_matching(checkpoint, step.state, "model/")
-    store.restore(checkpoint.embedding_dir, keep_others=keep_others)
+    base, *deltas = checkpoint.embedding_layers
+    store.restore(base, deltas=deltas, keep_others=keep_others)
     resumed_settings.warn_of_inputs(checkpoint, config)
     variables = dense_variables.named(step.state)
     if any(path.startswith("model/") and path not in lacks for path in variables):

@@ -1,4 +1,4 @@
-"""One checkpoint: a directory that is complete, or is not a checkpoint.
+"""One checkpoint: a folder whose manifest names all that belongs to it.
 
     <model_dir>/checkpoints/
       ckpt-00001200/
@@ -9,17 +9,21 @@
       best.json           {"checkpoint": "ckpt-00001200", ...}, if one is kept; with a
                           checksum
 
-A directory without a manifest that fits its files is not a checkpoint.
-`checkpoint_write` writes one, `checkpoint_dir` keeps those of a job, and
-`checkpoint_lock` prevents the removal of those that are read.
+A folder without a manifest is not a checkpoint. A delta holds the rows that changed
+since another checkpoint, its parent, which its manifest names with the checksum of the
+parent's manifest; all else in it is whole. `checkpoint_write` writes one,
+`checkpoint_dir` keeps those of a job, and `checkpoint_lock` prevents the removal of
+those that are read.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import weakref
 from collections.abc import Mapping
 from typing import Any
+from typing import TypeAlias
 
 import tensorflow as tf
 from absl import logging
@@ -29,6 +33,8 @@ from monolith_tf.embedding.saved import sealed
 from monolith_tf.training import checkpoint_lock
 
 FORMAT = 1
+LAYERED = 2
+"""The format of a delta, and of one whose parts have other than the usual names."""
 
 
 class CheckpointError(ValueError):
@@ -47,6 +53,23 @@ class DamagedCheckpointError(CheckpointError, sealed.DamagedError):
         self.what = what
 
 
+class BrokenChainError(DamagedCheckpointError):
+    """A delta that cannot be used, since another one that it needs cannot.
+
+    Attributes:
+      link: The checkpoint that is missing, damaged or not the right one.
+      why: What is wrong with it.
+    """
+
+    def __init__(self, path: pathlib.Path, link: pathlib.Path, why: str) -> None:
+        super().__init__(
+            f"{path} holds what changed since earlier checkpoints, of which {link} "
+            f"cannot be used: {why}"
+        )
+        self.link = link
+        self.why = why
+
+
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
     """A complete checkpoint on disk, which is not removed while this object lives.
@@ -55,11 +78,18 @@ class Checkpoint:
       path: Its directory.
       manifest: The contents of `manifest.json`: `format`, `step`, `state` (of the
         trainer), `variables` (path -> shape and dtype), `embedding` (of the store),
-        `files` (name -> bytes), `checksums` (name -> SHA-256).
+        `files` (name -> bytes), `checksums` (name -> SHA-256). Where `format` is
+        `LAYERED` also `dense` and `config` (names of these parts), `layers` (folders of
+        rows, oldest first, relative to `path`), `parent` (`name` and `sha256`, or None)
+        and `replaces` (SHA-256 of manifests of the same state that it replaced).
+      sha256: The SHA-256 of `manifest.json`.
+      parent: What it holds the changes of; None if it is whole.
     """
 
     path: pathlib.Path
     manifest: Mapping[str, Any]
+    sha256: str = ""
+    parent: "Checkpoint | None" = None
 
     @property
     def step(self) -> int:
@@ -68,22 +98,124 @@ class Checkpoint:
 
     @property
     def embedding_dir(self) -> str:
-        """Where the rows are."""
-        return str(self.path / "embedding")
+        """Where its newest rows are; `embedding_layers` are all."""
+        return self.own_layers[-1]
+
+    @property
+    def own_layers(self) -> tuple[str, ...]:
+        """The folders of its own rows, oldest first."""
+        names = self.manifest.get("layers", ["embedding"])
+        return tuple(os.path.normpath(self.path / name) for name in names)
+
+    @property
+    def embedding_layers(self) -> tuple[str, ...]:
+        """The folders of all rows, oldest first, as `Chain` reads them."""
+        return tuple(layer for one in self.chain() for layer in one.own_layers)
+
+    @property
+    def dense_prefix(self) -> str:
+        """How the paths of the dense variables' files begin."""
+        return str(self.path / self.manifest.get("dense", "dense"))
+
+    @property
+    def config_path(self) -> pathlib.Path:
+        """The job's resolved config."""
+        return self.path / self.manifest.get("config", "config.yaml")
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of its own files."""
+        return sum(self.manifest["files"].values())
+
+    def chain(self) -> list["Checkpoint"]:
+        """Returns the whole checkpoint that it begins with, and the deltas up to it."""
+        links: list[Checkpoint] = []
+        link: Checkpoint | None = self
+        while link is not None:
+            links.append(link)
+            link = link.parent
+        return links[::-1]
+
+    def without_lock(self) -> "Checkpoint":
+        """Returns the same, whose files may be removed."""
+        copy: Checkpoint | None = None
+        for one in self.chain():
+            copy = dataclasses.replace(one, parent=copy)
+        return copy or self
+
+    def is_state(self, sha256: str) -> bool:
+        """Returns whether a manifest of this checksum is, or was, of this state."""
+        return sha256 in (self.sha256, *self.manifest.get("replaces", ()))
 
 
-def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Opens a checkpoint, checks all its files, and prevents its removal.
+Opened: TypeAlias = dict[pathlib.Path, Checkpoint | CheckpointError]
+
+
+def open_checkpoint(
+    path: str | os.PathLike[str], *, opened: Opened | None = None
+) -> Checkpoint:
+    """Opens a checkpoint and those it needs, checks all files, prevents their removal.
+
+    Args:
+      path: Its folder.
+      opened: Checkpoints that were opened before, or why they could not be; this one
+        and those it needs are added.
 
     Raises:
       CheckpointError: If there is none, or it has another format.
       DamagedCheckpointError: If a file is missing, or differs from what was written.
+      BrokenChainError: If that is so of one that it needs.
     """
     path = pathlib.Path(path)
-    manifest_path = path / "manifest.json"
+    opened = {} if opened is None else opened
+    deltas: list[Checkpoint] = []  # From this one back to one that is known.
+    link = path
+    while link not in opened:
+        try:
+            checkpoint = _open_one(link)
+        except CheckpointError as error:
+            opened[link] = error
+            break
+        if checkpoint.manifest.get("parent") is None:
+            opened[link] = checkpoint
+            break
+        deltas.append(checkpoint)
+        link = _parent_path(checkpoint)
+        if link in [delta.path for delta in deltas]:
+            opened[link] = DamagedCheckpointError(f"{link} names itself as a parent.")
+    for delta in reversed(deltas):
+        opened[delta.path] = _continued(delta, opened[_parent_path(delta)])
+    found = opened[path]
+    if isinstance(found, CheckpointError):
+        raise found
+    return found
+
+
+def _parent_path(delta: Checkpoint) -> pathlib.Path:
+    return delta.path.parent / delta.manifest["parent"]["name"]
+
+
+def _continued(
+    delta: Checkpoint, parent: Checkpoint | CheckpointError
+) -> Checkpoint | CheckpointError:
+    """Returns a delta with its parent, or why it cannot be used."""
+    path = _parent_path(delta)
+    if isinstance(parent, BrokenChainError):
+        return BrokenChainError(delta.path, parent.link, parent.why)
+    if isinstance(parent, CheckpointError):
+        return BrokenChainError(delta.path, path, getattr(parent, "what", str(parent)))
+    if not parent.is_state(delta.manifest["parent"]["sha256"]):
+        why = "it is not the one that was continued: its checksum differs."
+        return BrokenChainError(delta.path, path, why)
+    object.__setattr__(delta, "parent", parent)
+    return delta
+
+
+def _open_one(path: pathlib.Path) -> Checkpoint:
+    """Opens a checkpoint without those it needs."""
+    manifest_path = path / checkpoint_lock.MANIFEST
     try:
-        release = checkpoint_lock.take(path)
-        manifest, is_sealed = sealed.unseal(manifest_path)
+        text, release = checkpoint_lock.read(path)
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(
             f"{path} is not a checkpoint: it has no manifest.json. A checkpoint is a "
@@ -91,18 +223,16 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         ) from None
     except sealed.DamagedError as error:
         raise DamagedCheckpointError(str(error)) from None
-    if manifest.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {manifest.get('format')}; this version reads format "
-            f"{FORMAT}. Use the version of monolith_tf that wrote it."
-        )
-    kinds = {"step": int, "state": dict, "variables": dict, "files": dict}
-    for key, kind in {**kinds, "embedding": dict}.items():
-        if not isinstance(manifest.get(key), kind):
-            raise DamagedCheckpointError(f"{manifest_path} is damaged: no `{key}`.")
-    checkpoint = Checkpoint(path, manifest)
-    weakref.finalize(checkpoint, release)
-    check_files(checkpoint)
+    with contextlib.ExitStack() as stack:
+        stack.callback(release)
+        try:
+            manifest, is_sealed = sealed.parse(text, manifest_path)
+        except sealed.DamagedError as error:
+            raise DamagedCheckpointError(str(error)) from None
+        checkpoint = Checkpoint(path, manifest, sealed.digest_of(text))
+        _check_manifest(checkpoint)
+        check_files(checkpoint)
+        weakref.finalize(checkpoint, stack.pop_all().close)
     if not is_sealed:
         logging.warning(
             "%s was written by version 0.1.0, without checksums; its manifest is not "
@@ -110,6 +240,23 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             path,
         )
     return checkpoint
+
+
+def _check_manifest(checkpoint: Checkpoint) -> None:
+    path, manifest = checkpoint.path, checkpoint.manifest
+    if manifest.get("format") not in (FORMAT, LAYERED):
+        raise CheckpointError(
+            f"{path} has format {manifest.get('format')}; this version reads formats "
+            f"{FORMAT} and {LAYERED}. Use the version of monolith_tf that wrote it."
+        )
+    kinds = {"step": int, "state": dict, "variables": dict, "files": dict}
+    if manifest["format"] == LAYERED:
+        kinds |= {"layers": list, "dense": str, "config": str}
+    for key, kind in {**kinds, "embedding": dict}.items():
+        if not isinstance(manifest.get(key), kind):
+            raise DamagedCheckpointError(
+                f"{path / checkpoint_lock.MANIFEST} is damaged: no `{key}`."
+            )
 
 
 def check_files(checkpoint: Checkpoint, prefix: str = "") -> None:

@@ -16,8 +16,11 @@ from monolith_tf import atomic
 from monolith_tf.embedding.saved import sealed
 from monolith_tf.embedding.store import EmbeddingStore
 from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import checkpoint_commit
+from monolith_tf.training import checkpoint_links
 from monolith_tf.training import checkpoint_lock
 from monolith_tf.training import checkpoint_write
+from monolith_tf.training import delta_parent
 from monolith_tf.training.checkpoint import Checkpoint
 from monolith_tf.training.checkpoint import CheckpointError
 
@@ -45,12 +48,21 @@ class CheckpointDir:
             raise ValueError(f"`keep` must be at least 1. Received: keep={keep}.")
         self.path = pathlib.Path(path)
         self._keep = keep
+        self._links = checkpoint_links.Links(self.path)
+        self._parent = delta_parent.DeltaParent(self._links)
 
     def names(self) -> list[str]:
-        """Returns the names of all checkpoint directories, oldest first."""
+        """Returns the names of all checkpoints, damaged or not, oldest first.
+
+        A folder without a manifest is none: it is being written, or was when the job
+        was killed.
+        """
         if not self.path.exists():
             return []
-        found = (_NAME.fullmatch(entry.name) for entry in self.path.iterdir())
+        found = (
+            _NAME.fullmatch(entry.parent.name)
+            for entry in self.path.glob(f"*/{checkpoint_lock.MANIFEST}")
+        )
         steps = {match[0]: int(match[1]) for match in found if match}
         return sorted(steps, key=lambda name: steps[name])
 
@@ -105,9 +117,12 @@ class CheckpointDir:
         names = self.names()
         if before in names:
             names = names[: names.index(before)]
+        opened: checkpoint_lib.Opened = {}
         for name in reversed(names):
             try:
-                checkpoint = checkpoint_lib.open_checkpoint(self.path / name)
+                checkpoint = checkpoint_lib.open_checkpoint(
+                    self.path / name, opened=opened
+                )
             except CheckpointError as error:
                 logging.warning("Skipping a checkpoint: %s", error)
             else:
@@ -168,6 +183,7 @@ class CheckpointDir:
         step: int,
         state: Mapping[str, Any],
         config_yaml: str = "",
+        as_delta: bool = False,
     ) -> Checkpoint:
         """Writes a checkpoint, which appears complete or not at all.
 
@@ -177,25 +193,53 @@ class CheckpointDir:
           step: The global step.
           state: Other values that the job needs to resume; JSON-serializable.
           config_yaml: The job's resolved config.
+          as_delta: Whether to write only the rows that changed since the last
+            checkpoint of this run, or since the one that `restored` was called with, if
+            there is one and not too many deltas follow a whole one already.
 
         Returns:
           The checkpoint.
         """
         path = self.path / f"ckpt-{step:08d}"
-        saved = checkpoint_write.write(
-            path, root, store, step=step, state=state, config_yaml=config_yaml
+        found = self._parent.of(path.name) if as_delta else None
+        parent, since = (
+            (None, {}) if found is None else (found[0], {"since_step": found[1]})
         )
+        writing = checkpoint_write.Writing(path)
+        try:
+            saved = writing.finish(
+                root,
+                store.save(writing.layer(), step=step, **since),
+                step=step,
+                state=state,
+                config_yaml=config_yaml,
+                parent=parent,
+            )
+        except BaseException:
+            writing.abandon()
+            raise
+        self._parent.saved(saved, store)
         self._prune(path.name)
         return saved
+
+    def restored(self, checkpoint: Checkpoint, store: EmbeddingStore) -> None:
+        """Notes the checkpoint that the store was restored from; a delta continues it.
+
+        Call it before the first step.
+        """
+        self._parent.restored(checkpoint, store)
 
     def _prune(self, written: str) -> None:
         """Removes old checkpoints, but none newer than the one just written.
 
         Newer ones are damaged, or belong to an abandoned history; they do not count.
+        Those that a kept delta needs stay.
         """
-        checkpoint_write.clear(self.path)
-        best = self._marked("best").get("checkpoint")
+        checkpoint_commit.clear(self.path)
         names = self.names()
-        for name in names[: names.index(written) + 1][: -self._keep]:
-            if name != best:
+        until = names.index(written) + 1
+        kept = {*names[:until][-self._keep :], *names[until:]}
+        needed = self._links.needed(kept | {self._marked("best").get("checkpoint", "")})
+        for name in names:
+            if name not in needed:
                 checkpoint_lock.remove(self.path / name)

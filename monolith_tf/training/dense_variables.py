@@ -14,14 +14,18 @@ from monolith_tf.training.checkpoint import Checkpoint
 named = variable_paths.named
 
 
-def save(root: tf.Module, directory: pathlib.Path) -> dict[str, list[Any]]:
-    """Writes the dense variables below `root` to a checkpoint's directory.
+def save(root: tf.Module, prefix: pathlib.Path) -> dict[str, list[Any]]:
+    """Writes the dense variables below `root` to files of a checkpoint.
+
+    Args:
+      root: Holds the variables.
+      prefix: How the paths of the files begin.
 
     Returns:
       Path -> shape and dtype, for the manifest.
     """
     variables = named(root)
-    tf.train.Checkpoint(**_slots(variables)).write(str(directory / "dense"))
+    tf.train.Checkpoint(**_slots(variables)).write(str(prefix))
     return {path: _kind(variable) for path, variable in variables.items()}
 
 
@@ -95,7 +99,7 @@ def _read(
     found: former_paths.Found,
 ) -> None:
     there = {found.paths[path]: variable for path, variable in variables.items()}
-    file = str(checkpoint.path / "dense")
+    file = checkpoint.dense_prefix
     try:
         tf.train.Checkpoint(**_slots(there)).read(file).expect_partial()
         for path in variables.keys() & found.biases.keys():
@@ -105,11 +109,12 @@ def _read(
             variables[path].assign_sub(bias)
     except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:
         raise checkpoint_lib.DamagedCheckpointError(
-            f"{checkpoint.path / 'dense'} is damaged: {error.message}"
+            f"{file} is damaged: {error.message}"
         ) from None
     finally:
         # TensorFlow reports damage by many errors, and misses some.
-        checkpoint_lib.check_files(checkpoint, "dense.")
+        name = checkpoint.dense_prefix.rpartition("/")[2]
+        checkpoint_lib.check_files(checkpoint, f"{name}.")
 
 
 def _kind(variable: tf.Variable) -> list[Any]:

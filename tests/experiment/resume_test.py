@@ -65,9 +65,9 @@ def test_a_job_killed_twice_ends_as_an_undisturbed_one(tmp_path, deterministic):
     process = _start(config, how, f"model_dir={killed}")
     folder = killed / "checkpoints"
     # Once while a checkpoint is written, once between two checkpoints.
-    _kill_when(process, lambda: (folder / ".tmp-ckpt-00000030").exists())
+    _kill_when(process, lambda: (folder / "ckpt-00000030").exists())
     process = _start(config, how, f"model_dir={killed}")
-    _kill_when(process, lambda: (folder / "ckpt-00000045").exists())
+    _kill_when(process, lambda: (folder / "ckpt-00000045" / "manifest.json").exists())
     resumed = _finish(_start(config, how, f"model_dir={killed}"))
     _finish(undisturbed)
     assert "Resuming from" in resumed

@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from monolith_tf.embedding.saved import parts
 from monolith_tf.embedding.saved import sealed
 from monolith_tf.embedding.shard.chunk import Chunk
 from monolith_tf.types import JsonDict
@@ -35,16 +36,11 @@ class ArrayWriter:
     """
 
     def __init__(self, directory: str, name: str) -> None:
-        self._name = name
-        self._file: BinaryIO = open(os.path.join(directory, name), "wb")  # noqa: SIM115
-        self._bytes = 0
-        self._crc = 0
+        self._part = parts.Folder(directory).put(name)
 
     def write(self, data: bytes) -> int:
         """Acts as a file for `numpy.save`."""
-        self._crc = zlib.crc32(data, self._crc)
-        self._bytes += len(data)
-        return self._file.write(data)
+        return self._part.write(data)
 
     def save(self, array: np.ndarray) -> None:
         """Adds one array."""
@@ -52,20 +48,12 @@ class ArrayWriter:
 
     def close(self) -> JsonDict:
         """Syncs the file to disk, and returns its manifest entry."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        return {"name": self._name, "bytes": self._bytes, "crc32": self._crc}
+        return self._part.close()
 
 
 def write_manifest(directory: str, manifest: JsonDict) -> None:
     """Writes the manifest, which marks a directory as complete."""
-    path = os.path.join(directory, MANIFEST)
-    with open(path + ".part", "w", encoding="utf-8") as file:
-        file.write(sealed.seal(manifest))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(path + ".part", path)
+    parts.Folder(directory).commit(MANIFEST, sealed.seal(manifest))
 
 
 def read_manifest(directory: str) -> JsonDict:

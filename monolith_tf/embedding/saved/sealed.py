@@ -45,6 +45,11 @@ def unseal(path: str | os.PathLike[str]) -> tuple[JsonDict, bool]:
     """
     with open(path, "rb") as file, reading(path):
         data = file.read()
+    return parse(data, path)
+
+
+def parse(data: bytes, path: str | os.PathLike[str]) -> tuple[JsonDict, bool]:
+    """As `unseal`, of a file's content; the path is only for the message."""
     end = _SEAL.fullmatch(data, max(0, len(data) - _SEAL_BYTES))
     is_right = (
         end and hashlib.sha256(data[: end.start()]).hexdigest() == end[1].decode()
@@ -67,6 +72,11 @@ def digest(path: str | os.PathLike[str]) -> str:
     """Returns the SHA-256 of a file, read piece by piece."""
     with reading(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(data: bytes) -> str:
+    """Returns the SHA-256 of a file's content."""
+    return hashlib.sha256(data).hexdigest()
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ CHUNK_BYTES = 1 << 26
 """About how much of a shard is in memory at a time while it is written or read."""
 
 
-def _group_entry(group: Group) -> dict[str, Any]:
+def group_entry(group: Group) -> dict[str, Any]:
     """Returns the manifest entry of a group, without its files so far."""
     return {
         "name": group.name,
@@ -90,7 +90,7 @@ def save(
     }
     for number, group_shards in enumerate(shards.values()):
         group = group_shards[0].group
-        entry = _group_entry(group)
+        entry = group_entry(group)
         for place, shard in enumerate(group_shards):
             name = f"group-{number}-shard-{place}-of-{len(group_shards)}"
             entry["rows_files"].append(
