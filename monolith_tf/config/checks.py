@@ -194,6 +194,12 @@ def _evaluations(config: schema.ExperimentConfig) -> errors.Complaints:
 def _stream(config: schema.ExperimentConfig) -> errors.Complaints:
     """Checks what a topic, which has no end and no epochs, does not work with."""
     if config.data.stream is None:
+        for name in config.trainer.checkpoint.by_events:
+            yield (
+                ("trainer", "checkpoint", name),
+                "only messages of a topic, `data.stream`, have an event time. Use a "
+                "number of steps, or a time such as `10m`.",
+            )
         return
     if (config.trainer.epochs or 1) > 1:
         yield (

@@ -26,6 +26,7 @@ from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.embedding import store as store_lib
 from monolith_tf.embedding.placement import Placement
 from monolith_tf.embedding.spec import TableSpec
+from monolith_tf.experiment import checkpointing
 from monolith_tf.experiment import dropped_tables
 from monolith_tf.experiment import id_types as id_types_lib
 from monolith_tf.experiment import input_order
@@ -264,7 +265,8 @@ class Job:
             self.tables(identity),
             schema.columns(config),
             seed=config.seed,
-            track_updates=config.export.spare_rows > 0,
+            track_updates=config.export.spare_rows > 0
+            or checkpointing.writes_deltas(config),
             **on_servers,
         )
 

@@ -18,6 +18,7 @@ from monolith_tf.data.spec import Split
 from monolith_tf.data.stream.source import StreamSource
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.experiment import build
+from monolith_tf.experiment import checkpointing
 from monolith_tf.experiment import diagnosis
 from monolith_tf.experiment import exports
 from monolith_tf.experiment import fitting_rows
@@ -139,7 +140,10 @@ class Estimator:
             },
             saved=checkpoint,
             evaluated_on=self._sources.evaluated_on,
+            writes_deltas=checkpointing.writes_deltas(config),
         )
+        if checkpoint is not None and run.writes_deltas:
+            self._checkpoints.restored(checkpoint, network.store)
         if run.total_steps is not None and run.total_steps <= progress.step:
             logging.warning(
                 "There is nothing to train: the checkpoint is at step %d, where "

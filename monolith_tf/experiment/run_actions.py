@@ -7,6 +7,7 @@ from monolith_tf import imports
 from monolith_tf.config import model_params
 from monolith_tf.config import schema
 from monolith_tf.data.stream.source import StreamSource
+from monolith_tf.experiment import checkpointing
 from monolith_tf.experiment import exports
 from monolith_tf.experiment import watcher as watcher_lib
 from monolith_tf.training import actions as actions_lib
@@ -69,14 +70,9 @@ def between_steps(
                 since=run.progress.step - run.progress.batch,
             )
         )
-    checkpoints: list[int | actions_lib.Interval] = []
-    if trainer.checkpoint_every_steps is not None:
-        checkpoints.append(trainer.checkpoint_every_steps)
     if windows is not None:
         actions.append(actions_lib.EvaluateWindows(windows, _judges(config, watcher)))
-    if has_evaluator:
-        checkpoints.extend(evaluations)
-    elif evaluations:
+    if evaluations and not has_evaluator:
         # A progressive run has already scored its batches.
         is_quick = trainer.mode == "progressive"
         actions.append(
@@ -91,13 +87,20 @@ def between_steps(
         actions.append(exports.Export(every, export))
     # After evaluations, which also read data.
     actions.append(data_log.DataLog(trainer.log_every_steps, counts))
-    actions.append(
-        actions_lib.SaveCheckpoint(
-            checkpoints,
-            trainer.checkpoint_every_secs,
-        )
-    )
+    # An evaluator task scores checkpoints.
+    others = evaluations if has_evaluator else []
+    actions.append(checkpointing.action(config, others, _event_time(stream)))
     return actions
+
+
+def _event_time(stream: StreamSource | None) -> Callable[[], float]:
+    """Returns what gives the time of a topic's newest message, in seconds."""
+
+    def newest() -> float:
+        state = None if stream is None else stream.state()
+        return 0.0 if state is None else state.newest / 1000
+
+    return newest
 
 
 def _judges(

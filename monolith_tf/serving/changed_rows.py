@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from monolith_tf.embedding.saved import files as checkpoint_files
+from monolith_tf.embedding.saved import merge
+from monolith_tf.embedding.saved import raw_layer
 from monolith_tf.embedding.shard.chunk import Chunk
 from monolith_tf.export import updates
 from monolith_tf.ids import HASH_BITS
@@ -56,14 +57,21 @@ class SavedRows:
 
     Args:
       directory: The folder that the embedding store wrote.
+      deltas: The folders of later changes, oldest first.
 
     Raises:
       ValueError: If they are damaged.
     """
 
-    def __init__(self, directory: str | pathlib.Path) -> None:
-        self._directory = str(directory)
-        self._manifest = checkpoint_files.read_manifest(self._directory)
+    def __init__(
+        self, directory: str | pathlib.Path, *deltas: str | pathlib.Path
+    ) -> None:
+        self._layers = [
+            raw_layer.RawLayer(str(folder), with_state=False)
+            for folder in (directory, *deltas)
+        ]
+        self._directory = self._layers[-1].directory
+        self._manifest = self._layers[-1].manifest
         self._chunks = shared_reading.SharedReading(self._read)
         self.tables: dict[str, int] = {
             _update_name(table): sum(part["dim"] for part in group["slices"])
@@ -116,10 +124,8 @@ class SavedRows:
 
     def _read(self) -> Iterator[tuple[JsonMapping, Chunk]]:
         """Yields chunks with their groups, without optimizer state to save memory."""
-        for group in self._manifest["groups"]:
-            for chunk in checkpoint_files.read_rows(self._directory, group):
-                chunk.state = np.zeros([len(chunk.ids), 0], np.float32)
-                yield group, chunk
+        for group, chunk in merge.rows(self._layers):
+            yield group.entry, chunk
 
 
 def _by_table(

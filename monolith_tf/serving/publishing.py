@@ -308,7 +308,7 @@ class _Source:
             )
         self._newest = newest  # Keeps the checkpoint from being removed.
         self.step = newest.step
-        self._saved = changed_rows.SavedRows(newest.embedding_dir)
+        self._saved = changed_rows.SavedRows(*newest.embedding_layers)
         self.largest = self._saved.largest
         table, dim = next(iter(self._saved.tables.items()))
         self.nothing = changed_rows.Rows(
@@ -339,7 +339,7 @@ class _Source:
             )
             return
         before = checkpoint_lib.open_checkpoint(checkpoints.path / names[since_step])
-        yield from self._saved.removed(changed_rows.SavedRows(before.embedding_dir))
+        yield from self._saved.removed(changed_rows.SavedRows(*before.embedding_layers))
 
 
 def _publish(

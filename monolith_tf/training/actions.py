@@ -1,17 +1,17 @@
 """Actions between steps: logging, evaluation, checkpoints."""
 
-import time
 import types
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from absl import logging
 
+from monolith_tf.training import due as due_lib
 from monolith_tf.training import event_windows
 from monolith_tf.training import judges as judges_lib
 from monolith_tf.training import run as run_lib
+from monolith_tf.training.due import Interval as Interval
 
 
 class Action:
@@ -42,23 +42,6 @@ class Action:
 
     def end(self, run: run_lib.Run) -> None:
         """Called once, when the run finishes or is interrupted, not after an error."""
-
-
-class Interval(NamedTuple):
-    """Steps at equal distances.
-
-    Attributes:
-      steps: The distance.
-      since: Step from which distances count, such as that at which a job began with
-        other files; may be negative.
-    """
-
-    steps: int
-    since: int = 0
-
-    def next_step(self, step: int) -> int:
-        """Returns the first of these steps after `step`."""
-        return step + self.steps - (step - self.since) % self.steps
 
 
 class EverySteps(Action):
@@ -229,41 +212,57 @@ def _report(
 
 
 class SaveCheckpoint(Action):
-    """Writes checkpoints at intervals of steps or seconds, and when the run ends."""
+    """Writes checkpoints at intervals, and when the run ends."""
 
     def __init__(
-        self, every_steps: Sequence[int | Interval], every_secs: float | None
+        self,
+        every_steps: Sequence[int | Interval],
+        every_secs: float | None,
+        *,
+        every_event_secs: float | None = None,
+        deltas: due_lib.Due | None = None,
+        event_time: Callable[[], float] = float,
     ) -> None:
         """Makes the action.
 
         Args:
-          every_steps: Any number of intervals.
-          every_secs: Seconds between checkpoints, or None.
+          every_steps: Any number of intervals between whole checkpoints.
+          every_secs: Seconds between them, or None.
+          every_event_secs: Seconds between them by the time of events, or None.
+          deltas: When deltas are written in between; None writes none.
+          event_time: Returns the time of the newest event in seconds; 0 if not known.
         """
-        self._every_steps = _intervals(every_steps)
-        self._every_secs = every_secs
+        self._whole = due_lib.Due(
+            _intervals(every_steps), every_secs, every_event_secs, event_time
+        )
+        self._deltas = deltas
         self._saved_at = -1
-        self._saved_when = 0.0
 
     def begin(self, run: run_lib.Run) -> None:
         """See base class."""
         self._saved_at = run.progress.step
-        self._saved_when = time.monotonic()
+        self._whole.restart(run.progress.step)
+        if self._deltas is not None:
+            self._deltas.restart(run.progress.step)
 
     def next_step(self, step: int) -> int | None:
         """See base class."""
-        if self._every_secs is not None:
-            late = time.monotonic() - self._saved_when >= self._every_secs
-            if late:
-                return step + 1
-        return min((e.next_step(step) for e in self._every_steps), default=None)
+        kinds = (self._whole, self._deltas)
+        steps = [kind.next_step(step) for kind in kinds if kind is not None]
+        return min((at for at in steps if at is not None), default=None)
 
     def act(self, run: run_lib.Run) -> None:
         """See base class."""
-        if run.progress.step != self._saved_at:
-            run.want_checkpoint()
-            self._saved_at = run.progress.step
-            self._saved_when = time.monotonic()
+        step = run.progress.step
+        if step == self._saved_at:
+            return
+        is_whole = self._deltas is None or self._whole.is_due(step)
+        run.want_checkpoint(is_whole=is_whole)
+        self._saved_at = step
+        if is_whole:
+            self._whole.restart(step)
+        if self._deltas is not None:
+            self._deltas.restart(step)
 
     def end(self, run: run_lib.Run) -> None:
         """See base class."""

@@ -122,6 +122,7 @@ class Run:
       saved: The last checkpoint that this run wrote or resumed from.
       evaluated_on: Returns the data of the last evaluation, as in JSON.
       on_saved: Called with each checkpoint that the run writes.
+      writes_deltas: Whether checkpoints that need not be whole are deltas.
     """
 
     model_dir: pathlib.Path
@@ -140,7 +141,9 @@ class Run:
     on_saved: list[Callable[[checkpoint_lib.Checkpoint], object]] = dataclasses.field(
         default_factory=list
     )
+    writes_deltas: bool = False
     _wanted: list[Callable[[checkpoint_lib.Checkpoint], object]] | None = None
+    _wants_whole: bool = False
 
     def place(self, batch: int) -> tuple[int, int, windows.Cut]:
         """Returns the epoch of a batch, its place in it, and how the epoch is cut.
@@ -155,7 +158,10 @@ class Run:
         return epoch, place, self.progress.cut(epoch)
 
     def want_checkpoint(
-        self, then: Callable[[checkpoint_lib.Checkpoint], object] | None = None
+        self,
+        then: Callable[[checkpoint_lib.Checkpoint], object] | None = None,
+        *,
+        is_whole: bool = False,
     ) -> None:
         """Requests a checkpoint of the current step.
 
@@ -164,7 +170,9 @@ class Run:
 
         Args:
           then: Called with the checkpoint.
+          is_whole: Whether it must not be a delta.
         """
+        self._wants_whole |= is_whole
         self._wanted = (self._wanted or []) + ([] if then is None else [then])
 
     def save_wanted(self) -> None:
@@ -175,6 +183,7 @@ class Run:
         if self._wanted is None:
             return
         wanted, self._wanted = self._wanted, None
+        wants_whole, self._wants_whole = self._wants_whole, False
         state = self._state()
         if self.saved is None or not _holds(self.saved, self.progress.step, state):
             lineage = lineage_lib.of_state(state)
@@ -185,6 +194,7 @@ class Run:
                 step=self.progress.step,
                 state=state,
                 config_yaml=self.config_yaml,
+                as_delta=self.writes_deltas and not wants_whole,
             )
             wanted = [*self.on_saved, *wanted]
         for then in wanted:

@@ -10,6 +10,7 @@ from monolith_tf import paths
 from monolith_tf import schedules
 from monolith_tf.features.shorthand import FromName
 from monolith_tf.features.shorthand import OneOrMany
+from monolith_tf.training.checkpoint_spec import CheckpointSpec
 
 _OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
     "adam": {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7},
@@ -183,10 +184,13 @@ class TrainerSpec:
         and is still scored in its window.
       eval_every_epochs: Epochs between evaluations, each at the end of an epoch. With
         both, evaluations run at all of these steps.
-      checkpoint_every_steps: Steps between checkpoints.
-      checkpoint_every_secs: Seconds between checkpoints. One is also written when
-        training ends or is interrupted.
-      keep_checkpoints: Newest checkpoints to keep, at least 1.
+      checkpoint: How often checkpoints are written, whole ones and deltas. One is also
+        written when training ends or is interrupted. A job on a topic that sets none of
+        these keys writes a whole one every hour, and a delta every minute.
+      checkpoint_every_steps: Steps between whole checkpoints.
+      checkpoint_every_secs: Seconds between whole checkpoints.
+      keep_checkpoints: Newest checkpoints to keep, at least 1, deltas counted. Those
+        that a kept delta needs stay as well.
       keep_best: Metric, named as in `early_stop`, by which the best checkpoint is kept
         in addition; None keeps none. If the evaluation data changes, the best value
         starts over.
@@ -218,6 +222,7 @@ class TrainerSpec:
     eval_every_epochs: int | None = None
     eval_window_secs: float | None = None
     eval_lateness_secs: float = 10.0
+    checkpoint: CheckpointSpec = CheckpointSpec()  # noqa: RUF009 (frozen)
     checkpoint_every_steps: int | None = None
     checkpoint_every_secs: float | None = None
     keep_checkpoints: int = 5
@@ -264,6 +269,14 @@ class TrainerSpec:
                 raise ValueError(
                     f"`{name}` must be greater than 0. Received: {name}={value}. "
                     "Leave it out to switch it off."
+                )
+        for name in ("checkpoint_every_steps", "checkpoint_every_secs"):
+            value = getattr(self, name)
+            if value is not None and self.checkpoint.full_every is not None:
+                raise ValueError(
+                    f"`{name}` and `checkpoint.full_every` are the same setting. "
+                    f"Received: {name}={value}, "
+                    f"full_every={self.checkpoint.full_every!r}. Remove one of them."
                 )
         for action in self.actions:
             if not imports.is_name(action):

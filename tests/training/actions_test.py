@@ -4,6 +4,7 @@ from unittest import mock
 
 from monolith_tf import testing
 from monolith_tf.training import actions
+from monolith_tf.training import due
 from monolith_tf.training import judges
 from monolith_tf.training import run as run_lib
 from tests.training import fakes
@@ -164,7 +165,7 @@ class SaveCheckpointTest(testing.TestCase):
     def test_seconds_count_from_the_last_checkpoint(self):
         run = fakes.run()
         action = actions.SaveCheckpoint([100], 30.0)
-        with mock.patch.object(actions.time, "monotonic") as clock:
+        with mock.patch.object(due.time, "monotonic") as clock:
             clock.return_value = 1000.0
             action.begin(run)
             for now, step in ((1029.9, 100), (1030.0, 4), (1090.0, 4)):

@@ -39,11 +39,13 @@ class Checkpoints:
 
     def __init__(self):
         self.steps = []
+        self.deltas = []
         self.states = []
         self.best = []
 
-    def save(self, root, store, *, step, state, config_yaml):
+    def save(self, root, store, *, step, state, config_yaml, as_delta):
         self.steps.append(step)
+        self.deltas += [step] if as_delta else []
         self.states.append(state)
         manifest = {"step": step, "state": state}
         path = pathlib.Path(f"ckpt-{step:08d}")

@@ -1,12 +1,14 @@
-"""A checkpoint and the deltas since, read as one."""
+"""A checkpoint and the deltas since, read as one.
+
+See `merge` for what a long chain costs.
+"""
 
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 
-import numpy as np
-
 from monolith_tf.embedding.lookup.layout import Group
+from monolith_tf.embedding.saved import merge
 from monolith_tf.embedding.saved.read import SavedTables
 from monolith_tf.embedding.shard.chunk import Chunk
 
@@ -79,22 +81,7 @@ class Chain:
 
     def rows(self) -> Iterator[tuple[Group, Chunk]]:
         """Yields the newest row of each id, in the columns of its group, by chunk."""
-        # From the newest layer to the oldest: each id is yielded once, by the newest
-        # layer that holds its row, unless a newer layer removed it.
-        # Group -> sorted ids that newer layers hold or removed.
-        settled: dict[str, np.ndarray] = {}
-        for layer in reversed(self._layers):
-            told = {name: [ids] for name, ids in settled.items()}
-            for group, ids in layer.removed():
-                told.setdefault(group.name, []).append(ids)
-            for group, chunk in layer.rows():
-                if group.name in settled:
-                    chunk = chunk.take(~_is_in(chunk.ids, settled[group.name]))
-                if layer is not self._layers[0]:
-                    told.setdefault(group.name, []).append(chunk.ids)
-                if len(chunk.ids):
-                    yield group, chunk
-            settled = {k: np.unique(np.concatenate(ids)) for k, ids in told.items()}
+        return merge.rows(self._layers)
 
 
 def _check_follows(before: SavedTables, delta: SavedTables) -> None:
@@ -110,11 +97,3 @@ def _check_follows(before: SavedTables, delta: SavedTables) -> None:
             f"{wanted}, after {before.directory!r}, which is {found}. Give the "
             "directories of one run."
         )
-
-
-def _is_in(ids: np.ndarray, ordered: np.ndarray) -> np.ndarray:
-    """Returns which ids are in a sorted array."""
-    if not len(ordered):
-        return np.zeros(len(ids), bool)
-    places = np.minimum(np.searchsorted(ordered, ids), len(ordered) - 1)
-    return ordered[places] == ids

@@ -129,6 +129,11 @@ class SavedTables:
                 for route in routes:
                     yield route.group, route.renamed(ids)[1]
 
+    @property
+    def has_whole_counts(self) -> bool:
+        """Whether `counts` are all, not only those that changed."""
+        return self.manifest["format"] == checkpoint_files.FORMAT
+
     def counts(self) -> Iterator[tuple[Group, np.ndarray, np.ndarray]]:
         """Yields ids of known tables that wait for admission, and their counts."""
         for saved, routes in zip(self.manifest["groups"], self._routes, strict=True):
