@@ -54,8 +54,8 @@ def keeps_secs(tables: Sequence[TableSpec]) -> bool:
 
 
 def bookkeeping_bytes(tables: Sequence[TableSpec], tracks_updates: bool) -> int:
-    """Returns the bytes of a row's id and of its step and time."""
-    stamps = keeps_step(tables, tracks_updates) + keeps_secs(tables)
+    """Returns the bytes of a row's id, its step and time, and its last change."""
+    stamps = keeps_step(tables, tracks_updates) + keeps_secs(tables) + tracks_updates
     return ID_BYTES + _STAMP_BYTES * stamps
 
 

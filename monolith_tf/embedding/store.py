@@ -1,6 +1,7 @@
 """The partitioned embedding store."""
 
 import itertools
+import threading
 import time
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -28,7 +29,11 @@ from monolith_tf.embedding.shard.chunk import Chunk
 from monolith_tf.embedding.shard.clock import Clock
 from monolith_tf.embedding.shard.clock import clock_for
 from monolith_tf.embedding.shard.group_step import GroupStep
+from monolith_tf.embedding.shard.marks import Mark
+from monolith_tf.embedding.shard.marks import Marks
 from monolith_tf.embedding.shard.shard import Shard
+from monolith_tf.embedding.shard.shard_rows import ShardRows
+from monolith_tf.embedding.shard.shard_rows import Which
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.types import Tensor
@@ -61,8 +66,8 @@ class EmbeddingStore(tf.Module):
       capacity: Rows that each shard of a group of tables first has room for. The shard
         grows on demand, during steps too. By default as many rows as fit in a 32nd of
         this machine's memory; memory is allocated as rows are written.
-      track_updates: Whether to keep the step of every row's last update. Saving and
-        publishing only the rows that changed since a step needs it.
+      track_updates: Whether to keep when every row was last updated. Saving and
+        publishing only the rows that changed since then needs it.
 
     Raises:
       ValueError: If names or slots repeat, a table has no slot, or a column names a
@@ -110,7 +115,9 @@ class EmbeddingStore(tf.Module):
             name: GroupStep(shards, is_exact=mode == "exact", is_local=is_local)
             for name, shards in self._shards.items()
         }
+        self._tracks_updates = track_updates
         self._history = History(is_tracked=track_updates)
+        self._marks = Marks(self._shards)
 
     @tf.autograph.experimental.do_not_convert
     def lookup(
@@ -262,11 +269,14 @@ class EmbeddingStore(tf.Module):
         step: int | None = None,
         now_secs: float | None = None,
         since_step: int | None = None,
+        since: Mark | None = None,
+        with_all_counts: bool = False,
     ) -> dict[str, Any]:
         """Writes all rows in use, with optimizer state and bookkeeping.
 
-        Needs extra memory for one chunk at most. The manifest is written last; a
-        directory without one is not a checkpoint.
+        The processes that hold the rows write them, side by side, and need extra memory
+        for one chunk at most. They must find `directory` under the same path. The
+        manifest is written last; a directory without one is not a checkpoint.
 
         Args:
           directory: A new or empty directory.
@@ -275,26 +285,106 @@ class EmbeddingStore(tf.Module):
           since_step: Writes only what changed since the checkpoint of this step. Such a
             delta is restored on top of that checkpoint, or of a later one that this
             store wrote or was restored from. The store must track updates.
+          since: Writes only what changed since this mark. Such a delta is restored on
+            top of the last checkpoint that the store wrote or was restored from before
+            the mark, if nothing changed in between, or of any later one.
+          with_all_counts: Whether a delta since a mark holds all counts of ids that
+            wait for admission, not only those that changed.
 
         Returns:
           The manifest.
 
         Raises:
           ValueError: If `directory` holds a checkpoint, or the changes since
-            `since_step` are not known.
+            `since_step` or `since` are not known.
+          FileNotFoundError: If a parameter server does not find the directory.
         """
-        if since_step is not None:
+        delta: write.Since | None = None
+        if since is not None:
+            self._check_mark(since)
+            delta = write.Since(
+                min((at for at, _ in since.saved), default=0),
+                [id_ for _, id_ in since.saved],
+                since.periods,
+            )
+        elif since_step is not None:
             self._history.check(since_step)
+            delta = write.Since(since_step, self._history.saved_since(since_step))
+        counts: Literal["whole", "changed"] = "whole" if with_all_counts else "changed"
+        what = write.What(delta, counts, token=self.placement.token)
+        return self._write(directory, what, step, now_secs)
+
+    def _write(
+        self,
+        directory: str,
+        what: write.What,
+        step: int | None,
+        now_secs: float | None = None,
+        stop: threading.Event | None = None,
+    ) -> dict[str, Any]:
         manifest = write.save(
-            directory,
-            self._shards,
-            step=step,
-            now_secs=now_secs,
-            since_step=since_step,
-            follows=self._history.saved_since(since_step or 0),
+            directory, self._shards, what, step=step, now_secs=now_secs, stop=stop
         )
-        self._history.add(step, manifest["id"])
+        self._note_saved(step, manifest["id"])
         return manifest
+
+    def _note_saved(self, step: int | None, id_: str | None) -> None:
+        """Notes a checkpoint that was written or restored."""
+        self._history.add(step, id_)
+        if step is not None and id_ is not None:
+            for mark in self._marks.used():
+                mark.saved.append((step, id_))
+
+    def mark(self) -> Mark:
+        """Returns the present moment, for `changed`, `removed` and `save`.
+
+        Steps may run meanwhile. All that changes afterwards is since the mark; what is
+        being written at this moment may be. Ids that lost their row are remembered
+        since the oldest mark in use: release a mark, or drop it, when it is no longer
+        needed. Once marks were made, removals before them are unknown by step too.
+
+        Raises:
+          ValueError: If the store does not track updates.
+        """
+        self._check_tracked()
+        mark, last_step = self._marks.make(self._history.last())
+        if last_step >= 0:
+            self._history.forget(last_step + 1)
+        return mark
+
+    def _check_tracked(self) -> None:
+        if not self._tracks_updates:
+            raise ValueError(
+                "`track_updates` must be True to tell what changed. "
+                "Received: track_updates=False."
+            )
+
+    def _check_mark(self, since: Mark) -> None:
+        self._check_tracked()
+        self._marks.check(since)
+
+    def changed(
+        self, since: Mark, *, with_state: bool = False
+    ) -> Iterator[tuple[layout.Group, Chunk]]:
+        """Yields rows inserted, updated or restored since a mark, in chunks.
+
+        Steps may run meanwhile; in a "hogwild" store a row that is read while it is
+        written may mix both, and is since any mark made in between.
+
+        Args:
+          since: The mark.
+          with_state: Whether optimizer state is read too.
+
+        Raises:
+          ValueError: If the mark is not in use here.
+        """
+        self._check_mark(since)
+        for name, shards in self._shards.items():
+            for place, shard in enumerate(shards):
+                which = Which("changed", since.periods[name][place])
+                rows = ShardRows(shard, which, with_state=with_state)
+                for chunk in rows.chunks(write.chunk_rows(shard.group)):
+                    yield shard.group, chunk
 
     def restore(
         self,
@@ -334,7 +424,7 @@ class EmbeddingStore(tf.Module):
         )
         report = restore.restore(chain, self._shards, keep_others=keep_others)
         self._history.begin(report.step or 0, keep_saved=keep_others)
-        self._history.add(report.step, chain.newest.manifest.get("id"))
+        self._note_saved(report.step, chain.newest.manifest.get("id"))
         return report
 
     def touched(self, since_step: int) -> Iterator[tuple[layout.Group, Chunk]]:
@@ -348,22 +438,31 @@ class EmbeddingStore(tf.Module):
         """
         self._history.check(since_step)
         for shard in itertools.chain(*self._shards.values()):
-            size = write.chunk_rows(shard.group)
-            for chunk in shard.chunks(size, with_state=False, since_step=since_step):
+            rows = ShardRows(shard, Which("step", since_step), with_state=False)
+            for chunk in rows.chunks(write.chunk_rows(shard.group)):
                 yield shard.group, chunk
 
-    def removed(self, since_step: int) -> np.ndarray:
-        """Returns ids that lost their row since a step; some may have one again.
+    def removed(self, since: Mark | int) -> np.ndarray:
+        """Returns ids that lost their row since then; some may have one again.
 
         Args:
-          since_step: The first step. The store must track updates.
+          since: A mark, or the first step. The store must track updates.
 
         Raises:
           ValueError: If the changes since then are not known.
         """
-        self._history.check(since_step)
-        shards = list(itertools.chain(*self._shards.values()))
-        return np.concatenate([write.removed(s, since_step) for s in shards])
+        if isinstance(since, Mark):
+            self._check_mark(since)
+            delta = write.Since(0, periods=since.periods)
+        else:
+            self._history.check(since)
+            delta = write.Since(since)
+        found = [
+            delta.removed(name, place, shard)
+            for name, shards in self._shards.items()
+            for place, shard in enumerate(shards)
+        ]
+        return np.concatenate([np.zeros([0], np.int64), *found])
 
     def forget_removed(self, before_step: int) -> None:
         """Frees the memory of ids that were removed before a step.
@@ -372,14 +471,14 @@ class EmbeddingStore(tf.Module):
           before_step: Changes since an earlier step are no longer known afterwards.
         """
         for shard in itertools.chain(*self._shards.values()):
-            shard.removed = [part for part in shard.removed if part[0] >= before_step]
+            shard.lock.run(shard.removals.forget_steps, before_step)
         self._history.forget(before_step)
 
     def rows(self) -> Iterator[RowChunk]:
         """Yields ids and weights of all rows in use, in chunks."""
         for shard in itertools.chain(*self._shards.values()):
-            size = write.chunk_rows(shard.group)
-            for chunk in shard.chunks(size, with_state=False):
+            rows = ShardRows(shard, with_state=False)
+            for chunk in rows.chunks(write.chunk_rows(shard.group)):
                 yield RowChunk.of_group(shard.group, chunk)
 
     def freeze(self) -> FrozenStore:

@@ -15,6 +15,7 @@ from monolith_tf.embedding.initializer_spec import ZerosSpec
 from monolith_tf.embedding.placement import Placement
 from monolith_tf.embedding.shard import row_blocks
 from monolith_tf.embedding.shard.chunk import Chunk
+from monolith_tf.embedding.shard.shard_rows import ShardRows
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.embedding.store import EmbeddingStore
@@ -161,7 +162,7 @@ class ConcurrencyTest(testing.TestCase):
                 )
                 shard.reserve(int(shard.rows.capacity) + 10)
                 store.maintain(int(step))
-                for chunk in shard.chunks(64):
+                for chunk in ShardRows(shard).chunks(64):
                     self.assertLen(np.unique(chunk.ids), len(chunk.ids))
 
         _run_threads(

@@ -39,8 +39,8 @@ class RowSizeTest(testing.TestCase):
             False,
             4 * 10 + 8 * 2 + _ID + _INDEX,
         ),
-        # A step, for what changed since.
-        ({"dim": 16}, True, 4 * 32 + 8 + _ID + _INDEX),
+        # A step and a period, for what changed since.
+        ({"dim": 16}, True, 4 * 32 + 8 * 2 + _ID + _INDEX),
     )
     def test_bytes_of_an_id(self, values, tracks_updates, expected):
         table = TableSpec(name="t", slot=0, **values)

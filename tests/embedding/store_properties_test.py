@@ -15,6 +15,7 @@ from monolith_tf.embedding import optimizer_spec
 from monolith_tf.embedding.initializer_spec import ConstantSpec
 from monolith_tf.embedding.initializer_spec import NormalSpec
 from monolith_tf.embedding.placement import Placement
+from monolith_tf.embedding.shard.shard_rows import ShardRows
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import SliceSpec
 from monolith_tf.embedding.spec import TableSpec
@@ -214,7 +215,7 @@ class _Pair:
         rows = {}
         for shards in self.store._shards.values():
             for shard in shards:
-                for chunk in shard.chunks(3):
+                for chunk in ShardRows(shard).chunks(3):
                     for place, id_ in enumerate(chunk.ids.tolist()):
                         assert id_ not in rows
                         stamps = {k: v[place] for k, v in chunk.stamps.items()}

@@ -18,6 +18,7 @@ from monolith_tf.embedding.shard.clock import Clock
 from monolith_tf.embedding.shard.row_blocks import MAX_ROWS
 from monolith_tf.embedding.shard.shard import COUNTERS
 from monolith_tf.embedding.shard.shard import Shard
+from monolith_tf.embedding.shard.shard_rows import ShardRows
 from monolith_tf.embedding.shard.step import Found
 from monolith_tf.embedding.shard.step import ShardStep
 from monolith_tf.embedding.spec import SliceSpec
@@ -147,7 +148,7 @@ class KeyedRows(Bindable):
     def chunks(self, *, with_state: bool = True) -> Iterator[Chunk]:
         """Yields all rows in chunks, whose `ids` are keys."""
         size = max(1, _CHUNK_BYTES // self.group.row_bytes)
-        return self._shard.chunks(size, with_state=with_state)
+        return ShardRows(self._shard, with_state=with_state).chunks(size)
 
     def load(self, chunk: Chunk) -> None:
         """Writes rows of distinct keys."""

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 
+import numpy as np
+
 from monolith_tf.embedding.lookup.layout import Group
 from monolith_tf.embedding.saved import merge
 from monolith_tf.embedding.saved.read import SavedTables
@@ -82,6 +84,10 @@ class Chain:
     def rows(self) -> Iterator[tuple[Group, Chunk]]:
         """Yields the newest row of each id, in the columns of its group, by chunk."""
         return merge.rows(self._layers)
+
+    def counts(self) -> Iterator[tuple[Group, np.ndarray, np.ndarray]]:
+        """Yields ids that wait for admission, and their counts, by chunk."""
+        return merge.counts(self._layers)
 
 
 def _check_follows(before: SavedTables, delta: SavedTables) -> None:

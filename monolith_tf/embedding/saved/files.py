@@ -24,6 +24,8 @@ from monolith_tf.embedding.shard.chunk import Chunk
 from monolith_tf.types import JsonDict
 
 FORMAT = 1
+FORMAT_OF_CHANGED_COUNTS = 2
+"""The format of a delta with counts files that hold only what changed."""
 MANIFEST = "manifest.json"
 
 
@@ -72,9 +74,10 @@ def read_manifest(directory: str) -> JsonDict:
             f"`directory` must hold a complete embedding checkpoint. Received: "
             f"directory={directory!r}, which has no {MANIFEST}."
         ) from None
-    if manifest.get("format") != FORMAT:
+    formats = (FORMAT, FORMAT_OF_CHANGED_COUNTS)
+    if manifest.get("format") not in formats:
         raise ValueError(
-            f"{path} must be of format {FORMAT}. "
+            f"{path} must be of format {FORMAT} or {FORMAT_OF_CHANGED_COUNTS}. "
             f"Received: format={manifest.get('format')}."
         )
     try:

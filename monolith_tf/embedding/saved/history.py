@@ -31,6 +31,10 @@ class History:
         """Returns the ids of the checkpoints of a step or later."""
         return [id_ for at, id_ in self._saved if at >= step]
 
+    def last(self) -> list[tuple[int, str]]:
+        """Returns step and id of the last checkpoint, if there is one."""
+        return self._saved[-1:]
+
     def add(self, step: int | None, id_: str | None) -> None:
         """Notes a checkpoint that the store wrote or was restored from."""
         if step is not None and id_ is not None:

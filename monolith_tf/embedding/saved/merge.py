@@ -66,6 +66,34 @@ def rows(layers: Sequence[Layer[_Group]]) -> Iterator[tuple[_Group, Chunk]]:
         settled = {k: np.unique(np.concatenate(ids)) for k, ids in found.items()}
 
 
+def counts(
+    layers: Sequence[Layer[_Group]],
+) -> Iterator[tuple[_Group, np.ndarray, np.ndarray]]:
+    """Yields ids that wait for admission, and their counts, by chunk.
+
+    Args:
+      layers: Oldest first.
+    """
+    # Group -> ids that newer layers count, or that have or had a row in them: they
+    # were admitted, and what an older layer counted is used up.
+    settled: dict[str, list[np.ndarray]] = {}
+    for layer in reversed(layers):
+        newer = {k: np.unique(np.concatenate(ids)) for k, ids in settled.items()}
+        for group, ids, numbers in layer.counts():
+            if group.name in newer:
+                is_old = _is_in(ids, newer[group.name])
+                ids, numbers = ids[~is_old], numbers[~is_old]
+            yield group, ids, numbers
+        if layer.has_whole_counts:
+            return
+        for group, ids, _ in layer.counts():
+            settled.setdefault(group.name, []).append(ids)
+        for group, ids in layer.removed():
+            settled.setdefault(group.name, []).append(ids)
+        for group, chunk in layer.rows():
+            settled.setdefault(group.name, []).append(chunk.ids)
+
+
 def _is_in(ids: np.ndarray, ordered: np.ndarray) -> np.ndarray:
     """Returns which ids are in a sorted array."""
     if not len(ordered):

@@ -79,11 +79,12 @@ def _fill(chain: Chain, shards: Mapping[str, Sequence[Shard]]) -> None:
         of_group = shards[group.name]
         for shard, mine in zip(of_group, _spread(chunk.ids, of_group), strict=True):
             shard.load(chunk.take(mine))
-    for group, ids, counts in chain.newest.counts():
+    for group, ids, counts in chain.counts():
         of_group = shards[group.name]
         for shard, mine in zip(of_group, _spread(ids, of_group), strict=True):
             if shard.admission is not None and shard.admission.exact is not None:
-                shard.admission.exact.load(ids[mine], counts[mine])
+                period = int(shard.period)
+                shard.admission.exact.load(ids[mine], counts[mine], period)
     parts: dict[str, list[sketch_parts.Part]] = {}
     for group, part in chain.newest.sketches():
         parts.setdefault(group.name, []).append(part)

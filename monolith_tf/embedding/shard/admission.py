@@ -48,7 +48,12 @@ class Admission(Bindable):
             )
 
     def admit(
-        self, ids: Tensor, tables: Tensor, counts: Tensor, step: Tensor
+        self,
+        ids: Tensor,
+        tables: Tensor,
+        counts: Tensor,
+        step: Tensor,
+        period: Tensor | int = 0,
     ) -> Tensor:
         """Counts ids without a row and returns which of them get one now.
 
@@ -57,6 +62,7 @@ class Admission(Bindable):
           tables: Index of each id's table in the group, `[n]`, int32.
           counts: Occurrences of each id in this batch, `[n]`, int64.
           step: The global step, int64; `()` if no table is probabilistic.
+          period: The shard's period, int64.
 
         Returns:
           `[n]`, bool.
@@ -64,7 +70,7 @@ class Admission(Bindable):
         threshold = tf.gather(tf.constant(self._thresholds, tf.int64), tables)
         policies = list(dict.fromkeys(self._policies))
         if len(policies) == 1:
-            return self._admit(policies[0], ids, counts, threshold, step)
+            return self._admit(policies[0], ids, counts, threshold, step, period)
         numbers = [policies.index(policy) for policy in self._policies]
         of_ids = tf.gather(tf.constant(numbers), tables)
         admitted = tf.ones_like(ids, tf.bool)
@@ -77,6 +83,7 @@ class Admission(Bindable):
                     tf.gather(counts, mine[:, 0]),
                     tf.gather(threshold, mine[:, 0]),
                     step,
+                    period,
                 )
                 admitted = tf.tensor_scatter_nd_update(admitted, mine, of_policy)
         return admitted
@@ -88,14 +95,21 @@ class Admission(Bindable):
                 counts.clear()
 
     def _admit(
-        self, policy: str, ids: Tensor, counts: Tensor, threshold: Tensor, step: Tensor
+        self,
+        policy: str,
+        ids: Tensor,
+        counts: Tensor,
+        threshold: Tensor,
+        step: Tensor,
+        period: Tensor | int,
     ) -> Tensor:
         if policy == "probabilistic":
             return is_drawn(self._key.read_value(), ids, counts, threshold, step)
-        counter = self.exact if policy == "exact" else self.sketch
-        if counter is None:
-            raise ValueError(f"`policy` must be known. Received: policy={policy!r}.")
-        return counter.admit(ids, counts, threshold)
+        if policy == "exact" and self.exact is not None:
+            return self.exact.admit(ids, counts, threshold, period)
+        if policy == "sketch" and self.sketch is not None:
+            return self.sketch.admit(ids, counts, threshold)
+        raise ValueError(f"`policy` must be known. Received: policy={policy!r}.")
 
 
 def draw_key(seed: int) -> int:

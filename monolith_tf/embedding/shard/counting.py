@@ -19,6 +19,10 @@ _ODD = (  # One multiplier per row of a sketch.
 _MOST_COUNTED = 1 << 30  # A cell stops here, so that int32 never overflows.
 
 
+_PERIOD_SHIFT = 32
+_COUNT_MASK = (1 << _PERIOD_SHIFT) - 1
+
+
 @dataclasses.dataclass
 class Inherited:
     """Counts that several shards received, and that are saved only once.
@@ -46,42 +50,62 @@ class ExactCounts(Bindable):
     own = ("_seen",)
 
     def __init__(self) -> None:
+        # The count, and in the upper bits the period in which it last changed.
         self._seen = IdTable()
 
-    def admit(self, ids: Tensor, counts: Tensor, threshold: Tensor) -> Tensor:
+    def admit(
+        self,
+        ids: Tensor,
+        counts: Tensor,
+        threshold: Tensor,
+        period: Tensor | int = 0,
+    ) -> Tensor:
         """Adds to the counts of ids and returns which have reached their threshold.
 
         Args:
           ids: Distinct ids, `[n]`.
           counts: Occurrences of each id in this batch, `[n]`, int64.
           threshold: `[n]`, int64.
+          period: The shard's period, an int64 scalar.
 
         Returns:
           `[n]`, bool. Ids that have reached it are no longer counted.
         """
-        seen = self._seen.lookup(ids)
-        total = seen + counts
+        seen = _count_of(self._seen.lookup(ids))
+        total = tf.minimum(seen + counts, _COUNT_MASK)
         reached = total >= threshold
         waiting = tf.logical_not(reached)
         known = reached & (seen > 0)
         writes = [
             self._seen.insert(
-                tf.boolean_mask(ids, waiting), tf.boolean_mask(total, waiting)
+                tf.boolean_mask(ids, waiting),
+                tf.boolean_mask(total + _period_bits(period), waiting),
             ),
             self._seen.remove(tf.boolean_mask(ids, known)),
         ]
         with tf.control_dependencies(writes):
             return tf.identity(reached)
 
-    def export(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns all counted ids and their counts, ordered by id."""
-        ids, counts = (values.numpy() for values in self._seen.export())
+    def export(self, since: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Returns counted ids and their counts, ordered by id.
+
+        Args:
+          since: Only those whose count changed in this period or later.
+        """
+        ids, counts = (values.numpy() for values in self.changed(since))
         order = np.argsort(ids)
         return ids[order], counts[order]
 
-    def load(self, ids: np.ndarray, counts: np.ndarray) -> None:
+    def changed(self, since: Tensor | int) -> tuple[Tensor, Tensor]:
+        """As `export`, in no particular order."""
+        ids, values = self._seen.export()
+        where = tf.where(values >= _period_bits(since))[:, 0]
+        return tf.gather(ids, where), _count_of(tf.gather(values, where))
+
+    def load(self, ids: np.ndarray, counts: np.ndarray, period: int = 0) -> None:
         """Adds ids that are not counted yet, and their counts."""
-        self._seen.insert(tf.constant(ids, tf.int64), tf.constant(counts, tf.int64))
+        values = tf.constant(counts, tf.int64) + _period_bits(period)
+        self._seen.insert(tf.constant(ids, tf.int64), values)
 
     def clear(self) -> None:
         """Resets all counts."""
@@ -187,3 +211,13 @@ class Sketch(Bindable):
         cells = tf.bitwise.right_shift(mixed, tf.constant(self._shift, tf.uint64))
         starts = tf.range(len(_ODD), dtype=tf.int64) * self._width
         return tf.cast(cells, tf.int64) + starts
+
+
+def _count_of(values: Tensor) -> Tensor:
+    return tf.bitwise.bitwise_and(values, tf.constant(_COUNT_MASK, tf.int64))
+
+
+def _period_bits(period: Tensor | int) -> Tensor:
+    return tf.bitwise.left_shift(
+        tf.cast(period, tf.int64), tf.constant(_PERIOD_SHIFT, tf.int64)
+    )

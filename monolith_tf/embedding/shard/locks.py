@@ -40,7 +40,9 @@ class Lock(Bindable):
             finally:
                 del lock  # The lock is held while this exists.
 
-    def guard(self, function: Callable[[], Tensor], after: Sequence[Tensor]) -> Tensor:
+    def guard(
+        self, function: Callable[[], _Result], after: Sequence[Tensor]
+    ) -> _Result:
         """Runs a function of a graph under the lock, taken once `after` is available.
 
         Taken earlier, the lock would make others wait for this step's inputs. It is
@@ -51,10 +53,10 @@ class Lock(Bindable):
             lock = tf.raw_ops.MutexLock(mutex=self._mutex)
         with tf.control_dependencies([lock]):
             result = function()
-        with tf.control_dependencies([result]):
+        with tf.control_dependencies(tf.nest.flatten(result)):
             released = tf.raw_ops.ConsumeMutexLock(mutex_lock=lock)
         with tf.control_dependencies([released]):
-            return tf.identity(result)
+            return tf.nest.map_structure(tf.identity, result)
 
 
 def name_of(owner: Any, device: str) -> str:

@@ -91,7 +91,11 @@ class RowIndex(Bindable):
 
     def clear(self) -> None:
         """Removes all ids."""
-        self.remove(self._table.export()[0])
+        self.remove(self.ids())
+
+    def ids(self) -> Tensor:
+        """Returns all ids, in no particular order."""
+        return self._table.export()[0]
 
     def has_use_for(self, capacity: Tensor) -> Tensor:
         """Whether `grow` would add places, and so needs the ids."""

@@ -16,6 +16,7 @@ from monolith_tf.embedding.shard.bindable import Bindable
 from monolith_tf.embedding.shard.chunk import Chunk
 from monolith_tf.embedding.shard.clock import Clock
 from monolith_tf.embedding.shard.locks import Lock
+from monolith_tf.embedding.shard.removals import Removals
 from monolith_tf.embedding.shard.row_blocks import MAX_ROWS
 from monolith_tf.embedding.shard.row_blocks import Column
 from monolith_tf.embedding.shard.row_blocks import RowBlocks
@@ -59,6 +60,7 @@ class Shard(Bindable):
         "generation",
         "changes",
         "version",
+        "period",
         "counters",
     )
     shared: ClassVar[tuple[str, ...]] = ("kind",)
@@ -77,6 +79,7 @@ class Shard(Bindable):
             self.generation = _scalar(0)  # Grows when rows are freed.
             self.changes = _scalar(0)  # Grows when the index changes.
             self.version = _scalar(0)  # Grows when existing rows change.
+            self.period = _scalar(1)  # Grows at each `begin_period`.
             self.counters = tf.Variable(
                 tf.zeros([len(group.tables), len(COUNTERS)], tf.int64), trainable=False
             )
@@ -89,7 +92,8 @@ class Shard(Bindable):
         self.ages = expiry.Ages(group)
         self.next_expiry = self.ages.never_looked()
         self.looked_at_secs = -math.inf  # Time of the last expiry check.
-        self.removed: list[tuple[int, np.ndarray]] = []  # Step, and ids removed at it.
+        self.removals = Removals()
+        self.cleared_in = 0  # The period in which all rows were last removed.
         self.is_cramped = False  # Whether memory for more rows was refused.
 
     def on_bound(self) -> None:
@@ -121,34 +125,6 @@ class Shard(Bindable):
             stamps = {name: stamp[used] for name, stamp in stamps.items()}
             return numbers[used], ids[used], stamps
 
-    def chunks(
-        self, size: int, *, with_state: bool = True, since_step: int | None = None
-    ) -> Iterator[Chunk]:
-        """Yields the rows in use, at most `size` at a time.
-
-        Args:
-          size: Row numbers to read at a time.
-          with_state: Whether optimizer state is read too.
-          since_step: Only rows updated at this step or later.
-        """
-
-        def read(start: int, end: int) -> Chunk:
-            numbers, ids, stamps = self.in_use(start, end)
-            if since_step is not None:
-                is_new = stamps["step"] >= since_step
-                numbers, ids = numbers[is_new], ids[is_new]
-                stamps = {name: stamp[is_new] for name, stamp in stamps.items()}
-            weights = self.rows.read("weights", numbers).numpy()
-            state = np.zeros([len(ids), 0], np.float32)
-            if self.group.state_dim and with_state:
-                state = self.rows.read("state", numbers).numpy()
-            return Chunk(ids, weights, state, stamps)
-
-        for start, end in self.ranges(size):
-            chunk = self.lock.run(read, start, end)
-            if len(chunk.ids):
-                yield chunk
-
     def load(self, chunk: Chunk) -> None:
         """Writes rows, new ones or over old ones, with every stamp that is kept.
 
@@ -177,6 +153,8 @@ class Shard(Bindable):
         values |= {name: chunk.stamps[name] for name in self.group.stamps}
         if self.group.state_dim:
             values["state"] = chunk.state
+        if self.group.tracks_updates:
+            values["changed"] = np.full(len(numbers), int(self.period))
         self.rows.write(tf.constant(numbers), values)
         self.next_row.assign(end)
         for counter in ("rows", "inserted"):
@@ -197,7 +175,7 @@ class Shard(Bindable):
         if not len(ids):
             return
         if self.group.tracks_updates and step is not None:
-            self.removed.append((step, ids))
+            self.removals.add(int(self.period), step, ids)
         keys = tf.constant(ids, tf.int64)
         self.index.remove(keys)
         start = self.num_free.read_value()
@@ -213,15 +191,36 @@ class Shard(Bindable):
         self.lock.run(self._clear)
 
     def _clear(self) -> None:
+        if self.group.tracks_updates:
+            self.cleared_in = int(self.period)
+            self.removals.add_all(self.cleared_in, self.index.ids().numpy())
         self.index.clear()
         self.next_row.assign(1)
         self.num_free.assign(0)
         self._bump()
         self.counters.assign(tf.zeros_like(self.counters))
         self.next_expiry = self.ages.never_looked()
-        self.removed.clear()
         if self.admission is not None:
             self.admission.clear()
+
+    def begin_period(self, oldest: int | None) -> tuple[int, int]:
+        """Begins a new period: what changes from now on is stamped with it.
+
+        Args:
+          oldest: The oldest period since which removals will be asked for; None is the
+            new one.
+
+        Returns:
+          The period, and the last step of removals that are unknown from now on, or -1.
+        """
+
+        def begin() -> tuple[int, int]:
+            self.period.assign_add(1)
+            period = int(self.period)
+            kept = period if oldest is None else oldest
+            return period, self.removals.forget(kept, has_marks=True)
+
+        return self.lock.run(begin)
 
     def reserve(self, num_rows: int) -> None:
         """Makes room for `num_rows` row numbers; steps may run meanwhile.
@@ -253,7 +252,9 @@ class Shard(Bindable):
         columns = {"weights": Column(tf.float32, self.group.dim)}
         if self.group.state_dim:
             columns["state"] = Column(tf.float32, self.group.state_dim)
-        integers = "ids", "free", *self.group.stamps
+        integers = ["ids", "free", *self.group.stamps]
+        if self.group.tracks_updates:
+            integers.append("changed")  # The period of the last change.
         return columns | dict.fromkeys(integers, Column(tf.int64))
 
     def insert(self, ids: Tensor, clock: Clock) -> Tensor:
@@ -313,8 +314,18 @@ class Shard(Bindable):
         clock: Clock,
         *,
         ids: Tensor | None = None,
+        is_locked: bool = True,
     ) -> Tensor:
-        """Writes rows, new ones with their ids; the result waits for this."""
+        """Writes rows; the result waits for this.
+
+        Args:
+          numbers: Their numbers.
+          weights: Their weights.
+          state: Their optimizer state.
+          clock: The current step and time.
+          ids: Their ids, if they are new.
+          is_locked: Whether the caller holds the lock.
+        """
         values = {"weights": weights}
         if ids is not None:
             values["ids"] = ids
@@ -322,7 +333,33 @@ class Shard(Bindable):
             values[name] = tf.fill([tf.size(numbers)], getattr(clock, name))
         if self.group.has_state:
             values["state"] = state
-        return self.rows.write(numbers, values, is_often=ids is None)
+        if self.group.tracks_updates and is_locked:
+            values["changed"] = tf.fill([tf.size(numbers)], self.period.read_value())
+        written = self.rows.write(numbers, values, is_often=ids is None)
+        if self.group.tracks_updates and not is_locked:
+            with tf.control_dependencies([written]):
+                return self._stamp(numbers)
+        return written
+
+    def _stamp(self, numbers: Tensor) -> Tensor:
+        """Stamps rows that were just written without the lock."""
+
+        # A period may begin at any moment. The stamp is read after the values are
+        # written: one who read a row before that finds it changed afterwards. And if it
+        # is outdated once it is written, one who looked for it may have missed it.
+        def write() -> tuple[Tensor, Tensor]:
+            period = self.period.read_value()
+            periods = tf.fill([tf.size(numbers)], period)
+            return period, self.rows.write(numbers, {"changed": periods})
+
+        period, written = write()
+        with tf.control_dependencies([written]):
+            now = self.period.read_value()
+        return tf.cond(
+            tf.equal(now, period),
+            lambda: written,
+            lambda: self.lock.guard(lambda: write()[1], after=[written]),
+        )
 
     def _bump(self) -> None:
         """Invalidates the results of earlier lookups."""

@@ -199,7 +199,7 @@ class ShardStep(Bindable):
             clock.step,
             None if isinstance(rate_scale, tuple) else rate_scale,
         )
-        written = shard.write(numbers, weights, state, clock)
+        written = shard.write(numbers, weights, state, clock, is_locked=self._is_exact)
         # A push that sees the new version must see the new weights.
         with tf.control_dependencies([written]):
             written = shard.version.assign_add(1)
@@ -248,7 +248,9 @@ class ShardStep(Bindable):
         if shard.admission is not None:
             new_counts = tf.gather(tf.gather(batch.counts, missing[:, 0]), places[:, 0])
             tables = shard.group.table_of(new_ids)
-            admitted = shard.admission.admit(new_ids, tables, new_counts, clock.step)
+            admitted = shard.admission.admit(
+                new_ids, tables, new_counts, clock.step, shard.period.read_value()
+            )
             counted = shard.count("refused", tf.boolean_mask(new_ids, ~admitted))
             places = tf.boolean_mask(places, admitted)
             with tf.control_dependencies([counted]):

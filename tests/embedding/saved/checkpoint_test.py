@@ -18,6 +18,7 @@ from monolith_tf.embedding.saved import files as checkpoint_files
 from monolith_tf.embedding.saved import read as saved_tables
 from monolith_tf.embedding.saved import sealed
 from monolith_tf.embedding.saved import write as checkpoint
+from monolith_tf.embedding.shard.shard_rows import ShardRows
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import SliceSpec
 from monolith_tf.embedding.spec import TableSpec
@@ -316,7 +317,7 @@ class CheckpointTest(testing.TestCase):
         other.restore(self.directory, with_optimizer_state=False)
         self.assert_equal_rows(other, store)
         (shards,) = other._shards.values()
-        for chunk in shards[0].chunks(100):
+        for chunk in ShardRows(shards[0]).chunks(100):
             self.assertAllEqual(chunk.state, np.full([len(chunk.ids), 3], 0.1, "f4"))
 
     @parameterized.parameters((1, 3), (3, 1))
@@ -420,7 +421,7 @@ class DamageTest(testing.TestCase):
         manifest = self.manifest | {"format": 99}
         with open(os.path.join(self.directory, "manifest.json"), "w") as file:
             json.dump(manifest, file)
-        self.assert_restore_fails("must be of format 1. Received: format=99")
+        self.assert_restore_fails("must be of format 1 or 2. Received: format=99")
 
     def test_another_width_is_refused(self):
         wide = TableSpec(name="user", slot=1, dim=4, optimizer=_ADAM)
