@@ -122,6 +122,8 @@ class Run:
       saved: The last checkpoint that this run wrote or resumed from.
       evaluated_on: Returns the data of the last evaluation, as in JSON.
       on_saved: Called with each checkpoint that the run writes.
+      newest: What was last made, such as "checkpoint" -> when, by `time.monotonic`. The
+        `stream` records of a topic have the age of each, as `<name>_age_secs`.
     """
 
     model_dir: pathlib.Path
@@ -140,6 +142,7 @@ class Run:
     on_saved: list[Callable[[checkpoint_lib.Checkpoint], object]] = dataclasses.field(
         default_factory=list
     )
+    newest: dict[str, float] = dataclasses.field(default_factory=dict)
     _wanted: list[Callable[[checkpoint_lib.Checkpoint], object]] | None = None
 
     def place(self, batch: int) -> tuple[int, int, windows.Cut]:
