@@ -123,6 +123,8 @@ class Run:
       evaluated_on: Returns the data of the last evaluation, as in JSON.
       on_saved: Called with each checkpoint that the run writes.
       writes_deltas: Whether checkpoints that need not be whole are deltas.
+      newest: What was last made, such as "checkpoint" -> when, by `time.monotonic`. The
+        `stream` records of a topic have the age of each, as `<name>_age_secs`.
     """
 
     model_dir: pathlib.Path
@@ -142,6 +144,7 @@ class Run:
         default_factory=list
     )
     writes_deltas: bool = False
+    newest: dict[str, float] = dataclasses.field(default_factory=dict)
     _wanted: list[Callable[[checkpoint_lib.Checkpoint], object]] | None = None
     _wants_whole: bool = False
 

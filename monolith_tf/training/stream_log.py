@@ -8,7 +8,6 @@ from absl import logging
 from monolith_tf.data.stream.source import StreamSource
 from monolith_tf.training import actions
 from monolith_tf.training import checkpoint as checkpoint_lib
-from monolith_tf.training import checkpoint_dir
 from monolith_tf.training import run as run_lib
 
 
@@ -32,7 +31,10 @@ class StreamLog(actions.EverySteps):
     def begin(self, run: run_lib.Run) -> None:
         """See base class."""
         super().begin(run)
-        run.on_saved.append(functools.partial(self._after, run.checkpoints))
+        run.on_saved.append(functools.partial(self._after, run))
+        if run.saved is not None:
+            age = max(time.time() - run.saved.path.stat().st_mtime, 0)
+            run.newest["checkpoint"] = time.monotonic() - age
 
     def work(self, run: run_lib.Run) -> None:
         """See base class."""
@@ -50,6 +52,8 @@ class StreamLog(actions.EverySteps):
         }
         if state.newest:
             values["lag_secs"] = round(max(time.time() - state.newest / 1000, 0), 3)
+        for name, when in run.newest.items():
+            values[f"{name}_age_secs"] = round(now - when, 3)
         run.record("stream", values)
         logging.info(
             "stream | step: %d | %s",
@@ -57,18 +61,15 @@ class StreamLog(actions.EverySteps):
             " | ".join(f"{name}: {value}" for name, value in values.items()),
         )
 
-    def _after(
-        self,
-        checkpoints: checkpoint_dir.CheckpointDir,
-        saved: checkpoint_lib.Checkpoint,
-    ) -> None:
+    def _after(self, run: run_lib.Run, saved: checkpoint_lib.Checkpoint) -> None:
         """Commits a checkpoint's offsets, and drops spans that no checkpoint needs."""
+        run.newest["checkpoint"] = time.monotonic()
         position = saved.manifest["state"]["progress"].get("stream")
         if not position:
             return
         self._source.commit(position)
         self._spans[saved.path.name] = position["span"]
-        names = checkpoints.names()
+        names = run.checkpoints.names()
         self._spans = {k: span for k, span in self._spans.items() if k in names}
         if len(self._spans) == len(names):  # No checkpoint is of a former run.
             self._source.forget_spans(min(self._spans.values()))

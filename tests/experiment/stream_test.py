@@ -115,6 +115,19 @@ def test_each_message_is_trained_on_once(job):
     assert job.records("train")[-1]["examples"] == 100
     last = job.records("stream")[-1]
     assert (last["lag"], last["messages"]) == (0, 100)
+    assert "checkpoint_age_secs" not in last
+
+
+def test_the_age_of_the_newest_checkpoint_is_recorded(job):
+    job.send(100)
+    job.train("trainer.checkpoint_every_steps=5", "trainer.max_steps=10")
+    ages = [r.get("checkpoint_age_secs") for r in job.records("stream")]
+    assert ages[:4] == [None] * 4
+    assert all(0 <= age < 60 for age in ages[5:])
+    (path,) = (job.folder / "model").rglob("ckpt-*10")
+    os.utime(path, (1, 1))
+    job.train("trainer.checkpoint_every_steps=100")
+    assert job.records("stream")[-1]["checkpoint_age_secs"] > 1e6
 
 
 def test_a_job_resumes_at_the_next_message(job):

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,8 @@ from monolith_tf.data.stream.payloads import Messages
 from monolith_tf.data.stream.spans import Span
 from monolith_tf.data.windows import Window
 from monolith_tf.features.columns import ColumnType
+
+_MOST_AHEAD_MS = 3_600_000
 
 
 class SpanReader:
@@ -138,8 +141,10 @@ class SpanReader:
     def _count(self, events: Events) -> None:
         self.num_messages += len(events.offsets)
         self.missing += events.range.end - events.range.begin - len(events.offsets)
-        if len(events.times):
-            self.newest = max(self.newest, int(events.times.max()))
+        # A wrong time far ahead would hide how old the messages are.
+        times = events.times[events.times <= time.time() * 1000 + _MOST_AHEAD_MS]
+        if len(times):
+            self.newest = max(self.newest, int(times.max()))
 
     def _pass_over(self, partition: int, bad: list[BadRow]) -> None:
         """Counts bad rows; raises ValueError if they may not be skipped."""

@@ -1,5 +1,7 @@
 """Divides a batch among partitions, so that their event times advance together."""
 
+import time
+from collections.abc import Callable
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,15 +16,23 @@ class Shares:
 
     A partition whose messages are older gets more of a batch. If nothing is known of a
     partition, batches are divided in proportion to the messages that are available.
+    A time ahead of this machine's clock counts as now: a wrong one must not stop its
+    partition.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        """Makes it.
+
+        Args:
+          clock: Returns the time, in seconds since 1970.
+        """
+        self._clock = clock
         self._times: dict[int, float] = {}  # Of the last message, in milliseconds.
         self._rates: dict[int, float] = {}  # Messages per millisecond of event time.
 
     def learn(self, events: Events) -> None:
         """Takes event times from messages that were read."""
-        times = events.times[events.times >= 0]
+        times = np.minimum(events.times[events.times >= 0], self._clock() * 1000)
         if not len(times):
             return
         partition = events.range.partition

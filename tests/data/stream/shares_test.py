@@ -50,3 +50,17 @@ def test_partitions_reach_the_same_time():
     found = shares.divide(110, {0: 1000, 1: 1000})
     assert found[0] == pytest.approx(10, abs=1)
     assert found[1] == pytest.approx(100, abs=1)
+
+
+def test_a_time_far_ahead_does_not_stop_its_partition():
+    shares = Shares(clock=lambda: 1000)
+    learn(shares, 0, [999_000, 4_000_000_000_000])
+    learn(shares, 1, [989_000, 990_000])
+    taken = 0
+    for second in range(990, 1010):
+        divided = shares.divide(100, {0: 1000, 1: 1000})
+        taken += divided[0]
+        if divided[1]:
+            times = second * 1000 + np.linspace(0, 1000, divided[1])
+            learn(shares, 1, times)
+    assert taken > 20
