@@ -25,6 +25,7 @@ from monolith_tf.data.stream.source import StreamSource
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.embedding import store as store_lib
 from monolith_tf.embedding.placement import Placement
+from monolith_tf.embedding.shard.batch_log import Claims
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.experiment import dropped_tables
 from monolith_tf.experiment import id_types as id_types_lib
@@ -244,6 +245,7 @@ class Job:
                 clip_norm=config.trainer.clip_norm,
                 rate_scale=scale,
                 seed=config.seed,
+                claims=self._claims(),
             )
             step.build(self.element_spec())
         self._made = (identity, step)
@@ -265,6 +267,10 @@ class Job:
             track_updates=config.export.spare_rows > 0,
             **on_servers,
         )
+
+    def _claims(self) -> Claims | None:
+        """Returns what decides which batches update dense variables in a cluster."""
+        return None if self._cluster is None else Claims(self._cluster.devices[0])
 
     def _variable_scope(self) -> contextlib.AbstractContextManager[None]:
         """Returns the scope in which dense variables are made."""

@@ -49,10 +49,10 @@ class Calls:
     def begin(
         self,
         function: Callable[..., Nest],
-        args: Sequence[int | list[int]],
+        args: Sequence[Nest],
         tag: object,
     ) -> None:
-        """Starts a call of a `tf.function` with int64 numbers."""
+        """Starts a call of a `tf.function` with int64 numbers, or arrays of them."""
         numbers = tuple(tf.constant(number, tf.int64) for number in args)
         remote = self._coordinator.schedule(function, args=numbers)
         self.under_way += 1
