@@ -211,8 +211,6 @@ def _stream(config: schema.ExperimentConfig) -> errors.Complaints:
             ("trainer", "eval_every_epochs"),
             "a topic has no epochs. Use `eval_every_steps`.",
         )
-    if config.cluster is not None:
-        yield ("cluster",), "a topic is read in one process. Remove `cluster`."
 
 
 def _progressive(config: schema.ExperimentConfig) -> errors.Complaints:

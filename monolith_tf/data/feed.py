@@ -21,6 +21,7 @@ from monolith_tf.data.batch_source import UNKNOWN_FILES
 from monolith_tf.data.rows import Filled
 from monolith_tf.data.source import Source
 from monolith_tf.data.spec import Split
+from monolith_tf.data.stream.span_feed import SpanFeeder
 from monolith_tf.data.windows import Cut
 from monolith_tf.data.windows import Window
 from monolith_tf.features.columns import ColumnType
@@ -36,7 +37,8 @@ class Feed:
     """The chief's description of its workers' feeders.
 
     Attributes:
-      tokens: TensorFlow's names of the feeder's two functions in every worker.
+      tokens: TensorFlow's names of the feeder's functions in every worker: the two for
+        files come first.
       columns: The columns that it returns.
       batch_size: Rows per batch.
       filled: Split -> numbers of rows that got a default, as received by `hear`.
@@ -44,7 +46,7 @@ class Feed:
         same files; without an entry they are not compared.
     """
 
-    tokens: tuple[str, str]
+    tokens: tuple[str, ...]
     columns: Mapping[str, ColumnType]
     batch_size: int
     filled: dict[Split, Filled] = dataclasses.field(default_factory=dict, init=False)
@@ -114,7 +116,7 @@ class Feeder:
 
     Attributes:
       tokens: TensorFlow's names of its functions in this process: the one that returns
-        rows, and the one that returns counts.
+        rows of files, and the one that returns counts; then those of `spans`.
       examples: Rows returned so far.
       failure: The first read error, or empty; TensorFlow's message to the chief
         contains it.
@@ -125,6 +127,7 @@ class Feeder:
         open_split: Callable[[Split], Source],
         columns: Mapping[str, ColumnType],
         batch_size: int,
+        spans: SpanFeeder | None = None,
     ) -> None:
         """Makes the feeder; it must be the first Python function of its process.
 
@@ -132,6 +135,7 @@ class Feeder:
           open_split: Opens a split of the data.
           columns: The columns to return.
           batch_size: Rows per batch.
+          spans: Reads the spans of a topic, if there is one.
         """
         self._open_split = open_split
         self._columns = dict(columns)
@@ -152,7 +156,30 @@ class Feeder:
             news = tf.numpy_function(
                 self._news, [tf.constant(0, tf.int64)], tf.int64, stateful=True
             )
-        self.tokens = (_token(made[0]), _token(news))
+            self.tokens: tuple[str, ...] = (_token(made[0]), _token(news))
+            if spans is not None:
+                self.tokens += self._tokens_of(spans)
+
+    def _tokens_of(self, spans: SpanFeeder) -> tuple[str, str]:
+        """Makes the functions of a topic's spans."""
+
+        @tf.autograph.experimental.do_not_convert
+        def give(*arguments: np.ndarray) -> tuple[np.ndarray | np.generic, ...]:
+            try:
+                number, num_rows, first, *arrays = spans.give(*arguments)
+            except Exception as error:
+                self.failure = self.failure or str(error)
+                raise
+            begin = int(first) * self._batch_size
+            self.examples += max(int(num_rows) - begin, 0)
+            return number, num_rows, first, *arrays
+
+        numbers = [tf.constant(0, tf.int64)] * 3
+        made = tf.numpy_function(give, numbers, spans.output_types, stateful=True)
+        news = tf.numpy_function(
+            spans.news, [tf.constant(0, tf.int64)], [tf.int64] * 2, stateful=True
+        )
+        return _token(made[0]), _token(news[0])
 
     @tf.autograph.experimental.do_not_convert
     def _give(

@@ -76,22 +76,57 @@ def batches(
     """
 
     @tf.autograph.experimental.do_not_convert
-    def of_window(num_rows: Tensor, first: Tensor, *arrays: Tensor) -> tf.data.Dataset:
-        num_batches = (num_rows + batch_size - 1) // batch_size
-        rest = iter(arrays)
-        whole = {
-            name: _assemble(type_, rest, string_codes)
-            for name, type_ in columns.items()
-        }
-
-        def batch(index: Tensor) -> dict[str, Tensor]:
-            begin = index * batch_size
-            end = tf.minimum(begin + batch_size, num_rows)
-            return {name: _rows(column, begin, end) for name, column in whole.items()}
-
-        return tf.data.Dataset.range(first, num_batches).map(batch)
+    def of_window(*window: Tensor) -> tf.data.Dataset:
+        numbers, batch = _cut(window, columns, batch_size, string_codes)
+        return numbers.map(batch)
 
     return flat.prefetch(1).flat_map(of_window)
+
+
+def numbered_batches(
+    flat: tf.data.Dataset,
+    columns: Mapping[str, ColumnType],
+    batch_size: int,
+    string_codes: bool,
+) -> tf.data.Dataset:
+    """As `batches`, but each batch comes with its number.
+
+    Args:
+      flat: The number of a window's first batch, skipped or not, and the window as
+        returned by `flatten`.
+      columns: As for `dataset`, like all other arguments.
+      batch_size: Rows per batch.
+      string_codes: Whether strings come as `StringCodes`.
+    """
+
+    @tf.autograph.experimental.do_not_convert
+    def of_window(number: Tensor, *window: Tensor) -> tf.data.Dataset:
+        numbers, batch = _cut(window, columns, batch_size, string_codes)
+        return numbers.map(lambda index: (number + index, batch(index)))
+
+    return flat.prefetch(1).flat_map(of_window)
+
+
+def _cut(
+    window: tuple[Tensor, ...],
+    columns: Mapping[str, ColumnType],
+    batch_size: int,
+    string_codes: bool,
+) -> tuple[tf.data.Dataset, Callable[[Tensor], dict[str, Tensor]]]:
+    """Returns the indices of a window's batches, and a function that returns one."""
+    num_rows, first, *arrays = window
+    num_batches = (num_rows + batch_size - 1) // batch_size
+    rest = iter(arrays)
+    whole = {
+        name: _assemble(type_, rest, string_codes) for name, type_ in columns.items()
+    }
+
+    def batch(index: Tensor) -> dict[str, Tensor]:
+        begin = index * batch_size
+        end = tf.minimum(begin + batch_size, num_rows)
+        return {name: _rows(column, begin, end) for name, column in whole.items()}
+
+    return tf.data.Dataset.range(first, num_batches), batch
 
 
 def signature(columns: Mapping[str, ColumnType]) -> list[tf.TensorSpec]:

@@ -126,7 +126,7 @@ class Cluster:
         return tuple(f"/job:ps/task:{i}/device:CPU:0" for i in range(self.spec.ps))
 
     @property
-    def feed_tokens(self) -> tuple[str, str]:
+    def feed_tokens(self) -> tuple[str, ...]:
         """Tokens of the workers' functions that read their data and return counts.
 
         Raises:
@@ -142,8 +142,7 @@ class Cluster:
                 f"The workers must have the same feeder. Received: {tokens}. Run the "
                 "same version of monolith_tf with the same config everywhere."
             )
-        rows, news = next(iter(tokens))
-        return rows, news
+        return next(iter(tokens))
 
     @property
     def remote_token(self) -> str:

@@ -127,6 +127,7 @@ class EmbeddingStore(tf.Module):
         training: bool,
         step: Tensor | None = None,
         now_secs: Tensor | None = None,
+        batch: Tensor | None = None,
     ) -> Pulled:
         """Finds the rows of a batch's ids.
 
@@ -143,6 +144,9 @@ class EmbeddingStore(tf.Module):
           step: The global step; required in training if a table needs it.
           now_secs: Seconds since 1970, for tables that expire by days; by default the
             clock of the machine that runs the step.
+          batch: Number of a batch that may come again, at least 0. The first time, its
+            ids are counted and get rows, and its gradients are applied; later nothing
+            changes. Each shard decides that by itself. See `forget_batches`.
 
         Returns:
           The rows, with what `combine` and `apply_gradients` need.
@@ -157,14 +161,15 @@ class EmbeddingStore(tf.Module):
             secs = tf.timestamp() if now_secs is None else now_secs
             secs = tf.cast(secs, tf.int64)
         rows, shards = {}, {}
-        for name, batch in distinct.items():
+        number: Any = () if batch is None else tf.cast(batch, tf.int64)
+        for name, ids_of in distinct.items():
             if training:
-                clock = clock_for(self._router.groups[name], step, secs)
-                rows[name], shards[name] = self._steps[name].pull(batch, clock)
+                clock = clock_for(self._router.groups[name], step, secs, number)
+                rows[name], shards[name] = self._steps[name].pull(ids_of, clock)
             else:
-                rows[name] = self._steps[name].read(batch)
-        inverses = {name: batch.inverse for name, batch in distinct.items()}
-        return Pulled(rows, inverses, splits, shards, secs)
+                rows[name] = self._steps[name].read(ids_of)
+        inverses = {name: ids_of.inverse for name, ids_of in distinct.items()}
+        return Pulled(rows, inverses, splits, shards, secs, number)
 
     @tf.autograph.experimental.do_not_convert
     def combine(self, pulled: Pulled) -> dict[str, dict[str, Any]]:
@@ -198,7 +203,8 @@ class EmbeddingStore(tf.Module):
           step: The global step, 0 at the first update.
           rate_scale: Factor of all learning rates; None is 1.
         """
-        clock = Clock(tf.cast(tf.convert_to_tensor(step), tf.int64), pulled.secs)
+        now = tf.cast(tf.convert_to_tensor(step), tf.int64)
+        clock = Clock(now, pulled.secs, pulled.batch)
         # Read a variable once, before the shards take their locks: functions under two
         # locks must not both hold it.
         scale: Any = () if rate_scale is None else tf.convert_to_tensor(rate_scale)
@@ -214,6 +220,17 @@ class EmbeddingStore(tf.Module):
             self._steps[name].push(
                 pulled.rows[name], pulled.shards[name], gradient, clock, scale
             )
+
+    def forget_batches(self, before: int) -> None:
+        """Frees the memory of batches before a number.
+
+        They change nothing from now on, even if they have not come yet.
+
+        Args:
+          before: The smallest number of a batch that may still be new.
+        """
+        for shard in itertools.chain(*self._shards.values()):
+            shard.forget_batches(before)
 
     @tf.autograph.experimental.do_not_convert
     def counters(self) -> dict[str, Tensor]:

@@ -22,9 +22,11 @@ from monolith_tf.data import source as source_lib
 from monolith_tf.data.batch_source import BatchSource
 from monolith_tf.data.spec import Split
 from monolith_tf.data.stream.source import StreamSource
+from monolith_tf.data.stream.span_feed import SpanFeeder
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.embedding import store as store_lib
 from monolith_tf.embedding.placement import Placement
+from monolith_tf.embedding.shard.batch_log import Claims
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.experiment import checkpointing
 from monolith_tf.experiment import dropped_tables
@@ -148,6 +150,14 @@ class Job:
         name = pathlib.Path(self.config.model_dir).absolute().name
         return StreamSource(self.config.data, columns, f"monolith_tf.{name}")
 
+    def span_feeder(self) -> SpanFeeder | None:
+        """Returns what reads the topic in a worker of a cluster; None for files."""
+        data = self.config.data
+        if data.stream is None:
+            return None
+        source = self.stream(self.columns)
+        return SpanFeeder(source.open_reader, self.columns, data.batch_size)
+
     def source(self, split: Split) -> BatchSource:
         """Opens a split of the data."""
         if split == "train" and self.config.data.stream is not None:
@@ -227,7 +237,7 @@ class Job:
             statistics=identity.statistics,
             large_integers=identity.large_integers,
         )
-        store = self._store(identity)
+        store, claims = self._store(identity), self._claims()
         with self._variable_scope(), layer_names.from_zero():
             network = network_lib.Network(
                 encoder,
@@ -245,6 +255,7 @@ class Job:
                 clip_norm=config.trainer.clip_norm,
                 rate_scale=scale,
                 seed=config.seed,
+                claims=claims,
             )
             step.build(self.element_spec())
         self._made = (identity, step)
@@ -269,6 +280,10 @@ class Job:
             or checkpointing.writes_deltas(config),
             **on_servers,
         )
+
+    def _claims(self) -> Claims | None:
+        """Returns what decides which batches update dense variables in a cluster."""
+        return None if self._cluster is None else Claims(self._cluster.devices[0])
 
     def _variable_scope(self) -> contextlib.AbstractContextManager[None]:
         """Returns the scope in which dense variables are made."""

@@ -11,6 +11,7 @@ from monolith_tf.data import feed as feed_lib
 from monolith_tf.data import rows as rows_lib
 from monolith_tf.data.batch_source import BatchSource
 from monolith_tf.data.spec import Split
+from monolith_tf.data.stream import span_feed
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.experiment import build
 from monolith_tf.experiment import evaluated_on
@@ -48,6 +49,15 @@ class Sources:
         tokens = ("", "") if cluster is None else cluster.feed_tokens
         return feed_lib.Feed(
             tokens, self._job.columns, self._job.config.data.batch_size
+        )
+
+    @functools.cached_property
+    def span_feed(self) -> span_feed.SpanFeed:
+        """The description of the cluster workers' readers of a topic."""
+        return span_feed.SpanFeed(
+            self.feed.tokens[2:],
+            self._job.columns,
+            self._job.config.data.batch_size,
         )
 
     def counts(self) -> dict[str, int]:

@@ -11,6 +11,7 @@ from monolith_tf.training import progressive
 from monolith_tf.training import run as run_lib
 from monolith_tf.training import spec as training_spec
 from monolith_tf.training import stepper as stepper_lib
+from monolith_tf.training import stream_cluster_stepper
 from monolith_tf.training import stream_stepper
 
 
@@ -37,6 +38,15 @@ def stepper(
       windows: Score the batches of a progressive run by event time; None if they are
         scored by steps.
     """
+    if cluster is not None and isinstance(source, StreamSource):
+        return stream_cluster_stepper.StreamClusterStepper(
+            run.step,
+            cluster,
+            sources.span_feed,
+            source,
+            run,
+            trainer.steps_per_loop,
+        )
     if cluster is not None:
         return cluster_stepper.ClusterStepper(
             run.step, cluster, sources.feed, run, trainer.steps_per_loop

@@ -139,6 +139,7 @@ def _work(config: schema.ExperimentConfig, task: Task, spec: ClusterSpec) -> Non
         ),
         columns,
         config.data.batch_size,
+        job.span_feeder(),
     )
     server.serve(
         task,

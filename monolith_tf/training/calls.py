@@ -1,6 +1,5 @@
 """Asynchronous calls of functions on workers."""
 
-import contextlib
 import queue
 import threading
 import time
@@ -45,15 +44,18 @@ class Calls:
         self._check = check
         self._finished: queue.SimpleQueue[tuple[Any, Any, bool]] = queue.SimpleQueue()
         self.under_way = 0
+        self._since = 0.0  # When a call ended, or began while none was running.
 
     def begin(
         self,
         function: Callable[..., Nest],
-        args: Sequence[int | list[int]],
+        args: Sequence[Nest],
         tag: object,
     ) -> None:
-        """Starts a call of a `tf.function` with int64 numbers."""
+        """Starts a call of a `tf.function` with int64 numbers, or arrays of them."""
         numbers = tuple(tf.constant(number, tf.int64) for number in args)
+        if not self.under_way:
+            self._since = time.monotonic()
         remote = self._coordinator.schedule(function, args=numbers)
         self.under_way += 1
         # A daemon, since it waits forever if a server is lost.
@@ -73,12 +75,24 @@ class Calls:
         Raises:
           OpError: The error of the call that failed first.
         """
-        since = time.monotonic()
+        self._since = time.monotonic()
         while True:
-            self._check(time.monotonic() - since)
-            with contextlib.suppress(queue.Empty):
-                tag, result, is_fetched = self._finished.get(timeout=_POLL_SECS)
-                break
+            done = self.next_done_within(_POLL_SECS)
+            if done is not None:
+                return done
+
+    def next_done_within(self, secs: float) -> Done | None:
+        """Returns the next call that ends; None if none does in some seconds.
+
+        Raises:
+          OpError: The error of the call that failed first.
+        """
+        self._check(time.monotonic() - self._since)
+        try:
+            tag, result, is_fetched = self._finished.get(timeout=secs)
+        except queue.Empty:
+            return None
+        self._since = time.monotonic()
         self.under_way -= 1
         return Done(tag, result if is_fetched else self._fetch_again(result))
 

@@ -36,6 +36,7 @@ class _Pending(NamedTuple):
 class _State(NamedTuple):
     result: step_lib.LoopResult
     held: step_lib.PulledBatch
+    more: Tensor  # Whether a step on `held` is due.
     pending: Any  # `_Pending`, or `()`.
 
 
@@ -46,30 +47,54 @@ def loop(
     now_secs: Tensor,
     spec: PipelineSpec,
 ) -> step_lib.LoopResult:
-    """Takes `steps` steps, and finishes all of them.
+    """Takes up to `steps` steps, and finishes all of them.
 
     Args:
       step: The step function.
-      iterator: Has at least `steps` batches.
-      steps: How many steps, at least 1.
+      iterator: Yields a batch's number, as for `TrainStep.__call__`, and its columns.
+      steps: How many steps, at least 1; fewer are taken if the data end.
       now_secs: Seconds since 1970.
       spec: What overlaps.
     """
     if not spec.prefetch and not spec.deferred_push:
         return _in_order(step, iterator, steps, now_secs)
-    first = step.pull(next(iterator), now_secs)
-    begin = _State(step.no_result(), first, ())
+    optional = iterator.get_next_as_optional()
+    return _cond(
+        optional.has_value(),
+        lambda: _overlap(step, iterator, optional, steps, now_secs, spec),
+        step.no_result,
+    )
+
+
+def _overlap(
+    step: step_lib.TrainStep,
+    iterator: tf.data.Iterator,
+    optional: tf.experimental.Optional,
+    steps: Tensor,
+    now_secs: Tensor,
+    spec: PipelineSpec,
+) -> step_lib.LoopResult:
+    """As `loop`, from the first batch on."""
+    first = _pull(step, optional, now_secs)
+    begin = _State(step.no_result(), first, tf.constant(True), ())
     if spec.deferred_push:
         rows = {name: tf.zeros_like(value) for name, value in first.pulled.rows.items()}
         nothing = _Pending(first, rows, step.step.read_value(), tf.constant(False))
         begin = begin._replace(pending=nothing)
 
-    def next_held(state: _State) -> step_lib.PulledBatch:
-        return _cond(
-            state.result.steps + 1 < steps,
-            lambda: step.pull(next(iterator), now_secs),
-            lambda: state.held,
-        )
+    def next_held(state: _State) -> tuple[step_lib.PulledBatch, Tensor]:
+        def nothing() -> tuple[step_lib.PulledBatch, Tensor]:
+            return state.held, tf.constant(False)
+
+        def pull() -> tuple[step_lib.PulledBatch, Tensor]:
+            optional = iterator.get_next_as_optional()
+            return _cond(
+                optional.has_value(),
+                lambda: (_pull(step, optional, now_secs), tf.constant(True)),
+                nothing,
+            )
+
+        return _cond(state.result.steps + 1 < steps, pull, nothing)
 
     # In a `tf.function`, operations on the same variables run in program order, and all
     # others in parallel. So whether a pull sees a push depends only on which of them is
@@ -84,7 +109,7 @@ def loop(
         made = step.compute(held)
         is_finite = tf.math.is_finite(made.loss)
         now = step.step.read_value()
-        tf.cond(is_finite, lambda: _update(step, made), lambda: tf.no_op())
+        tf.cond(is_finite, lambda: _update(step, held, made), lambda: tf.no_op())
         made_rows = {
             name: made.rows.get(name, tf.zeros_like(value))
             for name, value in held.pulled.rows.items()
@@ -94,10 +119,10 @@ def loop(
             pending = computed
         else:
             _push(step, computed)
-        return _State(state.result.plus(made), following, pending)
+        return _State(state.result.plus(made), *following, pending)
 
     def goes_on(state: _State) -> Tensor:
-        return tf.logical_and(state.result.steps < steps, state.result.finite)
+        return (state.result.steps < steps) & state.result.finite & state.more
 
     end = _while(goes_on, body, begin)
     if spec.deferred_push:
@@ -112,16 +137,40 @@ def _in_order(
     now_secs: Tensor,
 ) -> step_lib.LoopResult:
     """Takes one step after another."""
-    return _while(
-        lambda result: tf.logical_and(result.steps < steps, result.finite),
-        lambda result: result.plus(step(next(iterator), now_secs)),
-        step.no_result(),
-    )
+
+    def body(
+        state: tuple[step_lib.LoopResult, Tensor],
+    ) -> tuple[step_lib.LoopResult, Tensor]:
+        result, _ = state
+        optional = iterator.get_next_as_optional()
+
+        def take() -> step_lib.LoopResult:
+            number, columns = optional.get_value()
+            return result.plus(step(columns, now_secs, number))
+
+        more = optional.has_value()
+        return _cond(more, take, lambda: result), more
+
+    def goes_on(state: tuple[step_lib.LoopResult, Tensor]) -> Tensor:
+        result, more = state
+        return (result.steps < steps) & result.finite & more
+
+    result, _ = _while(goes_on, body, (step.no_result(), tf.constant(True)))
+    return result
 
 
-def _update(step: step_lib.TrainStep, made: step_lib.Gradients) -> tf.Operation:
-    step.update_dense(made)
-    return tf.group(step.step.assign_add(1))
+def _pull(
+    step: step_lib.TrainStep, optional: tf.experimental.Optional, now_secs: Tensor
+) -> step_lib.PulledBatch:
+    number, columns = optional.get_value()
+    return step.pull(columns, now_secs, number)
+
+
+def _update(
+    step: step_lib.TrainStep, held: step_lib.PulledBatch, made: step_lib.Gradients
+) -> tf.Operation:
+    step.update_dense(held, made)
+    return tf.no_op()
 
 
 def _push(step: step_lib.TrainStep, pending: _Pending) -> None:

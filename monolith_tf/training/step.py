@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras
 
 from monolith_tf import random
+from monolith_tf.embedding.shard.batch_log import Claims
 from monolith_tf.embedding.store import EmbeddingStore
 from monolith_tf.features import encode
 from monolith_tf.models import base
@@ -117,6 +118,7 @@ class TrainStep(tf.Module):
         clip_norm: float | None = None,
         rate_scale: tf.Variable | None = None,
         seed: int = 0,
+        claims: Claims | None = None,
     ) -> None:
         """Makes a step.
 
@@ -128,6 +130,8 @@ class TrainStep(tf.Module):
           rate_scale: Factor of the rows' learning rates, saved in checkpoints;
             `default_optimizer` must already include it. None is 1.
           seed: Seed of the layers' random numbers.
+          claims: Decides which steps update dense variables, if their batches may come
+            again; None for all of them.
         """
         super().__init__(name="train_step")
         self.network = network
@@ -141,6 +145,7 @@ class TrainStep(tf.Module):
         self._default_optimizer = default_optimizer
         self._clip_norm = clip_norm
         self._seed = seed
+        self._claims = claims
         self._auxiliary: tuple[str, ...] = ()
 
     def build(self, element_spec: Mapping[str, Tensor]) -> None:
@@ -166,23 +171,45 @@ class TrainStep(tf.Module):
         self.state.model = self.network.model
         self.state.optimizers = [optimizer for optimizer, _ in self.dense.groups]
 
-    def __call__(self, columns: Mapping[str, Tensor], now_secs: Tensor) -> Gradients:
-        """Takes one step."""
-        held = self.pull(columns, now_secs)
+    def __call__(
+        self,
+        columns: Mapping[str, Tensor],
+        now_secs: Tensor,
+        number: Tensor | None = None,
+    ) -> Gradients:
+        """Takes one step.
+
+        Args:
+          columns: The batch.
+          now_secs: Seconds since 1970.
+          number: Number of a batch that may come again; None if it does not. A batch
+            that comes again changes nothing.
+        """
+        held = self.pull(columns, now_secs, number)
         made = self.compute(held)
 
         def update() -> Tensor:
-            self.update_dense(made)
-            self.push(held, made.rows, self.step)
-            return self.step.assign_add(1)
+            now = self.step.read_value()
+            self.update_dense(held, made)
+            self.push(held, made.rows, now)
+            return now
 
         tf.cond(tf.math.is_finite(made.loss), update, lambda: self.step + 0)
         return made
 
-    def pull(self, columns: Mapping[str, Tensor], now_secs: Tensor) -> PulledBatch:
-        """Looks a batch's rows up."""
+    def pull(
+        self,
+        columns: Mapping[str, Tensor],
+        now_secs: Tensor,
+        number: Tensor | None = None,
+    ) -> PulledBatch:
+        """Looks a batch's rows up; arguments as for a call."""
         batch, pulled = self.network.lookup(
-            columns, base.Mode.TRAIN, step=self.step, now_secs=now_secs
+            columns,
+            base.Mode.TRAIN,
+            step=self.step,
+            now_secs=now_secs,
+            batch=number,
         )
         return PulledBatch(dict(columns), batch, pulled)
 
@@ -214,12 +241,28 @@ class TrainStep(tf.Module):
             rows=rows,
         )
 
-    def update_dense(self, made: Gradients) -> None:
-        """Updates the dense variables."""
-        if self.dense is None:
+    def update_dense(self, held: PulledBatch, made: Gradients) -> None:
+        """Updates the dense variables and the step counter, once for each batch."""
+        dense = self.dense
+        if dense is None:
             raise ValueError("`build` must be called before the first step.")
         variables = self.network.model.trainable_variables
-        self.dense.apply(list(zip(made.dense, variables, strict=True)))
+
+        def update() -> Tensor:
+            dense.apply(list(zip(made.dense, variables, strict=True)))
+            return self.step.assign_add(1)
+
+        number = held.pulled.batch
+        if self._claims is None or isinstance(number, tuple):
+            update()
+        else:
+            tf.cond(self._claims.claim(number), update, lambda: self.step + 0)
+
+    def forget_batches(self, before: int) -> None:
+        """Frees the memory of batches before a number, which change nothing then."""
+        self.network.store.forget_batches(before)
+        if self._claims is not None:
+            self._claims.forget(before)
 
     def push(self, held: PulledBatch, rows: Mapping[str, Tensor], step: Tensor) -> None:
         """Updates the rows with gradients that were computed at a global step."""

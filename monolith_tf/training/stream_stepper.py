@@ -142,15 +142,15 @@ class StreamStepper(stepper_lib.Stepper):
 
     def _move(self, run: run_lib.Run, spans: int, done: int) -> None:
         """Moves the position behind some spans and some rows of the next one."""
-        topic = self._source.topic
         for _ in range(spans):
             span = self._spans.popleft()
-            run.progress.stream = read_ahead.position(topic, span.number + 1, span.end)
+            number = span.span.number + 1
+            run.progress.stream = self._source.position(number, span.end)
         self._done = done
         if done:
             span = self._spans[0]
-            run.progress.stream = read_ahead.position(
-                topic, span.number, span.begin, span.skipped + done
+            run.progress.stream = self._source.position(
+                span.span.number, span.begin, span.skipped + done
             )
 
 

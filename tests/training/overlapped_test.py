@@ -12,6 +12,7 @@ from monolith_tf.embedding.initializer_spec import ZerosSpec
 from monolith_tf.embedding.optimizer_spec import MomentumSpec
 from monolith_tf.embedding.optimizer_spec import SgdSpec
 from monolith_tf.embedding.placement import Placement
+from monolith_tf.embedding.shard import batch_log
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.embedding.store import EmbeddingStore
@@ -47,7 +48,7 @@ class _Sum(base.Model):
         return base.EstimatorSpec(mode=mode, predictions=predictions, loss=loss)
 
 
-def _step(placement=None, optimizer=None):
+def _step(placement=None, optimizer=None, claims=None):
     table = TableSpec(
         name="user",
         dim=1,
@@ -70,7 +71,7 @@ def _step(placement=None, optimizer=None):
         _Sum(),
         labels=[LabelSpec(name="y")],
     )
-    step = step_lib.TrainStep(network, tf_keras.optimizers.SGD(_RATE))
+    step = step_lib.TrainStep(network, tf_keras.optimizers.SGD(_RATE), claims=claims)
     step.build(_COLUMNS)
     return step
 
@@ -88,7 +89,7 @@ def _batches(rng, count):
     ]
 
 
-def _run(step, batches, spec):
+def _run(step, batches, spec, first=0, steps=None):
     signature = {name: tf.TensorSpec([None], s.dtype) for name, s in _COLUMNS.items()}
     dataset = tf.data.Dataset.from_generator(
         lambda: iter(batches), output_signature=signature
@@ -97,9 +98,9 @@ def _run(step, batches, spec):
     @tf.function
     def loop(steps):
         now = tf.constant(0, tf.int64)
-        return overlapped.loop(step, iter(dataset), steps, now, spec)
+        return overlapped.loop(step, iter(dataset.enumerate(first)), steps, now, spec)
 
-    return loop(tf.constant(len(batches), tf.int64))
+    return loop(tf.constant(len(batches) if steps is None else steps, tf.int64))
 
 
 def _rows(step):
@@ -170,14 +171,48 @@ class OverlappedTest(testing.TestCase):
         step = _step(optimizer=optimizer)
         spec = PipelineSpec(prefetch=prefetch, deferred_push=1)
         rows, speed, w = np.zeros(3), np.zeros(3), 1.0
-        for batch in _batches(self.rng, 2):  # One call each, which misses no update.
-            _run(step, [batch], spec)
+        # One call each, which misses no update.
+        for number, batch in enumerate(_batches(self.rng, 2)):
+            _run(step, [batch], spec, number)
             users = batch["user"]
             error = rows[users] + w * batch["x"] - batch["y"]
             speed[users] = 0.5 * speed[users] + error
             rows[users] -= _RATE * speed[users]
             w -= _RATE * np.sum(error * batch["x"])
         self.assertAllClose(_rows(step), rows)
+
+    @parameterized.product(prefetch=[0, 1], deferred_push=[0, 1])
+    def test_a_call_ends_with_its_steps_or_its_data(self, prefetch, deferred_push):
+        step = _step()
+        batches = _batches(self.rng, 4)
+        spec = PipelineSpec(prefetch=prefetch, deferred_push=deferred_push)
+        self.assertEqual(_run(step, batches, spec, steps=9).steps, 4)
+        self.assertEqual(_run(step, batches, spec, first=4, steps=3).steps, 3)
+        self.assertEqual(_run(step, [], spec, steps=3).steps, 0)
+        self.assertEqual(step.step, 7)
+
+    @parameterized.product(
+        prefetch=[0, 1], deferred_push=[0, 1], placement=[None, _ELSEWHERE]
+    )
+    def test_batches_that_come_again_change_nothing(
+        self, prefetch, deferred_push, placement
+    ):
+        step = _step(placement, claims=batch_log.Claims("/CPU:0"))
+        batches = _batches(self.rng, 5)
+        spec = PipelineSpec(prefetch=prefetch, deferred_push=deferred_push)
+        _run(step, batches[:3], spec)
+        kept = [_rows(step), step.network.model.dense.kernel.numpy()]
+        result = _run(step, batches[:3], spec)
+        self.assertEqual((result.steps, step.step), (3, 3))
+        self.assertAllEqual(_rows(step), kept[0])
+        self.assertAllEqual(step.network.model.dense.kernel, kept[1])
+        step.forget_batches(5)
+        _run(step, batches, spec)
+        self.assertAllEqual(_rows(step), kept[0])
+        self.assertEqual(step.step, 3)
+        _run(step, batches[3:], spec, first=5)
+        self.assertNotAllClose(_rows(step), kept[0])
+        self.assertEqual(step.step, 5)
 
     @parameterized.parameters(True, False)
     def test_lists_are_held_from_one_step_to_the_next(self, is_true):

@@ -213,7 +213,7 @@ class TrainStepTest(testing.TestCase):
         step = _step(_Sum())
         step.dense = None
         with self.assertRaisesRegex(ValueError, "`build` must be called before the"):
-            step.update_dense(None)
+            step.update_dense(None, None)
 
     def test_no_result_is_that_of_no_step(self):
         result = _step(_Sum()).no_result()

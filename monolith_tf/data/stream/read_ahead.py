@@ -5,11 +5,15 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
+from monolith_tf.data.stream.events import OffsetRange
 from monolith_tf.data.stream.plan import Plan
 from monolith_tf.data.stream.reading import SpanReader
+from monolith_tf.data.stream.spans import Span
 from monolith_tf.data.windows import Window
 
 _POLL_SECS = 0.02
@@ -21,18 +25,32 @@ class ReadSpan:
     """A span that was read.
 
     Attributes:
-      number: Its number.
+      span: The span.
       window: Its rows, without those that were trained on before.
       skipped: Rows that were trained on before.
       begin: Partition -> next offset before it.
       end: Partition -> next offset after it.
     """
 
-    number: int
+    span: Span
     window: Window
     skipped: int
     begin: dict[int, int]
     end: dict[int, int]
+
+
+class DoneSpan(NamedTuple):
+    """A span that a cluster trained on before an earlier one was finished.
+
+    Attributes:
+      number: Its number.
+      rows: Rows of it that were trained on.
+      ranges: Its ranges.
+    """
+
+    number: int
+    rows: int
+    ranges: tuple[OffsetRange, ...]
 
 
 class State(NamedTuple):
@@ -61,15 +79,18 @@ class ReadAhead:
         start: Callable[[], tuple[Plan, SpanReader]],
         *,
         max_spans: int = 2 * _MOST_SPANS,
+        done: Sequence[DoneSpan] = (),
     ) -> None:
         """Starts to read.
 
         Args:
           start: Returns the plan and the reader; called in the thread that reads.
           max_spans: Spans to read ahead.
+          done: Later spans of which rows were trained on before.
         """
         self._start = start
         self._max_spans = max_spans
+        self._done = {span.number: span for span in done}
         self._read: collections.deque[ReadSpan] = collections.deque()
         self._changed = threading.Condition()
         self._is_done = self._is_closed = False
@@ -148,6 +169,9 @@ class ReadAhead:
         for span in spans:
             if self._is_closed:
                 return
+            done = self._done.pop(span.number, None)
+            if done is not None and done.ranges == span.ranges:
+                reader.skip = done.rows
             skipped = reader.skip
             window, messages = reader.read(span)
             for events in messages:
@@ -155,13 +179,17 @@ class ReadAhead:
             begin = {**offsets, **{r.partition: r.begin for r in span.ranges}}
             offsets = {**begin, **{r.partition: r.end for r in span.ranges}}
             with self._changed:
-                self._read.append(
-                    ReadSpan(span.number, window, skipped, begin, offsets)
-                )
+                self._read.append(ReadSpan(span, window, skipped, begin, offsets))
                 self._changed.notify_all()
 
 
-def position(topic: str, number: int, offsets: dict[int, int], rows: int = 0) -> Any:
+def position(
+    topic: str,
+    number: int,
+    offsets: dict[int, int],
+    rows: int = 0,
+    done: Sequence[DoneSpan] = (),
+) -> Any:
     """Returns a position as JSON, for a checkpoint.
 
     Args:
@@ -169,10 +197,21 @@ def position(topic: str, number: int, offsets: dict[int, int], rows: int = 0) ->
       number: Number of the next span.
       offsets: Partition -> next offset.
       rows: Rows of the next span that were trained on already.
+      done: Later spans of which rows were trained on already.
     """
+    later = {"done": [[one.number, one.rows, one.ranges] for one in done]}
     return {
         "topic": topic,
         "span": number,
         "offsets": {str(p): offset for p, offset in sorted(offsets.items())},
         "rows": rows,
+        **(later if done else {}),
     }
+
+
+def done_spans(position: Mapping[str, Any]) -> list[DoneSpan]:
+    """Returns the later spans of a position of which rows were trained on."""
+    return [
+        DoneSpan(number, rows, tuple(OffsetRange(*one) for one in ranges))
+        for number, rows, ranges in position.get("done", ())
+    ]

@@ -120,11 +120,23 @@ class SpanReader:
             return events.times[np.searchsorted(events.offsets, rows)]
         return table.column(self._stream.time_column).to_numpy()
 
+    def no_rows(self, number: int = 0) -> Window:
+        """Returns a window without rows."""
+        table = _joined([], self.columns)
+        places, offsets = np.zeros(0, np.int32), np.zeros(0, np.int64)
+        return Window(number, table, places, offsets, times=offsets)
+
     def messages_of(self, rows: int) -> int:
         """Returns about how many messages hold a number of rows, at least 1."""
         if self._num_rows <= self.num_messages:  # One row each, but for bad ones.
             return rows
         return max(1, rows * self.num_messages // self._num_rows)
+
+    def rows_of(self, messages: int) -> int:
+        """Returns about how many rows some messages have, at least one each."""
+        if self._num_rows <= self.num_messages:
+            return messages
+        return -(-messages * self._num_rows // self.num_messages)
 
     def counts(self) -> dict[str, int]:
         """Returns name -> count, as `Source.counts`."""

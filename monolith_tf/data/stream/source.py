@@ -2,8 +2,10 @@
 
 import contextlib
 import pathlib
+from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -28,7 +30,9 @@ from monolith_tf.features.columns import ColumnType
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from monolith_tf.data.stream.heard import HeardReader
     from monolith_tf.data.stream.reading import SpanReader
+    from monolith_tf.data.stream.span_feed import SpanNews
 
 _SAMPLE = 200
 
@@ -60,6 +64,8 @@ class StreamSource:
         self._log: EventLog | None = None
         self._spans: SpanLog | None = None
         self._held: tuple[int, Window] | None = None
+        self._heard: HeardReader | None = None
+        self._done: list[read_ahead.DoneSpan] = []
         self.failure: Exception | None = None
 
     @property
@@ -93,7 +99,10 @@ class StreamSource:
 
     def state(self) -> read_ahead.State | None:
         """Returns how far the reading is; None before it starts."""
-        return None if self._ahead is None else self._ahead.state()
+        found = None if self._ahead is None else self._ahead.state()
+        if found is None or self._heard is None:
+            return found
+        return found._replace(lag=found.lag + self._heard.waiting())
 
     def identity(self, batch_size: int | None = None) -> dict[str, Any]:
         """Returns nothing: positions are offsets."""
@@ -108,7 +117,11 @@ class StreamSource:
         """Returns None: a stream has no epochs."""
 
     def read_from(
-        self, position: Mapping[str, Any] | None, folder: pathlib.Path
+        self,
+        position: Mapping[str, Any] | None,
+        folder: pathlib.Path,
+        *,
+        ahead_for_workers: int = 0,
     ) -> read_ahead.ReadAhead:
         """Starts to read the topic for training.
 
@@ -116,6 +129,8 @@ class StreamSource:
           position: The position of a checkpoint, as `read_ahead.position`; None for a
             new job. That of another topic is not used, with a warning.
           folder: Folder for the spans of all topics.
+          ahead_for_workers: If the workers of a cluster read, how many spans to plan
+            ahead for them; the spans then come without rows. See `hear`.
         """
         if position and position["topic"] != self.topic:
             logging.warning(
@@ -126,16 +141,24 @@ class StreamSource:
             )
             position = None
         number, offsets, skip = 0, None, 0
+        more: dict[str, Any] = {}
+        if ahead_for_workers:
+            more["max_spans"] = ahead_for_workers
         if position:
+            self._done = more["done"] = read_ahead.done_spans(position)
             number, skip = position["span"], position["rows"]
             offsets = {int(p): offset for p, offset in position["offsets"].items()}
 
         def start() -> tuple[Plan, "SpanReader"]:
+            from monolith_tf.data.stream.heard import HeardReader
             from monolith_tf.data.stream.reading import SpanReader
 
             log = self._log = self.open_log()
             spans = self._spans = SpanLog(folder / self.topic)
-            reader = SpanReader(log, self._data, self._columns, skip=skip)
+            kind = HeardReader if ahead_for_workers else SpanReader
+            reader = kind(log, self._data, self._columns, skip=skip)
+            if isinstance(reader, HeardReader):
+                self._heard = reader
             plan = Plan(
                 log,
                 spans,
@@ -146,8 +169,53 @@ class StreamSource:
             )
             return plan, reader
 
-        self._ahead = read_ahead.ReadAhead(start)
+        self._ahead = read_ahead.ReadAhead(start, **more)
         return self._ahead
+
+    def position(
+        self,
+        number: int,
+        offsets: dict[int, int],
+        rows: int = 0,
+        done: Sequence[read_ahead.DoneSpan] | None = None,
+    ) -> Any:
+        """Returns a position as JSON, for a checkpoint.
+
+        Args:
+          number: Number of the next span.
+          offsets: Partition -> next offset.
+          rows: Rows of the next span that were trained on already.
+          done: Later spans of which rows were trained on already; None for those of the
+            position at which reading started.
+        """
+        if done is None:
+            done = [one for one in self._done if one.number > number]
+        return read_ahead.position(self.topic, number, offsets, rows, done)
+
+    def hear(self, news: "SpanNews", unfinished: Collection[int]) -> dict[int, int]:
+        """Takes a worker's news; see `HeardReader.hear`."""
+        if self._heard is None:
+            raise ValueError("`read_from` must be called for workers first.")
+        return self._heard.hear(news, unfinished)
+
+    def rows_of(self, messages: int) -> int:
+        """Returns about how many rows some messages have, at least one each."""
+        return messages if self._heard is None else self._heard.rows_of(messages)
+
+    def hold_of(self, batch: int, span: Span, rows: int) -> None:
+        """As `hold`, but reads the rows, which a worker has trained on.
+
+        Args:
+          batch: Number of their first batch.
+          span: Their span.
+          rows: Rows of it before them.
+        """
+        from monolith_tf.data.stream.reading import SpanReader
+
+        with contextlib.closing(self.open_log()) as log:
+            reader = SpanReader(log, self._data, self._columns, skip=rows)
+            window, _ = reader.read(span)
+        self.hold(batch, window)
 
     def hold(self, batch: int, window: Window) -> None:
         """Keeps the rows that are trained on now, for messages about a bad batch.
@@ -174,6 +242,12 @@ class StreamSource:
             self._ahead.close()
         if self._log is not None:
             self._log.close()
+
+    def open_reader(self) -> "SpanReader":
+        """Connects to the brokers; returns a reader of spans."""
+        from monolith_tf.data.stream.reading import SpanReader
+
+        return SpanReader(self.open_log(), self._data, self._columns)
 
     def open_log(self) -> EventLog:
         """Connects to the brokers."""

@@ -40,6 +40,7 @@ class Pulled(NamedTuple):
       splits: Feature -> row splits, `()` if it has one id per example.
       shards: Group name -> what each shard found; empty outside of training.
       secs: Time of the lookup, in seconds, int64.
+      batch: The batch's number, int64, if it may come again, else `()`.
     """
 
     rows: dict[str, Tensor]
@@ -47,3 +48,4 @@ class Pulled(NamedTuple):
     splits: dict[str, Tensor]
     shards: dict[str, tuple[PulledShard, ...]]
     secs: Tensor
+    batch: Tensor = ()

@@ -20,7 +20,7 @@ from monolith_tf.embedding.saved import files as checkpoint_files
 from monolith_tf.embedding.shard import group_kind
 from monolith_tf.embedding.shard import row_update
 from monolith_tf.embedding.shard.chunk import Chunk
-from monolith_tf.embedding.shard.clock import Clock
+from monolith_tf.embedding.shard.clock import STAMPS
 from monolith_tf.embedding.shard.sketch_parts import Part
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.ids import HASH_BITS
@@ -307,7 +307,7 @@ class SavedTables:
             name: chunk.stamps[name][mine]
             if name in chunk.stamps
             else np.full(len(ids), self.manifest[name] or 0)
-            for name in Clock._fields
+            for name in STAMPS
         }
         return Chunk(ids, weights, state, stamps)
 

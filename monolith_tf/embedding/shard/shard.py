@@ -12,6 +12,7 @@ from monolith_tf.embedding.shard import admission
 from monolith_tf.embedding.shard import expiry
 from monolith_tf.embedding.shard import group_kind
 from monolith_tf.embedding.shard import row_update
+from monolith_tf.embedding.shard.batch_log import BatchLog
 from monolith_tf.embedding.shard.bindable import Bindable
 from monolith_tf.embedding.shard.chunk import Chunk
 from monolith_tf.embedding.shard.clock import Clock
@@ -55,6 +56,7 @@ class Shard(Bindable):
         "index",
         "rows",
         "admission",
+        "batches",
         "next_row",
         "num_free",
         "generation",
@@ -84,6 +86,7 @@ class Shard(Bindable):
                 tf.zeros([len(group.tables), len(COUNTERS)], tf.int64), trainable=False
             )
             self.admission = admission.make(group, seed)
+            self.batches = BatchLog()
             self.rows = RowBlocks(self._columns(), capacity)
             self.rows.write(
                 tf.constant([0], tf.int64),
@@ -200,6 +203,7 @@ class Shard(Bindable):
         self._bump()
         self.counters.assign(tf.zeros_like(self.counters))
         self.next_expiry = self.ages.never_looked()
+        self.batches.clear()
         if self.admission is not None:
             self.admission.clear()
 
@@ -221,6 +225,10 @@ class Shard(Bindable):
             return period, self.removals.forget(kept, has_marks=True)
 
         return self.lock.run(begin)
+
+    def forget_batches(self, before: int) -> None:
+        """Drops batches before a number from now on, even if they were not applied."""
+        self.lock.run(self.batches.forget, before)
 
     def reserve(self, num_rows: int) -> None:
         """Makes room for `num_rows` row numbers; steps may run meanwhile.

@@ -1,9 +1,10 @@
 """What a step does with one shard: finding, inserting and updating rows.
 
 Every change of the index holds the shard's lock; in `exact` mode so does every update
-of rows.
+of rows. A batch with a number inserts and updates once, however often it comes.
 """
 
+from collections.abc import Callable
 from typing import Any
 from typing import ClassVar
 from typing import NamedTuple
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 from monolith_tf import ids as ids_lib
 from monolith_tf.embedding.lookup.pulled import PulledShard
+from monolith_tf.embedding.shard import batch_log
 from monolith_tf.embedding.shard import row_update
 from monolith_tf.embedding.shard.bindable import Bindable
 from monolith_tf.embedding.shard.bindable import Packed
@@ -82,7 +84,13 @@ class ShardStep(Bindable):
                 tf.reduce_min(numbers) > 0,
                 lambda: numbers,
                 lambda: shard.lock.guard(
-                    lambda: self._insert_missing(found, changes, clock, inserts),
+                    lambda: self._once(
+                        clock,
+                        batch_log.LOOKUP,
+                        lambda: self._insert_missing(found, changes, clock, inserts),
+                        # The first time has inserted, and counted, what it could.
+                        lambda: shard.index.search(batch.ids),
+                    ),
                     after=[numbers],
                 ),
             )
@@ -115,7 +123,8 @@ class ShardStep(Bindable):
           rate_scale: Factor for all learning rates; `()` means 1.
 
         Returns:
-          The number of updated rows, available after the update.
+          The number of updated rows, available after the update; 0 if the batch came
+          before.
         """
         inserts = [table.unknown == "zeros" for table in self.shard.group.tables]
         after = [batch.numbers, gradients]
@@ -123,14 +132,55 @@ class ShardStep(Bindable):
         def current() -> Tensor:
             return self._current_numbers(batch, clock, inserts)
 
+        def nothing() -> Tensor:
+            return tf.constant(0)
+
         if self._is_exact:
             return self.shard.lock.guard(
-                lambda: self._update(batch, current(), gradients, clock, rate_scale),
+                lambda: self._once(
+                    clock,
+                    batch_log.PUSH,
+                    lambda: self._update(
+                        batch, current(), gradients, clock, rate_scale
+                    ),
+                    nothing,
+                ),
                 after,
             )
-        # Otherwise only insertions hold the lock, and updates of rows may race.
-        numbers = self.shard.lock.guard(current, after) if any(inserts) else current()
-        return self._update(batch, numbers, gradients, clock, rate_scale)
+
+        def update() -> Tensor:
+            # Only insertions hold the lock, and updates of rows may race.
+            guarded = any(inserts)
+            numbers = self.shard.lock.guard(current, after) if guarded else current()
+            return self._update(batch, numbers, gradients, clock, rate_scale)
+
+        if isinstance(clock.batch, tuple):
+            return update()
+        is_first = self.shard.lock.guard(
+            lambda: self._once(
+                clock,
+                batch_log.PUSH,
+                lambda: tf.constant(True),
+                lambda: tf.constant(False),
+            ),
+            after,
+        )
+        return tf.cond(is_first, update, nothing)
+
+    def _once(
+        self,
+        clock: Clock,
+        what: int,
+        first: Callable[[], Tensor],
+        again: Callable[[], Tensor],
+    ) -> Tensor:
+        """Returns `first()`, or `again()` for a batch that came before.
+
+        The caller holds the lock.
+        """
+        if isinstance(clock.batch, tuple):
+            return first()
+        return self.shard.batches.once(clock.batch, what, first, again)
 
     def _current_numbers(
         self, batch: PulledShard, clock: Clock, inserts: list[bool]
