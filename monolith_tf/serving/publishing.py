@@ -1,26 +1,24 @@
 """Sends the embedding rows that training changed to running model servers."""
 
+import functools
 import math
 import pathlib
 import queue
 import threading
 import time
+from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import grpc
-import numpy as np
 from absl import logging
 
-from monolith_tf import lineage as lineage_lib
 from monolith_tf.distribute import task
-from monolith_tf.serving import changed_rows
+from monolith_tf.serving import checkpoint_source
 from monolith_tf.serving import errors
+from monolith_tf.serving import source as source_lib
 from monolith_tf.serving import tls as tls_lib
 from monolith_tf.serving import update_client
-from monolith_tf.training import checkpoint as checkpoint_lib
-from monolith_tf.training import checkpoint_dir
 
 CHUNK_BYTES = 3_900_000
 """Ids and rows per request; with the rest of the message below gRPC's 4 MiB."""
@@ -121,6 +119,7 @@ class Publisher:
       patience_secs: How long to wait in all for a server that does not answer.
       tls: Files for TLS, read for every connection; None connects without TLS.
       chunk_bytes: Bytes of rows per request.
+      source: Returns what to publish; None takes the newest checkpoint in `model_dir`.
 
     Raises:
       ServingError: If a file of `tls` is invalid.
@@ -141,8 +140,12 @@ class Publisher:
         patience_secs: float = 60.0,
         tls: tls_lib.Tls | None = None,
         chunk_bytes: int = CHUNK_BYTES,
+        source: Callable[[], source_lib.PublishSource] | None = None,
     ) -> None:
-        self._model_dir = pathlib.Path(model_dir)
+        path = pathlib.Path(model_dir)
+        self._open = source or functools.partial(
+            checkpoint_source.CheckpointSource, path
+        )
         self._addresses = list(dict.fromkeys(addresses))
         for address in self._addresses:
             if not task.is_address(address):
@@ -191,7 +194,7 @@ class Publisher:
         """
         idle = [address for address in self._addresses if address not in self._at_work]
         if idle:
-            source = _Source(self._model_dir)
+            source = self._open()
             for address in idle:
                 thread = threading.Thread(
                     target=self._work, args=[address, source], name=address, daemon=True
@@ -225,13 +228,13 @@ class Publisher:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _work(self, address: str, source: "_Source") -> None:
+    def _work(self, address: str, source: source_lib.PublishSource) -> None:
         try:
             self._done.put((address, self._patiently(address, source)))
         except Exception as error:  # It concerns one server; the others continue.
             self._done.put((address, error))
 
-    def _patiently(self, address: str, source: "_Source") -> Published:
+    def _patiently(self, address: str, source: source_lib.PublishSource) -> Published:
         """Starts over, with increasing waits, while the server does not answer."""
         # A new client per attempt has no token, so the server reports its step again
         # and receives everything since: rows of an attempt that broke may be lost.
@@ -242,7 +245,7 @@ class Publisher:
                 address,
                 self._name,
                 source.lineage,
-                source.step,
+                source.newest,
                 tls=self._tls,
                 timeout_secs=min(timeout, _LONGEST_TIMEOUT_SECS),
             )
@@ -282,75 +285,19 @@ def _broken_off(address: str) -> errors.ServingError:
     return errors.ServingError(f"{address}: publishing was cancelled.")
 
 
-class _Source:
-    """The newest checkpoint of a job, opened once for all servers.
-
-    Attributes:
-      step: Its step.
-      lineage: The job's.
-      nothing: An empty set of rows.
-      largest: Table -> the largest numbers that can be served, `[dim]`, float32.
-    """
-
-    def __init__(self, model_dir: pathlib.Path) -> None:
-        self._checkpoints = checkpoint_dir.CheckpointDir(model_dir / "checkpoints")
-        newest = self._checkpoints.latest()
-        if newest is None:
-            raise checkpoint_lib.CheckpointError(
-                f"There is no checkpoint in {self._checkpoints.path}. Train first: "
-                "`monolith-tf train CONFIG`."
-            )
-        self.lineage = lineage_lib.of_state(newest.manifest["state"])
-        if not self.lineage.branches:
-            raise errors.ServingError(
-                f"{newest.path} does not record its job. Train further, export "
-                "again, and publish the next checkpoint."
-            )
-        self._newest = newest  # Keeps the checkpoint from being removed.
-        self.step = newest.step
-        self._saved = changed_rows.SavedRows(newest.embedding_dir)
-        self.largest = self._saved.largest
-        table, dim = next(iter(self._saved.tables.items()))
-        self.nothing = changed_rows.Rows(
-            table, np.zeros([0], np.int64), np.zeros([0, dim], np.float32)
-        )
-        self._lock = threading.Lock()
-        self._removed: dict[int, list[changed_rows.Rows]] = {}
-
-    def updated(self, since_step: int) -> Iterator[changed_rows.Rows]:
-        """Returns the rows inserted or updated at a step or later, chunk by chunk."""
-        return self._saved.updated(since_step)
-
-    def removed(self, since_step: int) -> list[changed_rows.Rows]:
-        """Returns rows of zeros for the ids that were removed since a step."""
-        with self._lock:
-            if since_step not in self._removed:
-                self._removed[since_step] = list(self._find_removed(since_step))
-            return self._removed[since_step]
-
-    def _find_removed(self, since_step: int) -> Iterator[changed_rows.Rows]:
-        checkpoints = self._checkpoints
-        names = {int(name.partition("-")[2]): name for name in checkpoints.names()}
-        if since_step not in names:
-            logging.warning(
-                "The checkpoint of step %d no longer exists: ids that were removed "
-                "since then are served until the next full version.",
-                since_step,
-            )
-            return
-        before = checkpoint_lib.open_checkpoint(checkpoints.path / names[since_step])
-        yield from self._saved.removed(changed_rows.SavedRows(before.embedding_dir))
-
-
 def _publish(
-    client: update_client.UpdateClient, source: _Source, chunk_bytes: int
+    client: update_client.UpdateClient,
+    source: source_lib.PublishSource,
+    chunk_bytes: int,
 ) -> Published:
     # The step moves last: a server that restarts in between stays at its export's step,
     # and the next call sends all rows again.
-    start = client.update(source.nothing).step
+    nothing = source_lib.nothing(source)
+    start = client.update(nothing).step
     updated = removed = inserted = clipped = 0
     if start < source.step:
         for rows in source.updated(start):
+            client.newest = source.newest
             rows, beyond = rows.clipped(source.largest[rows.table])
             clipped += beyond
             for piece in rows.split(chunk_bytes):
@@ -360,7 +307,7 @@ def _publish(
             for piece in rows.split(chunk_bytes):
                 client.update(piece)
                 removed += len(piece.ids)
-        client.update(source.nothing, step=source.step)
+        client.update(nothing, step=source.step)
     elif start > source.step:
         raise errors.ServingError(
             f"{client.address} is at step {start}, ahead of the newest readable "

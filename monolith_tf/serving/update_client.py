@@ -46,6 +46,7 @@ class UpdateClient:
     Attributes:
       address: The server's.
       version: The version that answers; 0 before the first answer.
+      newest: The newest step of the rows that are sent; it may only rise.
       answered_at: The time of the last answer, or of this object's creation, by
         `time.monotonic`.
 
@@ -53,7 +54,7 @@ class UpdateClient:
       address: `host:port`.
       name: The model's name on the server.
       lineage: The lineage of the rows' job.
-      newest: The step of their checkpoint.
+      newest: See above.
       tls: Files for TLS; None connects without TLS.
       timeout_secs: How long to wait for an answer.
     """
@@ -70,11 +71,11 @@ class UpdateClient:
     ) -> None:
         self.address = address
         self.version = 0
+        self.newest = newest
         self.answered_at = time.monotonic()
         self._timeout_secs = timeout_secs
         self._name = name
         self._lineage = lineage
-        self._newest = newest
         self._channel = (
             grpc.insecure_channel(address) if tls is None else tls.connect(address)
         )
@@ -118,7 +119,7 @@ class UpdateClient:
             ("step", tf.make_tensor_proto(step, tf.int64)),
             ("token", tf.make_tensor_proto(self._token, tf.int64)),
             ("lineage", tf.make_tensor_proto(str(self._lineage))),
-            ("newest", tf.make_tensor_proto(self._newest, tf.int64)),
+            ("newest", tf.make_tensor_proto(self.newest, tf.int64)),
         ):
             request.inputs[key].CopyFrom(value)
         try:

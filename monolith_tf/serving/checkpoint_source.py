@@ -1,0 +1,86 @@
+"""The newest checkpoint of a job, to be published."""
+
+import pathlib
+import threading
+from collections.abc import Iterator
+from collections.abc import Mapping
+
+import numpy as np
+from absl import logging
+
+from monolith_tf import lineage as lineage_lib
+from monolith_tf.serving import changed_rows
+from monolith_tf.serving import errors
+from monolith_tf.training import checkpoint as checkpoint_lib
+from monolith_tf.training import checkpoint_dir
+
+
+class CheckpointSource:
+    """A `source.PublishSource` of a job's newest checkpoint, read once for all servers.
+
+    Attributes:
+      step: Its step.
+      newest: The same.
+      lineage: The job's.
+
+    Args:
+      model_dir: The job's folder.
+
+    Raises:
+      ServingError: If the checkpoint does not record its job.
+      ValueError: If there is no checkpoint, or it is damaged.
+    """
+
+    def __init__(self, model_dir: pathlib.Path) -> None:
+        self._checkpoints = checkpoint_dir.CheckpointDir(model_dir / "checkpoints")
+        newest = self._checkpoints.latest()
+        if newest is None:
+            raise checkpoint_lib.CheckpointError(
+                f"There is no checkpoint in {self._checkpoints.path}. Train first: "
+                "`monolith-tf train CONFIG`."
+            )
+        self.lineage = lineage_lib.of_state(newest.manifest["state"])
+        if not self.lineage.branches:
+            raise errors.ServingError(
+                f"{newest.path} does not record its job. Train further, export "
+                "again, and publish the next checkpoint."
+            )
+        self._checkpoint = newest  # Keeps the checkpoint from being removed.
+        self.step = self.newest = newest.step
+        self._saved = changed_rows.SavedRows(newest.embedding_dir)
+        self._lock = threading.Lock()
+        self._removed: dict[int, list[changed_rows.Rows]] = {}
+
+    @property
+    def tables(self) -> Mapping[str, int]:
+        """See `PublishSource`."""
+        return self._saved.tables
+
+    @property
+    def largest(self) -> Mapping[str, np.ndarray]:
+        """See `PublishSource`."""
+        return self._saved.largest
+
+    def updated(self, since: int) -> Iterator[changed_rows.Rows]:
+        """See `PublishSource`."""
+        return self._saved.updated(since)
+
+    def removed(self, since: int) -> list[changed_rows.Rows]:
+        """See `PublishSource`."""
+        with self._lock:
+            if since not in self._removed:
+                self._removed[since] = list(self._find_removed(since))
+            return self._removed[since]
+
+    def _find_removed(self, since: int) -> Iterator[changed_rows.Rows]:
+        checkpoints = self._checkpoints
+        names = {int(name.partition("-")[2]): name for name in checkpoints.names()}
+        if since not in names:
+            logging.warning(
+                "The checkpoint of step %d no longer exists: ids that were removed "
+                "since then are served until the next full version.",
+                since,
+            )
+            return
+        before = checkpoint_lib.open_checkpoint(checkpoints.path / names[since])
+        yield from self._saved.removed(changed_rows.SavedRows(before.embedding_dir))
