@@ -337,16 +337,20 @@ class EmbeddingStore(tf.Module):
         self._history.add(report.step, chain.newest.manifest.get("id"))
         return report
 
-    def touched(self, since_step: int) -> Iterator[tuple[layout.Group, Chunk]]:
+    def touched(
+        self, since_step: int, *, with_removals: bool = True
+    ) -> Iterator[tuple[layout.Group, Chunk]]:
         """Yields rows inserted or updated since a step, in chunks, without state.
 
         Args:
           since_step: The first step. The store must track updates.
+          with_removals: Whether removals since then must be known too.
 
         Raises:
           ValueError: If the changes since then are not known.
         """
-        self._history.check(since_step)
+        if with_removals:
+            self._history.check(since_step)
         for shard in itertools.chain(*self._shards.values()):
             size = write.chunk_rows(shard.group)
             for chunk in shard.chunks(size, with_state=False, since_step=since_step):
@@ -364,6 +368,14 @@ class EmbeddingStore(tf.Module):
         self._history.check(since_step)
         shards = list(itertools.chain(*self._shards.values()))
         return np.concatenate([write.removed(s, since_step) for s in shards])
+
+    def lost(self, since_step: int) -> Iterator[tuple[layout.Group, np.ndarray]]:
+        """Yields the ids of `removed`, with the group of their tables."""
+        self._history.check(since_step)
+        for shard in itertools.chain(*self._shards.values()):
+            ids = write.removed(shard, since_step)
+            if len(ids):
+                yield shard.group, ids
 
     def forget_removed(self, before_step: int) -> None:
         """Frees the memory of ids that were removed before a step.

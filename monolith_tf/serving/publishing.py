@@ -177,13 +177,17 @@ class Publisher:
         return [address for address in self._addresses if address in self._at_work]
 
     def publish(
-        self, wait_secs: float | None = None
+        self,
+        wait_secs: float | None = None,
+        *,
+        only: Iterable[str] | None = None,
     ) -> dict[str, Published | Exception]:
         """Updates the servers that are not busy to the newest checkpoint of the job.
 
         Args:
           wait_secs: How long to wait for them. Servers that are not done by then
             continue, and stay busy until they are. None waits for all.
+          only: The servers to update; None updates all.
 
         Returns:
           Server -> the result or the error, for all that finished since the last call.
@@ -192,7 +196,8 @@ class Publisher:
           ServingError: If the newest checkpoint does not record its job.
           ValueError: If there is no checkpoint, or it is damaged.
         """
-        idle = [address for address in self._addresses if address not in self._at_work]
+        wanted = set(self._addresses if only is None else only)
+        idle = [a for a in self._addresses if a in wanted and a not in self._at_work]
         if idle:
             source = self._open()
             for address in idle:
@@ -296,6 +301,12 @@ def _publish(
     start = client.update(nothing).step
     updated = removed = inserted = clipped = 0
     if start < source.step:
+        # Removals first: an id that got a row again since is then sent with it.
+        for rows in source.removed(start):
+            for piece in rows.split(chunk_bytes):
+                client.newest = source.newest
+                client.update(piece)
+                removed += len(piece.ids)
         for rows in source.updated(start):
             client.newest = source.newest
             rows, beyond = rows.clipped(source.largest[rows.table])
@@ -303,10 +314,6 @@ def _publish(
             for piece in rows.split(chunk_bytes):
                 inserted += client.update(piece).inserted
                 updated += len(piece.ids)
-        for rows in source.removed(start):
-            for piece in rows.split(chunk_bytes):
-                client.update(piece)
-                removed += len(piece.ids)
         client.update(nothing, step=source.step)
     elif start > source.step:
         raise errors.ServingError(

@@ -27,7 +27,7 @@ class PublishSource(Protocol):
 
     @property
     def newest(self) -> int:
-        """The newest step of the rows yielded so far; above `step` if rows are newer."""
+        """The newest step of the rows yielded so far, at least `step`."""
 
     @property
     def tables(self) -> Mapping[str, int]:
