@@ -1,14 +1,20 @@
 """Publishes what a running job learns, in the background."""
 
 import dataclasses
+import functools
 import time
 
+import numpy as np
+import tensorflow as tf
 from absl import logging
 
 from monolith_tf import lineage as lineage_lib
+from monolith_tf import variable_paths
+from monolith_tf.export import flat_dense
 from monolith_tf.export.publish_spec import PublishSpec
 from monolith_tf.serving import live_source
 from monolith_tf.serving import publishing
+from monolith_tf.serving import server_update
 from monolith_tf.serving import tls as tls_lib
 from monolith_tf.training import actions
 from monolith_tf.training import run as run_lib
@@ -83,6 +89,7 @@ class LivePublishing:
         self._rows = live_source.LiveRows(
             run.model_dir,
             run.step.network.store,
+            functools.partial(_dense, run.step.network.model),
             self._lineage,
             run.checkpoints,
             run.progress.step,
@@ -101,7 +108,6 @@ class LivePublishing:
         self._begun: dict[str, float] = {}  # Server -> when its values were copied.
         self._next = now
         self.sent = Sent()
-        run.on_saved.append(lambda saved: self._saved())
 
     def tick(self) -> None:
         """Starts an update if it is time; call it between steps."""
@@ -130,7 +136,6 @@ class LivePublishing:
     def close(self) -> None:
         """Cancels the updates in progress."""
         self._publisher.close()
-        self._rows.log.close()
 
     def ages(self) -> dict[str, float]:
         """Returns server -> seconds since the values that it has were the newest."""
@@ -186,7 +191,7 @@ class LivePublishing:
             raise ValueError("Nothing was copied.")
         return self._source
 
-    def _hear(self, address: str, outcome: publishing.Published | Exception) -> None:
+    def _hear(self, address: str, outcome: server_update.Published | Exception) -> None:
         server, now = self._servers[address], time.monotonic()
         sent = self.sent
         if isinstance(outcome, Exception):
@@ -215,10 +220,13 @@ class LivePublishing:
         sent.clipped += outcome.clipped
         sent.seconds = max(sent.seconds, now - server.taken)
 
-    def _saved(self) -> None:
-        names = self._run.checkpoints.names()
-        if names:
-            self._rows.log.saved(int(names[0].partition("-")[2]))
+
+def _dense(model: tf.Module) -> dict[str, np.ndarray]:
+    """Returns path -> value of a model's variables, as checkpoints name them."""
+    return {
+        flat_dense.PREFIX + path: variable_paths.value(variable)
+        for path, variable in variable_paths.named(model).items()
+    }
 
 
 class PublishLog(actions.EverySteps):

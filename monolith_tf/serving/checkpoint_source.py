@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 
 import numpy as np
-from absl import logging
 
 from monolith_tf import lineage as lineage_lib
+from monolith_tf.export import flat_dense
 from monolith_tf.serving import changed_rows
 from monolith_tf.serving import errors
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import checkpoint_dir
+from monolith_tf.training import dense_variables
 
 
 class CheckpointSource:
@@ -49,7 +50,9 @@ class CheckpointSource:
         self.step = self.newest = newest.step
         self._saved = changed_rows.SavedRows(newest.embedding_dir)
         self._lock = threading.Lock()
-        self._removed: dict[int, list[changed_rows.Rows]] = {}
+        self._removed: dict[int, list[changed_rows.Rows] | None] = {}
+        self._ids: dict[str, np.ndarray] | None = None
+        self._dense: dict[str, np.ndarray] | None = None
 
     @property
     def tables(self) -> Mapping[str, int]:
@@ -65,22 +68,35 @@ class CheckpointSource:
         """See `PublishSource`."""
         return self._saved.updated(since)
 
-    def removed(self, since: int) -> list[changed_rows.Rows]:
+    def removed(self, since: int) -> list[changed_rows.Rows] | None:
         """See `PublishSource`."""
         with self._lock:
             if since not in self._removed:
-                self._removed[since] = list(self._find_removed(since))
+                self._removed[since] = self._find_removed(since)
             return self._removed[since]
 
-    def _find_removed(self, since: int) -> Iterator[changed_rows.Rows]:
+    def dense(self) -> Mapping[str, np.ndarray]:
+        """See `PublishSource`."""
+        with self._lock:
+            if self._dense is None:
+                self._dense = dense_variables.values(
+                    self._checkpoint, flat_dense.PREFIX
+                )
+            return self._dense
+
+    def ids(self) -> Mapping[str, np.ndarray]:
+        """See `PublishSource`."""
+        with self._lock:
+            if self._ids is None:
+                found = self._saved.ids().items()
+                self._ids = {table: np.sort(ids) for table, ids in found}
+            return self._ids
+
+    def _find_removed(self, since: int) -> list[changed_rows.Rows] | None:
         checkpoints = self._checkpoints
         names = {int(name.partition("-")[2]): name for name in checkpoints.names()}
         if since not in names:
-            logging.warning(
-                "The checkpoint of step %d no longer exists: ids that were removed "
-                "since then are served until the next full version.",
-                since,
-            )
-            return
+            return None
         before = checkpoint_lib.open_checkpoint(checkpoints.path / names[since])
-        yield from self._saved.removed(changed_rows.SavedRows(before.embedding_dir))
+        saved = changed_rows.SavedRows(before.embedding_dir)
+        return list(self._saved.removed(saved))

@@ -1,4 +1,4 @@
-"""Sends the embedding rows that training changed to running model servers."""
+"""Sends what training changed to running model servers."""
 
 import functools
 import math
@@ -8,17 +8,23 @@ import threading
 import time
 from collections.abc import Callable
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import grpc
 from absl import logging
 
 from monolith_tf.distribute import task
+from monolith_tf.export.publish_spec import GuardSpec
 from monolith_tf.serving import checkpoint_source
 from monolith_tf.serving import errors
+from monolith_tf.serving import golden as golden_lib
+from monolith_tf.serving import guard as guard_lib
+from monolith_tf.serving import server_update
 from monolith_tf.serving import source as source_lib
 from monolith_tf.serving import tls as tls_lib
+from monolith_tf.serving import trial as trial_lib
+from monolith_tf.serving import undo_log
 from monolith_tf.serving import update_client
+from monolith_tf.serving.server_update import Published
 
 CHUNK_BYTES = 3_900_000
 """Ids and rows per request; with the rest of the message below gRPC's 4 MiB."""
@@ -28,35 +34,13 @@ _LONGEST_WAIT_SECS = 30.0
 _SHORTEST_TIMEOUT_SECS = 5.0
 _LONGEST_TIMEOUT_SECS = 30.0
 _CLOSING_SECS = 10.0
+_GUARD = GuardSpec()
 _TRANSIENT = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.ABORTED,
 )
-
-
-class Published(NamedTuple):
-    """The result of an update of one server.
-
-    Attributes:
-      version: The version it serves.
-      from_step: Its step before.
-      to_step: Its step now.
-      updated: Rows sent.
-      removed: Ids whose rows were removed.
-      inserted: Ids that took one of the spare rows.
-      clipped: Rows sent with numbers clipped to the range of their table's
-        `compressor`, as in an export.
-    """
-
-    version: int
-    from_step: int
-    to_step: int
-    updated: int
-    removed: int
-    inserted: int
-    clipped: int = 0
 
 
 def publish(
@@ -119,6 +103,10 @@ class Publisher:
       patience_secs: How long to wait in all for a server that does not answer.
       tls: Files for TLS, read for every connection; None connects without TLS.
       chunk_bytes: Bytes of rows per request.
+      guard: When an update is refused, after one server has tried it; None refuses
+        none.
+      golden: File of labelled rows, as a job writes it; None takes `golden_rows.pb` in
+        `model_dir`. Without it, only numbers that are not finite are refused.
       source: Returns what to publish; None takes the newest checkpoint in `model_dir`.
 
     Raises:
@@ -140,12 +128,18 @@ class Publisher:
         patience_secs: float = 60.0,
         tls: tls_lib.Tls | None = None,
         chunk_bytes: int = CHUNK_BYTES,
+        guard: GuardSpec | None = _GUARD,
+        golden: str | pathlib.Path | None = None,
         source: Callable[[], source_lib.PublishSource] | None = None,
     ) -> None:
-        path = pathlib.Path(model_dir)
+        self._model_dir = pathlib.Path(model_dir)
         self._open = source or functools.partial(
-            checkpoint_source.CheckpointSource, path
+            checkpoint_source.CheckpointSource, self._model_dir
         )
+        self._golden = pathlib.Path(golden or self._model_dir / golden_lib.FILE)
+        self._golden_read_at = 0
+        self._is_golden_needed = golden is not None
+        self._guard = None if guard is None else guard_lib.Guard(guard, None)
         self._addresses = list(dict.fromkeys(addresses))
         for address in self._addresses:
             if not task.is_address(address):
@@ -200,9 +194,14 @@ class Publisher:
         idle = [a for a in self._addresses if a in wanted and a not in self._at_work]
         if idle:
             source = self._open()
+            self._read_golden()
+            trial = trial_lib.Trial(self._guard)
             for address in idle:
                 thread = threading.Thread(
-                    target=self._work, args=[address, source], name=address, daemon=True
+                    target=self._work,
+                    args=[address, source, trial],
+                    name=address,
+                    daemon=True,
                 )
                 self._at_work[address] = thread
                 thread.start()
@@ -233,13 +232,31 @@ class Publisher:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _work(self, address: str, source: source_lib.PublishSource) -> None:
+    def _read_golden(self) -> None:
+        """Reads the golden rows, if they are new."""
+        if self._guard is None:
+            return
         try:
-            self._done.put((address, self._patiently(address, source)))
+            written = self._golden.stat().st_mtime_ns
+        except OSError:
+            if self._is_golden_needed:
+                self._guard.replace(golden_lib.read(self._golden))  # Raises.
+            return
+        if written != self._golden_read_at:
+            self._guard.replace(golden_lib.read(self._golden))
+            self._golden_read_at = written
+
+    def _work(
+        self, address: str, source: source_lib.PublishSource, trial: trial_lib.Trial
+    ) -> None:
+        try:
+            self._done.put((address, self._patiently(address, source, trial)))
         except Exception as error:  # It concerns one server; the others continue.
             self._done.put((address, error))
 
-    def _patiently(self, address: str, source: source_lib.PublishSource) -> Published:
+    def _patiently(
+        self, address: str, source: source_lib.PublishSource, trial: trial_lib.Trial
+    ) -> Published:
         """Starts over, with increasing waits, while the server does not answer."""
         # A new client per attempt has no token, so the server reports its step again
         # and receives everything since: rows of an attempt that broke may be lost.
@@ -259,7 +276,13 @@ class Publisher:
                     self._clients[address] = client
                     if self._stop.is_set():
                         raise _broken_off(address)
-                    return _publish(client, source, self._chunk_bytes)
+                    return server_update.ServerUpdate(
+                        client,
+                        source,
+                        chunk_bytes=self._chunk_bytes,
+                        trial=trial,
+                        undo_path=undo_log.path(self._model_dir, address),
+                    ).run()
             except update_client.BrokenError as error:
                 reason = str(error)
             except grpc.RpcError as error:
@@ -288,46 +311,3 @@ class Publisher:
 
 def _broken_off(address: str) -> errors.ServingError:
     return errors.ServingError(f"{address}: publishing was cancelled.")
-
-
-def _publish(
-    client: update_client.UpdateClient,
-    source: source_lib.PublishSource,
-    chunk_bytes: int,
-) -> Published:
-    # The step moves last: a server that restarts in between stays at its export's step,
-    # and the next call sends all rows again.
-    nothing = source_lib.nothing(source)
-    start = client.update(nothing).step
-    updated = removed = inserted = clipped = 0
-    if start < source.step:
-        # Removals first: an id that got a row again since is then sent with it.
-        for rows in source.removed(start):
-            for piece in rows.split(chunk_bytes):
-                client.newest = source.newest
-                client.update(piece)
-                removed += len(piece.ids)
-        for rows in source.updated(start):
-            client.newest = source.newest
-            rows, beyond = rows.clipped(source.largest[rows.table])
-            clipped += beyond
-            for piece in rows.split(chunk_bytes):
-                inserted += client.update(piece).inserted
-                updated += len(piece.ids)
-        client.update(nothing, step=source.step)
-    elif start > source.step:
-        raise errors.ServingError(
-            f"{client.address} is at step {start}, ahead of the newest readable "
-            f"checkpoint, of step {source.step}. Publish again when the job has "
-            "trained further, or export it: `monolith-tf export CONFIG`."
-        )
-    if clipped:
-        logging.warning(
-            "%s: %d of %d rows have numbers out of range for their table's "
-            "`compressor`, and were sent clipped, as in an export.",
-            client.address,
-            clipped,
-            updated,
-        )
-    step = max(start, source.step)
-    return Published(client.version, start, step, updated, removed, inserted, clipped)

@@ -44,8 +44,20 @@ class PublishSource(Protocol):
           since: A server's step.
         """
 
-    def removed(self, since: int) -> Iterable[Rows]:
-        """Returns rows of zeros for the ids that lost their row at a step or later."""
+    def removed(self, since: int) -> Iterable[Rows] | None:
+        """Returns rows of zeros for the ids that lost their row at a step or later.
+
+        None if they are not known; what a server has is then compared with `ids`.
+        """
+
+    def dense(self) -> Mapping[str, np.ndarray]:
+        """Returns path -> value of the model's dense variables, as in a checkpoint.
+
+        The paths begin with `model/`.
+        """
+
+    def ids(self) -> Mapping[str, np.ndarray]:
+        """Returns table -> the ids that have a row, `[n]`, int64, sorted."""
 
 
 def nothing(source: PublishSource) -> Rows:
