@@ -16,6 +16,7 @@ from monolith_tf import atomic
 from monolith_tf import config as config_lib
 from monolith_tf import paths
 from monolith_tf.config import schema
+from monolith_tf.data.batch_source import BatchSource
 from monolith_tf.data.spec import Split
 from monolith_tf.data.stream.source import StreamSource
 from monolith_tf.distribute import cluster as cluster_lib
@@ -153,7 +154,7 @@ class Estimator:
             )
         self._watcher.job(network.store.describe(), run)
         with (
-            self._publishing(run) as publish,
+            self._publishing(run, source) as publish,
             contextlib.closing(
                 stepping.stepper(
                     run,
@@ -303,17 +304,22 @@ class Estimator:
 
     @contextlib.contextmanager
     def _publishing(
-        self, run: run_lib.Run
+        self, run: run_lib.Run, source: BatchSource
     ) -> Iterator["live_publishing.LivePublishing | None"]:
         """Publishes during a run, and its last values at its end."""
         if self.config.publish is None:
             yield None
             return
         # Needs gRPC, which other jobs need not have.
+        from monolith_tf.experiment import golden_sample
         from monolith_tf.experiment import live_publishing
 
+        spec = self.config.publish
+        golden = None
+        if spec.guard is not None:
+            golden = golden_sample.GoldenSample(spec.guard, self._job, run, source)
         with contextlib.closing(
-            live_publishing.LivePublishing(self.config.publish, run)
+            live_publishing.LivePublishing(spec, run, golden)
         ) as publish:
             try:
                 yield publish

@@ -10,17 +10,21 @@ from absl import logging
 
 from monolith_tf import lineage as lineage_lib
 from monolith_tf import variable_paths
+from monolith_tf.experiment import golden_sample
 from monolith_tf.export import flat_dense
 from monolith_tf.export.publish_spec import PublishSpec
+from monolith_tf.serving import guard
 from monolith_tf.serving import live_source
 from monolith_tf.serving import publishing
 from monolith_tf.serving import server_update
 from monolith_tf.serving import tls as tls_lib
+from monolith_tf.serving import undo_log
 from monolith_tf.training import actions
 from monolith_tf.training import run as run_lib
 
 _IDLE_SECS = 10.0  # After which a server that has everything is asked for its step.
 _LONGEST_WAIT_SECS = 30.0
+_LONGEST_REFUSAL = 60.0
 _COPIED_SECS = 30.0  # A server that was away for longer reads rows during training.
 _POLL_SECS = 0.05
 
@@ -56,6 +60,8 @@ class Sent:
       removed: Ids whose rows were removed.
       inserted: Ids that took one of the spare rows.
       clipped: Rows sent with clipped numbers.
+      dense: Dense weights sent.
+      refusals: Updates that the guard stopped.
       failures: Updates that failed.
       seconds: Longest time from the copy of the values until a server had them.
       copy_secs: Time for which training rested while values were copied.
@@ -66,6 +72,8 @@ class Sent:
     removed: int = 0
     inserted: int = 0
     clipped: int = 0
+    dense: int = 0
+    refusals: int = 0
     failures: int = 0
     seconds: float = 0.0
     copy_secs: float = 0.0
@@ -80,11 +88,21 @@ class LivePublishing:
     Args:
       spec: The servers.
       run: The run.
+      golden: Keeps the golden rows of a guarded job.
     """
 
-    def __init__(self, spec: PublishSpec, run: run_lib.Run) -> None:
+    def __init__(
+        self,
+        spec: PublishSpec,
+        run: run_lib.Run,
+        golden: golden_sample.GoldenSample | None = None,
+    ) -> None:
         self._spec = spec
         self._run = run
+        self._golden = golden
+        self._hold = undo_log.hold_path(run.model_dir)
+        self._is_on_hold = False
+        self._refused: object = None  # The last source that was refused.
         self._lineage = lineage_lib.of_state(run.static_state)
         self._rows = live_source.LiveRows(
             run.model_dir,
@@ -100,6 +118,7 @@ class LivePublishing:
             spec.to,
             name=spec.name,
             patience_secs=0.0,
+            guard=spec.guard,
             tls=None if spec.tls is None else tls_lib.Tls(**vars(spec.tls)),
             source=self._taken,
         )
@@ -107,10 +126,13 @@ class LivePublishing:
         self._servers = {address: _Server(taken=now) for address in spec.to}
         self._begun: dict[str, float] = {}  # Server -> when its values were copied.
         self._next = now
+        self._wait = 0.0  # Seconds between updates while they are refused.
         self.sent = Sent()
 
     def tick(self) -> None:
         """Starts an update if it is time; call it between steps."""
+        if self._golden is not None:
+            self._golden.tick()
         if time.monotonic() >= self._next:
             self._round()
 
@@ -123,9 +145,11 @@ class LivePublishing:
         while True:
             self._round()
             behind = [a for a, s in self._servers.items() if s.step != step]
-            if not behind or time.monotonic() > end:
+            is_refused = self._source is not None and self._source is self._refused
+            if not behind or is_refused or time.monotonic() > end:
                 break
             time.sleep(_POLL_SECS)
+        self.record()
         if behind:
             logging.warning(
                 "%s did not take the last values of the job. Publish its checkpoint: "
@@ -147,6 +171,23 @@ class LivePublishing:
             for address, server in self._servers.items()
         }
 
+    def record(self) -> None:
+        """Records what was sent since the last record."""
+        sent, self.sent = self.sent, Sent()
+        ages, run = self.ages(), self._run
+        values = {
+            name: round(value, 3) for name, value in dataclasses.asdict(sent).items()
+        }
+        run.record(
+            "publish", values | {f"{a}/age_secs": age for a, age in ages.items()}
+        )
+        logging.info(
+            "publish | step: %d | %s | oldest: %.1f s",
+            run.progress.step,
+            " | ".join(f"{name}: {value}" for name, value in values.items()),
+            max(ages.values()),
+        )
+
     def log(self, every: int) -> "PublishLog":
         """Returns the action that records what was sent, every few steps."""
         return PublishLog(every, self)
@@ -155,6 +196,8 @@ class LivePublishing:
         """Begins updates of the servers that are due, and hears of others."""
         now = time.monotonic()
         self._next = now + min(self._spec.every_secs, _POLL_SECS)
+        if self._must_wait():
+            return
         busy = self._publisher.busy
         due = [a for a in self._servers if a not in busy and self._is_due(a, now)]
         try:
@@ -170,6 +213,17 @@ class LivePublishing:
             return
         for address, outcome in outcomes.items():
             self._hear(address, outcome)
+
+    def _must_wait(self) -> bool:
+        """Returns whether somebody has rolled back the servers."""
+        was, self._is_on_hold = self._is_on_hold, self._hold.exists()
+        if self._is_on_hold and not was:
+            logging.warning(
+                "publish | On hold: the servers were rolled back. `monolith-tf "
+                "publish MODEL_DIR --to ...`, or removing %s, goes on.",
+                self._hold,
+            )
+        return self._is_on_hold
 
     def _is_due(self, address: str, now: float) -> bool:
         server = self._servers[address]
@@ -191,9 +245,34 @@ class LivePublishing:
             raise ValueError("Nothing was copied.")
         return self._source
 
+    def _refuse(self, error: Exception) -> None:
+        """Notes that the guard stopped an update; all servers wait for a while."""
+        if self._source is self._refused:
+            return  # Another server says the same.
+        self._refused = self._source
+        self.sent.refusals += 1
+        self._wait = min(max(2 * self._wait, self._spec.every_secs), _LONGEST_REFUSAL)
+        if self._golden is not None:
+            self._golden.drop()
+        due = time.monotonic() + self._wait
+        for server in self._servers.values():
+            server.step, server.due = None, max(server.due, due)
+        run = self._run
+        run.recorder.log.append("publish", run.progress.step, {"refused": str(error)})
+        logging.warning(
+            "publish | step: %d | refused: %s. The servers keep what they have; the "
+            "next try is in %.1f s.",
+            run.progress.step,
+            error,
+            self._wait,
+        )
+
     def _hear(self, address: str, outcome: server_update.Published | Exception) -> None:
         server, now = self._servers[address], time.monotonic()
         sent = self.sent
+        if isinstance(outcome, guard.RefusedError):
+            self._refuse(outcome)
+            return
         if isinstance(outcome, Exception):
             sent.failures += 1
             server.step = None  # Half of an update may have arrived.
@@ -213,11 +292,14 @@ class LivePublishing:
         server.step, server.heard = outcome.to_step, now
         server.taken = self._begun[address]
         server.due = server.taken + self._spec.every_secs
+        if outcome.updated or outcome.dense:
+            self._wait = 0.0
         sent.updates += 1
         sent.rows += outcome.updated
         sent.removed += outcome.removed
         sent.inserted += outcome.inserted
         sent.clipped += outcome.clipped
+        sent.dense += outcome.dense
         sent.seconds = max(sent.seconds, now - server.taken)
 
 
@@ -241,18 +323,5 @@ class PublishLog(actions.EverySteps):
 
     def work(self, run: run_lib.Run) -> None:
         """See base class."""
-        live = self._live
-        sent, live.sent = live.sent, Sent()
-        ages = live.ages()
-        values = {
-            name: round(value, 3) for name, value in dataclasses.asdict(sent).items()
-        }
-        run.record(
-            "publish", values | {f"{a}/age_secs": age for a, age in ages.items()}
-        )
-        logging.info(
-            "publish | step: %d | %s | oldest: %.1f s",
-            run.progress.step,
-            " | ".join(f"{name}: {value}" for name, value in values.items()),
-            max(ages.values()),
-        )
+        del run
+        self._live.record()

@@ -138,6 +138,7 @@ class Publisher:
         )
         self._golden = pathlib.Path(golden or self._model_dir / golden_lib.FILE)
         self._golden_read_at = 0
+        self._ends_hold = source is None
         self._is_golden_needed = golden is not None
         self._guard = None if guard is None else guard_lib.Guard(guard, None)
         self._addresses = list(dict.fromkeys(addresses))
@@ -195,6 +196,8 @@ class Publisher:
         if idle:
             source = self._open()
             self._read_golden()
+            if self._ends_hold:
+                undo_log.hold_path(self._model_dir).unlink(missing_ok=True)
             trial = trial_lib.Trial(self._guard)
             for address in idle:
                 thread = threading.Thread(
@@ -216,6 +219,48 @@ class Publisher:
             self._at_work.pop(address).join()
             outcomes[address] = outcome
         return {a: outcomes[a] for a in self._addresses if a in outcomes}
+
+    def roll_back(self) -> dict[str, Published | Exception]:
+        """Puts back on each server what its last update replaced.
+
+        A running job then publishes no more, until `publish` is called or the file
+        `published/on_hold` in the job's folder is removed.
+
+        Returns:
+          Server -> the result or the error.
+
+        Raises:
+          ServingError: If the job is not known.
+          ValueError: If there is no checkpoint, or it is damaged.
+        """
+        source = self._open()
+        hold = undo_log.hold_path(self._model_dir)
+        hold.parent.mkdir(parents=True, exist_ok=True)
+        hold.touch()
+        outcomes: dict[str, Published | Exception] = {}
+        for address in self._addresses:
+            try:
+                with update_client.UpdateClient(
+                    address,
+                    self._name,
+                    source.lineage,
+                    source.newest,
+                    tls=self._tls,
+                    timeout_secs=_LONGEST_TIMEOUT_SECS,
+                ) as client:
+                    outcomes[address] = server_update.roll_back(
+                        client,
+                        source,
+                        undo_log.path(self._model_dir, address),
+                        self._chunk_bytes,
+                    )
+            except grpc.RpcError as error:
+                outcomes[address] = errors.ServingError(
+                    f"{address} was not rolled back: {error.details()}"
+                )
+            except (RuntimeError, ValueError) as error:
+                outcomes[address] = error
+        return outcomes
 
     def close(self) -> None:
         """Cancels the updates in progress."""

@@ -2,13 +2,13 @@
 
 import contextlib
 import pathlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import grpc
 import numpy as np
 from absl import logging
 
-from monolith_tf.flat_layout import FlatLayout
 from monolith_tf.serving import errors
 from monolith_tf.serving import guard as guard_lib
 from monolith_tf.serving import source as source_lib
@@ -100,6 +100,10 @@ class ServerUpdate:
                         self._check()
                 except (guard_lib.RefusedError, errors.ServingError) as error:
                     self._put_back_after(error)
+                    raise
+                except grpc.RpcError as error:
+                    if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+                        self._put_back_after(error)
                     raise
                 client.newest = max(client.newest, source.newest)
                 client.update(self._nothing, step=source.step)
@@ -258,15 +262,18 @@ class ServerUpdate:
     def _send_dense(self) -> int:
         if update_client.UPDATE_DENSE not in self._keys:
             return 0
-        values = self._source.dense()
-        layout = FlatLayout.of(
-            {path: (v.shape, v.dtype.name) for path, v in values.items()}
-        )
-        flat = layout.filled(values)
+        try:
+            flat = self._client.dense_layout().filled(self._source.dense())
+        except ValueError as error:
+            raise errors.ServingError(f"{self._client.address}: {error}") from None
+        if not flat.size:
+            return 0
+        if self._trial.guard is not None:
+            _check_finite(self._source.dense())
         if self._undo is not None:
             self._undo.add_dense(self._client.read_dense(self._chunk_bytes))
         self._client.send_dense(flat, self._chunk_bytes)
-        return sum(value.size for value in values.values())
+        return flat.size
 
     def _measure(self) -> None:
         """Asks the served model for the golden rows, if it is their measure."""
@@ -301,6 +308,51 @@ class ServerUpdate:
             )
         else:
             self._forget_undo()
+
+
+def _check_finite(values: Mapping[str, np.ndarray]) -> None:
+    for path, value in values.items():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise guard_lib.RefusedError(
+                f"the dense variable `{path}` has values that are not finite"
+            )
+
+
+def roll_back(
+    client: update_client.UpdateClient,
+    source: source_lib.PublishSource,
+    undo_path: pathlib.Path,
+    chunk_bytes: int,
+) -> Published:
+    """Puts back what the last update of a server replaced, and forgets it.
+
+    Raises:
+      ServingError: If that is not known, or the server does not serve it any more.
+      grpc.RpcError: If there is no answer.
+    """
+    replaced = undo_log.read(undo_path)
+    if replaced is None:
+        raise errors.ServingError(
+            f"{client.address}: it is not known what the last update replaced. It was "
+            "rolled back already, was published from another folder, or the server's "
+            "export is of an older version of monolith_tf."
+        )
+    before = client.update(source_lib.nothing(source)).step
+    if replaced.after is None:
+        now: tuple[object, ...] = (client.version, client.token)
+        then: tuple[object, ...] = (replaced.version, replaced.token)
+    else:
+        now = (client.version, client.token, before)
+        then = tuple(replaced.after[key] for key in ("version", "token", "step"))
+    if now != then:
+        raise errors.ServingError(
+            f"{client.address} was restarted, or updated by another publisher, since "
+            "the last update from here, and does not serve it any more."
+        )
+    put_back(client, replaced, chunk_bytes)
+    undo_path.unlink()
+    rows = sum(len(rows.ids) for rows in replaced.rows)
+    return Published(client.version, before, replaced.step, rows, 0, 0)
 
 
 def put_back(

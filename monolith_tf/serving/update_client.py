@@ -1,5 +1,6 @@
 """A client of the signatures by which a model server is updated."""
 
+import json
 import time
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -12,8 +13,12 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 from tensorflow_serving.apis import predict_pb2
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
+from monolith_tf import flat_layout
 from monolith_tf import lineage as lineage_lib
+from monolith_tf.export import dense_updates
 from monolith_tf.export import refusals
+from monolith_tf.export import roll_back
+from monolith_tf.export import row_reads
 from monolith_tf.export import updates
 from monolith_tf.serving import changed_rows
 from monolith_tf.serving import errors
@@ -24,9 +29,9 @@ from monolith_tf.serving import tls as tls_lib
 _OUTPUTS = ("inserted", "step", "token")
 
 
-READ_ROWS, LIST_ROWS = "read_embeddings", "list_embeddings"
-UPDATE_DENSE, READ_DENSE = "update_dense", "read_dense"
-ROLL_BACK = "roll_back"
+READ_ROWS, LIST_ROWS = row_reads.READ_KEY, row_reads.LIST_KEY
+UPDATE_DENSE, READ_DENSE = dense_updates.KEY, dense_updates.READ_KEY
+ROLL_BACK = roll_back.KEY
 
 
 class BrokenError(RuntimeError):
@@ -190,24 +195,31 @@ class UpdateClient:
         answer = self._ask(ROLL_BACK, inputs, ("before", "token"))
         self._token, self.newest = int(answer["token"]), newest
 
+    def dense_layout(self) -> flat_layout.FlatLayout:
+        """Returns where the dense weights are in their vector."""
+        inputs = {"offset": np.array(0, np.int64), "size": np.array(0, np.int64)}
+        answer = self._ask(READ_DENSE, inputs, ("layout",))
+        return flat_layout.FlatLayout.from_json(json.loads(answer["layout"].item()))
+
     def read_dense(self, chunk_bytes: int) -> np.ndarray:
-        """Returns the dense weights in one vector, float32, as `FlatLayout` has them.
+        """Returns the dense weights in one vector, float32.
 
         Raises:
           BrokenError: If they change meanwhile.
         """
         pieces: list[np.ndarray] = []
-        read, size, steps = 0, 1, set()
+        read, size, uploads = 0, 1, set()
         while read < size:
             inputs = {
                 "offset": np.array(read, np.int64),
                 "size": np.array(max(1, chunk_bytes // 4), np.int64),
             }
-            answer = self._ask(READ_DENSE, inputs, ("values", "size", "dense_step"))
+            outputs = ("values", "size", "upload", "token")
+            answer = self._ask(READ_DENSE, inputs, outputs)
             pieces.append(answer["values"])
             read, size = read + len(pieces[-1]), int(answer["size"])
-            steps.add(int(answer["dense_step"]))
-            if len(steps) > 1:
+            uploads.add((int(answer["upload"]), int(answer["token"])))
+            if len(uploads) > 1:
                 raise BrokenError("its dense weights change")
         return np.concatenate(pieces)
 

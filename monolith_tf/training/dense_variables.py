@@ -14,6 +14,8 @@ from monolith_tf.training.checkpoint import Checkpoint
 
 named = variable_paths.named
 
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+
 
 def save(root: tf.Module, prefix: pathlib.Path) -> dict[str, list[Any]]:
     """Writes the dense variables below `root` to files of a checkpoint.
@@ -41,8 +43,9 @@ def values(checkpoint: Checkpoint, prefix: str) -> dict[str, np.ndarray]:
         reader = tf.train.load_checkpoint(file)
         return {
             path: np.asarray(
+                # TensorFlow doubles each dot of an attribute's name.
                 reader.get_tensor(
-                    f"{path.replace('/', '.')}/.ATTRIBUTES/VARIABLE_VALUE"
+                    f"{path.replace('/', '.').replace('.', '..')}{_VALUE}"
                 )
             )
             for path in checkpoint.manifest["variables"]
