@@ -1,12 +1,15 @@
-"""Sends embedding rows that training changed to running model servers.
+"""Sends what training changed to running model servers.
 
 MODEL_DIR is the folder of the job whose model they serve, exported with
 `export.spare_rows`. Each server receives the rows that differ in the newest checkpoint,
-through its signature `update_embeddings`.
+and its dense weights. One server tries each update before the others get it.
 """
 
 import argparse
+import contextlib
+import pathlib
 import sys
+import tempfile
 import time
 
 from monolith_tf.cli import errors
@@ -46,6 +49,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECS",
         help="publish repeatedly, with a pause of SECS",
     )
+    parser.add_argument(
+        "--golden",
+        metavar="FILES",
+        help="labelled rows that one server predicts before the others are updated: "
+        "files as the job reads them (default: a sample that the job keeps)",
+    )
+    parser.add_argument(
+        "--no-guard",
+        action="store_true",
+        help="update all servers, whatever they predict then",
+    )
+    parser.add_argument(
+        "--rollback",
+        action="store_true",
+        help="put back what the last update of each server replaced; a running job "
+        "then publishes no more, until `publish` is run without --rollback",
+    )
     tls.add_arguments(
         parser,
         ca="certificates of the CA that signed the servers'; connects by TLS",
@@ -64,19 +84,35 @@ def run(arguments: argparse.Namespace) -> int:
     from monolith_tf.cli import serving_extra
 
     tls.check(arguments)
+    if arguments.rollback and (arguments.every or arguments.golden):
+        raise errors.UsageError("--rollback goes with neither --every nor --golden.")
+    if arguments.golden and arguments.no_guard:
+        raise errors.UsageError("--golden and --no-guard exclude each other.")
     if arguments.tls_ca is None and (arguments.tls_cert or arguments.tls_server_name):
         raise errors.UsageError("Give --tls-ca too, to connect by TLS.")
     serving_extra.check()
     quiet.import_tensorflow(verbose=arguments.verbose)
+    from monolith_tf.export.publish_spec import GuardSpec
     from monolith_tf.serving import publishing
 
-    with publishing.Publisher(
-        arguments.model_dir,
-        arguments.to,
-        name=arguments.name,
-        patience_secs=arguments.patience_secs,
-        tls=tls.read(arguments, server_name=arguments.tls_server_name),
-    ) as publisher:
+    guard, golden = None if arguments.no_guard else GuardSpec(), None
+    with contextlib.ExitStack() as stack:
+        if guard is not None and arguments.golden:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            golden = _golden_rows(arguments, pathlib.Path(folder), guard.rows)
+        publisher = stack.enter_context(
+            publishing.Publisher(
+                arguments.model_dir,
+                arguments.to,
+                name=arguments.name,
+                patience_secs=arguments.patience_secs,
+                guard=guard,
+                golden=golden,
+                tls=tls.read(arguments, server_name=arguments.tls_server_name),
+            )
+        )
+        if arguments.rollback:
+            return _show(publisher.roll_back(), title="Rolled back")
         while True:
             status = _show(publisher.publish(arguments.every))
             if arguments.every is None:
@@ -85,7 +121,23 @@ def run(arguments: argparse.Namespace) -> int:
                 time.sleep(arguments.every)
 
 
-def _show(outcomes: JsonMapping) -> int:
+def _golden_rows(
+    arguments: argparse.Namespace, folder: pathlib.Path, limit: int
+) -> pathlib.Path:
+    """Writes the user's labelled rows as golden rows."""
+    from monolith_tf import config as config_lib
+    from monolith_tf.experiment import golden_sample
+
+    path = folder / "rows.pb"
+    config = config_lib.load_config(
+        pathlib.Path(arguments.model_dir) / "config.yaml",
+        [f"data.test={arguments.golden}"],
+    )
+    golden_sample.of_files(config, path, limit)
+    return path
+
+
+def _show(outcomes: JsonMapping, title: str = "Published") -> int:
     """Prints the outcome for each server; returns the exit code."""
     failed = {a: found for a, found in outcomes.items() if isinstance(found, Exception)}
     rows = [
@@ -95,8 +147,8 @@ def _show(outcomes: JsonMapping) -> int:
     ]
     if rows:
         titles = ["server", "version", "from step", "to step"]
-        titles += ["rows", "removed", "new ids", "clipped"]
-        tables.show("Published", titles, rows)
+        titles += ["rows", "removed", "new ids", "clipped", "dense"]
+        tables.show(title, titles, rows)
     for address, error in failed.items():
         reason = str(error)
         if not isinstance(error, ValueError | OSError):

@@ -6,7 +6,7 @@ Each check of a config has one place:
 - types and keys, in all specs alike: `validate`;
 - what opens a data file or loads `data.input_fn`: `data_checks`;
 - `model` against other specs: `model_checks`, but `model.params`: `model_params`;
-- `export` against other specs: `export_checks`;
+- `export` and `publish` against other specs: `export_checks`;
 - any other specs against each other, such as `features` and `tables`: here.
 """
 

@@ -1,4 +1,4 @@
-"""Checks of `export` against other specs: outputs and heads of the model, features."""
+"""Checks of `export` and `publish` against other specs."""
 
 from monolith_tf.config import errors
 from monolith_tf.config import model_params
@@ -24,6 +24,12 @@ def check(config: schema.ExperimentConfig) -> errors.Complaints:
             elif name in names[:index]:
                 yield path, f"duplicate name `{name}`."
     yield from _user_features(config)
+    if config.publish is not None and not config.export.spare_rows:
+        yield (
+            ("publish",),
+            "the servers' exports need room for new ids, and the job must track what "
+            "changes. Set `export.spare_rows`, for example to 100000.",
+        )
 
 
 def _user_features(config: schema.ExperimentConfig) -> errors.Complaints:

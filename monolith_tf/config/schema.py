@@ -8,6 +8,7 @@ from monolith_tf.data.spec import DataSpec
 from monolith_tf.distribute.spec import ClusterSpec
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
+from monolith_tf.export.publish_spec import PublishSpec
 from monolith_tf.export.spec import ExportSpec
 from monolith_tf.features.spec import FeatureSpec
 from monolith_tf.features.spec import LabelSpec
@@ -37,6 +38,8 @@ class ExperimentConfig:
       group_by: Feature whose ids group the rows of metrics such as `gauc`.
       cluster: Parameter servers and workers; None runs in one process.
       export: Where and when SavedModels are written.
+      publish: To which model servers the job sends what it learns while it trains; None
+        sends nothing.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -54,6 +57,7 @@ class ExperimentConfig:
     group_by: str | None = None
     cluster: ClusterSpec | None = None
     export: ExportSpec = ExportSpec()  # noqa: RUF009 (frozen)
+    publish: PublishSpec | None = None
 
     def __post_init__(self) -> None:
         if not self.model_dir:

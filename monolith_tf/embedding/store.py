@@ -444,16 +444,20 @@ class EmbeddingStore(tf.Module):
         self._note_saved(report.step, chain.newest.manifest.get("id"))
         return report
 
-    def touched(self, since_step: int) -> Iterator[tuple[layout.Group, Chunk]]:
+    def touched(
+        self, since_step: int, *, with_removals: bool = True
+    ) -> Iterator[tuple[layout.Group, Chunk]]:
         """Yields rows inserted or updated since a step, in chunks, without state.
 
         Args:
           since_step: The first step. The store must track updates.
+          with_removals: Whether removals since then must be known too.
 
         Raises:
           ValueError: If the changes since then are not known.
         """
-        self._history.check(since_step)
+        if with_removals:
+            self._history.check(since_step)
         for shard in itertools.chain(*self._shards.values()):
             rows = ShardRows(shard, Which("step", since_step), with_state=False)
             for chunk in rows.chunks(write.chunk_rows(shard.group)):
@@ -480,6 +484,14 @@ class EmbeddingStore(tf.Module):
             for place, shard in enumerate(shards)
         ]
         return np.concatenate([np.zeros([0], np.int64), *found])
+
+    def lost(self, since_step: int) -> Iterator[tuple[layout.Group, np.ndarray]]:
+        """Yields the ids of `removed`, with the group of their tables."""
+        self._history.check(since_step)
+        for shard in itertools.chain(*self._shards.values()):
+            ids = write.removed(shard, since_step)
+            if len(ids):
+                yield shard.group, ids
 
     def forget_removed(self, before_step: int) -> None:
         """Frees the memory of ids that were removed before a step.

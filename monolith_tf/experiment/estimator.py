@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from monolith_tf import atomic
 from monolith_tf import config as config_lib
 from monolith_tf import paths
 from monolith_tf.config import schema
+from monolith_tf.data.batch_source import BatchSource
 from monolith_tf.data.spec import Split
 from monolith_tf.data.stream.source import StreamSource
 from monolith_tf.distribute import cluster as cluster_lib
@@ -45,6 +48,9 @@ from monolith_tf.training import loop
 from monolith_tf.training import recorder as recorder_lib
 from monolith_tf.training import run as run_lib
 from monolith_tf.training import step as step_lib
+
+if TYPE_CHECKING:
+    from monolith_tf.experiment import live_publishing
 
 
 class Estimator:
@@ -152,6 +158,7 @@ class Estimator:
             )
         self._watcher.job(network.store.describe(), run)
         with (
+            self._publishing(run, source) as publish,
             contextlib.closing(
                 stepping.stepper(
                     run,
@@ -179,12 +186,13 @@ class Estimator:
                     windows=windows,
                     has_evaluator=self._cluster is not None
                     and self._cluster.spec.evaluator,
+                    publishing=publish,
                 ),
                 steps_per_loop=trainer.steps_per_loop,
                 explain=lambda batch: diagnosis.explain(
                     network, source, *run.place(batch)
                 ),
-                on_steps=self._on_steps,
+                on_steps=functools.partial(self._on_steps, publish),
             )
         self._watcher.end(run)
         return progress.metrics
@@ -298,8 +306,38 @@ class Estimator:
         local = exports.Exporter(build.Job(self.config), self._sources.sample)
         run.want_checkpoint(lambda saved: local.checkpoint(saved, self._export_dir))
 
-    def _on_steps(self, run: run_lib.Run) -> None:
+    @contextlib.contextmanager
+    def _publishing(
+        self, run: run_lib.Run, source: BatchSource
+    ) -> Iterator["live_publishing.LivePublishing | None"]:
+        """Publishes during a run, and its last values at its end."""
+        if self.config.publish is None:
+            yield None
+            return
+        # Needs gRPC, which other jobs need not have.
+        from monolith_tf.experiment import golden_sample
+        from monolith_tf.experiment import live_publishing
+
+        spec = self.config.publish
+        golden = None
+        if spec.guard is not None:
+            golden = golden_sample.GoldenSample(spec.guard, self._job, run, source)
+        with contextlib.closing(
+            live_publishing.LivePublishing(spec, run, golden)
+        ) as publish:
+            try:
+                yield publish
+            except loop.InterruptedRun:
+                publish.finish()
+                raise
+            publish.finish()
+
+    def _on_steps(
+        self, publish: "live_publishing.LivePublishing | None", run: run_lib.Run
+    ) -> None:
         self._watcher.steps(run)
+        if publish is not None:
+            publish.tick()
         if self._cluster is not None:
             self._cluster.report(
                 step=run.progress.step,

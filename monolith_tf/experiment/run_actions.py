@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from monolith_tf import imports
 from monolith_tf.config import model_params
@@ -21,6 +22,9 @@ from monolith_tf.training import spec as training_spec
 from monolith_tf.training import stream_log
 from monolith_tf.training import table_log
 
+if TYPE_CHECKING:
+    from monolith_tf.experiment import live_publishing
+
 
 def between_steps(
     config: schema.ExperimentConfig,
@@ -32,6 +36,7 @@ def between_steps(
     stream: StreamSource | None,
     windows: event_windows.EventWindows | None,
     has_evaluator: bool,
+    publishing: "live_publishing.LivePublishing | None" = None,
 ) -> list[actions_lib.Action]:
     """Returns the actions between steps, in the order in which they run.
 
@@ -44,6 +49,7 @@ def between_steps(
       stream: The topic of the train split, if it is one.
       windows: Windows of event time that score the run, if there are any.
       has_evaluator: Whether an evaluator task of the cluster evaluates instead.
+      publishing: What publishes during the run, if anything does.
     """
     trainer = config.trainer
     actions: list[actions_lib.Action] = [
@@ -52,6 +58,8 @@ def between_steps(
     ]
     if stream is not None:
         actions.append(stream_log.StreamLog(trainer.log_every_steps, stream))
+    if publishing is not None:
+        actions.append(publishing.log(trainer.log_every_steps))
     if architecture.searching_layers(run.step.network.model):
         actions.append(architecture_log.ArchitectureLog(trainer.log_every_steps))
     evaluations: list[int | actions_lib.Interval] = []

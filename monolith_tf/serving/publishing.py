@@ -1,26 +1,30 @@
-"""Sends the embedding rows that training changed to running model servers."""
+"""Sends what training changed to running model servers."""
 
+import functools
 import math
 import pathlib
 import queue
 import threading
 import time
+from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Iterator
-from typing import NamedTuple
 
 import grpc
-import numpy as np
 from absl import logging
 
-from monolith_tf import lineage as lineage_lib
 from monolith_tf.distribute import task
-from monolith_tf.serving import changed_rows
+from monolith_tf.export.publish_spec import GuardSpec
+from monolith_tf.serving import checkpoint_source
 from monolith_tf.serving import errors
+from monolith_tf.serving import golden as golden_lib
+from monolith_tf.serving import guard as guard_lib
+from monolith_tf.serving import server_update
+from monolith_tf.serving import source as source_lib
 from monolith_tf.serving import tls as tls_lib
+from monolith_tf.serving import trial as trial_lib
+from monolith_tf.serving import undo_log
 from monolith_tf.serving import update_client
-from monolith_tf.training import checkpoint as checkpoint_lib
-from monolith_tf.training import checkpoint_dir
+from monolith_tf.serving.server_update import Published
 
 CHUNK_BYTES = 3_900_000
 """Ids and rows per request; with the rest of the message below gRPC's 4 MiB."""
@@ -30,35 +34,13 @@ _LONGEST_WAIT_SECS = 30.0
 _SHORTEST_TIMEOUT_SECS = 5.0
 _LONGEST_TIMEOUT_SECS = 30.0
 _CLOSING_SECS = 10.0
+_GUARD = GuardSpec()
 _TRANSIENT = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.ABORTED,
 )
-
-
-class Published(NamedTuple):
-    """The result of an update of one server.
-
-    Attributes:
-      version: The version it serves.
-      from_step: Its step before.
-      to_step: Its step now.
-      updated: Rows sent.
-      removed: Ids whose rows were removed.
-      inserted: Ids that took one of the spare rows.
-      clipped: Rows sent with numbers clipped to the range of their table's
-        `compressor`, as in an export.
-    """
-
-    version: int
-    from_step: int
-    to_step: int
-    updated: int
-    removed: int
-    inserted: int
-    clipped: int = 0
 
 
 def publish(
@@ -121,6 +103,11 @@ class Publisher:
       patience_secs: How long to wait in all for a server that does not answer.
       tls: Files for TLS, read for every connection; None connects without TLS.
       chunk_bytes: Bytes of rows per request.
+      guard: When an update is refused, after one server has tried it; None refuses
+        none.
+      golden: File of labelled rows, as a job writes it; None takes `golden_rows.pb` in
+        `model_dir`. Without it, only numbers that are not finite are refused.
+      source: Returns what to publish; None takes the newest checkpoint in `model_dir`.
 
     Raises:
       ServingError: If a file of `tls` is invalid.
@@ -141,8 +128,19 @@ class Publisher:
         patience_secs: float = 60.0,
         tls: tls_lib.Tls | None = None,
         chunk_bytes: int = CHUNK_BYTES,
+        guard: GuardSpec | None = _GUARD,
+        golden: str | pathlib.Path | None = None,
+        source: Callable[[], source_lib.PublishSource] | None = None,
     ) -> None:
         self._model_dir = pathlib.Path(model_dir)
+        self._open = source or functools.partial(
+            checkpoint_source.CheckpointSource, self._model_dir
+        )
+        self._golden = pathlib.Path(golden or self._model_dir / golden_lib.FILE)
+        self._golden_read_at = 0
+        self._ends_hold = source is None
+        self._is_golden_needed = golden is not None
+        self._guard = None if guard is None else guard_lib.Guard(guard, None)
         self._addresses = list(dict.fromkeys(addresses))
         for address in self._addresses:
             if not task.is_address(address):
@@ -174,13 +172,17 @@ class Publisher:
         return [address for address in self._addresses if address in self._at_work]
 
     def publish(
-        self, wait_secs: float | None = None
+        self,
+        wait_secs: float | None = None,
+        *,
+        only: Iterable[str] | None = None,
     ) -> dict[str, Published | Exception]:
         """Updates the servers that are not busy to the newest checkpoint of the job.
 
         Args:
           wait_secs: How long to wait for them. Servers that are not done by then
             continue, and stay busy until they are. None waits for all.
+          only: The servers to update; None updates all.
 
         Returns:
           Server -> the result or the error, for all that finished since the last call.
@@ -189,12 +191,20 @@ class Publisher:
           ServingError: If the newest checkpoint does not record its job.
           ValueError: If there is no checkpoint, or it is damaged.
         """
-        idle = [address for address in self._addresses if address not in self._at_work]
+        wanted = set(self._addresses if only is None else only)
+        idle = [a for a in self._addresses if a in wanted and a not in self._at_work]
         if idle:
-            source = _Source(self._model_dir)
+            source = self._open()
+            self._read_golden()
+            if self._ends_hold:
+                undo_log.hold_path(self._model_dir).unlink(missing_ok=True)
+            trial = trial_lib.Trial(self._guard)
             for address in idle:
                 thread = threading.Thread(
-                    target=self._work, args=[address, source], name=address, daemon=True
+                    target=self._work,
+                    args=[address, source, trial],
+                    name=address,
+                    daemon=True,
                 )
                 self._at_work[address] = thread
                 thread.start()
@@ -209,6 +219,48 @@ class Publisher:
             self._at_work.pop(address).join()
             outcomes[address] = outcome
         return {a: outcomes[a] for a in self._addresses if a in outcomes}
+
+    def roll_back(self) -> dict[str, Published | Exception]:
+        """Puts back on each server what its last update replaced.
+
+        A running job then publishes no more, until `publish` is called or the file
+        `published/on_hold` in the job's folder is removed.
+
+        Returns:
+          Server -> the result or the error.
+
+        Raises:
+          ServingError: If the job is not known.
+          ValueError: If there is no checkpoint, or it is damaged.
+        """
+        source = self._open()
+        hold = undo_log.hold_path(self._model_dir)
+        hold.parent.mkdir(parents=True, exist_ok=True)
+        hold.touch()
+        outcomes: dict[str, Published | Exception] = {}
+        for address in self._addresses:
+            try:
+                with update_client.UpdateClient(
+                    address,
+                    self._name,
+                    source.lineage,
+                    source.newest,
+                    tls=self._tls,
+                    timeout_secs=_LONGEST_TIMEOUT_SECS,
+                ) as client:
+                    outcomes[address] = server_update.roll_back(
+                        client,
+                        source,
+                        undo_log.path(self._model_dir, address),
+                        self._chunk_bytes,
+                    )
+            except grpc.RpcError as error:
+                outcomes[address] = errors.ServingError(
+                    f"{address} was not rolled back: {error.details()}"
+                )
+            except (RuntimeError, ValueError) as error:
+                outcomes[address] = error
+        return outcomes
 
     def close(self) -> None:
         """Cancels the updates in progress."""
@@ -225,13 +277,31 @@ class Publisher:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _work(self, address: str, source: "_Source") -> None:
+    def _read_golden(self) -> None:
+        """Reads the golden rows, if they are new."""
+        if self._guard is None:
+            return
         try:
-            self._done.put((address, self._patiently(address, source)))
+            written = self._golden.stat().st_mtime_ns
+        except OSError:
+            if self._is_golden_needed:
+                self._guard.replace(golden_lib.read(self._golden))  # Raises.
+            return
+        if written != self._golden_read_at:
+            self._guard.replace(golden_lib.read(self._golden))
+            self._golden_read_at = written
+
+    def _work(
+        self, address: str, source: source_lib.PublishSource, trial: trial_lib.Trial
+    ) -> None:
+        try:
+            self._done.put((address, self._patiently(address, source, trial)))
         except Exception as error:  # It concerns one server; the others continue.
             self._done.put((address, error))
 
-    def _patiently(self, address: str, source: "_Source") -> Published:
+    def _patiently(
+        self, address: str, source: source_lib.PublishSource, trial: trial_lib.Trial
+    ) -> Published:
         """Starts over, with increasing waits, while the server does not answer."""
         # A new client per attempt has no token, so the server reports its step again
         # and receives everything since: rows of an attempt that broke may be lost.
@@ -242,7 +312,7 @@ class Publisher:
                 address,
                 self._name,
                 source.lineage,
-                source.step,
+                source.newest,
                 tls=self._tls,
                 timeout_secs=min(timeout, _LONGEST_TIMEOUT_SECS),
             )
@@ -251,7 +321,13 @@ class Publisher:
                     self._clients[address] = client
                     if self._stop.is_set():
                         raise _broken_off(address)
-                    return _publish(client, source, self._chunk_bytes)
+                    return server_update.ServerUpdate(
+                        client,
+                        source,
+                        chunk_bytes=self._chunk_bytes,
+                        trial=trial,
+                        undo_path=undo_log.path(self._model_dir, address),
+                    ).run()
             except update_client.BrokenError as error:
                 reason = str(error)
             except grpc.RpcError as error:
@@ -280,100 +356,3 @@ class Publisher:
 
 def _broken_off(address: str) -> errors.ServingError:
     return errors.ServingError(f"{address}: publishing was cancelled.")
-
-
-class _Source:
-    """The newest checkpoint of a job, opened once for all servers.
-
-    Attributes:
-      step: Its step.
-      lineage: The job's.
-      nothing: An empty set of rows.
-      largest: Table -> the largest numbers that can be served, `[dim]`, float32.
-    """
-
-    def __init__(self, model_dir: pathlib.Path) -> None:
-        self._checkpoints = checkpoint_dir.CheckpointDir(model_dir / "checkpoints")
-        newest = self._checkpoints.latest()
-        if newest is None:
-            raise checkpoint_lib.CheckpointError(
-                f"There is no checkpoint in {self._checkpoints.path}. Train first: "
-                "`monolith-tf train CONFIG`."
-            )
-        self.lineage = lineage_lib.of_state(newest.manifest["state"])
-        if not self.lineage.branches:
-            raise errors.ServingError(
-                f"{newest.path} does not record its job. Train further, export "
-                "again, and publish the next checkpoint."
-            )
-        self._newest = newest  # Keeps the checkpoint from being removed.
-        self.step = newest.step
-        self._saved = changed_rows.SavedRows(*newest.embedding_layers)
-        self.largest = self._saved.largest
-        table, dim = next(iter(self._saved.tables.items()))
-        self.nothing = changed_rows.Rows(
-            table, np.zeros([0], np.int64), np.zeros([0, dim], np.float32)
-        )
-        self._lock = threading.Lock()
-        self._removed: dict[int, list[changed_rows.Rows]] = {}
-
-    def updated(self, since_step: int) -> Iterator[changed_rows.Rows]:
-        """Returns the rows inserted or updated at a step or later, chunk by chunk."""
-        return self._saved.updated(since_step)
-
-    def removed(self, since_step: int) -> list[changed_rows.Rows]:
-        """Returns rows of zeros for the ids that were removed since a step."""
-        with self._lock:
-            if since_step not in self._removed:
-                self._removed[since_step] = list(self._find_removed(since_step))
-            return self._removed[since_step]
-
-    def _find_removed(self, since_step: int) -> Iterator[changed_rows.Rows]:
-        checkpoints = self._checkpoints
-        names = {int(name.partition("-")[2]): name for name in checkpoints.names()}
-        if since_step not in names:
-            logging.warning(
-                "The checkpoint of step %d no longer exists: ids that were removed "
-                "since then are served until the next full version.",
-                since_step,
-            )
-            return
-        before = checkpoint_lib.open_checkpoint(checkpoints.path / names[since_step])
-        yield from self._saved.removed(changed_rows.SavedRows(*before.embedding_layers))
-
-
-def _publish(
-    client: update_client.UpdateClient, source: _Source, chunk_bytes: int
-) -> Published:
-    # The step moves last: a server that restarts in between stays at its export's step,
-    # and the next call sends all rows again.
-    start = client.update(source.nothing).step
-    updated = removed = inserted = clipped = 0
-    if start < source.step:
-        for rows in source.updated(start):
-            rows, beyond = rows.clipped(source.largest[rows.table])
-            clipped += beyond
-            for piece in rows.split(chunk_bytes):
-                inserted += client.update(piece).inserted
-                updated += len(piece.ids)
-        for rows in source.removed(start):
-            for piece in rows.split(chunk_bytes):
-                client.update(piece)
-                removed += len(piece.ids)
-        client.update(source.nothing, step=source.step)
-    elif start > source.step:
-        raise errors.ServingError(
-            f"{client.address} is at step {start}, ahead of the newest readable "
-            f"checkpoint, of step {source.step}. Publish again when the job has "
-            "trained further, or export it: `monolith-tf export CONFIG`."
-        )
-    if clipped:
-        logging.warning(
-            "%s: %d of %d rows have numbers out of range for their table's "
-            "`compressor`, and were sent clipped, as in an export.",
-            client.address,
-            clipped,
-            updated,
-        )
-    step = max(start, source.step)
-    return Published(client.version, start, step, updated, removed, inserted, clipped)

@@ -1,15 +1,24 @@
-"""A client of a model server's `update_embeddings` signature."""
+"""A client of the signatures by which a model server is updated."""
 
+import json
 import time
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import grpc
+import numpy as np
 import tensorflow as tf
+from tensorflow_serving.apis import get_model_metadata_pb2
 from tensorflow_serving.apis import predict_pb2
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
+from monolith_tf import flat_layout
 from monolith_tf import lineage as lineage_lib
+from monolith_tf.export import dense_updates
 from monolith_tf.export import refusals
+from monolith_tf.export import roll_back
+from monolith_tf.export import row_reads
 from monolith_tf.export import updates
 from monolith_tf.serving import changed_rows
 from monolith_tf.serving import errors
@@ -20,8 +29,17 @@ from monolith_tf.serving import tls as tls_lib
 _OUTPUTS = ("inserted", "step", "token")
 
 
+READ_ROWS, LIST_ROWS = row_reads.READ_KEY, row_reads.LIST_KEY
+UPDATE_DENSE, READ_DENSE = dense_updates.KEY, dense_updates.READ_KEY
+ROLL_BACK = roll_back.KEY
+
+
 class BrokenError(RuntimeError):
     """The updates sent so far may be lost; start over."""
+
+
+class AheadError(errors.ServingError):
+    """The server has values that the job does not come from; it may be set back."""
 
 
 class Updated(NamedTuple):
@@ -46,6 +64,7 @@ class UpdateClient:
     Attributes:
       address: The server's.
       version: The version that answers; 0 before the first answer.
+      newest: The newest step of the rows that are sent; it may only rise.
       answered_at: The time of the last answer, or of this object's creation, by
         `time.monotonic`.
 
@@ -53,7 +72,7 @@ class UpdateClient:
       address: `host:port`.
       name: The model's name on the server.
       lineage: The lineage of the rows' job.
-      newest: The step of their checkpoint.
+      newest: See above.
       tls: Files for TLS; None connects without TLS.
       timeout_secs: How long to wait for an answer.
     """
@@ -70,11 +89,11 @@ class UpdateClient:
     ) -> None:
         self.address = address
         self.version = 0
+        self.newest = newest
         self.answered_at = time.monotonic()
         self._timeout_secs = timeout_secs
         self._name = name
         self._lineage = lineage
-        self._newest = newest
         self._channel = (
             grpc.insecure_channel(address) if tls is None else tls.connect(address)
         )
@@ -86,6 +105,11 @@ class UpdateClient:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    @property
+    def token(self) -> int:
+        """The server's token; 0 before the first answer."""
+        return self._token
 
     def close(self) -> None:
         """Closes the connection; a pending request fails."""
@@ -101,37 +125,158 @@ class UpdateClient:
         Raises:
           BrokenError: If the server restarted or changed versions; the request changed
             nothing.
+          AheadError: If it has values that are not of the job's past.
           ServingError: If the model takes no updates, or has no room; or its rows are
             of another job, or newer than the job's.
           grpc.RpcError: If there is no answer.
         """
-        request = predict_pb2.PredictRequest()
+        answer = self._ask(
+            updates.KEY,
+            {
+                "table": np.array(rows.table.encode(), object),
+                "ids": rows.ids.astype(np.int64),
+                "rows": rows.weights.astype(np.float32),
+                **self._sender(step),
+            },
+            _OUTPUTS,
+        )
+        self._token = int(answer["token"])
+        return Updated(int(answer["inserted"]), int(answer["step"]))
+
+    def signatures(self) -> frozenset[str]:
+        """Returns the keys of the model's signatures; none if it does not say.
+
+        Raises:
+          grpc.RpcError: If there is no answer.
+        """
+        request = get_model_metadata_pb2.GetModelMetadataRequest()
         request.model_spec.name = self._name
-        request.model_spec.signature_name = updates.KEY
-        request.output_filter.extend(_OUTPUTS)
         if self.version:
             request.model_spec.version.value = self.version
-        for key, value in (
-            ("table", tf.make_tensor_proto(rows.table)),
-            ("ids", tf.make_tensor_proto(rows.ids, tf.int64)),
-            ("rows", tf.make_tensor_proto(rows.weights, tf.float32)),
-            ("step", tf.make_tensor_proto(step, tf.int64)),
-            ("token", tf.make_tensor_proto(self._token, tf.int64)),
-            ("lineage", tf.make_tensor_proto(str(self._lineage))),
-            ("newest", tf.make_tensor_proto(self._newest, tf.int64)),
-        ):
-            request.inputs[key].CopyFrom(value)
+        request.metadata_field.append("signature_def")
+        try:
+            answer = self._stub.GetModelMetadata(request, timeout=self._timeout_secs)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return frozenset()
+            raise
+        found = get_model_metadata_pb2.SignatureDefMap()
+        answer.metadata["signature_def"].Unpack(found)
+        return frozenset(found.signature_def)
+
+    def read(self, table: str, ids: np.ndarray) -> changed_rows.Rows:
+        """Returns rows as they are served, `[n, dim]`; zeros for ids without one."""
+        inputs = {"table": np.array(table.encode(), object), "ids": ids}
+        answer = self._ask(READ_ROWS, inputs, ("rows", "token"))
+        return changed_rows.Rows(table, ids, answer["rows"])
+
+    def list(self, table: str, part: int, parts: int) -> np.ndarray:
+        """Returns the ids of a part of a table that have a row, `[n]`, int64."""
+        inputs = {
+            "table": np.array(table.encode(), object),
+            "part": np.array(part, np.int64),
+            "parts": np.array(parts, np.int64),
+        }
+        return self._ask(LIST_ROWS, inputs, ("ids", "token"))["ids"]
+
+    def roll_back(self, newest: int) -> None:
+        """Lets an older state be sent, whose newest step is `newest`.
+
+        Until its step is set again, the server says that it is at step 0.
+
+        Raises:
+          ServingError: If the served values are of another job, or of a newer branch.
+        """
+        inputs = self._sender(0) | {
+            "newest": np.array(newest, np.int64),
+            "confirm": np.array(True),
+        }
+        del inputs["step"]
+        answer = self._ask(ROLL_BACK, inputs, ("before", "token"))
+        self._token, self.newest = int(answer["token"]), newest
+
+    def dense_layout(self) -> flat_layout.FlatLayout:
+        """Returns where the dense weights are in their vector."""
+        inputs = {"offset": np.array(0, np.int64), "size": np.array(0, np.int64)}
+        answer = self._ask(READ_DENSE, inputs, ("layout",))
+        return flat_layout.FlatLayout.from_json(json.loads(answer["layout"].item()))
+
+    def read_dense(self, chunk_bytes: int) -> np.ndarray:
+        """Returns the dense weights in one vector, float32.
+
+        Raises:
+          BrokenError: If they change meanwhile.
+        """
+        pieces: list[np.ndarray] = []
+        read, size, uploads = 0, 1, set()
+        while read < size:
+            inputs = {
+                "offset": np.array(read, np.int64),
+                "size": np.array(max(1, chunk_bytes // 4), np.int64),
+            }
+            outputs = ("values", "size", "upload", "token")
+            answer = self._ask(READ_DENSE, inputs, outputs)
+            pieces.append(answer["values"])
+            read, size = read + len(pieces[-1]), int(answer["size"])
+            uploads.add((int(answer["upload"]), int(answer["token"])))
+            if len(uploads) > 1:
+                raise BrokenError("its dense weights change")
+        return np.concatenate(pieces)
+
+    def send_dense(self, flat: np.ndarray, chunk_bytes: int) -> None:
+        """Replaces the dense weights, at once.
+
+        Args:
+          flat: A vector as `read_dense` returns it.
+          chunk_bytes: Bytes per request.
+        """
+        upload, size = 0, max(1, chunk_bytes // 4)
+        for offset in range(0, len(flat), size):
+            piece = flat[offset : offset + size]
+            answer = self._ask(
+                UPDATE_DENSE,
+                {
+                    "values": piece,
+                    "offset": np.array(offset, np.int64),
+                    "upload": np.array(upload, np.int64),
+                    "is_last": np.array(offset + size >= len(flat)),
+                    **self._sender(0),
+                },
+                ("upload", "token"),
+            )
+            upload, self._token = int(answer["upload"]), int(answer["token"])
+
+    def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the model's predictions."""
+        return self._ask("serving_default", inputs, ())
+
+    def _sender(self, step: int) -> dict[str, np.ndarray]:
+        return {
+            "step": np.array(step, np.int64),
+            "token": np.array(self._token, np.int64),
+            "lineage": np.array(str(self._lineage).encode(), object),
+            "newest": np.array(self.newest, np.int64),
+        }
+
+    def _ask(
+        self, key: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Returns outputs of a signature; all of them if none is named."""
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = self._name
+        request.model_spec.signature_name = key
+        request.output_filter.extend(outputs)
+        if self.version:
+            request.model_spec.version.value = self.version
+        for name, value in inputs.items():
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
         try:
             response = self._stub.Predict(request, timeout=self._timeout_secs)
         except grpc.RpcError as error:
             raise self._explained(error) from error
         self.answered_at = time.monotonic()
         self.version = response.model_spec.version.value
-        answer = {
-            key: int(tf.make_ndarray(value)) for key, value in response.outputs.items()
-        }
-        self._token = answer["token"]
-        return Updated(answer["inserted"], answer["step"])
+        return {k: tf.make_ndarray(value) for k, value in response.outputs.items()}
 
     def _explained(self, error: grpc.RpcError) -> Exception:
         text = error.details() or ""
@@ -151,14 +296,14 @@ class UpdateClient:
                 f"Export it again: `monolith-tf export CONFIG`. It says: {text}"
             )
         if refusals.OTHER_LINEAGE in text:
-            return errors.ServingError(
+            return AheadError(
                 f"{self.address} serves the model of another job, or of one that "
                 f"trained on after this job went back. This job is {self._lineage}. "
                 "Publish that job's rows, or export this one: `monolith-tf export "
                 f"CONFIG`. It says: {text}"
             )
         if refusals.WENT_BACK in text:
-            return errors.ServingError(
+            return AheadError(
                 f"{self.address} has newer rows than the step from which this job "
                 "continues. Export a new version: `monolith-tf export CONFIG`. "
                 f"It says: {text}"

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import grpc
 import numpy as np
 import tensorflow as tf
+from tensorflow_serving.apis import get_model_metadata_pb2
 from tensorflow_serving.apis import predict_pb2
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
@@ -22,6 +24,7 @@ from monolith_tf.export import refusals
 from monolith_tf.export import updates
 from monolith_tf.lineage import Branch
 from monolith_tf.lineage import Lineage
+from monolith_tf.serving import update_client
 from monolith_tf.training import checkpoint_dir
 
 TABLES = (
@@ -38,12 +41,26 @@ Found = dict[int, tuple[str, np.ndarray]]
 """Feature id -> table and row."""
 
 
+GUARDED = frozenset(
+    {
+        updates.KEY,
+        update_client.READ_ROWS,
+        update_client.LIST_ROWS,
+        update_client.ROLL_BACK,
+    }
+)
+"""The signatures with which the fake can be guarded."""
+
+
 class UpdateServer(prediction_service_pb2_grpc.PredictionServiceServicer):
     """A fake of `update_embeddings` that stores rows in a dictionary and can fail.
 
     Attributes:
       rows: The rows received.
       step: The step of the rows.
+      token: Of this start.
+      signatures: The keys of the signatures that it says it has.
+      predict: Rows -> its predictions for any request.
       requests: All requests so far.
       before: Called before each response with the number of requests so far; may raise
         `grpc.RpcError(code, text)`.
@@ -55,18 +72,34 @@ class UpdateServer(prediction_service_pb2_grpc.PredictionServiceServicer):
         self.rows: Found = {}
         self.requests: list[predict_pb2.PredictRequest] = []
         self.before: Callable[[int], None] = lambda number: None
-        self._token = 1
+        self.token = 1
+        self.signatures = {updates.KEY}
+        self.predict: Callable[[Found], dict[str, np.ndarray]] = lambda rows: {}
 
     def restart(self, version: int | None = None) -> None:
         """Resets the state to that of the export."""
         self.rows, self.step = {}, self.export_step
         self.version = version or self.version
-        self._token += 1
+        self.token += 1
+
+    def GetModelMetadata(
+        self,
+        request: get_model_metadata_pb2.GetModelMetadataRequest,
+        context: grpc.ServicerContext,
+    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
+        """Answers with the keys of the signatures."""
+        del request, context
+        found = get_model_metadata_pb2.SignatureDefMap()
+        for key in self.signatures:
+            found.signature_def[key].method_name = "predict"
+        response = get_model_metadata_pb2.GetModelMetadataResponse()
+        response.metadata["signature_def"].Pack(found)
+        return response
 
     def Predict(
         self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
     ) -> predict_pb2.PredictResponse:
-        """Answers an update."""
+        """Answers a request."""
         self.requests.append(request)
         try:
             self.before(len(self.requests))
@@ -76,24 +109,56 @@ class UpdateServer(prediction_service_pb2_grpc.PredictionServiceServicer):
         if spec.name != "default" or spec.version.value not in (0, self.version):
             context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found for request")
         given = {name: tf.make_ndarray(v) for name, v in request.inputs.items()}
-        if given["token"] not in (0, self._token):
+        if given.get("token", 0) not in (0, self.token):
             text = f"{updates.KEY}: the model was loaded again {refusals.RELOADED}"
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+        answers: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+            updates.KEY: self._update,
+            update_client.READ_ROWS: self._read,
+            update_client.LIST_ROWS: self._list,
+            update_client.ROLL_BACK: self._roll_back,
+            "serving_default": lambda given: self.predict(self.rows),
+        }
+        answer = answers[spec.signature_name](given)
+        response = predict_pb2.PredictResponse()
+        response.model_spec.version.value = self.version
+        for name, value in answer.items():
+            response.outputs[name].CopyFrom(tf.make_tensor_proto(value))
+        return response
+
+    def _update(self, given: Mapping[str, Any]) -> dict[str, Any]:
         before = len(self.rows)
         for id_, row in zip(given["ids"].tolist(), given["rows"], strict=True):
             if id_ in self.rows or row.any():
                 self.rows[id_] = (given["table"].item().decode(), row)
         self.step = max(self.step, int(given["step"]))
-        response = predict_pb2.PredictResponse()
-        response.model_spec.version.value = self.version
         inserted = len(self.rows) - before
-        for name, value in (
-            ("inserted", inserted),
-            ("step", self.step),
-            ("token", self._token),
-        ):
-            response.outputs[name].CopyFrom(tf.make_tensor_proto(value, tf.int64))
-        return response
+        return {"inserted": np.int64(inserted), **self._state()}
+
+    def _read(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        table = given["table"].item().decode()
+        (dim,) = (t.row_dim for t in TABLES if t.name == table)
+        nothing = table, np.zeros([dim], np.float32)
+        rows = [self.rows.get(id_, nothing)[1] for id_ in given["ids"].tolist()]
+        return {"rows": np.array(rows, np.float32), **self._state()}
+
+    def _list(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        table = given["table"].item().decode()
+        ids = [
+            id_
+            for id_, (name, row) in self.rows.items()
+            if name == table and row.any() and id_ % given["parts"] == given["part"]
+        ]
+        return {"ids": np.array(ids, np.int64), **self._state()}
+
+    def _roll_back(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        del given
+        before, self.step = self.step, 0
+        self.token += 1
+        return {"before": np.int64(before), **self._state()}
+
+    def _state(self) -> dict[str, Any]:
+        return {"step": np.int64(self.step), "token": np.int64(self.token)}
 
 
 @contextlib.contextmanager

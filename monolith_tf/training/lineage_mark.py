@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import threading
 
 from absl import logging
 
@@ -11,10 +12,33 @@ from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.types import JsonDict
 
 _NAME = "lineage.json"
+_LOCK = threading.Lock()  # A publisher writes it too, in its own threads.
 
 
 def write(model_dir: pathlib.Path, lineage: lineage_lib.Lineage, step: int) -> None:
-    """Saves a step before its values are visible outside of the process."""
+    """Saves a step before its values are visible outside of the process.
+
+    An earlier step than the file's, of the same lineage, changes nothing.
+    """
+    with _LOCK:
+        if _reached(model_dir / _NAME, lineage) < step:
+            _write(model_dir, lineage, step)
+
+
+def _reached(path: pathlib.Path, lineage: lineage_lib.Lineage) -> int:
+    """Returns the step in the file; -1 if it is not of a lineage."""
+    try:
+        mark = json.loads(path.read_text(encoding="utf-8"))
+        if mark["lineage"] == lineage.to_json() and mark["file"] == _identity(
+            path.stat()
+        ):
+            return int(mark["newest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return -1
+
+
+def _write(model_dir: pathlib.Path, lineage: lineage_lib.Lineage, step: int) -> None:
     model_dir.mkdir(parents=True, exist_ok=True)
     temporary = model_dir / f".{_NAME}.tmp"
     with temporary.open("w", encoding="utf-8") as file:

@@ -1,14 +1,8 @@
 """Jobs on a topic whose workers read it, against one process, with some killed."""
 
-import json
 import os
-import random
-import signal
 import sys
-import time
 
-import numpy as np
-import pyarrow as pa
 import pytest
 
 from monolith_tf.distribute import exits
