@@ -488,10 +488,12 @@ class EmbeddingStore(tf.Module):
     def lost(self, since_step: int) -> Iterator[tuple[layout.Group, np.ndarray]]:
         """Yields the ids of `removed`, with the group of their tables."""
         self._history.check(since_step)
-        for shard in itertools.chain(*self._shards.values()):
-            ids = write.removed(shard, since_step)
-            if len(ids):
-                yield shard.group, ids
+        delta = write.Since(since_step)
+        for name, shards in self._shards.items():
+            for place, shard in enumerate(shards):
+                ids = delta.removed(name, place, shard)
+                if len(ids):
+                    yield shard.group, ids
 
     def forget_removed(self, before_step: int) -> None:
         """Frees the memory of ids that were removed before a step.

@@ -127,7 +127,7 @@ class LiveRows:
         for name in self._checkpoints.names():
             if int(name.partition("-")[2]) == step:
                 found = checkpoint_lib.open_checkpoint(self._checkpoints.path / name)
-                return changed_rows.SavedRows(found.embedding_dir)
+                return changed_rows.SavedRows(*found.embedding_layers)
         return None
 
 
