@@ -1,5 +1,6 @@
 """The signatures that replace and read the dense weights of a served model."""
 
+import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -132,8 +133,8 @@ class DenseUpdates(tf.Module):
 
         Returns:
           `values`, `[k]`, float32; `size` of the vector; `upload`: which one it is, so
-          pieces of equal `upload` and `token` are of one vector; `dense_step`, `step`
-          and `token`.
+          pieces of equal `upload` and `token` are of one vector; `layout`: JSON of its
+          `flat_layout.FlatLayout`; `dense_step`, `step` and `token`.
         """
         with update_state.locked() as lock:
             inside = tf.debugging.Assert(
@@ -146,6 +147,7 @@ class DenseUpdates(tf.Module):
                 "values": flat[offset : offset + size],
                 "size": tf.size(flat, tf.int64),
                 "upload": self.served.read_value(),
+                "layout": tf.constant(json.dumps(self.dense.layout.to_json())),
                 "dense_step": self.state.dense_step.read_value(),
                 "step": self.state.step.read_value(),
                 "token": self.state.token.read_value(),
@@ -213,7 +215,7 @@ class DenseUpdates(tf.Module):
     def _check_finite(self, staged: Tensor) -> list[tf.Operation]:
         """Returns operations that fail for weights that are not finite."""
         layout, checks = self.dense.layout, []
-        message = f"{KEY}: {refusals.NOT_FINITE}. The first variable that has one:"
+        message = f"{KEY}: {refusals.NOT_FINITE}. The first variable that is not:"
         mine = {p: q for p, q in layout.places.items() if q.dtype == "float32"}
         if mine:
             end = max(place.offset + place.room for place in mine.values())

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from monolith_tf import variable_paths
@@ -12,6 +13,8 @@ from monolith_tf.training import former_paths
 from monolith_tf.training.checkpoint import Checkpoint
 
 named = variable_paths.named
+
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def save(root: tf.Module, directory: pathlib.Path) -> dict[str, list[Any]]:
@@ -23,6 +26,33 @@ def save(root: tf.Module, directory: pathlib.Path) -> dict[str, list[Any]]:
     variables = named(root)
     tf.train.Checkpoint(**_slots(variables)).write(str(directory / "dense"))
     return {path: _kind(variable) for path, variable in variables.items()}
+
+
+def values(checkpoint: Checkpoint, prefix: str) -> dict[str, np.ndarray]:
+    """Returns path -> value of a checkpoint's variables whose paths have a prefix.
+
+    Raises:
+      DamagedCheckpointError: If they are damaged.
+    """
+    file = str(checkpoint.path / "dense")
+    try:
+        reader = tf.train.load_checkpoint(file)
+        return {
+            path: np.asarray(
+                # TensorFlow doubles each dot of an attribute's name.
+                reader.get_tensor(
+                    f"{path.replace('/', '.').replace('.', '..')}{_VALUE}"
+                )
+            )
+            for path in checkpoint.manifest["variables"]
+            if path.startswith(prefix)
+        }
+    except tf.errors.OpError as error:
+        raise checkpoint_lib.DamagedCheckpointError(
+            f"{file} is damaged: {error.message}"
+        ) from None
+    finally:
+        checkpoint_lib.check_files(checkpoint, "dense.")
 
 
 def restore(checkpoint: Checkpoint, root: tf.Module) -> None:
