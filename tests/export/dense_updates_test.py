@@ -152,6 +152,13 @@ def export(model, folder, **options):
     )
 
 
+def vector(model, path):
+    """Returns a model's dense weights, as the vector of an export."""
+    layout = flat_layout.FlatLayout.from_json(metadata.read(path)["dense"])
+    named = variable_paths.named(model)
+    return layout.filled({"model/" + p: v.numpy() for p, v in named.items()})
+
+
 class DenseUpdatesTest(testing.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -163,15 +170,10 @@ class DenseUpdatesTest(testing.TestCase):
         cls.first = export(model, pathlib.Path(folder.name))
         layout = metadata.read(cls.first)["dense"]
         cls.layout = flat_layout.FlatLayout.from_json(layout)
-        cls.old = cls.flat(model)
+        cls.old = vector(model, cls.first)
         changed(model, 2)
         cls.second = export(model, pathlib.Path(folder.name))
-        cls.new = cls.flat(model)
-
-    @classmethod
-    def flat(cls, model):
-        named = variable_paths.named(model)
-        return cls.layout.filled({"model/" + p: v.numpy() for p, v in named.items()})
+        cls.new = vector(model, cls.first)
 
     def assert_same(self, found, wanted):
         self.assertEqual(set(found), set(wanted))
