@@ -215,7 +215,7 @@ class DenseUpdates(tf.Module):
     def _check_finite(self, staged: Tensor) -> list[tf.Operation]:
         """Returns operations that fail for weights that are not finite."""
         layout, checks = self.dense.layout, []
-        message = f"{KEY}: {refusals.NOT_FINITE}. The first variable that has one:"
+        message = f"{KEY}: {refusals.NOT_FINITE}. The first variable that is not:"
         mine = {p: q for p, q in layout.places.items() if q.dtype == "float32"}
         if mine:
             end = max(place.offset + place.room for place in mine.values())

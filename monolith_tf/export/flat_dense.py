@@ -24,8 +24,6 @@ from monolith_tf.types import Tensor
 PREFIX = "model/"
 """How the paths of a model's variables begin in a checkpoint."""
 
-_Function = tf.types.experimental.ConcreteFunction
-
 
 class _Part(NamedTuple):
     """The variable of a handle: a whole dense variable, or some rows of one.
@@ -84,7 +82,7 @@ class FlatDense(tf.Module):
         key: str,
         answer: Callable[..., dict[str, Tensor]],
         specs: Mapping[str, tf.TensorSpec],
-    ) -> _Function:
+    ) -> tf.types.experimental.ConcreteFunction:
         """Traces a function that reads `values` once, and no dense variable.
 
         Args:

@@ -240,11 +240,11 @@ class _Rewriter:
             node, _, output = source.partition(":")
             if node in identities and output == "value:0":
                 function.ret[result.name] = f"{node}:output:0"
-            held = scope.held(source)
-            if held is not None:
-                result.type = held.dtype.as_datatype_enum
+            found = scope.held(source)
+            if found is not None:
+                result.type = found.dtype.as_datatype_enum
                 result.ClearField("handle_data")
-                results[index] = held
+                results[index] = found
         self.made.append(function)
         self._known[key] = function.signature.name, results
         return self._known[key]

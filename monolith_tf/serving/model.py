@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
+from monolith_tf.export import dense_updates
 from monolith_tf.export import versions
 from monolith_tf.serving import errors
 
@@ -161,7 +162,9 @@ def _check_inputs(
                 f"`{name}` must have the shape {_shape(shape)}, where ? is any size. "
                 f"Received: {list(value.shape)}."
             )
-        if dtype.is_floating and np.isnan(value).any():
+        # Bits of integers may look like NaN; the model itself checks dense weights.
+        is_number = dtype.is_floating and key != dense_updates.KEY
+        if is_number and np.isnan(value).any():
             row = int(np.argwhere(np.isnan(value))[0][0]) if value.ndim else 0
             raise errors.bad_request(
                 f"`{name}` is NaN in row {row}, which training treats as missing. "

@@ -19,6 +19,8 @@ from werkzeug import exceptions
 from werkzeug import routing
 from werkzeug import wrappers
 
+from monolith_tf.export import dense_updates
+from monolith_tf.export import roll_back
 from monolith_tf.export import updates
 from monolith_tf.serving import answers
 from monolith_tf.serving import errors
@@ -39,6 +41,8 @@ _HTTP_STATUS = {
 _MODELS = ("/v1/models/<name>", "/v1/models/<name>/versions/<number:version>")
 MAX_BODY_BYTES = 64 << 20
 """Limit of a request's body."""
+_CHANGING = (updates.KEY, dense_updates.KEY, roll_back.KEY)
+"""Signatures that change the model."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _TOO_DEEP = "The request's lists and objects are nested too deeply."
 
@@ -122,8 +126,8 @@ class RestService:
                 f"There is no model `{name}` here. This server has `{self._name}`."
             )
         body = self._body(request) if request.method == "POST" else {}
-        if body.get("signature_name") == updates.KEY:
-            _check_origin(request)
+        if body.get("signature_name") in _CHANGING:
+            _check_origin(request, body["signature_name"])
         number = None
         if version is not None:
             # Python refuses to parse thousands of digits; no version has more than 19.
@@ -173,7 +177,7 @@ def _float(digits: str) -> float:
     return value
 
 
-def _check_origin(request: wrappers.Request) -> None:
+def _check_origin(request: wrappers.Request, signature: str) -> None:
     """Refuses requests that a browser sends for a page of another site.
 
     `Host` is not used: the page's author controls it.
@@ -187,7 +191,7 @@ def _check_origin(request: wrappers.Request) -> None:
     if origin not in {f"{scheme}://{host}:{port}" for host in (*hosts, "[::1]")}:
         raise errors.RequestError(
             grpc.StatusCode.PERMISSION_DENIED,
-            f"`{updates.KEY}` is refused to pages of other sites. "
+            f"`{signature}` is refused to pages of other sites. "
             f"Received: Origin={origin!r}.",
         )
 

@@ -1,6 +1,7 @@
 """Dense weights of a served model change in place, all at once."""
 
 import contextlib
+import json
 import pathlib
 import tempfile
 
@@ -8,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import tensorflow as tf
 import tf_keras
+from tensorflow.python.distribute import sharded_variable
 
 from monolith_tf import flat_layout
 from monolith_tf import testing
@@ -150,6 +152,13 @@ def export(model, folder, **options):
     )
 
 
+def vector(model, path):
+    """Returns a model's dense weights, as the vector of an export."""
+    layout = flat_layout.FlatLayout.from_json(metadata.read(path)["dense"])
+    named = variable_paths.named(model)
+    return layout.filled({"model/" + p: v.numpy() for p, v in named.items()})
+
+
 class DenseUpdatesTest(testing.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -161,15 +170,10 @@ class DenseUpdatesTest(testing.TestCase):
         cls.first = export(model, pathlib.Path(folder.name))
         layout = metadata.read(cls.first)["dense"]
         cls.layout = flat_layout.FlatLayout.from_json(layout)
-        cls.old = cls.flat(model)
+        cls.old = vector(model, cls.first)
         changed(model, 2)
         cls.second = export(model, pathlib.Path(folder.name))
-        cls.new = cls.flat(model)
-
-    @classmethod
-    def flat(cls, model):
-        named = variable_paths.named(model)
-        return cls.layout.filled({"model/" + p: v.numpy() for p, v in named.items()})
+        cls.new = vector(model, cls.first)
 
     def assert_same(self, found, wanted):
         self.assertEqual(set(found), set(wanted))
@@ -224,6 +228,8 @@ class DenseUpdatesTest(testing.TestCase):
             self.assertEqual(again["values"].tobytes(), values[16:].tobytes())
             self.assertEqual(again["upload"], answer["upload"])
             self.assertEqual(again["size"], size)
+            layout = json.loads(again["layout"])
+            self.assertEqual(layout, metadata.read(self.first)["dense"])
 
     def test_every_type_keeps_its_bits(self):
         found = self.layout.values(self.new)
@@ -439,7 +445,36 @@ class DenseUpdatesTest(testing.TestCase):
                 run("read_embeddings", table="x", ids=ids)
 
 
-class RefusedModelTest(testing.TestCase):
+class ModelTest(testing.TestCase):
+    def test_a_variable_that_is_sharded_is_one_in_the_vector(self):
+        class Sharded(base.Model):
+            def __init__(self):
+                super().__init__()
+                parts = [tf.Variable(tf.ones([n, 3], tf.bfloat16)) for n in (2, 1)]
+                parts[1].assign([[3, 4, 5]])
+                self.rows = sharded_variable.ShardedVariable(parts)
+
+            def model_fn(self, inputs, mode):
+                total = tf.reduce_sum(inputs.concat(), axis=1)
+                rows = tf.nn.embedding_lookup(self.rows, [0, 1, 2])
+                total += tf.reduce_sum(tf.cast(rows, tf.float32))
+                return base.EstimatorSpec(mode=mode, predictions={"click": total})
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = export(Sharded(), folder)
+            content = metadata.read(path)["dense"]
+            layout = flat_layout.FlatLayout.from_json(content)
+            self.assertEqual(
+                content["variables"],
+                {"model/rows": {"offset": 0, "shape": [3, 3], "dtype": "bfloat16"}},
+            )
+            with started(path) as run:
+                before = predict(run)["click"]
+                rows = np.array([[1, 1, 1], [1, 1, 1], [3, 4, 7]], ml_dtypes.bfloat16)
+                values = layout.filled({"model/rows": rows})
+                run("update_dense", **piece(values, is_last=True))
+                self.assertAllClose(predict(run)["click"], before + 2)
+
     def test_a_model_that_writes_a_dense_variable_is_refused(self):
         class Counting(base.Model):
             def __init__(self):

@@ -17,6 +17,14 @@ _ANSWERS = {
     "Received:",
     "BEYOND": "update_embeddings: rows must be within what the `compressor` of their "
     "table holds. Row, column and value of the first that is not:",
+    "NO_WAY_BACK": "roll_back: only the job of the served values, on a newer branch, "
+    "may go back:",
+    "INCOMPLETE": "update_dense: the vector of dense weights is not complete. Received "
+    "and needed:",
+    "OTHER_UPLOAD": "update_dense: another upload of dense weights has begun. Its "
+    "number:",
+    "NOT_FINITE": "update_dense: dense weights must be finite. The first variable that "
+    "is not:",
     "NO_ROOM": "update_embeddings: capacity is spent: the request needs spare rows, "
     "and fewer are left. Export a new version. Needed and left:",
 }

@@ -1,7 +1,10 @@
 """Tests of dense variables in checkpoints, and errors that name the difference."""
 
 import tensorflow as tf
+from tensorflow.python.distribute import sharded_variable
 
+from monolith_tf import flat_layout
+from monolith_tf import variable_paths
 from monolith_tf.training import checkpoint
 from monolith_tf.training import dense_variables
 from tests.training import saving_case
@@ -66,3 +69,29 @@ class DenseVariablesTest(saving_case.SavingCase):
         self.assertEqual(dense_variables.restore_matching(saved, other, "model/"), [])
         self.assertAllEqual(other.model.weights[0], saved_state.model.weights[0])
         self.assertAllEqual(other.extra, [2.0])
+
+    def test_a_checkpoint_fills_an_export_s_vector_as_the_live_network_does(self):
+        root = saving_case.state()
+        root.model.shards = sharded_variable.ShardedVariable(
+            [tf.Variable([[1.0, 2.0], [3.0, 4.0]]), tf.Variable([[5.0, 6.0]])]
+        )
+        root.model.seen = tf.Variable([-1, 5], dtype=tf.int64, trainable=False)
+        saved = self.save(1, root)
+        live = {
+            path: variable_paths.value(variable)
+            for path, variable in dense_variables.named(root).items()
+        }
+        kinds = {p: (v.shape, v.dtype.name) for p, v in live.items() if p != "step"}
+        layout = flat_layout.FlatLayout.of(kinds)
+        self.assertAllEqual(live["model/shards"], [[1, 2], [3, 4], [5, 6]])
+        found = dense_variables.values(saved, "model/")
+        self.assertEqual(set(found), set(kinds))
+        vector = layout.filled(found)
+        self.assertEqual(vector.tobytes(), layout.filled(live).tobytes())
+        back = flat_layout.FlatLayout.from_json(layout.to_json()).values(vector)
+        for path, value in found.items():
+            self.assertAllEqual(back[path], value)
+        file = next(saved.path.glob("dense.data*"))
+        file.write_bytes(file.read_bytes()[:-5])
+        with self.assertRaises(checkpoint.DamagedCheckpointError):
+            dense_variables.values(saved, "model/")
