@@ -1,5 +1,6 @@
 """Tests of jobs on a topic of a real broker."""
 
+import contextlib
 import io
 import json
 import os
@@ -16,9 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from monolith_tf.data.stream import events
 from monolith_tf.experiment import estimator as estimator_lib
 from monolith_tf.training import loop
 from tests.data.stream import brokers
+from tests.data.stream import proxies
 from tests.experiment import counting_job
 
 
@@ -90,6 +93,11 @@ class Job(counting_job.Job):
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def has_log(self):
+        """Returns whether the job has recorded a step."""
+        path = self.folder / "model" / "metrics.jsonl"
+        return path.exists() and bool(self.records("train"))
 
     def updates(self):
         """Returns how often each row sent was trained on."""
@@ -272,6 +280,75 @@ def test_a_schema_that_changes_within_the_topic_stops_the_job_and_loses_nothing(
     job.train(**common, schema_ids={**first, "2": str(paths[1])})
     assert job.updates() == [1] * 90
     assert job.records("train")[-1]["examples"] == 90
+
+
+def test_a_topic_made_again_is_noticed_though_it_has_more_messages(job, broker):
+    job.send(50)
+    job.train()
+    broker.admin.delete_topics([job.topic])[job.topic].result(10)
+    broker.create(job.topic, 2)
+    job.send(100)
+    with pytest.raises(events.LostMessagesError, match="deleted and created again"):
+        job.train()
+    job.train(on_lost="skip")
+    job.send(20)
+    job.train()
+    assert job.updates() == [1] * 170
+
+
+@pytest.fixture
+def cut_off(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    with proxies.running() as proxy:
+        broker = brokers.Broker(proxy)
+        with contextlib.closing(broker):
+            yield Job(tmp_path, broker), proxy
+            proxy.set_down(False)
+
+
+def test_a_job_without_brokers_is_interrupted_and_resumes(cut_off):
+    job, proxy = cut_off
+    job.send(200)
+
+    def stop():
+        deadline = time.monotonic() + 120
+        while not (job.has_log() and job.records("train")[-1]["examples"] == 200):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        proxy.set_down(True)
+        time.sleep(3)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    with pytest.raises(loop.InterruptedRun):
+        job.train("trainer.checkpoint_every_steps=10", until="never")
+    stopper.join()
+    proxy.set_down(False)
+    job.send(100)
+    job.train()
+    assert job.updates() == [1] * 300
+
+
+@pytest.mark.slow
+def test_cut_connections_lose_and_repeat_no_row(cut_off):
+    job, proxy = cut_off
+    job.send(3000)
+    is_over = threading.Event()
+
+    def cut():
+        draw = random.Random(3)
+        while not is_over.wait(draw.uniform(0.05, 0.5)):
+            proxy.cut()
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    try:
+        job.train()
+    finally:
+        is_over.set()
+        cutter.join()
+    assert job.updates() == [1] * 3000
 
 
 def test_an_idle_job_can_be_interrupted(job):

@@ -90,8 +90,19 @@ class EventLog(Protocol):
         """
         ...
 
+    def topic_id(self) -> str | None:
+        """Returns an id that a topic created again does not share; None if unknown."""
+        ...
+
     def commit(self, offsets: Mapping[int, int]) -> None:
-        """Commits the next offsets to the brokers, for monitors of lag."""
+        """Commits the next offsets to the brokers, for monitors of lag.
+
+        It does not wait for them.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Lets a request that another thread waits for end with a StreamError."""
         ...
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ each other cost no round trip.
 """
 
 import collections
+import threading
 import time
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ from confluent_kafka import Message
 from confluent_kafka import TopicPartition
 from confluent_kafka import admin
 
+from monolith_tf.data.stream.commits import Commits
 from monolith_tf.data.stream.events import Bounds
 from monolith_tf.data.stream.events import Events
 from monolith_tf.data.stream.events import LostMessagesError
@@ -29,11 +31,13 @@ from monolith_tf.data.stream.events import StreamError
 from monolith_tf.data.stream.spec import StreamSpec
 
 _REQUEST_SECS = 10.0
-_PATIENCE_SECS = 300.0
+_START_SECS = 30.0
+_COMMIT_SECS = 5.0
 _WARNING_SECS = 10.0
 _ASK_SECS = 2.0
 _CONSUMED = 10_000
 _MOST_HELD = 100_000
+_NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # 0 in base64.
 
 _LOST = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET})
 # No retry helps.
@@ -59,7 +63,7 @@ class KafkaLog:
     """A topic of Kafka brokers; fulfils `events.EventLog`."""
 
     def __init__(
-        self, spec: StreamSpec, group: str, patience: float = _PATIENCE_SECS
+        self, spec: StreamSpec, group: str, patience: float | None = None
     ) -> None:
         """Makes the clients; the first request connects.
 
@@ -67,12 +71,16 @@ class KafkaLog:
           spec: The stream.
           group: The consumer group under which offsets are committed.
           patience: Seconds without an answer or a message after which to raise an
-            error.
+            error; None takes the spec's `broker_timeout`.
         """
         self._topic = spec.topic
         self._brokers = spec.brokers
-        self._patience = patience
+        self._patience = spec.broker_timeout if patience is None else patience
         self._failure: KafkaError | None = None
+        self._has_answered = False
+        self._is_stopped = threading.Event()
+        self._topic_id: str | None = None
+        self._has_ids = True
         common = {
             **spec.properties,
             "bootstrap.servers": spec.brokers,
@@ -89,6 +97,12 @@ class KafkaLog:
         try:
             self._consumer = confluent_kafka.Consumer({**common, **own}, logger=logger)
             self._admin = admin.AdminClient(common, logger=logger)
+            # Brokers that do not answer are given up after this time.
+            own["session.timeout.ms"] = 6000
+            self._commits = Commits(
+                spec.topic,
+                lambda: confluent_kafka.Consumer({**common, **own}, logger=logger),
+            )
         except (KafkaException, ValueError, TypeError) as error:
             raise ValueError(f"`data.stream.properties`: {error}") from error
         self._partitions: list[TopicPartition] = []
@@ -159,6 +173,7 @@ class KafkaLog:
         progress = warned = time.monotonic()
         while waiting := [one for one in ranges if not is_done(one)]:
             self._pause({one.partition for one in waiting})
+            self._check_stopped()
             now = time.monotonic()
             if now - progress > self._patience:
                 raise StreamError(self._silent(waiting[0], now - progress))
@@ -169,23 +184,29 @@ class KafkaLog:
             for message in self._consumer.consume(_CONSUMED, timeout=0.1):
                 if self._add(message):
                     progress = warned = time.monotonic()
+                    self._failure = None
+
+    def topic_id(self) -> str | None:
+        """See `EventLog.topic_id`."""
+        if not self._partitions:
+            self._list()
+        return self._topic_id
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """See `EventLog.commit`."""
-        positions = [TopicPartition(self._topic, p, o) for p, o in offsets.items()]
-        try:
-            self._consumer.commit(offsets=positions, asynchronous=False)
-        except KafkaException as error:
-            logging.log_first_n(
-                logging.WARNING,
-                "The brokers take no offsets, so monitors do not see the lag of this "
-                "job: %s. The position is in the checkpoints.",
-                1,
-                error,
-            )
+        self._commits.send(offsets)
+
+    def stop(self) -> None:
+        """See `EventLog.stop`."""
+        self._is_stopped.set()
+
+    def _check_stopped(self) -> None:
+        if self._is_stopped.is_set():
+            raise StreamError(f"Topic {self._topic!r}: the reading was stopped.")
 
     def close(self) -> None:
-        """See `EventLog.close`."""
+        """See `EventLog.close`; waits some seconds for the last commit."""
+        self._commits.close(_COMMIT_SECS)
         self._consumer.close()
 
     def _list_partitions(self) -> list[TopicPartition]:
@@ -197,6 +218,17 @@ class KafkaLog:
 
     def _list(self) -> None:
         self._partitions = self._retry(self._list_partitions)
+        if not self._has_ids:
+            return
+        try:
+            topics = confluent_kafka.TopicCollection([self._topic])
+            answer = self._admin.describe_topics(topics, request_timeout=_REQUEST_SECS)
+            found = answer[self._topic].result().topic_id
+        except KafkaException:
+            found = None
+        if found is not None and str(found) != _NO_ID:
+            self._topic_id = str(found)
+        self._has_ids = self._topic_id is not None  # Old brokers have none.
 
     def _offsets(
         self, spec: admin.OffsetSpec
@@ -220,15 +252,33 @@ class KafkaLog:
         """Returns an answer of the brokers; asks again while that may help."""
         begin = time.monotonic()
         while True:
+            self._check_stopped()
             try:
-                return ask()
+                answer = ask()
             except KafkaException as error:
                 found = error.args[0]
+                self._hear_failures()
                 waited = time.monotonic() - begin
-                if self._is_hopeless(found) or waited > self._patience:
+                if self._is_hopeless(found) or waited > self._limit():
                     raise StreamError(self._explained(found)) from error
                 logging.warning("%s Trying again.", self._explained(found))
-                time.sleep(1)
+                self._is_stopped.wait(1)
+            else:
+                self._has_answered = True
+                self._failure = None
+                return answer
+
+    def _limit(self) -> float:
+        """Returns how long to wait for an answer, in seconds."""
+        if self._has_answered:
+            return self._patience
+        return min(self._patience, _START_SECS)
+
+    def _hear_failures(self) -> None:
+        """Lets the clients report the failures of their connections."""
+        self._admin.poll(0)
+        if not self._held:  # Else this could take a message.
+            self._consumer.poll(0)
 
     def _is_hopeless(self, error: KafkaError) -> bool:
         codes = {error.code()}

@@ -17,6 +17,8 @@ from monolith_tf.data.stream.spans import Span
 from monolith_tf.data.stream.spans import SpanLog
 from monolith_tf.data.stream.spec import StreamSpec
 
+_SHRUNK_SECS = 30.0
+
 
 class Plan:
     """Divides a topic into spans, from a position on.
@@ -24,6 +26,8 @@ class Plan:
     Attributes:
       number: Number of the next span.
       offsets: Partition -> next offset.
+      topic_id: The topic's id; None if unknown.
+      has_started_over: Whether it is another id than that of the position.
       lost: Messages that the topic no longer held when they were due.
       lag: Messages that are in no span yet, as of the last call of `next`.
     """
@@ -37,6 +41,7 @@ class Plan:
         *,
         number: int = 0,
         offsets: Mapping[int, int] | None = None,
+        topic_id: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Makes a plan; spans that were planned before come first.
@@ -48,6 +53,7 @@ class Plan:
           span_messages: Returns how many messages make a full span.
           number: Number of the next span.
           offsets: Partition -> next offset; None for a new job.
+          topic_id: Id of the topic that the offsets are of, if known.
           clock: Returns seconds, for `max_wait`.
 
         Raises:
@@ -63,7 +69,15 @@ class Plan:
         self._waiting_since: float | None = None
         self.number = number
         self.lost = self.lag = 0
-        if offsets is None:
+        self._shrunk_since: float | None = None
+        self.topic_id = log.topic_id()
+        self.has_started_over = topic_id is not None and self.topic_id not in (
+            topic_id,
+            None,
+        )
+        if self.has_started_over:
+            offsets = self._start_over()
+        elif offsets is None:
             offsets = start_offsets(log, spec)
         self.offsets = dict(offsets)
         self._again = spans.resume(number, self.offsets)
@@ -93,6 +107,7 @@ class Plan:
             taken, self._again = self._again[:most], self._again[most:]
             self._advance(taken)
             return taken
+        self._check_created_again()
         available = self._available()
         self.lag = sum(available.values())
         size = self._span_messages()
@@ -115,6 +130,56 @@ class Plan:
         self.lag = sum(available.values())
         return planned
 
+    def _start_over(self) -> dict[int, int]:
+        """Returns the start of a topic that was created again, if it may be read."""
+        what = (
+            f"Topic {self._spec.topic!r} has been deleted and created again since the "
+            "checkpoint, so its offsets are of other messages."
+        )
+        if self._spec.on_lost == "error":
+            raise LostMessagesError(
+                f"{what} To read the new topic from its earliest message on, set "
+                "`data.stream.on_lost` to `skip`."
+            )
+        logging.warning("%s Reading it from its earliest message on.", what)
+        self._spans.drop_from(self.number)
+        return {partition: low for partition, (low, _) in self._log.bounds({}).items()}
+
+    def _check_created_again(self) -> None:
+        """Raises an error if the topic was created again while the job runs."""
+        if self.topic_id is not None and self._log.topic_id() != self.topic_id:
+            raise LostMessagesError(
+                f"Topic {self._spec.topic!r} has been deleted and created again. "
+                "Messages that were not read from the former one are lost. The job can "
+                "read the new one when it is run again, if `data.stream.on_lost` is "
+                "`skip`."
+            )
+
+    def _check_shrunk(self, bounds: Mapping[int, Bounds]) -> None:
+        """Raises an error if a partition still ends before the next message.
+
+        It may do so for a moment, while another broker takes over.
+        """
+        behind = [
+            (partition, high)
+            for partition, (_, high) in bounds.items()
+            if high < self.offsets.get(partition, high)
+        ]
+        if not behind:
+            self._shrunk_since = None
+            return
+        (partition, high), now = behind[0], self._clock()
+        if self._shrunk_since is None:
+            self._shrunk_since = now
+        if now - self._shrunk_since >= _SHRUNK_SECS:
+            raise LostMessagesError(
+                f"Topic {self._spec.topic!r}, partition {partition}: the next message "
+                f"is at offset {self.offsets[partition]}, but the topic ends at offset "
+                f"{high}. It has been deleted and created again, or has lost messages. "
+                "To train on what it has now, start with a new `model_dir`, and "
+                "`trainer.warm_start` from this one."
+            )
+
     def _is_gone(self) -> bool:
         """Whether the topic no longer holds the next message of a partition."""
         bounds = self._log.bounds(self.offsets)
@@ -131,6 +196,7 @@ class Plan:
     def _available(self) -> dict[int, int]:
         """Returns partition -> messages after the last span."""
         bounds = self._log.bounds(self.offsets)
+        self._check_shrunk(bounds)
         if self._ends is None:
             self._ends = self._end_offsets(bounds)
         available = {}

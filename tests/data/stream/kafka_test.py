@@ -4,6 +4,8 @@ import time
 
 import numpy as np
 import pytest
+from confluent_kafka import Consumer
+from confluent_kafka import TopicPartition
 
 from monolith_tf.data.stream import events
 from monolith_tf.data.stream import kafka
@@ -134,3 +136,18 @@ def test_offsets_beyond_the_end_are_an_error(broker, open_log, monkeypatch):
     broker.send(topic, numbered(5))
     with pytest.raises(events.StreamError, match="ends at offset 5"):
         open_log(topic, patience=20).read([OffsetRange(0, 50, 60)])
+
+
+def test_offsets_are_committed_when_the_log_is_closed(broker):
+    topic = broker.create("committed", 2)
+    broker.send(topic, numbered(10))
+    spec = StreamSpec(brokers=broker.address, topic=topic)
+    log = kafka.KafkaLog(spec, "committing")
+    for offset in range(1, 6):
+        log.commit({0: offset, 1: 0})
+    log.close()
+    consumer = Consumer({"bootstrap.servers": broker.address, "group.id": "committing"})
+    places = [TopicPartition(topic, p) for p in range(2)]
+    found = consumer.committed(places, timeout=10)
+    consumer.close()
+    assert [place.offset for place in found] == [5, 0]

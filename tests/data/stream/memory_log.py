@@ -15,6 +15,7 @@ class MemoryLog:
         self.times = {p: [] for p in range(partitions)}
         self.low = dict.fromkeys(range(partitions), 0)
         self.committed = {}
+        self.id = None
 
     def add_partition(self):
         number = len(self.values)
@@ -54,6 +55,12 @@ class MemoryLog:
                 )
             )
         return read
+
+    def topic_id(self):
+        return self.id
+
+    def stop(self):
+        pass
 
     def commit(self, offsets):
         self.committed.update(offsets)

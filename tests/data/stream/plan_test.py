@@ -34,7 +34,7 @@ def clock():
 
 @pytest.fixture
 def plan(tmp_path, clock):
-    def make(log, number=0, offsets=None, **more):
+    def make(log, number=0, offsets=None, topic_id=None, **more):
         return Plan(
             log,
             SpanLog(tmp_path),
@@ -42,6 +42,7 @@ def plan(tmp_path, clock):
             lambda: _SIZE,
             number=number,
             offsets=offsets,
+            topic_id=topic_id,
             clock=clock,
         )
 
@@ -180,3 +181,47 @@ def test_a_new_partition_is_read_from_its_start(plan, clock):
     log.send([b""] * 3, 0)
     assert made.next(9) == []
     assert made.lag == 3
+
+
+def test_a_topic_made_again_is_an_error_or_read_from_its_start(plan):
+    log = MemoryLog()
+    log.id = "first"
+    log.send([b""] * 35)
+    made = plan(log)
+    assert made.topic_id == "first"
+    (span,) = made.next(1)
+    assert span.ranges == ((0, 0, 10),)
+    log.id = "second"
+    with pytest.raises(LostMessagesError, match="deleted and created again"):
+        made.next(1)
+    with pytest.raises(LostMessagesError, match=r"`data\.stream\.on_lost` to `skip`"):
+        plan(log, made.number, made.offsets, "first")
+    made = plan(log, made.number, made.offsets, "first", on_lost="skip")
+    assert made.topic_id == "second"
+    assert made.next(1) == [(1, ((0, 0, 10),))]
+    # Planned again from here, as after a kill.
+    assert plan(log, 2, {0: 10}, "second").next(1)[0].number == 2
+
+
+def test_an_id_that_is_not_known_is_no_error(plan):
+    log = MemoryLog()
+    log.send([b""] * 35)
+    assert plan(log, 1, {0: 10}, "first").next(1) == [(1, ((0, 10, 20),))]
+    log.id = "first"
+    assert plan(log, 1, {0: 10}).next(1) == [(1, ((0, 10, 20),))]
+
+
+def test_a_topic_that_ends_before_the_position_is_an_error_after_a_while(plan, clock):
+    log = MemoryLog()
+    log.send([b""] * 35)
+    made = plan(log, 4, {0: 40})
+    assert made.next(1) == []
+    clock.now += 20
+    assert made.next(1) == []
+    log.send([b""] * 15)  # Another broker has taken over.
+    assert made.next(1) == [(4, ((0, 40, 50),))]
+    made = plan(log, 5, {0: 60})
+    assert made.next(1) == []
+    clock.now += 31
+    with pytest.raises(LostMessagesError, match=r"offset 60, but .* ends at .* 50"):
+        made.next(1)
