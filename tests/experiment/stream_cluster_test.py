@@ -1,7 +1,10 @@
 """Jobs on a topic whose workers read it, against one process, with some killed."""
 
+import json
 import os
+import random
 import sys
+import time
 
 import pytest
 
@@ -61,3 +64,94 @@ def test_each_message_is_trained_on_once_and_counted(job):
     last = job.records("stream")[-1]
     assert (last["lag"], last["messages"]) == (0, 100)
     assert job.progress()["stream"]["offsets"] == {"0": 50, "1": 50}
+
+
+class Events:
+    """Events of ids that come again and again, but once in a batch.
+
+    Each partition has its own ids, in turn.
+    """
+
+    def __init__(self, job, broker, ids=40):
+        self._job, self._broker, self._ids = job, broker, ids
+        self.sent = [0, 0]
+
+    def send(self, count):
+        for partition in range(2):
+            numbers = range(self.sent[partition], self.sent[partition] + count)
+            rows = [2 * (number % self._ids) + partition for number in numbers]
+            values = [json.dumps({"row": row, "click": 0}).encode() for row in rows]
+            self._broker.send(self._job.topic, values, partition)
+            self.sent[partition] += count
+
+    def assert_trained(self, admit_after=1):
+        job = self._job
+        assert job.progress()["stream"]["offsets"] == {
+            str(partition): sent for partition, sent in enumerate(self.sent)
+        }
+        assert job.progress()["examples"] == sum(self.sent)
+        expected = {}
+        for partition, sent in enumerate(self.sent):
+            for number in range(self._ids):
+                count = sent // self._ids + (number < sent % self._ids)
+                expected[2 * number + partition] = count - admit_after + 1
+        job.num_sent = 2 * self._ids
+        assert job.updates() == [expected[row] for row in range(2 * self._ids)]
+        rows = small_job.rows(small_job.last(job.folder / "model").embedding_dir)
+        assert len(rows) == 2 * self._ids
+
+
+def _steps(job):
+    path = job.folder / "model" / "metrics.jsonl"
+    return job.records("train")[-1]["step"] if path.exists() else 0
+
+
+@pytest.mark.parametrize("admit_after", [1, 3])
+def test_events_count_once_when_workers_are_killed(job, broker, admit_after):
+    events, draw = Events(job, broker), random.Random(admit_after)
+    end = {"0": 4000, "1": 4000}
+    table = f"default_table.admit_after={admit_after}"
+    events.send(1000)
+    with job.cluster(table, until=end) as cluster:
+        cluster.start()
+        for _ in range(3):
+            step = _steps(job)
+            events.send(500)
+            cluster.wait_until(lambda step=step: _steps(job) > step + 30)
+            time.sleep(draw.random())
+            victim = f"worker-{draw.randrange(2)}"
+            cluster.kill(victim)
+            cluster.wait(victim)
+            cluster.start(victim)
+        events.send(4000 - events.sent[0])
+        assert cluster.wait("chief") == exits.DONE, cluster.log("chief")
+    events.assert_trained(admit_after)
+    assert job.records("stream")[-1]["messages"] == 8000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("admit_after", [1, 3])
+def test_events_count_once_whatever_is_killed(job, broker, admit_after):
+    events, draw = Events(job, broker), random.Random(admit_after)
+    end = {"0": 8000, "1": 8000}
+    options = (
+        f"default_table.admit_after={admit_after}",
+        "trainer.checkpoint_every_steps=40",
+    )
+    with job.cluster(*options, until=end, ps=2) as cluster:
+        cluster.start()
+        for victim in ("worker-0", "ps-1", "worker-1", "chief", "worker-0", "ps-0"):
+            step = _steps(job)
+            events.send(900)
+            cluster.wait_until(lambda step=step: _steps(job) > step + 60)
+            time.sleep(2 * draw.random())
+            cluster.kill(victim)
+            cluster.wait(victim)
+            if victim.startswith("ps"):
+                assert cluster.wait("chief") == exits.PS_LOST, cluster.log("chief")
+                cluster.start("chief")
+            cluster.start(victim)
+        events.send(8000 - events.sent[0])
+        assert cluster.wait("chief") == exits.DONE, cluster.log("chief")
+    events.assert_trained(admit_after)
