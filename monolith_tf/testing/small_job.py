@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from monolith_tf.embedding.saved import files as checkpoint_files
+from monolith_tf.embedding.saved import merge
+from monolith_tf.embedding.saved import raw_layer
 from monolith_tf.embedding.saved import sealed
 from monolith_tf.training import checkpoint
 from monolith_tf.training import checkpoint_dir
@@ -99,16 +100,19 @@ def _write_split(path: pathlib.Path, rows: int, rng: np.random.Generator) -> Non
     parquet.write_table(pa.table(columns), path, row_group_size=300)
 
 
-def rows(directory: str) -> dict[int, bytes]:
+def rows(directory: str, *deltas: str) -> dict[int, bytes]:
     """Returns id -> row with optimizer state, from an embedding checkpoint.
 
     Rows are bytes, to compare them bitwise.
+
+    Args:
+      directory: The folder that the embedding store wrote.
+      *deltas: The folders of later changes, oldest first.
     """
-    manifest = checkpoint_files.read_manifest(directory)
+    layers = [raw_layer.RawLayer(layer) for layer in (directory, *deltas)]
     return {
         feature_id: row.tobytes()
-        for group in manifest["groups"]
-        for chunk in checkpoint_files.read_rows(directory, group)
+        for _, chunk in merge.rows(layers)
         for feature_id, row in zip(chunk.ids.tolist(), chunk.rows, strict=True)
     }
 
@@ -123,7 +127,7 @@ def last(model_dir: pathlib.Path) -> checkpoint.Checkpoint:
 
 def dense(found: checkpoint.Checkpoint) -> dict[str, np.ndarray]:
     """Returns a checkpoint's dense variables and optimizer state by name."""
-    reader = tf.train.load_checkpoint(str(found.path / "dense"))
+    reader = tf.train.load_checkpoint(found.dense_prefix)
     return {
         name: reader.get_tensor(name)
         for name in reader.get_variable_to_shape_map()

@@ -233,6 +233,7 @@ def test_the_defaults():
         "log_every_steps": 100,
         "summaries": True,
         "eval_lateness_secs": 10.0,
+        "checkpoint": {"full_every": None, "delta_every": None},
         "keep_checkpoints": 5,
         "deterministic": False,
         "warm_start": (),
