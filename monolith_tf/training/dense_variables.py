@@ -38,7 +38,7 @@ def values(checkpoint: Checkpoint, prefix: str) -> dict[str, np.ndarray]:
     Raises:
       DamagedCheckpointError: If they are damaged.
     """
-    file = str(checkpoint.path / "dense")
+    file = checkpoint.dense_prefix
     try:
         reader = tf.train.load_checkpoint(file)
         return {
@@ -56,7 +56,8 @@ def values(checkpoint: Checkpoint, prefix: str) -> dict[str, np.ndarray]:
             f"{file} is damaged: {error.message}"
         ) from None
     finally:
-        checkpoint_lib.check_files(checkpoint, "dense.")
+        name = file.rpartition("/")[2]
+        checkpoint_lib.check_files(checkpoint, f"{name}.")
 
 
 def restore(checkpoint: Checkpoint, root: tf.Module) -> None:

@@ -1,6 +1,11 @@
 """Jobs that publish what they learn while they train, to real servers on loopback."""
 
 import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
 
 import grpc
 import numpy as np
@@ -11,6 +16,7 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from monolith_tf.experiment import estimator as estimator_lib
 from monolith_tf.serving import server as server_lib
+from tests.experiment import clicking_job
 from tests.experiment import counting_job
 
 _DEAD = "127.0.0.1:1"
@@ -71,3 +77,51 @@ def test_servers_get_what_the_job_learns_without_a_checkpoint(job):
     assert sum(record["failures"] for record in last) > 0
     assert sum(record["inserted"] for record in last) == 2 * 300
     assert last[-1][f"{_DEAD}/age_secs"] > 0
+
+
+def _killed_after(job, wanted, *overrides):
+    """Trains in a process of its own, until a record is wanted; kills it then."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "monolith_tf", "train", str(job.config), *overrides],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    log = job.folder / "model" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    try:
+        while True:
+            lines = log.read_text().splitlines() if log.exists() else []
+            if any(wanted(json.loads(line)) for line in lines if line.endswith("}")):
+                return
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_job_that_was_killed_takes_its_servers_back(tmp_path):
+    job = clicking_job.Job(tmp_path)
+    job.train("trainer.max_steps=10")
+    version = job.export()
+    # Ids that only the lost part of the run sees.
+    path = job.write(100_000, users=100, name="more")
+    with clicking_job.serving(version) as address:
+        publish = [f"data.train={path}", *job.publish_to([address], guard=None)]
+        _killed_after(
+            job,
+            lambda r: r["phase"] == "publish" and r["updates"] and r["step"] > 300,
+            *publish,
+            "trainer.checkpoint_every_secs=1000",
+        )
+        ahead = clicking_job.state(address)
+        assert ahead["step"] > 12
+        job.train(*publish, "trainer.max_steps=12")
+        back = clicking_job.state(address)
+        assert back["step"] == 12
+        assert len(back["rows"]) < len(ahead["rows"])
+        with clicking_job.serving(job.export()) as fresh:
+            assert back == clicking_job.state(fresh)

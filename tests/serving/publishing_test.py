@@ -195,3 +195,29 @@ def test_a_restart_that_nobody_saw_is_refused_by_the_server(job):
     assert len(server.requests) == 2 * last
     assert server.step == 1
     _same(server.rows, job.rows(range(20)))
+
+
+def test_rows_of_a_checkpoint_and_of_later_changes_are_read_as_one(tmp_path):
+    job = support.RowJob(tmp_path)
+    store = job._store
+    job.train([1, 2, 3])
+    layers = [str(tmp_path / name) for name in ("base", "one", "two")]
+    store.save(layers[0], step=1)
+    job.train([2, 4], *[[1]] * 9)  # Ids of table `a` live for 8 steps.
+    store.save(layers[1], step=11, since_step=1)
+    job.train([5])
+    store.save(layers[2], step=12, since_step=11)
+    saved = changed_rows.SavedRows(*layers)
+    found = {
+        id_: (rows.table, row)
+        for rows in saved.updated(0)
+        for id_, row in zip(rows.ids.tolist(), rows.weights, strict=True)
+    }
+    _same(found, job.rows(range(10)))
+    removed = {
+        (rows.table, id_)
+        for rows in saved.removed(changed_rows.SavedRows(*layers[:1]))
+        for id_ in rows.ids.tolist()
+    }
+    lost = support.feature_ids(support.TABLES[0], [2, 3]).tolist()
+    assert removed == {("a", id_) for id_ in lost}
