@@ -23,22 +23,23 @@ class Named(Protocol):
 
 
 _Group = TypeVar("_Group", bound=Named)
+_Of = TypeVar("_Of", bound=Named, covariant=True)
 
 
-class Layer(Protocol[_Group]):
+class Layer(Protocol[_Of]):
     """The rows of one directory, or what changed since the one before it."""
 
     @property
     def has_whole_counts(self) -> bool:
         """Whether `counts` are all, not only those that changed."""
 
-    def rows(self) -> Iterator[tuple[_Group, Chunk]]:
+    def rows(self) -> Iterator[tuple[_Of, Chunk]]:
         """Yields rows, by chunk; each id once."""
 
-    def removed(self) -> Iterator[tuple[_Group, np.ndarray]]:
+    def removed(self) -> Iterator[tuple[_Of, np.ndarray]]:
         """Yields ids that lost their row; some may have one again."""
 
-    def counts(self) -> Iterator[tuple[_Group, np.ndarray, np.ndarray]]:
+    def counts(self) -> Iterator[tuple[_Of, np.ndarray, np.ndarray]]:
         """Yields ids that wait for admission, and their counts."""
 
 
