@@ -97,14 +97,41 @@ class Client:
         named = outputs if isinstance(outputs, dict) else {"": outputs}
         return {name: np.array(value) for name, value in named.items()}
 
-    def _predict(self, key: str, inputs: Arrays) -> dict[str, np.ndarray]:
+    def read_dense(self) -> np.ndarray:
+        """Returns the dense weights, as a vector."""
+        place = {"offset": np.array(0, np.int64), "size": np.array(1 << 40, np.int64)}
+        return self._predict("read_dense", place, ("values", "token"))["values"]
+
+    def send_dense(self, vector: np.ndarray, sender: Arrays) -> None:
+        """Replaces the dense weights, by two requests.
+
+        Args:
+          vector: The weights.
+          sender: The inputs of `update_dense` that name the sender.
+        """
+        middle, upload = len(vector) // 2, np.array(0, np.int64)
+        for start, values in ((0, vector[:middle]), (middle, vector[middle:])):
+            inputs = {
+                "values": values,
+                "offset": np.array(start, np.int64),
+                "upload": upload,
+                "is_last": np.array(start > 0),
+                **sender,
+            }
+            # Not all outputs: a server with batching would try to merge the request.
+            upload = self._predict("update_dense", inputs, ("upload",))["upload"]
+
+    def _predict(
+        self, key: str, inputs: Arrays, outputs: Sequence[str] = ()
+    ) -> dict[str, np.ndarray]:
         request = predict_pb2.PredictRequest()
+        request.output_filter.extend(outputs)
         request.model_spec.name = servers.NAME
         request.model_spec.signature_name = key
         for name, value in inputs.items():
             request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-        outputs = self._stub.Predict(request, timeout=_TIMEOUT_SECS).outputs
-        return {name: tf.make_ndarray(value) for name, value in outputs.items()}
+        answer = self._stub.Predict(request, timeout=_TIMEOUT_SECS).outputs
+        return {name: tf.make_ndarray(value) for name, value in answer.items()}
 
 
 def largest_difference(found: Arrays, expected: Arrays) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 import servers
 import tensorflow as tf
 
+from monolith_tf import lineage as lineage_lib
 from monolith_tf.export import metadata
 from monolith_tf.export import versions
 from monolith_tf.testing import batching
@@ -116,6 +117,27 @@ class Version:
                     row[name] = row[name][:, :width]
             rows.append(row)
         return rows
+
+    def sender(self) -> dict[str, np.ndarray]:
+        """Returns the inputs of the signatures that change a model, of this version."""
+        content = metadata.read(self.path)
+        lineage = lineage_lib.from_json(content["lineage"])
+        return {
+            "step": np.array(0, np.int64),
+            "token": np.array(0, np.int64),
+            "lineage": np.array(str(lineage).encode(), object),
+            "newest": np.array(content["step"], np.int64),
+        }
+
+    def replace_dense(self, vector: np.ndarray) -> None:
+        """Replaces the dense weights in this process."""
+        inputs = {
+            "values": vector,
+            "offset": np.array(0, np.int64),
+            "upload": np.array(0, np.int64),
+            "is_last": np.array(True),
+        }
+        self.answer("update_dense", inputs | self.sender())
 
     def answer(self, key: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the SavedModel's answer."""

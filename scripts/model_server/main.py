@@ -12,7 +12,9 @@ certificates. Each time
 - rows with lists of different lengths are requested at once, which a server with
   batching merges;
 - `monolith-tf publish` sends the job's later rows, after which the server must answer
-  like a new export.
+  like a new export;
+- `update_dense` replaces the dense weights, in two pieces, after which it must answer
+  like the SavedModel in this process with the same weights.
 
 `--export DIR` checks your own export, and skips the steps that need its job.
 `--stand-in` starts `monolith-tf serve`, which has no batching: the script then applies
@@ -35,6 +37,7 @@ from typing import Any
 import certificates
 import clients
 import job as job_lib
+import numpy as np
 import servers
 
 from monolith_tf.testing import batching
@@ -104,6 +107,15 @@ def _check(
             publish(server)
         with _step(f"[{kind}] answers as a new export does"):
             clients.compare(client.ask(clients.DEFAULT, "predict", inputs), after)
+        with _step(f"[{kind}] update_dense by gRPC"):
+            changed = job_lib.Version(fresh.path)
+            vector = client.read_dense() * np.float32(0.5)
+            client.send_dense(vector, changed.sender())
+            changed.replace_dense(vector)
+            expected = changed.answer(clients.DEFAULT, inputs)
+            if clients.largest_difference(after, expected) < 1e-3:
+                raise ValueError("The weights to send would change no answer.")
+            clients.compare(client.ask(clients.DEFAULT, "predict", inputs), expected)
 
 
 def _refuse_unbatchable(is_batching: bool, inputs: Any) -> None:

@@ -72,6 +72,7 @@ def test_a_job_is_served_and_kept_up_to_date():
         assert f"[{kind}] predict serving_default by gRPC ... ok" in lines
         assert f"[{kind}] regress regress_click by gRPC ... ok" in lines
         assert f"[{kind}] answers as a new export does ... ok" in lines
+        assert f"[{kind}] update_dense by gRPC ... ok" in lines
         by_rest = f"[{kind}] predict serving_default by REST ... ok" in lines
         assert by_rest == (kind != "tls")
 
