@@ -24,8 +24,7 @@ class ReadRows(signatures.Signature):
 
     Inputs: `table` and `ids` as in `update_embeddings`. Outputs: `rows`, `[n, dim]`,
     float32, zeros for an id without one, such that sending them back changes nothing;
-    `has_row`, `[n]`, bool, which stays true for an id whose row became zeros; `step`
-    and `token` as in `update_embeddings`.
+    `has_row`, `[n]`, bool; `step` and `token` as in `update_embeddings`.
     """
 
     joins_rows = False

@@ -292,6 +292,15 @@ class DenseUpdatesTest(testing.TestCase):
             read = run("read_dense", offset=0, size=self.layout.size)
             self.assertEqual(read["values"].tobytes(), self.new.tobytes())
 
+    def test_what_follows_a_served_upload_is_not_served_before_its_end(self):
+        size = self.layout.size
+        with started(self.first) as run:
+            answer = self.send(run, self.new, 40)
+            more = piece(np.ones([60]), 20, answer["upload"])
+            self.assertEqual(run("update_dense", **more)["received"], size)
+            read = run("read_dense", offset=0, size=size)
+            self.assertEqual(read["values"].tobytes(), self.new.tobytes())
+
     def test_weights_that_are_not_finite_are_refused(self):
         with started(self.first) as run:
             before = predict(run)
@@ -421,7 +430,7 @@ class DenseUpdatesTest(testing.TestCase):
             before = predict(run)
             update([[4, 5, 6], [7, 8, 9], [0, 0, 0], [0, 0, 0]], newest=200)
             now = run("read_embeddings", table="user", ids=ids)
-            self.assertAllEqual(now["has_row"], [True, True, True, False])
+            self.assertAllEqual(now["has_row"], [True, True, False, False])
             self.assertAllEqual(now["rows"][1], [7, 8, 9])
             listed = [
                 run("list_embeddings", table="user", part=i, parts=3)["ids"]
