@@ -22,6 +22,7 @@ from confluent_kafka import Message
 from confluent_kafka import TopicPartition
 from confluent_kafka import admin
 
+from monolith_tf.data.stream import client_log
 from monolith_tf.data.stream.commits import Commits
 from monolith_tf.data.stream.events import Bounds
 from monolith_tf.data.stream.events import Events
@@ -93,7 +94,7 @@ class KafkaLog:
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,
         }
-        logger = logging.get_absl_logger()
+        logger = client_log.logger()
         try:
             self._consumer = confluent_kafka.Consumer({**common, **own}, logger=logger)
             self._admin = admin.AdminClient(common, logger=logger)
