@@ -245,7 +245,15 @@ class KafkaLog:
                 isolation_level=confluent_kafka.IsolationLevel.READ_COMMITTED,
                 request_timeout=_REQUEST_SECS,
             )
-            return {p.partition: answer.result() for p, answer in answers.items()}
+            found = {p.partition: answer.result() for p, answer in answers.items()}
+            for partition, info in found.items():
+                # So answers a broker that no longer leads the partition.
+                if info.offset == confluent_kafka.OFFSET_INVALID:
+                    self._admin.list_topics(self._topic, timeout=_REQUEST_SECS)
+                    why = f"no offset of partition {partition}"
+                    code = KafkaError.LEADER_NOT_AVAILABLE
+                    raise KafkaException(KafkaError(code, why))
+            return found
 
         return self._retry(ask)
 
