@@ -10,6 +10,7 @@ from confluent_kafka import Consumer
 from confluent_kafka import TopicPartition
 
 from monolith_tf.cli import main
+from monolith_tf.data.stream import replay as replay_lib
 from tests.data.stream import brokers
 
 
@@ -100,3 +101,13 @@ def test_wrong_arguments_are_named(tmp_path, broker, capsys):
         == 1
     )
     assert "no column `z`" in capsys.readouterr().err
+
+
+def test_brokers_that_do_not_answer_are_named_before_rows_are_read(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(replay_lib, "_REQUEST_SECS", 1)
+    (tmp_path / "rows.csv").write_text("user,x\n1,2\n")
+    arguments = ["--to", "kafka://127.0.0.1:1/t"]
+    assert _run(["replay", str(tmp_path / "rows.csv"), *arguments]) == 1
+    assert "No answer from the brokers at 127.0.0.1:1" in capsys.readouterr().err

@@ -22,6 +22,7 @@ from confluent_kafka import Message
 from confluent_kafka import TopicPartition
 from confluent_kafka import admin
 
+from monolith_tf.data.stream import client_log
 from monolith_tf.data.stream.commits import Commits
 from monolith_tf.data.stream.events import Bounds
 from monolith_tf.data.stream.events import Events
@@ -93,7 +94,7 @@ class KafkaLog:
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,
         }
-        logger = logging.get_absl_logger()
+        logger = client_log.logger()
         try:
             self._consumer = confluent_kafka.Consumer({**common, **own}, logger=logger)
             self._admin = admin.AdminClient(common, logger=logger)
@@ -244,7 +245,15 @@ class KafkaLog:
                 isolation_level=confluent_kafka.IsolationLevel.READ_COMMITTED,
                 request_timeout=_REQUEST_SECS,
             )
-            return {p.partition: answer.result() for p, answer in answers.items()}
+            found = {p.partition: answer.result() for p, answer in answers.items()}
+            for partition, info in found.items():
+                # So answers a broker that no longer leads the partition.
+                if info.offset == confluent_kafka.OFFSET_INVALID:
+                    self._admin.list_topics(self._topic, timeout=_REQUEST_SECS)
+                    why = f"no offset of partition {partition}"
+                    code = KafkaError.LEADER_NOT_AVAILABLE
+                    raise KafkaException(KafkaError(code, why))
+            return found
 
         return self._retry(ask)
 

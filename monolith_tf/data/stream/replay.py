@@ -15,6 +15,7 @@ from absl import logging
 
 from monolith_tf.data import formats
 from monolith_tf.data.spec import DataSpec
+from monolith_tf.data.stream import client_log
 from monolith_tf.data.stream import plain
 from monolith_tf.data.stream.events import StreamError
 from monolith_tf.data.stream.spec import StreamSpec
@@ -22,6 +23,7 @@ from monolith_tf.features.columns import ColumnType
 from monolith_tf.features.columns import check_exists
 
 _FLUSH_SECS = 60.0
+_REQUEST_SECS = 10.0
 _CHUNK_ROWS = 1024
 
 
@@ -74,8 +76,15 @@ def replay(
             # Of several messages in flight, none may overtake a repeated one.
             "enable.idempotence": True,
         },
-        logger=logging.get_absl_logger(),
+        logger=client_log.logger(),
     )
+    try:
+        producer.list_topics(stream.topic, timeout=_REQUEST_SECS)
+    except confluent_kafka.KafkaException as error:
+        raise StreamError(
+            f"No answer from the brokers at {stream.brokers}: {error.args[0].str()}. "
+            "Check the address."
+        ) from error
     sent = Sent()
     failures: list[str] = []
 
