@@ -160,7 +160,8 @@ def test_progressive_training_keeps_the_order_in_one_process():
         "Set it to 0."
     )
     assert second.endswith(
-        "`trainer.mode`: progressive training runs in one process. Remove `cluster`."
+        "`trainer.mode`: progressive training on files runs in one process. Remove "
+        "`cluster`."
     )
     good = ("trainer.mode=progressive", "data.shuffle_buffer=0", "cluster=null")
     # There are no rows of an eval split either.

@@ -3,9 +3,12 @@
 import json
 import os
 import random
+import signal
 import sys
 import time
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from monolith_tf.distribute import exits
@@ -64,6 +67,64 @@ def test_each_message_is_trained_on_once_and_counted(job):
     last = job.records("stream")[-1]
     assert (last["lag"], last["messages"]) == (0, 100)
     assert job.progress()["stream"]["offsets"] == {"0": 50, "1": 50}
+
+
+def test_rows_of_messages_are_trained_on_once_in_a_cluster_and_out_of_it(job, broker):
+    rows = np.arange(240)
+    for first in range(0, 240, 20):
+        table = pa.table({"row": rows[first : first + 20], "click": [0.0] * 20})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        broker.send(job.topic, [sink.getvalue().to_pybytes()], first // 20 % 2)
+    job.num_sent = 240
+    job.train("trainer.max_steps=2", payload="arrow")
+    job.train_in_cluster("trainer.max_steps=11", payload="arrow")
+    assert job.progress()["step"] == 11
+    job.train("trainer.max_steps=13", payload="arrow")
+    assert sum(job.updates()) == job.progress()["examples"]
+    job.train_in_cluster(payload="arrow")
+    assert job.updates() == [1] * 240
+    assert job.progress()["examples"] == 240
+
+
+def test_a_worker_says_which_message_is_bad(job):
+    job.send(100, bad=(31,))
+    log = job.train_in_cluster(code=exits.FAILED)
+    assert " cannot read its data: Topic " in log
+    assert "partition 1, offset 15: no value in column `click`" in log
+
+
+def test_an_idle_cluster_can_be_interrupted(job):
+    job.send(20)
+    with job.cluster(until="never") as cluster:
+        cluster.start()
+        cluster.wait_until(lambda: _steps(job) >= 3)
+        time.sleep(2)
+        cluster.kill("chief", signal.SIGTERM)
+        assert cluster.wait("chief") == 130, cluster.log("chief")
+    assert job.updates() == [1] * 20
+
+
+def test_each_row_is_scored_once_before_it_is_trained_on(job, broker):
+    for partition in range(2):
+        rows = range(partition, 1000, 2)
+        values = [json.dumps({"row": row, "click": 0}).encode() for row in rows]
+        broker.send(job.topic, values, partition, times=range(1000, 6000, 10))
+    job.num_sent = 1000
+    progressive = ("trainer.mode=progressive", "trainer.eval_window_secs=1")
+    with job.cluster(*progressive) as cluster:
+        cluster.start()
+        cluster.wait_until(lambda: _steps(job) >= 10)
+        cluster.kill("worker-0")
+        cluster.wait("worker-0")
+        cluster.start("worker-0")
+        assert cluster.wait("chief") == exits.DONE, cluster.log("chief")
+    assert job.updates() == [1] * 1000
+    windows = job.records("eval")
+    late = windows[-1]["late_rows"]
+    assert sum(window["rows"] for window in windows) + late == 1000
+    assert {w["begin_secs"] for w in windows} == {1, 2, 3, 4, 5}
 
 
 class Events:
