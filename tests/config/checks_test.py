@@ -433,6 +433,16 @@ def test_windows_of_event_time_need_a_topic():
     config_lib.parse_config(GOOD, "x", [*common, topic], data="ignored")
 
 
+def test_a_topic_is_read_in_a_cluster_too():
+    topic = ("data.train=kafka://localhost:9092/clicks", "cluster.workers=2")
+    topic += ("trainer.eval_every_epochs=null", "trainer.eval_every_steps=null")
+    config_lib.parse_config(GOOD, "x", [*topic, "data.eval=[]"], data="ignored")
+    topic += ("trainer.mode=progressive",)
+    config_lib.parse_config(GOOD, "x", topic, data="ignored")
+    (error,) = errors_of(GOOD, *topic, "cluster.pipeline.prefetch=1")
+    assert "`cluster.pipeline`: in progressive training a step must see all" in error
+
+
 _STREAMED = """\
 model_dir: x
 data:

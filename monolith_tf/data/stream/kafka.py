@@ -59,7 +59,11 @@ class KafkaLog:
     """A topic of Kafka brokers; fulfils `events.EventLog`."""
 
     def __init__(
-        self, spec: StreamSpec, group: str, patience: float = _PATIENCE_SECS
+        self,
+        spec: StreamSpec,
+        group: str,
+        patience: float = _PATIENCE_SECS,
+        ask_secs: float = _ASK_SECS,
     ) -> None:
         """Makes the clients; the first request connects.
 
@@ -68,8 +72,10 @@ class KafkaLog:
           group: The consumer group under which offsets are committed.
           patience: Seconds without an answer or a message after which to raise an
             error.
+          ask_secs: Seconds for which to trust an answer about the bounds.
         """
         self._topic = spec.topic
+        self._ask_secs = ask_secs
         self._brokers = spec.brokers
         self._patience = patience
         self._failure: KafkaError | None = None
@@ -94,7 +100,7 @@ class KafkaLog:
         self._partitions: list[TopicPartition] = []
         self._lows: dict[int, admin.ListOffsetsResultInfo] = {}
         self._highs: dict[int, admin.ListOffsetsResultInfo] = {}
-        self._asked_at = -_ASK_SECS
+        self._asked_at = -ask_secs
         self._held: dict[int, _Held] = {}
 
     def _keep_failure(self, error: KafkaError) -> None:
@@ -103,7 +109,7 @@ class KafkaLog:
     def bounds(self, positions: Mapping[int, int]) -> dict[int, Bounds]:
         """See `EventLog.bounds`."""
         now = time.monotonic()
-        if now - self._asked_at >= _ASK_SECS:
+        if now - self._asked_at >= self._ask_secs:
             self._list()
             self._lows = self._offsets(admin.OffsetSpec.earliest())
             self._highs = self._offsets(admin.OffsetSpec.latest())
@@ -151,6 +157,11 @@ class KafkaLog:
             self._go_to(one.partition, one.begin)
         self._receive(ranges, lambda r: self._held[r.partition].reached >= r.end)
         return [self._held[one.partition].take(one) for one in ranges]
+
+    def pass_to(self, offsets: Mapping[int, int]) -> None:
+        """See `EventLog.pass_to`."""
+        for partition, offset in offsets.items():
+            self._go_to(partition, offset)
 
     def _receive(
         self, ranges: Sequence[OffsetRange], is_done: Callable[[OffsetRange], bool]

@@ -55,6 +55,9 @@ class MemoryLog:
             )
         return read
 
+    def pass_to(self, offsets):
+        pass
+
     def commit(self, offsets):
         self.committed.update(offsets)
 
