@@ -21,6 +21,7 @@ from monolith_tf.config import export_checks
 from monolith_tf.config import model_checks
 from monolith_tf.config import model_params
 from monolith_tf.config import schema
+from monolith_tf.distribute.spec import PipelineSpec
 from monolith_tf.training import spec as training
 
 DataCheck: TypeAlias = Literal["required", "present", "ignored"]
@@ -232,10 +233,15 @@ def _progressive(config: schema.ExperimentConfig) -> errors.Complaints:
             ("data", "shuffle_buffer"),
             "progressive training reads the rows in their order. Set it to 0.",
         )
-    if config.cluster is not None:
+    if config.cluster is not None and config.data.stream is None:
         yield (
             ("trainer", "mode"),
-            "progressive training runs in one process. Remove `cluster`.",
+            "progressive training on files runs in one process. Remove `cluster`.",
+        )
+    elif config.cluster is not None and config.cluster.pipeline != PipelineSpec():
+        yield (
+            ("cluster", "pipeline"),
+            "in progressive training a step must see all before it. Leave it out.",
         )
 
 

@@ -176,9 +176,7 @@ class Feeder:
 
         numbers = [tf.constant(0, tf.int64)] * 3
         made = tf.numpy_function(give, numbers, spans.output_types, stateful=True)
-        news = tf.numpy_function(
-            spans.news, [tf.constant(0, tf.int64)], [tf.int64] * 2, stateful=True
-        )
+        news = tf.numpy_function(spans.news, numbers[:2], [tf.int64] * 3, stateful=True)
         return _token(made[0]), _token(news[0])
 
     @tf.autograph.experimental.do_not_convert

@@ -79,7 +79,13 @@ def between_steps(
             )
         )
     if windows is not None:
-        actions.append(actions_lib.EvaluateWindows(windows, _judges(config, watcher)))
+        actions.append(
+            actions_lib.EvaluateWindows(
+                windows,
+                _judges(config, watcher),
+                is_seldom=config.cluster is not None,
+            )
+        )
     if evaluations and not has_evaluator:
         # A progressive run has already scored its batches.
         is_quick = trainer.mode == "progressive"

@@ -38,6 +38,10 @@ def stepper(
       windows: Score the batches of a progressive run by event time; None if they are
         scored by steps.
     """
+    score = None
+    if trainer.mode == "progressive":
+        score = progressive.Scoring(run.step, evaluator, windows)
+        run.evaluate = score.score
     if cluster is not None and isinstance(source, StreamSource):
         return stream_cluster_stepper.StreamClusterStepper(
             run.step,
@@ -46,15 +50,13 @@ def stepper(
             source,
             run,
             trainer.steps_per_loop,
+            evaluator,
+            score,
         )
     if cluster is not None:
         return cluster_stepper.ClusterStepper(
             run.step, cluster, sources.feed, run, trainer.steps_per_loop
         )
-    score = None
-    if trainer.mode == "progressive":
-        score = progressive.Scoring(run.step, evaluator, windows)
-        run.evaluate = score.score
     if isinstance(source, StreamSource):
         return stream_stepper.StreamStepper(source, run, score)
     if run.steps_per_epoch is None:

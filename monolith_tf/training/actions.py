@@ -155,12 +155,25 @@ class EvaluateWindows(Action):
         self,
         windows: event_windows.EventWindows,
         judges: Sequence[judges_lib.Judge] = (),
+        *,
+        is_seldom: bool = False,
     ) -> None:
+        """Makes the action.
+
+        Args:
+          windows: The windows.
+          judges: Get their scores.
+          is_seldom: Whether it is due only once a window is over, so that the workers
+            of a cluster need not rest after each step.
+        """
         self._windows = windows
+        self._is_seldom = is_seldom
         self._judges = tuple(judges)
 
     def next_step(self, step: int) -> int | None:
         """See base class."""
+        if self._is_seldom:
+            return step if self._windows.has_ended else None
         return step + 1
 
     def act(self, run: run_lib.Run) -> None:

@@ -67,18 +67,18 @@ class ClusterEvaluator:
                 done = pending.next_done()
                 *held[done.tag], news = done.result
                 self._feed.hear(split, news)
-            yield from _split(*held.pop(turn))
+            yield from batches_of(*held.pop(turn))
 
     def _work_on(self, split: Split) -> Any:
         def work(begin: Tensor, end: Tensor) -> tuple[Tensor, Nest, Tensor]:
             epoch = tf.constant(0, tf.int64)
             iterator = iter(self._feed.dataset(split, epoch, begin, end))
-            specs = _specs(self._evaluator, iterator.element_spec)
+            found_specs = specs(self._evaluator, iterator.element_spec)
             count = tf.cast(end - begin, tf.int32)
             sizes = tf.TensorArray(tf.int64, count)
             arrays = [
                 tf.TensorArray(s.dtype, count, element_shape=s.shape, infer_shape=False)
-                for s in tf.nest.flatten(specs)
+                for s in tf.nest.flatten(found_specs)
             ]
             for place in tf.range(count):
                 found = self._evaluator.forward(next(iterator))
@@ -90,17 +90,17 @@ class ClusterEvaluator:
                 ]
             joined = [
                 a.concat() if s.shape.rank else a.stack()
-                for a, s in zip(arrays, tf.nest.flatten(specs), strict=True)
+                for a, s in zip(arrays, tf.nest.flatten(found_specs), strict=True)
             ]
             # The worker's counts are complete only after all batches were read.
             with tf.control_dependencies(joined):
                 news = self._feed.news(split)
-            return sizes.stack(), tf.nest.pack_sequence_as(specs, joined), news
+            return sizes.stack(), tf.nest.pack_sequence_as(found_specs, joined), news
 
         return work
 
 
-def _specs(evaluator: evaluation.Evaluator, element_spec: Nest) -> Nest:
+def specs(evaluator: evaluation.Evaluator, element_spec: Nest) -> Nest:
     """Returns the specs of the forward path's results, without running it."""
     traced = tf.function(evaluator.forward).get_concrete_function(element_spec)
     return tf.nest.map_structure(
@@ -109,7 +109,9 @@ def _specs(evaluator: evaluation.Evaluator, element_spec: Nest) -> Nest:
     )
 
 
-def _split(sizes: np.ndarray, joined: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+def batches_of(
+    sizes: np.ndarray, joined: dict[str, Tensor]
+) -> Iterator[dict[str, Tensor]]:
     """Yields the batches that a call has concatenated."""
     ends = np.cumsum(sizes)
     for place, (end, size) in enumerate(zip(ends, sizes, strict=True)):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from monolith_tf.data.stream import span_feed
@@ -14,7 +15,11 @@ from monolith_tf.data.stream.read_ahead import ReadSpan
 from monolith_tf.data.stream.source import StreamSource
 from monolith_tf.distribute import cluster as cluster_lib
 from monolith_tf.training import calls
+from monolith_tf.training import cluster_evaluation
+from monolith_tf.training import cluster_scoring
+from monolith_tf.training import evaluation
 from monolith_tf.training import overlapped
+from monolith_tf.training import progressive
 from monolith_tf.training import run as run_lib
 from monolith_tf.training import step as step_lib
 from monolith_tf.training import stepper
@@ -58,6 +63,8 @@ class StreamClusterStepper(workers_stepper.WorkersStepper):
         source: StreamSource,
         run: run_lib.Run,
         steps_per_loop: int,
+        evaluator: evaluation.Evaluator,
+        scoring: progressive.Scoring | None = None,
     ) -> None:
         """Makes a stepper, and starts to plan.
 
@@ -68,9 +75,14 @@ class StreamClusterStepper(workers_stepper.WorkersStepper):
           source: The topic.
           run: The run, at its first step.
           steps_per_loop: Most steps of a call.
+          evaluator: Scores batches on the workers.
+          scoring: Takes what they find of each batch before it is trained on; None
+            scores none.
         """
         super().__init__(step, cluster, run, steps_per_loop)
         self._feed = feed
+        self._evaluator = evaluator
+        self._scoring = scoring
         self._source = source
         self._progress = run.progress
         self._most_waiting = self._limit * steps_per_loop
@@ -102,6 +114,8 @@ class StreamClusterStepper(workers_stepper.WorkersStepper):
             if self.is_quiet:
                 if self._is_at_end():
                     return self._no_steps(1)
+                if self._begun >= plan.stop:  # Something is due.
+                    break
                 self._receive(_IDLE_SECS)
             else:
                 done = self._calls.next_done_within(_POLL_SECS)
@@ -195,23 +209,30 @@ class StreamClusterStepper(workers_stepper.WorkersStepper):
 
     def _work(
         self, pieces: Tensor, steps: Tensor, now_secs: Tensor
-    ) -> tuple[step_lib.LoopResult, Nest]:
-        result = overlapped.loop(
-            self._step,
-            iter(self._feed.dataset(pieces)),
-            steps,
-            now_secs,
-            self._cluster.spec.pipeline,
-        )
+    ) -> tuple[step_lib.LoopResult, Nest, Nest]:
+        iterator = iter(self._feed.dataset(pieces))
+        scored: Nest = ()
+        if self._scoring is None:
+            result = overlapped.loop(
+                self._step, iterator, steps, now_secs, self._cluster.spec.pipeline
+            )
+        else:
+            result, scored = cluster_scoring.loop(
+                self._step, self._evaluator, iterator, steps, now_secs
+            )
         # The worker's counts are complete only after all batches were read.
         with tf.control_dependencies(tf.nest.flatten(result)):
-            return result, self._feed.news(pieces)
+            with_rows = self._scoring is not None
+            return result, scored, self._feed.news(pieces, with_rows=with_rows)
 
     def _taken(self, done: calls.Done) -> stepper.StepsTaken:
         """Takes the result of a call in; what it did not finish will be done again."""
         given, asked = done.tag
-        result, news = done.result
-        rows = self._source.hear(span_feed.SpanNews(*news), self._open.keys())
+        result, scored, of_spans = done.result
+        news = span_feed.SpanNews(*of_spans)
+        rows = self._source.hear(news, self._open.keys())
+        if self._scoring is not None:
+            self._keep(self._scoring, scored, news, given)
         steps = left = int(result.steps)
         again = []
         for span in given:
@@ -232,6 +253,25 @@ class StreamClusterStepper(workers_stepper.WorkersStepper):
         batch = self._progress.batch
         self._move()
         return stepper.StepsTaken(result, steps, batch, self._seconds())
+
+    def _keep(
+        self,
+        scoring: progressive.Scoring,
+        scored: Nest,
+        news: span_feed.SpanNews,
+        given: list[_Open],
+    ) -> None:
+        """Keeps what a call found of its batches, with their rows' times."""
+        places = []
+        for span in given:
+            of_span = news.rows[news.rows[:, 0] == span.read.span.number]
+            places.append(of_span[self._trained(span) :])
+        rows = np.concatenate(places)
+        begin = 0
+        for found in cluster_evaluation.batches_of(*scored):
+            end = begin + len(next(iter(found["predictions"].values())))
+            scoring.keep(found, rows[begin:end, 1], rows[begin:end, 2])
+            begin = end
 
     def _move(self) -> None:
         """Moves the position behind all spans before the first that is not finished."""

@@ -160,7 +160,8 @@ def test_progressive_training_keeps_the_order_in_one_process():
         "Set it to 0."
     )
     assert second.endswith(
-        "`trainer.mode`: progressive training runs in one process. Remove `cluster`."
+        "`trainer.mode`: progressive training on files runs in one process. Remove "
+        "`cluster`."
     )
     good = ("trainer.mode=progressive", "data.shuffle_buffer=0", "cluster=null")
     # There are no rows of an eval split either.
@@ -430,6 +431,16 @@ def test_windows_of_event_time_need_a_topic():
     assert "`trainer.eval_window_secs`: only the messages of a topic" in error
     topic = "data.train=kafka://localhost:9092/clicks"
     config_lib.parse_config(GOOD, "x", [*common, topic], data="ignored")
+
+
+def test_a_topic_is_read_in_a_cluster_too():
+    topic = ("data.train=kafka://localhost:9092/clicks", "cluster.workers=2")
+    topic += ("trainer.eval_every_epochs=null", "trainer.eval_every_steps=null")
+    config_lib.parse_config(GOOD, "x", [*topic, "data.eval=[]"], data="ignored")
+    topic += ("trainer.mode=progressive",)
+    config_lib.parse_config(GOOD, "x", topic, data="ignored")
+    (error,) = errors_of(GOOD, *topic, "cluster.pipeline.prefetch=1")
+    assert "`cluster.pipeline`: in progressive training a step must see all" in error
 
 
 _STREAMED = """\

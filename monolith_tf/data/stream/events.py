@@ -94,6 +94,13 @@ class EventLog(Protocol):
         """Returns an id that a topic created again does not share; None if unknown."""
         ...
 
+    def pass_to(self, offsets: Mapping[int, int]) -> None:
+        """Passes over messages before some offsets, which others read.
+
+        Brokers then say early when more messages come.
+        """
+        ...
+
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Commits the next offsets to the brokers, for monitors of lag.
 

@@ -1,6 +1,7 @@
 """What the chief of a cluster knows of spans that its workers read."""
 
 import collections
+import time
 from collections.abc import Collection
 from typing import Any
 
@@ -13,6 +14,8 @@ from monolith_tf.data.stream.span_feed import SpanNews
 from monolith_tf.data.stream.spans import Span
 from monolith_tf.data.windows import Window
 
+_PASS_SECS = 1.0
+
 
 class HeardReader(SpanReader):
     """The reader of spans in a chief: it reads nothing, but counts what workers say."""
@@ -23,12 +26,18 @@ class HeardReader(SpanReader):
         self._heard = super().counts()
         self._known: set[int] = set()  # Spans that are counted and may come again.
         self._planned = 0  # Offsets in spans.
+        self._ends: dict[int, int] = {}  # Partition -> the offset after all spans.
+        self._passed_at = 0.0
         self._events: collections.deque[Events] = collections.deque()
 
     def read(self, span: Span) -> tuple[Window, list[Events]]:
         """Returns no rows, and the times of messages that workers have read."""
         self.skip = 0
         self._planned += sum(one.end - one.begin for one in span.ranges)
+        self._ends.update({one.partition: one.end for one in span.ranges})
+        if time.monotonic() - self._passed_at >= _PASS_SECS:
+            self._log.pass_to(self._ends)
+            self._passed_at = time.monotonic()
         events = [self._events.popleft() for _ in range(len(self._events))]
         return self.no_rows(span.number), events
 

@@ -64,7 +64,11 @@ class KafkaLog:
     """A topic of Kafka brokers; fulfils `events.EventLog`."""
 
     def __init__(
-        self, spec: StreamSpec, group: str, patience: float | None = None
+        self,
+        spec: StreamSpec,
+        group: str,
+        patience: float | None = None,
+        ask_secs: float = _ASK_SECS,
     ) -> None:
         """Makes the clients; the first request connects.
 
@@ -73,8 +77,10 @@ class KafkaLog:
           group: The consumer group under which offsets are committed.
           patience: Seconds without an answer or a message after which to raise an
             error; None takes the spec's `broker_timeout`.
+          ask_secs: Seconds for which to trust an answer about the bounds.
         """
         self._topic = spec.topic
+        self._ask_secs = ask_secs
         self._brokers = spec.brokers
         self._patience = spec.broker_timeout if patience is None else patience
         self._failure: KafkaError | None = None
@@ -109,7 +115,7 @@ class KafkaLog:
         self._partitions: list[TopicPartition] = []
         self._lows: dict[int, admin.ListOffsetsResultInfo] = {}
         self._highs: dict[int, admin.ListOffsetsResultInfo] = {}
-        self._asked_at = -_ASK_SECS
+        self._asked_at = -ask_secs
         self._held: dict[int, _Held] = {}
 
     def _keep_failure(self, error: KafkaError) -> None:
@@ -118,7 +124,7 @@ class KafkaLog:
     def bounds(self, positions: Mapping[int, int]) -> dict[int, Bounds]:
         """See `EventLog.bounds`."""
         now = time.monotonic()
-        if now - self._asked_at >= _ASK_SECS:
+        if now - self._asked_at >= self._ask_secs:
             self._list()
             self._lows = self._offsets(admin.OffsetSpec.earliest())
             self._highs = self._offsets(admin.OffsetSpec.latest())
@@ -166,6 +172,11 @@ class KafkaLog:
             self._go_to(one.partition, one.begin)
         self._receive(ranges, lambda r: self._held[r.partition].reached >= r.end)
         return [self._held[one.partition].take(one) for one in ranges]
+
+    def pass_to(self, offsets: Mapping[int, int]) -> None:
+        """See `EventLog.pass_to`."""
+        for partition, offset in offsets.items():
+            self._go_to(partition, offset)
 
     def _receive(
         self, ranges: Sequence[OffsetRange], is_done: Callable[[OffsetRange], bool]

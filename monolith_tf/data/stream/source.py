@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from monolith_tf.data.stream.span_feed import SpanNews
 
 _SAMPLE = 200
+_ASK_SECS = 0.2
 
 
 class StreamSource:
@@ -154,7 +155,9 @@ class StreamSource:
             from monolith_tf.data.stream.heard import HeardReader
             from monolith_tf.data.stream.reading import SpanReader
 
-            log = self._log = self.open_log()
+            # Workers read, so the chief sees only from answers what has come.
+            often = {"ask_secs": _ASK_SECS} if ahead_for_workers else {}
+            log = self._log = self.open_log(**often)
             spans = self._spans = SpanLog(folder / self.topic)
             kind = HeardReader if ahead_for_workers else SpanReader
             reader = kind(log, self._data, self._columns, skip=skip)
@@ -257,8 +260,8 @@ class StreamSource:
 
         return SpanReader(self.open_log(), self._data, self._columns)
 
-    def open_log(self) -> EventLog:
-        """Connects to the brokers."""
+    def open_log(self, **options: float) -> EventLog:
+        """Connects to the brokers; options as for `KafkaLog`."""
         try:
             from monolith_tf.data.stream import kafka
         except ImportError as error:
@@ -266,7 +269,7 @@ class StreamSource:
                 "Topics need the packages of the extra `stream`: "
                 "`pip install monolith_tf[stream]`."
             ) from error
-        return kafka.KafkaLog(self._stream, self._group)
+        return kafka.KafkaLog(self._stream, self._group, **options)
 
     def schema(self) -> dict[str, ColumnType]:
         """Returns the types of the columns in the first messages; empty if none."""

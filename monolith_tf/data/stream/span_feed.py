@@ -57,10 +57,13 @@ class SpanNews(NamedTuple):
         `SpanReader.counts` in their order, int64 [spans, 4 + counts].
       times: Per range: partition, messages, times of the earliest and the latest,
         int64 [ranges, 4].
+      rows: Per row, if asked for: its span, its event time, -1 for none, and its
+        partition, int64 [rows, 3].
     """
 
     counts: np.ndarray
     times: np.ndarray
+    rows: np.ndarray
 
 
 def batch_number(span: int, batch: int) -> int:
@@ -138,15 +141,21 @@ class SpanFeed:
             flat, self._columns, self._batch_size, string_codes=True
         )
 
-    def news(self, pieces: Tensor) -> tuple[Tensor, Tensor]:
+    def news(self, pieces: Tensor, *, with_rows: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the `SpanNews` of those of the pieces that were read.
 
         Call it inside a function that runs on a worker, after it has read.
+
+        Args:
+          pieces: The pieces.
+          with_rows: Whether to return the times and partitions of all rows.
         """
-        counts, times = tf.raw_ops.PyFunc(
-            input=[pieces], token=self._news, Tout=[tf.int64, tf.int64]
+        counts, times, rows = tf.raw_ops.PyFunc(
+            input=[pieces, tf.constant(int(with_rows), tf.int64)],
+            token=self._news,
+            Tout=[tf.int64] * 3,
         )
-        return counts, times
+        return counts, times, rows
 
 
 class SpanFeeder:
@@ -170,9 +179,7 @@ class SpanFeeder:
         self._batch_size = batch_size
         self._reader: SpanReader | None = None
         self._lock = threading.Lock()
-        self._news: collections.OrderedDict[int, tuple[list[int], list[list[int]]]] = (
-            collections.OrderedDict()
-        )
+        self._news: collections.OrderedDict[int, _News] = collections.OrderedDict()
 
     @property
     def output_types(self) -> list[tf.DType]:
@@ -207,19 +214,24 @@ class SpanFeeder:
             window = _from(self._open().no_rows(), 0)
         return np.int64(number), *pipeline.flatten(window, first, self._columns)
 
-    def news(self, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the counts and times of `SpanNews`."""
-        counts, times = [], []
+    def news(self, pieces: np.ndarray, with_rows: np.ndarray) -> SpanNews:
+        """Returns what it has read of some pieces, once.
+
+        Args:
+          pieces: From `to_numbers`.
+          with_rows: Whether to return the rows' times and partitions, 0 or 1.
+        """
+        numbers = [piece.span.number for piece in from_numbers(pieces)]
         with self._lock:
-            for piece in from_numbers(pieces):
-                if piece.span.number in self._news:
-                    of_span, of_ranges = self._news[piece.span.number]
-                    counts.append(of_span)
-                    times += of_ranges
+            found = [self._news.pop(n) for n in numbers if n in self._news]
         width = 4 + len(self._open().counts())
-        return (
-            np.array(counts, np.int64).reshape(-1, width),
+        counts = np.array([one.counts for one in found], np.int64)
+        times = [of_range for one in found for of_range in one.times]
+        rows = [one.rows for one in found] if int(with_rows) else []
+        return SpanNews(
+            counts.reshape(-1, width),
             np.array(times, np.int64).reshape(-1, 4),
+            np.concatenate([np.zeros([0, 3], np.int64), *rows]),
         )
 
     def _open(self) -> "SpanReader":
@@ -241,10 +253,25 @@ class SpanFeeder:
         ]
         reader.newest = max(reader.newest, newest)
         found += [count - before[name] for name, count in reader.counts().items()]
-        self._news[span.number] = found, [_times(e) for e in read if len(e.times)]
+        times = [_times(events) for events in read if len(events.times)]
+        self._news[span.number] = _News(found, times, _rows(window))
         while len(self._news) > _KEPT_NEWS:
             self._news.popitem(last=False)
         return window
+
+
+class _News(NamedTuple):
+    """The parts of `SpanNews` of one span."""
+
+    counts: list[int]
+    times: list[list[int]]
+    rows: np.ndarray
+
+
+def _rows(window: Window) -> np.ndarray:
+    count = len(window.rows)
+    times = np.full(count, -1) if window.times is None else window.times
+    return np.stack([np.full(count, window.index), times, window.files], axis=1)
 
 
 def _digest(columns: Mapping[str, ColumnType]) -> int:

@@ -62,6 +62,9 @@ class MemoryLog:
     def stop(self):
         pass
 
+    def pass_to(self, offsets):
+        pass
+
     def commit(self, offsets):
         self.committed.update(offsets)
 
