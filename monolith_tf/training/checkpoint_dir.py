@@ -202,7 +202,10 @@ class CheckpointDir:
         """
         path = self.path / f"ckpt-{step:08d}"
         found = self._parent.of(path.name) if as_delta else None
-        parent, since = (None, {}) if found is None else (found[0], {"since": found[1]})
+        parent: Checkpoint | None = None
+        since: dict[str, Any] = {}
+        if found is not None:
+            parent, since = found[0], {"since": found[1]}
         writing = checkpoint_write.Writing(path)
         try:
             saved = writing.finish(

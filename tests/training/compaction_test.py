@@ -1,8 +1,12 @@
 """Tests of compaction: a chain becomes a whole checkpoint of the same state."""
 
+import contextlib
+import io
 import pathlib
 import shutil
 from unittest import mock
+
+import pytest
 
 from monolith_tf.cli import main
 from monolith_tf.training import checkpoint as checkpoint_lib
@@ -44,6 +48,15 @@ class CompactionTest(delta_case.DeltaCase):
         self.assertIsNotNone(newest.parent)
         self.assert_same(self.restored(self.checkpoints.latest()), job)
         self.assertIsNone(compaction.in_place(saved.path))
+
+    @pytest.mark.slow
+    def test_counts_of_a_sketch_are_kept(self):
+        tables = (*delta_case.TABLES, delta_case.SKETCHED)
+        job, saved = self.chain(delta_case.Job(tables=tables), steps=(4, 5))
+        compaction.in_place(saved.path)
+        other = delta_case.Job(num_shards=2, tables=tables)
+        other.restore(self.checkpoints.latest())
+        self.assert_same(other, job)
 
     def test_the_parts_that_are_no_longer_needed_are_removed(self):
         job, saved = self.chain(steps=(6, 7))
@@ -128,6 +141,14 @@ class CompactionTest(delta_case.DeltaCase):
         self.checkpoints.path.rename(model_dir / "checkpoints")
         links = checkpoint_links.Links(model_dir / "checkpoints")
         copy = self.path / "copy"
+        shown = io.StringIO()
+        with contextlib.redirect_stdout(shown):
+            _call("inspect", model_dir)
+        self.assertRegex(
+            shown.getvalue(),
+            r"Chain of [\d.]+ KiB\n(.*\n)*.*ckpt-00000002 .*whole.* 2 .*\n"
+            r".*ckpt-00000003 .*delta.* 3 .*\n.*ckpt-00000004 .*delta.* 4 ",
+        )
         self.assertEqual(_call("compact", model_dir, f"--output={copy}"), 0)
         self.assertEqual(links.of("ckpt-00000004").parent, "ckpt-00000003")
         found = checkpoint_lib.open_checkpoint(copy)

@@ -92,7 +92,7 @@ def contents(job, folder):
         for sketch in rows_files.read_sketches(str(folder), group):
             sketches[group["name"]] = sketches.get(group["name"], 0) + sketch
     counters = {table["name"]: table["counters"] for table in manifest["tables"]}
-    sketches = {name: sketch.tolist() for name, sketch in sketches.items()}
+    sketches = {name: sketch.tobytes() for name, sketch in sketches.items()}
     return rows, counts, sketches, counters, job.root.weight.numpy().tolist()
 
 

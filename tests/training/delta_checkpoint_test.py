@@ -47,7 +47,8 @@ class DeltaCheckpointTest(delta_case.DeltaCase):
 
     def test_counts_of_a_sketch_are_those_of_the_newest_link(self):
         tables = (*delta_case.TABLES, delta_case.SKETCHED)
-        job, _ = self.chain(delta_case.Job(tables=tables), steps=(4, 9))
+        job, saved = self.chain(delta_case.Job(tables=tables), steps=(4, 9))
+        self.assertLess(saved.num_bytes, saved.parent.num_bytes / 10)
         self.assertGreater(job.store.table_counters()["word"]["refused"], 0)
         other = delta_case.Job(num_shards=2, tables=tables)
         other.restore(self.checkpoints.latest())

@@ -5,11 +5,8 @@ from collections.abc import Sequence
 from monolith_tf.embedding.saved import files
 from monolith_tf.embedding.saved import layout
 from monolith_tf.embedding.saved import merge
-from monolith_tf.embedding.saved import parts
 from monolith_tf.embedding.saved import raw_layer
 from monolith_tf.types import JsonDict
-
-_COPY_BYTES = 1 << 22
 
 
 def write(directory: str, layers: Sequence[str]) -> JsonDict:
@@ -53,9 +50,15 @@ def write(directory: str, layers: Sequence[str]) -> JsonDict:
             groups[group.name].counts.save(counts)
     for name, one in groups.items():
         entry = next(g.entry for g in newest.groups() if g.name == name)
+        kept = files.read_sketches(newest.directory, entry)
         sketches = [
-            {**sketch, **_copied(newest.directory, sketch["name"], directory)}
-            for sketch in entry["sketch_files"]
+            {
+                **{k: former[k] for k in ("modulus", "residue") if k in former},
+                **files.write_sketch(
+                    directory, former["name"], sketch, is_packed=False
+                ),
+            }
+            for former, sketch in zip(entry["sketch_files"], kept, strict=True)
         ]
         manifest["groups"].append({**one.close(), "sketch_files": sketches})
     files.write_manifest(directory, manifest)
@@ -85,12 +88,3 @@ class _Group:
             "counts_files": [self.counts.close()],
             "removed_files": [],
         }
-
-
-def _copied(source: str, name: str, directory: str) -> JsonDict:
-    """Copies a file, and returns its manifest entry."""
-    part = parts.Folder(directory).put(name)
-    with parts.Folder(source).open(name) as file:
-        while block := file.read(_COPY_BYTES):
-            part.write(block)
-    return part.close()
