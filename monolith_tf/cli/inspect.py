@@ -137,6 +137,7 @@ def show_checkpoint(path: pathlib.Path) -> None:
             f"{path / _MANIFEST} is damaged: {type(error).__name__}: {error}."
         ) from None
     sys.stdout.write(f"Checkpoint {path}\nstep: {step}\nsize: {tables.size(size)}\n\n")
+    _show_chain(path, manifest)
     headers = ["table", "slot", "made of", "slices", "optimizer", "ids", "size"]
     tables.show("Embedding tables", headers, held)
     tables.show("Dense variables", ["variable", "shape", "type"], variables)
@@ -145,6 +146,35 @@ def show_checkpoint(path: pathlib.Path) -> None:
         sys.stdout.write("\n")
         headers = ["layer", "feature", "columns kept", "of"]
         tables.show("Architecture found", headers, searched)
+
+
+def _show_chain(path: pathlib.Path, manifest: Any) -> None:
+    """Prints the checkpoints that a delta needs, oldest first; nothing if it is whole.
+
+    Args:
+      path: The checkpoint.
+      manifest: Its manifest.
+    """
+    links: list[list[object]] = []
+    total, parent = 0, manifest.get("parent")
+    if parent is None:
+        return
+    while True:
+        size = sum(manifest["files"].values())
+        total += size
+        kind = "whole" if parent is None else "delta"
+        links.append([path.name, kind, manifest["step"], tables.size(size)])
+        if parent is None or any(parent["name"] == link[0] for link in links):
+            break
+        path = path.parent / parent["name"]
+        try:
+            manifest, _ = sealed.unseal(path / _MANIFEST)
+            parent = manifest.get("parent")
+        except (OSError, ValueError):
+            links.append([path.name, "missing or damaged", None, None])
+            break
+    headers = ["checkpoint", "kind", "step", "size"]
+    tables.show(f"Chain of {tables.size(total)}", headers, links[::-1])
 
 
 def _held_tables(embedding: Any, state: Any) -> list[list[object]]:
@@ -189,7 +219,8 @@ def write_config(checkpoint: pathlib.Path, path: pathlib.Path) -> None:
     found = manifest["state"].get("search")
     if not found:
         raise errors.UsageError(f"{checkpoint} holds no search for widths.")
-    config = config_lib.load_config(checkpoint / _CONFIG, data="ignored")
+    path_of_config = checkpoint / manifest.get("config", _CONFIG)
+    config = config_lib.load_config(path_of_config, data="ignored")
     text = config_lib.dump_config(found_sizes.with_found_sizes(config, found))
     atomic.write_text(path, text)
     sys.stdout.write(f"\nWrote {path}\n")

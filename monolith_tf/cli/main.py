@@ -14,6 +14,7 @@ from absl.flags import argparse_flags
 import monolith_tf
 from monolith_tf import paths
 from monolith_tf.cli import check
+from monolith_tf.cli import compact
 from monolith_tf.cli import errors
 from monolith_tf.cli import evaluate
 from monolith_tf.cli import export
@@ -40,6 +41,7 @@ SUB_COMMANDS = {
     "replay": replay,
     "check": check,
     "inspect": inspect,
+    "compact": compact,
 }
 _PATHS = {
     "config": "CONFIG",

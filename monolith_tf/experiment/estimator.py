@@ -148,8 +148,8 @@ class Estimator:
             evaluated_on=self._sources.evaluated_on,
             writes_deltas=checkpointing.writes_deltas(config),
         )
-        if checkpoint is not None and run.writes_deltas:
-            self._checkpoints.restored(checkpoint, network.store)
+        if run.writes_deltas:
+            self._checkpoints.start_deltas(checkpoint, network.store)
         if run.total_steps is not None and run.total_steps <= progress.step:
             logging.warning(
                 "There is nothing to train: the checkpoint is at step %d, where "

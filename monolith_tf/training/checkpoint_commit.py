@@ -17,6 +17,7 @@ from monolith_tf.types import JsonMapping
 
 ROWS_DIR = "rows-"
 """How folders of rows begin that are written before their checkpoint has a name."""
+COMPACT_LOCK = ".compact.lock"
 _LOCK = ".replaced.lock"
 
 
@@ -95,7 +96,7 @@ def sweep(path: pathlib.Path) -> None:
 
 def remove_unnamed(path: pathlib.Path) -> None:
     """Removes the parts in a checkpoint's folder that none of its manifests names."""
-    named = {_LOCK}
+    named = {_LOCK, COMPACT_LOCK}
     with contextlib.suppress(OSError, sealed.DamagedError):
         for file in [path / checkpoint_lock.MANIFEST, *checkpoint_lock.formers(path)]:
             named.update(sealed.unseal(file)[0]["files"], [file.name])

@@ -194,17 +194,18 @@ class CheckpointDir:
           state: Other values that the job needs to resume; JSON-serializable.
           config_yaml: The job's resolved config.
           as_delta: Whether to write only the rows that changed since the last
-            checkpoint of this run, or since the one that `restored` was called with, if
-            there is one and not too many deltas follow a whole one already.
+            checkpoint, if there is one and not too many deltas follow a whole one
+            already. `start_deltas` must have been called.
 
         Returns:
           The checkpoint.
         """
         path = self.path / f"ckpt-{step:08d}"
         found = self._parent.of(path.name) if as_delta else None
-        parent, since = (
-            (None, {}) if found is None else (found[0], {"since_step": found[1]})
-        )
+        parent: Checkpoint | None = None
+        since: dict[str, Any] = {}
+        if found is not None:
+            parent, since = found[0], {"since": found[1]}
         writing = checkpoint_write.Writing(path)
         try:
             saved = writing.finish(
@@ -222,12 +223,15 @@ class CheckpointDir:
         self._prune(path.name)
         return saved
 
-    def restored(self, checkpoint: Checkpoint, store: EmbeddingStore) -> None:
-        """Notes the checkpoint that the store was restored from; a delta continues it.
+    def start_deltas(self, restored: Checkpoint | None, store: EmbeddingStore) -> None:
+        """Prepares to write deltas; call it before the first step.
 
-        Call it before the first step.
+        Args:
+          restored: The checkpoint that the store was restored from, which the first
+            delta continues; None in a new job, whose first checkpoint is whole.
+          store: The embedding store, which must track updates.
         """
-        self._parent.restored(checkpoint, store)
+        self._parent.start(restored, store)
 
     def _prune(self, written: str) -> None:
         """Removes old checkpoints, but none newer than the one just written.

@@ -38,7 +38,7 @@ class Writing:
             shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True, exist_ok=True)
         self._parts = parts_lib.Folder(target)
-        self._suffix = _free_suffix(target)
+        self._suffix = free_suffix(target)
         self.layers: list[str] = []
 
     def layer(self) -> str:
@@ -140,7 +140,7 @@ def rows_folder(directory: pathlib.Path) -> pathlib.Path:
     return directory / f"{checkpoint_commit.ROWS_DIR}{uuid.uuid4().hex[:12]}"
 
 
-def _free_suffix(target: pathlib.Path) -> str:
+def free_suffix(target: pathlib.Path) -> str:
     """Returns an end for the names of parts that no part in a folder has."""
     if not any(target.iterdir()):
         return ""

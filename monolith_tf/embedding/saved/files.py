@@ -11,6 +11,7 @@ particular order, so that any number of shards can read them.
 """
 
 import contextlib
+import io
 import os
 import zlib
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ FORMAT = 1
 FORMAT_OF_CHANGED_COUNTS = 2
 """The format of a delta with counts files that hold only what changed."""
 MANIFEST = "manifest.json"
+_PACKING_LEVEL = 1
 
 
 class ArrayWriter:
@@ -157,10 +159,35 @@ def read_removed(directory: str, group: JsonDict) -> Iterator[np.ndarray]:
             yield ids
 
 
+def write_sketch(
+    directory: str, name: str, sketch: np.ndarray, *, is_packed: bool
+) -> JsonDict:
+    """Writes a sketch, and returns its manifest entry.
+
+    Args:
+      directory: Where to write.
+      name: Name of the file.
+      sketch: Its counts.
+      is_packed: Whether to compress them: a delta with few other changes stays small.
+    """
+    writer = ArrayWriter(directory, name)
+    if not is_packed:
+        writer.save(sketch)
+        return writer.close()
+    plain = io.BytesIO()
+    np.lib.format.write_array(plain, sketch, allow_pickle=False)
+    packed = zlib.compress(plain.getvalue(), _PACKING_LEVEL)
+    writer.save(np.frombuffer(packed, np.uint8))
+    return {**writer.close(), "packing": "zlib"}
+
+
 def read_sketches(directory: str, group: JsonDict) -> Iterator[np.ndarray]:
     """Reads the sketches of a group that counts by them, file by file."""
     for entry in group["sketch_files"]:
         for (sketch,) in _records(directory, entry, 1):
+            if entry.get("packing") == "zlib":
+                plain = io.BytesIO(zlib.decompress(sketch.tobytes()))
+                sketch = np.lib.format.read_array(plain, allow_pickle=False)
             yield sketch
 
 

@@ -180,12 +180,14 @@ def save(
         if what.admission != "no":
             sketches = list(sketch_parts.of_shards(group_shards))
             for place, part in enumerate(sketch_parts.split(sketches)):
-                writer = files.ArrayWriter(
-                    directory, f"group-{number}-part-{place}.sketch"
+                file = files.write_sketch(
+                    directory,
+                    f"group-{number}-part-{place}.sketch",
+                    part.exported,
+                    is_packed=since is not None,
                 )
-                writer.save(part.exported)
                 whose = {"modulus": part.modulus, "residue": part.residue}
-                entry["sketch_files"].append({**writer.close(), **whose})
+                entry["sketch_files"].append({**file, **whose})
         manifest["groups"].append(entry)
         totals = counters.of_group(group_shards).tolist()
         for table, row in zip(group.tables, totals, strict=True):
