@@ -147,9 +147,11 @@ class Estimator:
             saved=checkpoint,
             evaluated_on=self._sources.evaluated_on,
             writes_deltas=checkpointing.writes_deltas(config),
+            # The step of such a checkpoint depends on how long it takes.
+            copies_live=network.store.tracks_updates and not trainer.deterministic,
         )
-        if checkpoint is not None and run.writes_deltas:
-            self._checkpoints.restored(checkpoint, network.store)
+        if run.writes_deltas:
+            self._checkpoints.start_deltas(checkpoint, network.store)
         if run.total_steps is not None and run.total_steps <= progress.step:
             logging.warning(
                 "There is nothing to train: the checkpoint is at step %d, where "

@@ -1,10 +1,9 @@
 """Which checkpoint the next delta continues, and when the next one is whole instead."""
 
-from typing import Any
-
 from absl import logging
 
 from monolith_tf.embedding.saved import layout
+from monolith_tf.embedding.shard.marks import Mark
 from monolith_tf.embedding.store import EmbeddingStore
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import checkpoint_links
@@ -25,28 +24,39 @@ class DeltaParent:
 
     def __init__(self, links: checkpoint_links.Links) -> None:
         self._links = links
+        self._is_used = False
         # Newest last: the checkpoint, and the mark of the store at it.
-        self._saved: list[tuple[checkpoint_lib.Checkpoint, Any]] = []
+        self._saved: list[tuple[checkpoint_lib.Checkpoint, Mark]] = []
 
-    def restored(
-        self, checkpoint: checkpoint_lib.Checkpoint, store: EmbeddingStore
+    def start(
+        self, restored: checkpoint_lib.Checkpoint | None, store: EmbeddingStore
     ) -> None:
-        """Notes the checkpoint from which the store was just restored."""
+        """Notes the checkpoint from which the store was just restored, if any."""
+        self._is_used = True
         self._saved = []
-        if layout.is_same(checkpoint.manifest["embedding"], store.groups):
-            self.saved(checkpoint, store)
+        if restored is None:
+            return
+        if layout.is_same(restored.manifest["embedding"], store.groups):
+            self.saved(restored, store)
+        else:
+            logging.info(
+                "Tables changed since %s: the next checkpoint is a whole one.",
+                restored.path,
+            )
 
     def saved(
         self, checkpoint: checkpoint_lib.Checkpoint, store: EmbeddingStore
     ) -> None:
         """Notes a checkpoint that was just written, while no steps run."""
+        if not self._is_used:
+            return
         last = self._saved[-1:]
         if last and last[0][0].path == checkpoint.path:
             self._saved.pop()  # It was written again.
         # One that is written again as a delta continues the one before it.
-        self._saved = [*self._saved[-1:], (checkpoint, checkpoint.step)]
+        self._saved = [*self._saved[-1:], (checkpoint, store.mark())]
 
-    def of(self, name: str) -> tuple[checkpoint_lib.Checkpoint, Any] | None:
+    def of(self, name: str) -> tuple[checkpoint_lib.Checkpoint, Mark] | None:
         """Returns what a delta continues, with the store's mark there.
 
         Args:

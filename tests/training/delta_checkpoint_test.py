@@ -119,6 +119,7 @@ class DeltaCheckpointTest(testing.TestCase):
     def chain(self, job=None, steps=(2, 3, 4, 5)):
         """Trains a job, and writes a whole checkpoint and then deltas."""
         job, before = job or _Job(), 0
+        self.checkpoints.start_deltas(None, job.store)
         for step in steps:
             job.train(range(before, step))
             saved, before = job.save(self.checkpoints, step, as_delta=True), step
@@ -127,6 +128,7 @@ class DeltaCheckpointTest(testing.TestCase):
     def test_a_chain_restores_what_a_whole_checkpoint_would(self):
         job, before = _Job(num_shards=2), 0
         whole = self.directory("whole")
+        self.checkpoints.start_deltas(None, job.store)
         for step in (5, 11, 12, 20, 31):
             job.train(range(before, step))
             before = step
@@ -178,7 +180,7 @@ class DeltaCheckpointTest(testing.TestCase):
         resumed, again = _Job(num_shards=3), self.directory("job")
         found = again.latest()
         resumed.restore(found)
-        again.restored(found.without_lock(), resumed.store)
+        again.start_deltas(found.without_lock(), resumed.store)
         for one in (job, resumed):
             one.train(range(5, 8))
         saved = resumed.save(again, 8, as_delta=True)
@@ -287,7 +289,7 @@ class DeltaCheckpointTest(testing.TestCase):
         found = self.checkpoints.latest()
         job.restore(found)
         again = self.directory("job")
-        again.restored(found.without_lock(), job.store)
+        again.start_deltas(found.without_lock(), job.store)
         job.train(range(5, 7))
         self.assertIsNone(job.save(again, 7, as_delta=True).parent)
 
