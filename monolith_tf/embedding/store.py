@@ -22,6 +22,7 @@ from monolith_tf.embedding.saved import restore
 from monolith_tf.embedding.saved import write
 from monolith_tf.embedding.saved.chain import Chain
 from monolith_tf.embedding.saved.history import History
+from monolith_tf.embedding.saved.live_copy import LiveCopy
 from monolith_tf.embedding.shard import counters
 from monolith_tf.embedding.shard import maintenance
 from monolith_tf.embedding.shard import sizing
@@ -331,16 +332,47 @@ class EmbeddingStore(tf.Module):
         what = write.What(delta, counts, token=self.placement.token)
         return self._write(directory, what, step, now_secs)
 
+    def copy(self, directory: str, *, step: int) -> LiveCopy:
+        """Begins to write all rows while steps run.
+
+        With `save(..., since=copy.mark, with_all_counts=True)` on top, which is written
+        while no step runs, it is a checkpoint of that moment. Steps do not wait for the
+        copy, which is written by the processes that hold the rows.
+
+        Args:
+          directory: A new or empty directory.
+          step: The global step.
+
+        Raises:
+          ValueError: If `directory` holds a checkpoint, or the store does not track
+            updates.
+        """
+        mark = self.mark()
+        what = write.What(admission="no", is_live=True, token=self.placement.token)
+
+        def work(stop: threading.Event) -> None:
+            manifest = write.save(
+                directory, self._shards, what, step=step, now_secs=None, stop=stop
+            )
+            # Only the changes since its own mark make a checkpoint of it.
+            mark.saved.append((step, manifest["id"]))
+
+        return LiveCopy(directory, mark, work)
+
+    @property
+    def tracks_updates(self) -> bool:
+        """Whether `mark` and what needs it can be used."""
+        return self._tracks_updates
+
     def _write(
         self,
         directory: str,
         what: write.What,
         step: int | None,
-        now_secs: float | None = None,
-        stop: threading.Event | None = None,
+        now_secs: float | None,
     ) -> dict[str, Any]:
         manifest = write.save(
-            directory, self._shards, what, step=step, now_secs=now_secs, stop=stop
+            directory, self._shards, what, step=step, now_secs=now_secs
         )
         self._note_saved(step, manifest["id"])
         return manifest

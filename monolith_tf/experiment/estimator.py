@@ -147,6 +147,8 @@ class Estimator:
             saved=checkpoint,
             evaluated_on=self._sources.evaluated_on,
             writes_deltas=checkpointing.writes_deltas(config),
+            # The step of such a checkpoint depends on how long it takes.
+            copies_live=network.store.tracks_updates and not trainer.deterministic,
         )
         if run.writes_deltas:
             self._checkpoints.start_deltas(checkpoint, network.store)

@@ -250,9 +250,11 @@ class SaveCheckpoint(Action):
         )
         self._deltas = deltas
         self._saved_at = -1
+        self._run: run_lib.Run | None = None
 
     def begin(self, run: run_lib.Run) -> None:
         """See base class."""
+        self._run = run
         self._saved_at = run.progress.step
         self._whole.restart(run.progress.step)
         if self._deltas is not None:
@@ -260,6 +262,8 @@ class SaveCheckpoint(Action):
 
     def next_step(self, step: int) -> int | None:
         """See base class."""
+        if self._run is not None and self._run.copy_is_through:
+            return step + 1
         kinds = (self._whole, self._deltas)
         steps = [kind.next_step(step) for kind in kinds if kind is not None]
         return min((at for at in steps if at is not None), default=None)
@@ -269,11 +273,14 @@ class SaveCheckpoint(Action):
         step = run.progress.step
         if step == self._saved_at:
             return
-        is_whole = self._deltas is None or self._whole.is_due(step)
+        is_whole = run.copy_is_through
+        if not is_whole and (self._deltas is None or self._whole.is_due(step)):
+            self._whole.restart(step)
+            if run.begin_copy():
+                return  # Steps go on until it is through.
+            is_whole = True
         run.want_checkpoint(is_whole=is_whole)
         self._saved_at = step
-        if is_whole:
-            self._whole.restart(step)
         if self._deltas is not None:
             self._deltas.restart(step)
 

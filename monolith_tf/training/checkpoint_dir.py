@@ -14,6 +14,7 @@ from absl import logging
 
 from monolith_tf import atomic
 from monolith_tf.embedding.saved import sealed
+from monolith_tf.embedding.saved.live_copy import LiveCopy
 from monolith_tf.embedding.store import EmbeddingStore
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import checkpoint_commit
@@ -50,6 +51,7 @@ class CheckpointDir:
         self._keep = keep
         self._links = checkpoint_links.Links(self.path)
         self._parent = delta_parent.DeltaParent(self._links)
+        self._copied: pathlib.Path | None = None  # Rows that are being written.
 
     def names(self) -> list[str]:
         """Returns the names of all checkpoints, damaged or not, oldest first.
@@ -184,6 +186,7 @@ class CheckpointDir:
         state: Mapping[str, Any],
         config_yaml: str = "",
         as_delta: bool = False,
+        copy: LiveCopy | None = None,
     ) -> Checkpoint:
         """Writes a checkpoint, which appears complete or not at all.
 
@@ -196,6 +199,8 @@ class CheckpointDir:
           as_delta: Whether to write only the rows that changed since the last
             checkpoint, if there is one and not too many deltas follow a whole one
             already. `start_deltas` must have been called.
+          copy: From `begin_copy`, and written: only rows that changed since it began
+            are written now.
 
         Returns:
           The checkpoint.
@@ -207,6 +212,9 @@ class CheckpointDir:
         if found is not None:
             parent, since = found[0], {"since": found[1]}
         writing = checkpoint_write.Writing(path)
+        if copy is not None:
+            since = {"since": copy.mark, "with_all_counts": True}
+            writing.add_layer(pathlib.Path(copy.directory))
         try:
             saved = writing.finish(
                 root,
@@ -219,9 +227,24 @@ class CheckpointDir:
         except BaseException:
             writing.abandon()
             raise
+        if copy is not None:
+            copy.mark.release()
+            self._copied = None
         self._parent.saved(saved, store)
         self._prune(path.name)
         return saved
+
+    def begin_copy(self, store: EmbeddingStore, step: int) -> LiveCopy:
+        """Begins to write all rows while steps run, for a later `save`.
+
+        Args:
+          store: The embedding store, which tracks updates.
+          step: The global step.
+        """
+        folder = checkpoint_write.rows_folder(self.path)
+        folder.mkdir(parents=True)
+        self._copied = folder  # One that was begun before is given up.
+        return store.copy(str(folder), step=step)
 
     def start_deltas(self, restored: Checkpoint | None, store: EmbeddingStore) -> None:
         """Prepares to write deltas; call it before the first step.
@@ -239,7 +262,8 @@ class CheckpointDir:
         Newer ones are damaged, or belong to an abandoned history; they do not count.
         Those that a kept delta needs stay.
         """
-        checkpoint_commit.clear(self.path)
+        copied = () if self._copied is None else (self._copied,)
+        checkpoint_commit.clear(self.path, keep=copied)
         names = self.names()
         until = names.index(written) + 1
         kept = {*names[:until][-self._keep :], *names[until:]}

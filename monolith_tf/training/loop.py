@@ -59,7 +59,12 @@ def train(
         action.begin(run)
     agenda = _Agenda(run, actions, steps_per_loop, stepper.maintain_every)
     agenda.catch_up()
-    with _signals() as interrupted, _no_new_start(interrupted):
+    with (
+        contextlib.ExitStack() as at_end,
+        _signals() as interrupted,
+        _no_new_start(interrupted),
+    ):
+        at_end.callback(run.drop_copy)
         while not progress.stop and not _done(run):
             run.save_wanted()
             with _memory_explained(run):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from monolith_tf import lineage as lineage_lib
 from monolith_tf.data import windows
 from monolith_tf.data.spec import Split
+from monolith_tf.embedding.saved.live_copy import LiveCopy
 from monolith_tf.training import architecture
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import checkpoint_dir
@@ -19,6 +20,9 @@ from monolith_tf.types import JsonDict
 from monolith_tf.types import JsonMapping
 
 INTERRUPTED = "interrupted"
+
+LIVE_BYTES = 1 << 26
+"""Smaller stores are written into a checkpoint while no step runs: it takes no time."""
 
 
 @dataclasses.dataclass
@@ -123,6 +127,8 @@ class Run:
       evaluated_on: Returns the data of the last evaluation, as in JSON.
       on_saved: Called with each checkpoint that the run writes.
       writes_deltas: Whether checkpoints that need not be whole are deltas.
+      copies_live: Whether large tables are written into whole checkpoints while steps
+        run.
       newest: What was last made, such as "checkpoint" -> when, by `time.monotonic`. The
         `stream` records of a topic have the age of each, as `<name>_age_secs`.
     """
@@ -144,9 +150,11 @@ class Run:
         default_factory=list
     )
     writes_deltas: bool = False
+    copies_live: bool = False
     newest: dict[str, float] = dataclasses.field(default_factory=dict)
     _wanted: list[Callable[[checkpoint_lib.Checkpoint], object]] | None = None
     _wants_whole: bool = False
+    _copy: LiveCopy | None = None
 
     def place(self, batch: int) -> tuple[int, int, windows.Cut]:
         """Returns the epoch of a batch, its place in it, and how the epoch is cut.
@@ -191,17 +199,49 @@ class Run:
         if self.saved is None or not _holds(self.saved, self.progress.step, state):
             lineage = lineage_lib.of_state(state)
             lineage_mark.write(self.model_dir, lineage, self.progress.step)
+            as_delta = self.writes_deltas and not wants_whole
+            copy: LiveCopy | None = None
+            if self._copy is not None and not as_delta:
+                copy, self._copy = self._copy, None
+                copy.wait()
             self.saved = self.checkpoints.save(
                 self.step.state,
                 self.step.network.store,
                 step=self.progress.step,
                 state=state,
                 config_yaml=self.config_yaml,
-                as_delta=self.writes_deltas and not wants_whole,
+                as_delta=as_delta,
+                copy=copy,
             )
             wanted = [*self.on_saved, *wanted]
         for then in wanted:
             then(self.saved)
+
+    def begin_copy(self) -> bool:
+        """Begins a whole checkpoint, which is written while steps run.
+
+        When `copy_is_through`, request the checkpoint: it is of the step then.
+
+        Returns:
+          Whether one is under way; if not, write it at once.
+        """
+        if self._copy is None and self.copies_live:
+            store = self.step.network.store
+            tables = store.table_counters().values()
+            if sum(table["bytes"] for table in tables) >= LIVE_BYTES:
+                self._copy = self.checkpoints.begin_copy(store, self.progress.step)
+        return self._copy is not None
+
+    @property
+    def copy_is_through(self) -> bool:
+        """Whether all that remains of a checkpoint is what changed since it began."""
+        return self._copy is not None and self._copy.is_done
+
+    def drop_copy(self) -> None:
+        """Gives up a checkpoint that is under way."""
+        if self._copy is not None:
+            self._copy.stop()
+            self._copy = None
 
     def save_checkpoint(self) -> checkpoint_lib.Checkpoint:
         """Returns a checkpoint of the current step; writes it now if there is none."""

@@ -41,12 +41,14 @@ class Checkpoints:
         self.steps = []
         self.deltas = []
         self.states = []
+        self.copies = []
         self.best = []
 
-    def save(self, root, store, *, step, state, config_yaml, as_delta):
+    def save(self, root, store, *, step, state, config_yaml, as_delta, copy):
         self.steps.append(step)
         self.deltas += [step] if as_delta else []
         self.states.append(state)
+        self.copies += [copy] if copy is not None else []
         manifest = {"step": step, "state": state}
         path = pathlib.Path(f"ckpt-{step:08d}")
         return types.SimpleNamespace(step=step, path=path, manifest=manifest)

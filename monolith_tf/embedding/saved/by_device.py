@@ -1,6 +1,5 @@
 """Work on the shards of a store: on all their devices at the same time."""
 
-import concurrent.futures
 import threading
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -58,16 +57,27 @@ def run(
 def _run_all(
     run_one: Callable[[str], None], devices: list[str], stop: threading.Event
 ) -> None:
-    with concurrent.futures.ThreadPoolExecutor(len(devices)) as pool:
+    errors: list[BaseException] = []
+
+    def run(device: str) -> None:
         try:
-            running = [pool.submit(run_one, device) for device in devices]
-            done = concurrent.futures.wait(running).done
-        except BaseException:
-            stop.set()
-            raise
-    errors = [one.exception() for one in running if one in done]
+            run_one(device)
+        except BaseException as error:  # Raised below.
+            errors.append(error)
+
+    # A process that ends does not wait for them: a machine that hangs never answers.
+    threads = [
+        threading.Thread(target=run, args=(device,), daemon=True) for device in devices
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        stop.set()
+        raise
     # What was stopped only because of another error says nothing.
     errors.sort(key=lambda error: isinstance(error, StoppedError))
-    for error in errors:
-        if error is not None:
-            raise error
+    if errors:
+        raise errors[0]
