@@ -81,13 +81,14 @@ def test_servers_get_what_the_job_learns_without_a_checkpoint(job):
 
 def _killed_after(job, wanted, *overrides):
     """Trains in a process of its own, until its records are wanted; kills it then."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "monolith_tf", "train", str(job.config), *overrides],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    output = job.folder / "output.txt"
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "monolith_tf", "train", str(job.config), *overrides],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=file,
+            stderr=file,
+        )
     log = job.folder / "model" / "metrics.jsonl"
     deadline = time.monotonic() + 240
     try:
@@ -95,12 +96,12 @@ def _killed_after(job, wanted, *overrides):
             lines = log.read_text().splitlines() if log.exists() else []
             if wanted([json.loads(line) for line in lines if line.endswith("}")]):
                 return
-            assert process.poll() is None, process.communicate()[0]
+            assert process.poll() is None, output.read_text()
             assert time.monotonic() < deadline
-            time.sleep(0.01)
+            time.sleep(0.5)
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def test_a_job_that_was_killed_takes_its_servers_back(tmp_path):
