@@ -504,23 +504,17 @@ class EmbeddingStore(tf.Module):
         Raises:
           ValueError: If the changes since then are not known.
         """
+        found = [ids for _, ids in self.lost(since)]
+        return np.concatenate([np.zeros([0], np.int64), *found])
+
+    def lost(self, since: Mark | int) -> Iterator[tuple[layout.Group, np.ndarray]]:
+        """Yields the ids of `removed`, with the group of their tables."""
         if isinstance(since, Mark):
             self._check_mark(since)
             delta = write.Since(0, periods=since.periods)
         else:
             self._history.check(since)
             delta = write.Since(since)
-        found = [
-            delta.removed(name, place, shard)
-            for name, shards in self._shards.items()
-            for place, shard in enumerate(shards)
-        ]
-        return np.concatenate([np.zeros([0], np.int64), *found])
-
-    def lost(self, since_step: int) -> Iterator[tuple[layout.Group, np.ndarray]]:
-        """Yields the ids of `removed`, with the group of their tables."""
-        self._history.check(since_step)
-        delta = write.Since(since_step)
         for name, shards in self._shards.items():
             for place, shard in enumerate(shards):
                 ids = delta.removed(name, place, shard)

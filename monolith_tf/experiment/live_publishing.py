@@ -35,6 +35,8 @@ class _Server:
 
     Attributes:
       step: The step that it has reached; None if not known.
+      last: The step that it was last known to have reached.
+      sending: The step of the values that it is being sent; None if there are none.
       taken: When the values of that step were copied, by `time.monotonic`.
       heard: When it last answered.
       due: When it gets the next update.
@@ -44,6 +46,8 @@ class _Server:
 
     taken: float
     step: int | None = None
+    last: int | None = None
+    sending: int | None = None
     heard: float = 0.0
     due: float = 0.0
     wait: float = 0.0
@@ -109,8 +113,6 @@ class LivePublishing:
             run.step.network.store,
             functools.partial(_dense, run.step.network.model),
             self._lineage,
-            run.checkpoints,
-            run.progress.step,
         )
         self._source: live_source.LiveSource | None = None
         self._publisher = publishing.Publisher(
@@ -233,12 +235,17 @@ class LivePublishing:
     def _copy(self, due: list[str]) -> None:
         """Copies what the servers lack, but for those that were away for long."""
         step, now = self._run.progress.step, time.monotonic()
-        steps = [
+        servers = self._servers
+        for address in due:
+            servers[address].sending = step
+        used = [at for s in servers.values() for at in (s.last, s.sending)]
+        self._rows.keep(at for at in used if at is not None)
+        copied = [
             server.step
-            for server in map(self._servers.__getitem__, due)
+            for server in map(servers.__getitem__, due)
             if server.step is not None and now < server.taken + _COPIED_SECS
         ]
-        self._source = self._rows.take(step, min(steps, default=step))
+        self._source = self._rows.take(step, copied)
 
     def _taken(self) -> live_source.LiveSource:
         if self._source is None:
@@ -269,7 +276,7 @@ class LivePublishing:
 
     def _hear(self, address: str, outcome: server_update.Published | Exception) -> None:
         server, now = self._servers[address], time.monotonic()
-        sent = self.sent
+        sent, server.sending = self.sent, None
         if isinstance(outcome, guard.RefusedError):
             self._refuse(outcome)
             return
@@ -289,7 +296,8 @@ class LivePublishing:
         if server.failure:
             logging.info("publish | %s takes updates again.", address)
         server.failure, server.wait = "", 0.0
-        server.step, server.heard = outcome.to_step, now
+        server.step = server.last = outcome.to_step
+        server.heard = now
         server.taken = self._begun[address]
         server.due = server.taken + self._spec.every_secs
         if outcome.updated or outcome.dense:

@@ -10,13 +10,12 @@ from typing import NamedTuple
 import numpy as np
 
 from monolith_tf.embedding.lookup.layout import Group
+from monolith_tf.embedding.shard.chunk import Chunk
+from monolith_tf.embedding.shard.marks import Mark
 from monolith_tf.embedding.store import EmbeddingStore
 from monolith_tf.export import updates
 from monolith_tf.lineage import Lineage
-from monolith_tf.serving import changed_rows
 from monolith_tf.serving.changed_rows import Rows
-from monolith_tf.training import checkpoint as checkpoint_lib
-from monolith_tf.training import checkpoint_dir
 from monolith_tf.training import lineage_mark
 
 
@@ -35,8 +34,6 @@ class LiveRows:
       store: Its store, which tracks updates.
       dense: Returns the present values of its dense variables, by path.
       lineage: Its lineage.
-      checkpoints: Its checkpoints.
-      resumed: The step at which this run began.
     """
 
     def __init__(
@@ -45,8 +42,6 @@ class LiveRows:
         store: EmbeddingStore,
         dense: Callable[[], dict[str, np.ndarray]],
         lineage: Lineage,
-        checkpoints: checkpoint_dir.CheckpointDir,
-        resumed: int,
     ) -> None:
         self.lineage = lineage
         self.tables = {
@@ -63,27 +58,49 @@ class LiveRows:
         self._marked = -1
         self._store = store
         self._dense = dense
-        self._checkpoints = checkpoints
-        self._resumed = resumed
+        self._marks: dict[int, Mark] = {}  # Step of published values -> their moment.
 
-    def take(self, step: int, since: int) -> "LiveSource":
-        """Returns the present values; call it while no step is running.
+    def take(self, step: int, copied: Iterable[int]) -> "LiveSource":
+        """Returns the present values.
+
+        In one process, call it while no step is running. In a cluster, rows and dense
+        weights may be of slightly different steps, as they are for the workers.
 
         Args:
           step: The steps taken so far.
-          since: Rows that were updated at this step or later are copied now; earlier
-            ones are read when a server needs them.
+          copied: Steps of servers for which the rows are copied now. Others read them
+            when they are updated.
         """
+        # What changes from here on is sent with the next values.
+        mark = self._store.mark()
+        known = {at: self._marks[at] for at in copied if at and at in self._marks}
+        # Of two moments with the same number of steps, the first one is safe.
+        self._marks.setdefault(step, mark)
         self.mark(step)
-        taken = list(self.updated(since))
-        return LiveSource(self, step, since, taken, self._dense())
+        rows: list[_Stamped] = []
+        removed: list[Rows] = []
+        if known:
+            oldest = known[min(known)]
+            rows = list(self._tables_of(self._store.changed(oldest)))
+            removed = list(self._lost(oldest))
+        return LiveSource(self, step, frozenset(known), rows, removed, self._dense())
+
+    def keep(self, steps: Iterable[int]) -> None:
+        """Forgets the moments of all steps but some, which servers may be at."""
+        kept = set(steps)
+        self._marks = {at: mark for at, mark in self._marks.items() if at in kept}
 
     def updated(self, since: int) -> Iterator[_Stamped]:
-        """Yields rows that were updated at a step or later; steps may be running."""
-        for group, chunk in self._store.touched(since, with_removals=False):
-            steps = chunk.stamps["step"]
-            for rows, mine in _by_table(group, chunk.ids, chunk.weights):
-                yield _Stamped(rows, steps[mine])
+        """Yields rows updated since a step, 0 for all; steps may be running."""
+        mark = self._marks.get(since) if since else None
+        if mark is not None:
+            return self._tables_of(self._store.changed(mark))
+        return self._tables_of(self._store.touched(since, with_removals=False))
+
+    def removed(self, since: int) -> list[Rows] | None:
+        """Returns zeros for ids that lost their row since a step, if known."""
+        mark = self._marks.get(since) if since else None
+        return None if mark is None else list(self._lost(mark))
 
     def mark(self, newest: int) -> None:
         """Notes on the disk that servers may get values of a step.
@@ -101,34 +118,17 @@ class LiveRows:
             found.setdefault(rows.table, []).append(rows.ids)
         return {table: np.sort(np.concatenate(ids)) for table, ids in found.items()}
 
-    def removed(self, since: int) -> list[Rows] | None:
-        """Returns zeros for ids that lost their row at a step or later, if known."""
-        if since < self._resumed:
-            before = self._removed_before(since)
-            return None if before is None else [*before, *self._lost(self._resumed)]
-        return list(self._lost(since))
+    def _tables_of(self, chunks: Iterable[tuple[Group, Chunk]]) -> Iterator[_Stamped]:
+        for group, chunk in chunks:
+            steps = chunk.stamps["step"]
+            for rows, mine in _by_table(group, chunk.ids, chunk.weights):
+                yield _Stamped(rows, steps[mine])
 
-    def _lost(self, since: int) -> Iterator[Rows]:
+    def _lost(self, since: Mark) -> Iterator[Rows]:
         for group, ids in self._store.lost(since):
             nothing = np.broadcast_to(np.float32(0), (len(ids), group.dim))
             for rows, _ in _by_table(group, ids, nothing):
                 yield rows
-
-    def _removed_before(self, since: int) -> list[Rows] | None:
-        """Returns zeros for ids that lost their row before this run, if known."""
-        saved = (self._saved(step) for step in (since, self._resumed))
-        before, after = saved
-        if before is None or after is None:
-            return None
-        return list(after.removed(before))
-
-    def _saved(self, step: int) -> changed_rows.SavedRows | None:
-        """Returns the rows of the checkpoint of a step, if there is one."""
-        for name in self._checkpoints.names():
-            if int(name.partition("-")[2]) == step:
-                found = checkpoint_lib.open_checkpoint(self._checkpoints.path / name)
-                return changed_rows.SavedRows(*found.embedding_layers)
-        return None
 
 
 class LiveSource:
@@ -146,14 +146,16 @@ class LiveSource:
         self,
         live: LiveRows,
         step: int,
-        since: int,
-        taken: list[_Stamped],
+        copied: frozenset[int],
+        rows: list[_Stamped],
+        removed: list[Rows],
         dense: Mapping[str, np.ndarray],
     ) -> None:
         self.step = self.newest = step
         self._live = live
-        self._since = since
-        self._taken = taken
+        self._copied = copied
+        self._rows = rows
+        self._removed = removed
         self._dense = dense
 
     @property
@@ -173,19 +175,16 @@ class LiveSource:
 
     def updated(self, since: int) -> Iterator[Rows]:
         """See `PublishSource`."""
-        taken: Iterable[_Stamped] = self._taken
-        if since < self._since:
-            taken = self._live.updated(since)
-        for rows, steps in taken:
-            mine = steps >= since
-            if mine.any():
+        found = self._rows if since in self._copied else self._live.updated(since)
+        for rows, steps in found:
+            if len(steps):
                 self.newest = max(self.newest, int(steps.max()) + 1)
                 self._live.mark(self.newest)
-                yield Rows(rows.table, rows.ids[mine], rows.weights[mine])
+                yield rows
 
     def removed(self, since: int) -> list[Rows] | None:
         """See `PublishSource`."""
-        return self._live.removed(since)
+        return self._removed if since in self._copied else self._live.removed(since)
 
     def dense(self) -> Mapping[str, np.ndarray]:
         """See `PublishSource`."""
