@@ -65,7 +65,10 @@ class Calls:
         self, remote: tf.distribute.coordinator.RemoteValue, tag: object
     ) -> None:
         try:
-            self._finished.put((tag, remote.fetch(), True))
+            result = remote.fetch()
+            # It may be None if the coordinator sees an error at the same moment.
+            is_fetched = result is not None
+            self._finished.put((tag, result if is_fetched else remote, is_fetched))
         except BaseException:  # Otherwise the caller would wait forever.
             self._finished.put((tag, remote, False))
 

@@ -198,14 +198,19 @@ class StreamClusterStepper(workers_stepper.WorkersStepper):
         self._begun += asked
 
     def _batches(self, span: _Open) -> int:
-        """Returns the batches that are left of a span, about if it was never read."""
-        rows = span.rows
+        """Returns the batches that are left of a span.
+
+        If it was never read, this is a guess, at least 1.
+        """
+        rows, least = span.rows, 0
         if rows is None:
+            least = 1
             rows = self._source.rows_of(
                 sum(one.end - one.begin for one in span.read.span.ranges)
             )
         size = self._source.batch_size
-        return -(-max(rows - span.read.skipped, 0) // size) - span.batch
+        batches = -(-max(rows - span.read.skipped, 0) // size) - span.batch
+        return max(batches, least)
 
     def _work(
         self, pieces: Tensor, steps: Tensor, now_secs: Tensor

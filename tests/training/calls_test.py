@@ -89,3 +89,12 @@ def test_waiting_ends_where_it_is_in_vain():
     pending.begin(None, (0,), "tag")
     with pytest.raises(RuntimeError, match="parameter server was lost"):
         pending.next_done()
+
+
+def test_a_result_that_an_error_has_removed_is_that_error():
+    error = tf.errors.InternalError(None, None, "Unable to parse request")
+    coordinator = FakeCoordinator(FakeRemote([None]), states=[error])
+    pending = calls.Calls(coordinator, check=lambda waited: None)
+    pending.begin(None, (0,), "only")
+    with pytest.raises(tf.errors.InternalError, match="Unable to parse"):
+        pending.next_done()

@@ -12,6 +12,7 @@ from monolith_tf.training import progressive
 from monolith_tf.training import run as run_lib
 from monolith_tf.training import step as step_lib
 from monolith_tf.training import stepper as stepper_lib
+from monolith_tf.training import workers_stepper
 from tests.training import fakes
 
 
@@ -192,11 +193,13 @@ class _Calls:
 class ClusterStepperTest(testing.TestCase):
     def setUp(self):
         super().setUp()
-        self.enter_context(mock.patch.object(cluster_stepper.calls, "Calls", _Calls))
+        self.enter_context(mock.patch.object(workers_stepper.calls, "Calls", _Calls))
         self.enter_context(
             mock.patch.object(cluster_stepper.time, "time", return_value=1234.9)
         )
-        self.step = types.SimpleNamespace(step=tf.Variable(0, dtype=tf.int64))
+        self.step = types.SimpleNamespace(
+            step=tf.Variable(0, dtype=tf.int64), forget_batches=mock.Mock()
+        )
         self.feed = mock.Mock(spec=["hear"])
 
     def stepper(self, run, workers=1, steps_per_loop=3):
@@ -226,11 +229,11 @@ class ClusterStepperTest(testing.TestCase):
         # Step 2 is batch 4, the last one of the first epoch.
         whole = [0, 0, -1]
         expected = [
-            ((0, 4, 5, whole, 1234), (4, 1)),
-            ((1, 0, 3, [-3, 7, 30], 1234), (5, 3)),
-            ((1, 3, 5, [-3, 7, 30], 1234), (8, 2)),
-            ((2, 0, 1, whole, 1234), (10, 1)),
-            ((2, 1, 2, whole, 1234), (11, 1)),
+            ((0, 4, 5, whole, 4, 1234), (4, 1)),
+            ((1, 0, 3, [-3, 7, 30], 5, 1234), (5, 3)),
+            ((1, 3, 5, [-3, 7, 30], 8, 1234), (8, 2)),
+            ((2, 0, 1, whole, 10, 1234), (10, 1)),
+            ((2, 1, 2, whole, 11, 1234), (11, 1)),
         ]
         self.assertEqual(stepper._calls.begun, expected)
         self.assertEqual([(t.batch, t.asked) for t in taken], [t for _, t in expected])
@@ -259,7 +262,7 @@ class ClusterStepperTest(testing.TestCase):
         whole = [0, 0, -1]
         self.assertEqual(
             stepper._calls.begun,
-            [((0, 0, 1, whole, 1234), (0, 1)), ((1, 0, 1, whole, 1234), (1, 1))],
+            [((0, 0, 1, whole, 0, 1234), (0, 1)), ((1, 0, 1, whole, 1, 1234), (1, 1))],
         )
 
     def test_time_counts_from_one_result_to_the_next(self):
@@ -272,21 +275,27 @@ class ClusterStepperTest(testing.TestCase):
             (second,) = stepper.finish()
         self.assertEqual((first.seconds, second.seconds), (2.0, 5.0))
 
-    def test_steps_taken_twice_are_counted_once(self):
-        run = _run(steps_per_epoch=1000)
-        stepper = self.stepper(run)
-        self.step.step.assign(5)
-        with self.assertLogs("absl", "WARNING") as logs:
-            stepper.take(run, _plan(3, stop=3))
-        self.assertIn("2 steps were taken twice", logs.output[0])
-        self.assertEqual(int(self.step.step), 3)
+    def test_the_step_counter_is_set_right_when_no_step_runs(self):
+        for wrong in (2, 5):  # A worker died before it counted its step.
+            run = _run(steps_per_epoch=1000)
+            self.step.step.assign(wrong)
+            self.stepper(run).take(run, _plan(3, stop=3))
+            self.assertEqual(int(self.step.step), 3)
 
-    def test_steps_that_are_still_under_way_are_not_taken_for_twice_taken(self):
+    def test_finished_batches_are_forgotten_now_and_then(self):
+        run = _run(step=2, batch=7, steps_per_epoch=1000)
+        stepper = self.stepper(run)
+        plan = stepper_lib.Plan(lambda step: step + 3, 95)
+        self.take_all(stepper, run, plan)
+        # 48 steps a call of `maintain`, but not before the next rest.
+        self.step.forget_batches.assert_called_once_with(100)
+
+    def test_steps_that_are_under_way_stay_counted(self):
         run = _run(steps_per_epoch=1000)
         stepper = self.stepper(run)
         self.step.step.assign(6)
-        with self.assertNoLogs("absl", "WARNING"):
-            stepper.take(run, _plan(3, stop=6))
-            run.progress.step = 3
-            stepper.take(run, _plan(3, stop=6))
+        stepper.take(run, _plan(3, stop=6))
+        self.assertFalse(stepper.is_quiet)
+        run.progress.step = 3
+        stepper.take(run, _plan(3, stop=6))
         self.assertEqual(int(self.step.step), 6)

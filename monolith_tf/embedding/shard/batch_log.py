@@ -24,11 +24,13 @@ class BatchLog(Bindable):
     A lock must be held to use it. Batches have numbers of at least 0.
     """
 
-    own = ("_done", "_first")
+    own = ("_done", "_first", "_count", "_born")
 
     def __init__(self) -> None:
-        self._done = IdTable()
+        self._done = IdTable()  # Of a batch's key -> its place, from 1.
         self._first = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._count = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._born = IdTable()  # Id -> the place at which it got its row.
 
     def once(
         self,
@@ -51,7 +53,10 @@ class BatchLog(Bindable):
         def noted() -> Tensor:
             result = first()
             with tf.control_dependencies([result]):
-                note = self._done.insert(key, tf.ones_like(key))
+                place = self._count.read_value() + 1
+                note = self._done.insert(key, place[tf.newaxis])
+            with tf.control_dependencies([note]):
+                note = self._count.assign_add(1)
             with tf.control_dependencies([note]):
                 return tf.identity(result)
 
@@ -59,15 +64,45 @@ class BatchLog(Bindable):
         is_new &= batch >= self._first.read_value()
         return tf.cond(is_new, noted, again)
 
+    def note_rows(self, ids: Tensor) -> tf.Operation:
+        """Notes that ids got their rows; called in `first`."""
+        place = self._count.read_value() + 1
+        return self._born.insert(ids, tf.fill([tf.size(ids)], place))
+
+    def as_before(self, batch: Tensor, ids: Tensor, numbers: Tensor) -> Tensor:
+        """Returns row numbers as a batch's first lookup found them.
+
+        Ids that got their rows later, by other batches, have none: they were not
+        admitted then.
+
+        Args:
+          batch: The batch's number.
+          ids: Its ids, `[n]`.
+          numbers: Their row numbers now, `[n]`, 0 for none.
+        """
+        with tf.control_dependencies([numbers]):
+            place = self._done.lookup((2 * batch + LOOKUP)[tf.newaxis])[0]
+
+        def masked() -> Tensor:
+            is_later = self._born.lookup(ids) > place
+            return tf.where(is_later, tf.zeros_like(numbers), numbers)
+
+        return tf.cond(place > 0, masked, lambda: numbers)
+
     def forget(self, before: int) -> None:
-        """Forgets batches before a number; none of them is new from now on."""
+        """Forgets batches before a number; none of them is new from now on.
+
+        No later batch may have begun.
+        """
         keys, _ = self._done.export()
         self._done.remove(tf.boolean_mask(keys, keys < 2 * before))
+        self._born.remove(self._born.export()[0])
         self._first.assign(before)
 
     def clear(self) -> None:
         """Makes all batches new."""
-        self._done.remove(self._done.export()[0])
+        for table in (self._done, self._born):
+            table.remove(table.export()[0])
         self._first.assign(0)
 
 

@@ -94,6 +94,8 @@ class ShardStep(Bindable):
                     after=[numbers],
                 ),
             )
+            if shard.admission is not None and not isinstance(clock.batch, tuple):
+                numbers = shard.batches.as_before(clock.batch, batch.ids, numbers)
         version = shard.version.read_value()
         with tf.control_dependencies([version]):
             weights = shard.rows.read("weights", numbers)
@@ -306,6 +308,10 @@ class ShardStep(Bindable):
             with tf.control_dependencies([counted]):
                 new_ids = tf.boolean_mask(new_ids, admitted)
         new_numbers = shard.insert(new_ids, clock)
+        if shard.admission is not None and not isinstance(clock.batch, tuple):
+            noted = shard.batches.note_rows(new_ids[: tf.size(new_numbers)])
+            with tf.control_dependencies([noted]):
+                new_numbers = tf.identity(new_numbers)
         # Stitched in two levels: `places` index the missing ids, `missing` the batch.
         # At the limit of rows, only the first of the wanted ids get one.
         places = places[: tf.size(new_numbers)]

@@ -113,6 +113,22 @@ def test_ids_are_counted_once_until_they_get_a_row(admission):
     assert (counters["inserted"], counters["refused"]) == (1, 4)
 
 
+@pytest.mark.parametrize("admission", ["exact", "sketch"])
+def test_ids_that_were_refused_are_refused_again_after_others_brought_them_in(
+    admission,
+):
+    steps = Steps(_store(admit_after=3, admission=admission))
+    steps.pull([1, 2], 0)  # Its worker dies.
+    steps.take([1, 2], 1)
+    steps.take([1], 2)
+    assert steps.rows([1]) == [-1]
+    steps.take([1, 2], 0)
+    steps.take([1], 2)
+    assert steps.rows([1, 2]) == [-1, 0]
+    steps.take([1, 2], 3)
+    assert steps.rows([1, 2]) == [-2, -1]
+
+
 def test_a_lookup_that_comes_again_finds_the_rows_of_the_first():
     steps = Steps(_store())
     steps.pull([1, 2], 0)
