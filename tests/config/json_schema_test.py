@@ -24,8 +24,8 @@ def test_values_are_described():
     trainer = SPECS["TrainerSpec"]
     assert trainer["description"].startswith("How a model is trained")
     assert "Attributes" not in trainer["description"]
-    assert trainer["properties"]["keep_checkpoints"]["description"] == (
-        "Newest checkpoints to keep, at least 1."
+    assert trainer["properties"]["keep_best"]["description"].startswith(
+        "Metric, named as in `early_stop`, by which the best checkpoint is kept"
     )
     missing = [
         key for key, of in trainer["properties"].items() if not of["description"]

@@ -96,9 +96,9 @@ def test_files_are_read_once_for_all_servers(job, pair, monkeypatch):
         checkpoint_files.read_rows,
     )
 
-    def opening(path):
+    def opening(path, **options):
         opened.append(path)
-        return open_checkpoint(path)
+        return open_checkpoint(path, **options)
 
     def reading(directory, group):
         read.append(group["rows_files"][0]["name"])
