@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import threading
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -52,6 +53,7 @@ class CheckpointDir:
         self._links = checkpoint_links.Links(self.path)
         self._parent = delta_parent.DeltaParent(self._links)
         self._copied: pathlib.Path | None = None  # Rows that are being written.
+        self._pruning: threading.Thread | None = None
 
     def names(self) -> list[str]:
         """Returns the names of all checkpoints, damaged or not, oldest first.
@@ -205,6 +207,8 @@ class CheckpointDir:
         Returns:
           The checkpoint.
         """
+        if self._pruning is not None:
+            self._pruning.join()
         path = self.path / f"ckpt-{step:08d}"
         found = self._parent.of(path.name) if as_delta else None
         parent: Checkpoint | None = None
@@ -231,7 +235,12 @@ class CheckpointDir:
             copy.mark.release()
             self._copied = None
         self._parent.saved(saved, store)
-        self._prune(path.name)
+        self._pruning = None
+        if copy is None:
+            self._prune(path.name)
+        else:  # Removing large files takes time too.
+            self._pruning = threading.Thread(target=self._prune, args=(path.name,))
+            self._pruning.start()
         return saved
 
     def begin_copy(self, store: EmbeddingStore, step: int) -> LiveCopy:

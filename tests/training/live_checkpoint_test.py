@@ -1,14 +1,17 @@
 """Whole checkpoints that are written while the job trains."""
 
+import contextlib
 import os
 import pathlib
 import signal
+import threading
 import types
 from unittest import mock
 
 import tensorflow as tf
 
 from monolith_tf import testing
+from monolith_tf.embedding.saved import live_copy
 from monolith_tf.embedding.saved import write
 from monolith_tf.embedding.spec import ColumnSpec
 from monolith_tf.embedding.spec import TableSpec
@@ -87,13 +90,27 @@ class _Job:
         self.saved[saved.path] = _rows(self.store)
 
 
+@contextlib.contextmanager
+def _held():
+    """Makes copies wait until the event that it gives is set."""
+    goes_on, run = threading.Event(), live_copy.LiveCopy._run
+
+    def run_later(copy):
+        goes_on.wait(60)
+        run(copy)
+
+    with mock.patch.object(live_copy.LiveCopy, "_run", run_later):
+        yield goes_on
+    goes_on.set()
+
+
 class LiveCheckpointTest(testing.TestCase):
     def setUp(self):
         super().setUp()
         self.path = pathlib.Path(self.get_temp_dir()) / self.id()
         self.enter_context(mock.patch.object(run_lib, "LIVE_BYTES", 0))
-        # A copy takes some steps.
-        self.enter_context(mock.patch.object(write, "LIVE_CHUNK_BYTES", 1 << 7))
+        # A copy has several chunks.
+        self.enter_context(mock.patch.object(write, "LIVE_CHUNK_BYTES", 1 << 10))
 
     def assert_restores(self, job):
         """Each checkpoint is the job at the step at which it was complete."""
@@ -108,13 +125,18 @@ class LiveCheckpointTest(testing.TestCase):
 
     def test_each_is_of_the_step_at_which_its_copy_is_through(self):
         job = _Job(self.path)
-        job.train()
-        steps = [found.step for found in job.run.checkpoints.whole()]
-        self.assertEqual(steps[0], 40)
-        self.assertGreater(len(steps), 1)
-        self.assertNotEqual([s for s in steps[1:] if s % 4], [])
-        layers = [len(c.own_layers) for c in job.run.checkpoints.whole()]
-        self.assertIn(2, layers)
+        with _held() as goes_on:
+
+            def end_copy(step):
+                if step == 6:
+                    goes_on.set()
+                    job.run._copy.wait()
+
+            job.at_step = end_copy
+            job.train()
+        found = {c.step: len(c.own_layers) for c in job.run.checkpoints.whole()}
+        self.assertEqual([min(found), max(found)], [7, 40])  # It began at step 4.
+        self.assertEqual(found[7], 2)
         self.assert_restores(job)
         # What was begun and not needed is gone after the next one.
         job.run.progress.step = 44
@@ -130,11 +152,12 @@ class LiveCheckpointTest(testing.TestCase):
     def test_a_request_in_between_completes_the_one_under_way(self):
         class Save(actions.EverySteps):
             def work(self, run):
+                goes_on.set()
                 found.append((run.save_checkpoint(), run.progress.step))
 
         found = []
         job = _Job(self.path, total_steps=12)
-        with mock.patch.object(write, "LIVE_CHUNK_BYTES", 1 << 5):
+        with _held() as goes_on:
             job.train(Save(5))
         self.assertEqual([c.step for c, _ in found], [at for _, at in found])
         self.assertIn(2, [len(c.own_layers) for c, _ in found])
@@ -144,7 +167,9 @@ class LiveCheckpointTest(testing.TestCase):
         job = _Job(self.path)
         job.run.writes_deltas = True
         job.run.checkpoints.start_deltas(None, job.store)
-        job.train(deltas=due.Due([due.Interval(2)]))
+        with _held() as goes_on:
+            job.at_step = lambda step: goes_on.set() if step == 7 else None
+            job.train(deltas=due.Due([due.Interval(2)]))
         kinds = {
             (c.parent is not None, len(c.own_layers))
             for c in job.run.checkpoints.whole()
@@ -157,13 +182,11 @@ class LiveCheckpointTest(testing.TestCase):
 
         def interrupt(step):
             if step == 6:
+                goes_on.set()
                 os.kill(os.getpid(), signal.SIGINT)
 
         job.at_step = interrupt
-        with (
-            mock.patch.object(write, "LIVE_CHUNK_BYTES", 1 << 5),
-            self.assertRaises(loop.InterruptedRun),
-        ):
+        with _held() as goes_on, self.assertRaises(loop.InterruptedRun):
             job.train()
         (checkpoint,) = job.run.checkpoints.whole()
         self.assertEqual((checkpoint.step, len(checkpoint.own_layers)), (6, 2))
@@ -183,10 +206,7 @@ class LiveCheckpointTest(testing.TestCase):
         killed = _Job(self.path, total_steps=1000)
         killed.run.progress.step = 3
         killed.at_step = kill
-        with (
-            mock.patch.object(write, "LIVE_CHUNK_BYTES", 1 << 5),
-            self.assertRaises(Killed),
-        ):
+        with _held(), self.assertRaises(Killed):
             killed.train()
         self.assertNotEmpty(list(self.path.glob("rows-*")))
         again = checkpoint_dir.CheckpointDir(self.path)

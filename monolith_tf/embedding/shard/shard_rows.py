@@ -131,14 +131,14 @@ class ShardRows(Bindable):
     def _read(self, start: Tensor, end: Tensor, since: Tensor) -> list[Tensor]:
         shard, rows = self.shard, self.shard.rows
         numbers = tf.range(start, end)
+        if self._stamp:  # Usually few rows: nothing else is read of the others.
+            is_new = rows.read(self._stamp, numbers) >= since
+            numbers = tf.boolean_mask(numbers, is_new)
         ids = rows.read("ids", numbers)
         used = ids >= 0
         if shard.group.is_exact:  # Raw ids may be negative, as a freed row's is.
             used |= tf.equal(shard.index.search(ids), numbers)
-        if self._stamp:
-            used &= rows.read(self._stamp, numbers) >= since
-        where = tf.where(used)[:, 0]
-        ids, numbers = tf.gather(ids, where), tf.gather(numbers, where)
+        ids, numbers = tf.boolean_mask(ids, used), tf.boolean_mask(numbers, used)
         state = tf.zeros([tf.size(ids), 0])
         if self._with_state and shard.group.has_state:
             state = rows.read("state", numbers)
