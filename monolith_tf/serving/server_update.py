@@ -132,7 +132,11 @@ class ServerUpdate:
             start = client.update(self._nothing).step
         except update_client.AheadError as error:
             self._keys = client.signatures()
-            if update_client.ROLL_BACK not in self._keys:
+            # Never that of another job, or of the folder that this one was copied from.
+            past = [branch.id for branch in self._source.lineage.branches[:-1]]
+            served = error.branches or past[-1:]
+            is_own = bool(served) and self._source.owns(served)
+            if update_client.ROLL_BACK not in self._keys or not is_own:
                 raise
             client.roll_back(self._source.newest)
             logging.warning(
