@@ -2,6 +2,7 @@
 
 import pathlib
 import threading
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 
@@ -14,6 +15,7 @@ from monolith_tf.serving import errors
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import checkpoint_dir
 from monolith_tf.training import dense_variables
+from monolith_tf.training import lineage_mark
 
 
 class CheckpointSource:
@@ -33,6 +35,7 @@ class CheckpointSource:
     """
 
     def __init__(self, model_dir: pathlib.Path) -> None:
+        self._model_dir = model_dir
         self._checkpoints = checkpoint_dir.CheckpointDir(model_dir / "checkpoints")
         newest = self._checkpoints.latest()
         if newest is None:
@@ -83,6 +86,10 @@ class CheckpointSource:
                     self._checkpoint, flat_dense.PREFIX
                 )
             return self._dense
+
+    def owns(self, branches: Iterable[str]) -> bool:
+        """See `PublishSource`."""
+        return lineage_mark.owns(self._model_dir, branches)
 
     def ids(self) -> Mapping[str, np.ndarray]:
         """See `PublishSource`."""

@@ -54,7 +54,7 @@ class LiveRows:
             )
             for table in store.tables
         }
-        self._model_dir = model_dir
+        self.model_dir = model_dir
         self._marked = -1
         self._store = store
         self._dense = dense
@@ -108,7 +108,7 @@ class LiveRows:
         A job that resumes from an earlier step then knows that it went back.
         """
         if newest > self._marked:
-            lineage_mark.write(self._model_dir, self.lineage, newest)
+            lineage_mark.write(self.model_dir, self.lineage, newest)
             self._marked = newest
 
     def ids(self) -> dict[str, np.ndarray]:
@@ -189,6 +189,10 @@ class LiveSource:
     def dense(self) -> Mapping[str, np.ndarray]:
         """See `PublishSource`."""
         return self._dense
+
+    def owns(self, branches: Iterable[str]) -> bool:
+        """See `PublishSource`."""
+        return lineage_mark.owns(self._live.model_dir, branches)
 
     def ids(self) -> dict[str, np.ndarray]:
         """See `PublishSource`."""

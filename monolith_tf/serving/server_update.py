@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -90,21 +91,12 @@ class ServerUpdate:
         start = self._begin()
         dense = 0
         if start < source.step:
-            with self._turn() as is_first:
-                try:
-                    self._open_undo(start)
-                    if is_first:
-                        self._measure()
-                    dense = self._send(start)
-                    if is_first:
-                        self._check()
-                except (guard_lib.RefusedError, errors.ServingError) as error:
-                    self._put_back_after(error)
-                    raise
-                except grpc.RpcError as error:
-                    if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
-                        self._put_back_after(error)
-                    raise
+            with self._turn(start) as is_first, self._put_back_if_stopped(start):
+                if is_first:
+                    self._measure()
+                dense = self._send(start)
+                if is_first:
+                    self._check()
                 client.newest = max(client.newest, source.newest)
                 client.update(self._nothing, step=source.step)
                 self._finish_undo()
@@ -132,7 +124,11 @@ class ServerUpdate:
             start = client.update(self._nothing).step
         except update_client.AheadError as error:
             self._keys = client.signatures()
-            if update_client.ROLL_BACK not in self._keys:
+            # Never that of another job, or of the folder that this one was copied from.
+            past = [branch.id for branch in self._source.lineage.branches[:-1]]
+            served = error.branches or past[-1:]
+            is_own = bool(served) and self._source.owns(served)
+            if update_client.ROLL_BACK not in self._keys or not is_own:
                 raise
             client.roll_back(self._source.newest)
             logging.warning(
@@ -161,8 +157,11 @@ class ServerUpdate:
             return replaced.step
         return start
 
-    def _turn(self) -> contextlib.AbstractContextManager[bool]:
+    def _turn(self, start: int) -> contextlib.AbstractContextManager[bool]:
         """Waits for the verdict, or returns that this server is the one to try."""
+        if not start:
+            # It has learned nothing, or was set back: what it serves is no measure.
+            return contextlib.nullcontext(False)
         if self._trial.guard is None or self._can_put_back:
             return self._trial.turn()
         if self._client.address not in _UNGUARDED:
@@ -179,6 +178,23 @@ class ServerUpdate:
     def _can_put_back(self) -> bool:
         needed = {update_client.READ_ROWS, update_client.ROLL_BACK}
         return self._undo_path is not None and needed <= self._keys
+
+    @contextlib.contextmanager
+    def _put_back_if_stopped(self, start: int) -> Iterator[None]:
+        """Keeps what is replaced inside, and puts it back if the update is refused."""
+        try:
+            self._open_undo(start)
+            yield
+        except (guard_lib.RefusedError, errors.ServingError) as error:
+            self._put_back_after(error)
+            raise
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+                self._put_back_after(error)
+            raise
+        finally:
+            if self._undo is not None:
+                self._undo.close()
 
     def _open_undo(self, start: int) -> None:
         if self._undo_path is None or not self._can_put_back:

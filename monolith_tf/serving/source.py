@@ -56,6 +56,9 @@ class PublishSource(Protocol):
         The paths begin with `model/`.
         """
 
+    def owns(self, branches: Iterable[str]) -> bool:
+        """Returns whether the job trained branches of these ids in its folder."""
+
     def ids(self) -> Mapping[str, np.ndarray]:
         """Returns table -> the ids that have a row, `[n]`, int64, sorted."""
 

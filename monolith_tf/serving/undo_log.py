@@ -79,7 +79,6 @@ class UndoLog:
         """Records that the update is complete."""
         self._write("end", {"version": version, "token": token, "step": step})
         os.fsync(self._file.fileno())
-        self.close()
 
     def close(self) -> None:
         """Closes the file."""

@@ -1,6 +1,7 @@
 """A client of the signatures by which a model server is updated."""
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from monolith_tf.serving import tls as tls_lib
 _OUTPUTS = ("inserted", "step", "token")
 
 
+_BRANCH = re.compile(r"[\w.-]+@\d+")
 READ_ROWS, LIST_ROWS = row_reads.READ_KEY, row_reads.LIST_KEY
 UPDATE_DENSE, READ_DENSE = dense_updates.KEY, dense_updates.READ_KEY
 ROLL_BACK = roll_back.KEY
@@ -39,7 +41,16 @@ class BrokenError(RuntimeError):
 
 
 class AheadError(errors.ServingError):
-    """The server has values that the job does not come from; it may be set back."""
+    """The server has values that the job does not come from; it may be set back.
+
+    Attributes:
+      branches: Ids of the branches that it serves; empty if they are of the job's past,
+        and it is ahead of where the job went back.
+    """
+
+    def __init__(self, message: str, branches: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.branches = tuple(branches)
 
 
 class Updated(NamedTuple):
@@ -300,7 +311,8 @@ class UpdateClient:
                 f"{self.address} serves the model of another job, or of one that "
                 f"trained on after this job went back. This job is {self._lineage}. "
                 "Publish that job's rows, or export this one: `monolith-tf export "
-                f"CONFIG`. It says: {text}"
+                f"CONFIG`. It says: {text}",
+                [name.partition("@")[0] for name in _BRANCH.findall(text)],
             )
         if refusals.WENT_BACK in text:
             return AheadError(

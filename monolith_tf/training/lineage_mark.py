@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import threading
+from collections.abc import Iterable
 
 from absl import logging
 
@@ -25,27 +26,44 @@ def write(model_dir: pathlib.Path, lineage: lineage_lib.Lineage, step: int) -> N
             _write(model_dir, lineage, step)
 
 
+def owns(model_dir: pathlib.Path, branches: Iterable[str]) -> bool:
+    """Returns whether the job trained some branches in this folder.
+
+    Args:
+      model_dir: The job's folder.
+      branches: Their ids. Those that a copied folder was copied with are not its own.
+    """
+    return set(branches) <= set(_content(model_dir / _NAME).get("own", ()))
+
+
 def _reached(path: pathlib.Path, lineage: lineage_lib.Lineage) -> int:
     """Returns the step in the file; -1 if it is not of a lineage."""
+    mark = _content(path)
+    return int(mark["newest"]) if mark.get("lineage") == lineage.to_json() else -1
+
+
+def _content(path: pathlib.Path) -> JsonDict:
+    """Returns the file's content; nothing if it is damaged, or a copy."""
     try:
         mark = json.loads(path.read_text(encoding="utf-8"))
-        if mark["lineage"] == lineage.to_json() and mark["file"] == _identity(
-            path.stat()
-        ):
-            return int(mark["newest"])
+        if mark["file"] == _identity(path.stat()) and mark["newest"] >= 0:
+            return dict(mark)
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    return -1
+    return {}
 
 
 def _write(model_dir: pathlib.Path, lineage: lineage_lib.Lineage, step: int) -> None:
     model_dir.mkdir(parents=True, exist_ok=True)
+    own = [*_content(model_dir / _NAME).get("own", ())]
+    own += [branch.id for branch in lineage.branches[-1:] if branch.id not in own]
     temporary = model_dir / f".{_NAME}.tmp"
     with temporary.open("w", encoding="utf-8") as file:
         # It holds its own identity, so a copy can be recognized.
         content = {
             "lineage": lineage.to_json(),
             "newest": step,
+            "own": own,
             "file": _identity(os.fstat(file.fileno())),
         }
         json.dump(content, file)

@@ -106,7 +106,7 @@ def test_a_server_keeps_up_with_a_job(tmp_path, capsys):
         away = ["--to", "127.0.0.1:1", "--patience-secs", "0.1"]
         assert _call(*publish, *away) == 1
         out, err = capsys.readouterr()
-        assert out.splitlines()[3].split()[2:] == ["20", "20", "0", "0", "0", "0"]
+        assert out.splitlines()[3].split()[2:] == ["20", "20", "0", "0", "0", "0", "0"]
         assert "error: Could not update 127.0.0.1:1." in err
     assert served.last.endswith("Stopped.\n")
     assert served.process.returncode == 0

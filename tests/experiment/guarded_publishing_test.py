@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from monolith_tf.cli import main
 from monolith_tf.serving import checkpoint_source
 from monolith_tf.serving import guard
 from monolith_tf.serving import publishing
@@ -122,3 +123,31 @@ def test_a_rollback_is_exact(exported, pair):
         assert all("not known" in str(found) for found in again.values())
         publisher.publish()
         assert [clicking_job.state(address) for address in pair] == after
+
+
+def test_the_command_takes_golden_rows_and_rolls_back(exported, pair, capsys):
+    job, _ = exported
+    model_dir, one = job.folder / "model", pair[0]
+    before = clicking_job.state(one)
+
+    def call(*arguments):
+        words = ["monolith-tf", "publish", str(model_dir), "--to", one, *arguments]
+        status = main.main(main.parse(words))
+        return status, *capsys.readouterr()
+
+    kept = (model_dir / "golden_rows.pb").read_bytes()
+    right = job.write(200, name="right")
+    status, out, err = call("--golden", str(right))
+    assert (status, err) == (0, "")
+    assert out.splitlines()[0] == "Published"
+    assert clicking_job.state(one)["step"] > before["step"]
+    status, out, err = call("--rollback")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[0] == "Rolled back"
+    assert clicking_job.state(one) == before
+    status, _, err = call("--rollback")
+    assert status == 1
+    assert "it is not known what the last update replaced" in err
+    assert (model_dir / "golden_rows.pb").read_bytes() == kept
+    assert call("--rollback", "--every", "1")[0] == 2
+    (model_dir / "published" / "on_hold").unlink()

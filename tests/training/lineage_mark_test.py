@@ -94,3 +94,24 @@ def test_a_damaged_mark_is_an_error(tmp_path):
         checkpoint_lib.CheckpointError, match=r"lineage\.json is damaged"
     ):
         lineage_mark.resumed(tmp_path, _checkpoint(tmp_path, 5))
+
+
+def test_a_folder_owns_what_was_trained_in_it(tmp_path):
+    original = tmp_path / "original"
+    lineage_mark.write(original, _JOB, 5)
+    later = _JOB.branched(3)
+    lineage_mark.write(original, later, 4)
+    own = [_JOB.job, later.branches[-1].id]
+    assert lineage_mark.owns(original, own)
+    assert not lineage_mark.owns(original, [*own, "other"])
+    # An earlier step of the same line does not lower what was reached.
+    lineage_mark.write(original, later, 2)
+    assert json.loads((original / "lineage.json").read_text())["newest"] == 4
+    copy = tmp_path / "copy"
+    shutil.copytree(original, copy)
+    assert not lineage_mark.owns(copy, own[:1])
+    lineage_mark.write(copy, later, 6)
+    assert not lineage_mark.owns(copy, own[:1])
+    assert lineage_mark.owns(copy, own[1:])
+    original.rename(tmp_path / "moved")
+    assert lineage_mark.owns(tmp_path / "moved", own)
