@@ -35,7 +35,7 @@ trainer:
 """
 
 
-_MODEL = """\
+MODEL = """\
 import tensorflow as tf
 import monolith_tf as mt
 
@@ -64,7 +64,7 @@ class Job:
         self.folder, self._ending = folder, ending
         self.num_rows = self._num_files = 0
         (folder / "days").mkdir()
-        (folder / "counting_model.py").write_text(_MODEL)
+        (folder / "counting_model.py").write_text(MODEL)
         self.config = folder / "config.yaml"
         self.config.write_text(_CONFIG.format(folder=folder, ending=ending))
 

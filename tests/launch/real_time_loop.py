@@ -87,10 +87,10 @@ class RealTimeLoop(contextlib.ExitStack):
         self.ids = np.zeros([0, 2], np.int64)
 
     def stream(self, until):
-        """Returns the override that reads the topic up to a number of events."""
+        """Returns the config of the topic, up to a number of events."""
         each = {str(p): until // self._partitions for p in range(self._partitions)}
         stream = {"brokers": self.proxy.address, "topic": _TOPIC, "until": each}
-        return f"data.stream={json.dumps(stream | {'max_wait': 1000})}"
+        return json.dumps(stream | {"max_wait": 1000})
 
     def send(self, count):
         """Sends events, equally many to each partition."""
@@ -139,6 +139,12 @@ class RealTimeLoop(contextlib.ExitStack):
     def examples(self):
         """How many examples the job has trained on, as its log says."""
         return max((r["examples"] for r in self.records("train")), default=0)
+
+    def kill_task(self, name):
+        """Kills a task of a cluster if it runs."""
+        path = self.model_dir / "cluster" / f"{name}.json"
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(json.loads(path.read_text())["pid"], signal.SIGKILL)
 
     def wait_for(self, condition, process, log, secs=240):
         deadline = time.monotonic() + secs
