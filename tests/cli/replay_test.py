@@ -16,7 +16,7 @@ from tests.data.stream import brokers
 
 @pytest.fixture(scope="module")
 def broker():
-    with brokers.running() as running:
+    with brokers.Broker() as running:
         yield running
 
 

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def broker():
-    with brokers.running() as running:
+    with brokers.Broker() as running:
         yield running
 
 

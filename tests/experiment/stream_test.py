@@ -27,7 +27,7 @@ from tests.experiment import counting_job
 
 @pytest.fixture(scope="module")
 def broker():
-    with brokers.running() as running:
+    with brokers.Broker() as running:
         yield running
 
 

@@ -10,15 +10,14 @@ import subprocess
 import sys
 import time
 
-import confluent_kafka
 import grpc
 import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
-from monolith_tf.testing import kafka_broker
-from monolith_tf.testing import tcp_proxy
+from tests.data.stream import brokers
+from tests.data.stream import proxies
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _TOPIC = "events"
@@ -76,13 +75,9 @@ class RealTimeLoop(contextlib.ExitStack):
         super().__init__()
         self.folder, self._partitions = folder, partitions
         self.model_dir = folder / "model"
-        self.proxy = self.enter_context(tcp_proxy.TcpProxy())
-        broker = self.enter_context(kafka_broker.KafkaBroker(self.proxy.address))
-        self.proxy.target = broker.address
-        broker.create(_TOPIC, partitions)
-        self._producer = confluent_kafka.Producer(
-            {"bootstrap.servers": self.proxy.address, "enable.idempotence": False}
-        )
+        self.proxy = self.enter_context(proxies.running())
+        self._broker = self.enter_context(brokers.Broker(self.proxy))
+        self._broker.create(_TOPIC, partitions)
         self._rng = np.random.default_rng(3)
         self.ids = np.zeros([0, 2], np.int64)
 
@@ -96,14 +91,13 @@ class RealTimeLoop(contextlib.ExitStack):
         """Sends events, equally many to each partition."""
         ids = self._rng.integers(0, 300 + len(self.ids) // 10, [count, 2])
         clicks = (ids.sum(1) % 3 == 0).astype(int)
-        for place, ((user, item), click) in enumerate(
-            zip(ids.tolist(), clicks.tolist(), strict=True)
-        ):
-            event = {"user": user, "item": item, "click": click}
-            self._producer.produce(
-                _TOPIC, json.dumps(event), partition=place % self._partitions
-            )
-        assert self._producer.flush(60) == 0
+        events = [
+            json.dumps({"user": user, "item": item, "click": click})
+            for (user, item), click in zip(ids.tolist(), clicks.tolist(), strict=True)
+        ]
+        for partition in range(self._partitions):
+            mine = events[partition :: self._partitions]
+            self._broker.send(_TOPIC, mine, partition)
         self.ids = np.concatenate([self.ids, ids])
 
     def run(self, *arguments, log):

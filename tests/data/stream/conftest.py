@@ -5,5 +5,5 @@ from tests.data.stream import brokers
 
 @pytest.fixture(scope="session")
 def broker():
-    with brokers.running() as running:
+    with brokers.Broker() as running:
         yield running

@@ -9,7 +9,7 @@ from confluent_kafka import Producer
 from monolith_tf.data.stream import kafka
 from monolith_tf.data.stream.events import OffsetRange
 from monolith_tf.data.stream.spec import StreamSpec
-from tests.data.stream import brokers
+from monolith_tf.testing import kafka_broker
 from tests.data.stream import mock_brokers
 
 _FETCH = [
@@ -33,7 +33,9 @@ def test_errors_and_new_leaders_lose_and_repeat_no_message(seed, monkeypatch):
     draw = random.Random(seed)
     with mock_brokers.running() as mock:
         mock.create("t", 2)
-        producer = Producer({"bootstrap.servers": mock.address}, logger=brokers._QUIET)
+        producer = Producer(
+            {"bootstrap.servers": mock.address}, logger=kafka_broker.QUIET
+        )
         for row in range(2000):
             producer.produce("t", b"%d" % row, partition=row % 2)
         assert producer.flush(30) == 0

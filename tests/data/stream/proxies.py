@@ -25,6 +25,11 @@ class Proxy:
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
+    def before(self, port):
+        """Forwards to a port; returns where this proxy listens."""
+        self.port = port
+        return self.address
+
     def cut(self):
         """Closes all connections."""
         with self._lock:
