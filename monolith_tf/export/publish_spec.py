@@ -18,9 +18,10 @@ class GuardSpec:
       rows: How many golden rows; at least 1.
       window_secs: Seconds after which newer rows take their place.
       log_loss_rise: The largest rise of a head's log loss, as a share of the log loss
-        that the served model had on the same rows: 0.2 allows a fifth more.
+        that the served model had on the same rows: 0.2 allows a fifth more. A rise of
+        0.01 is always allowed.
       calibration: The smallest and the largest ratio of a head's mean prediction to
-        that of the served model for the same rows.
+        its mean label. One beyond is refused if the served model's is nearer to 1.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012

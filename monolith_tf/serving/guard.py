@@ -1,5 +1,6 @@
 """Decides by a model's predictions for golden rows whether an update is refused."""
 
+import math
 import threading
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from monolith_tf.export.publish_spec import GuardSpec
 from monolith_tf.serving.golden import GoldenRows
 
 _TINY = 1e-7
+_ALWAYS_ALLOWED = 0.01  # Nats: chance, where the served model knows the rows well.
 
 
 class RefusedError(ValueError):
@@ -21,11 +23,15 @@ class Score(NamedTuple):
 
     Attributes:
       log_loss: Mean log loss, in nats.
-      mean: Mean prediction.
+      calibration: Mean prediction over mean label, 1 at best; NaN without positives.
     """
 
     log_loss: float
-    mean: float
+    calibration: float
+
+    def is_calibrated_worse_than(self, other: "Score") -> bool:
+        """Returns whether the calibration is further from 1, as a ratio."""
+        return not abs(math.log(self.calibration)) <= abs(math.log(other.calibration))
 
 
 class Guard:
@@ -83,19 +89,21 @@ class Guard:
             before = served.get(head)
             if before is None:
                 continue
-            limit = before.log_loss * (1.0 + self._spec.log_loss_rise)
+            limit = before.log_loss * (1.0 + self._spec.log_loss_rise) + _ALWAYS_ALLOWED
             if not now.log_loss <= limit:
                 raise RefusedError(
                     f"the log loss of `{head}` on {rows.num_rows} golden rows rises "
                     f"from {before.log_loss:.5f} to {now.log_loss:.5f}; `log_loss_rise`"
                     f" allows {limit:.5f}"
                 )
-            ratio = now.mean / before.mean
-            if not least <= ratio <= most:
+            # A model that learns a rare label leaves its first predictions far behind.
+            is_beyond = now.calibration < least or now.calibration > most
+            if is_beyond and now.is_calibrated_worse_than(before):
                 raise RefusedError(
-                    f"the mean prediction of `{head}` on {rows.num_rows} golden rows "
-                    f"goes from {before.mean:.5f} to {now.mean:.5f}, to "
-                    f"{ratio:.3g} times; `calibration` allows {least:g} to {most:g}"
+                    f"the calibration of `{head}` on {rows.num_rows} golden rows, mean "
+                    f"prediction over mean label, goes from {before.calibration:.3g} "
+                    f"to {now.calibration:.3g}; `calibration` allows {least:g} to "
+                    f"{most:g}"
                 )
 
 
@@ -122,5 +130,7 @@ def scores(
             continue
         value = np.clip(value, _TINY, 1 - _TINY)
         losses = label * np.log(value) + (1 - label) * np.log1p(-value)
-        found[name] = Score(float(-losses.mean()), float(value.mean()))
+        clicks = float(label.mean())
+        calibration = float(value.mean()) / clicks if clicks else math.nan
+        found[name] = Score(float(-losses.mean()), calibration)
     return found

@@ -29,7 +29,7 @@ def _guard(**limits):
 def test_scores_are_those_of_the_definition():
     (score,) = guard_lib.scores(_ROWS.labels, _predicted(0.8)).values()
     assert score.log_loss == pytest.approx(-math.log(0.8), abs=1e-6)
-    assert score.mean == pytest.approx(0.5)
+    assert score.calibration == pytest.approx(1.0)
     # Heads without a label, of another shape or of no probability are left out.
     others = {"sum": np.ones(4), "click": np.ones((4, 2))}
     assert not guard_lib.scores(_ROWS.labels, others)
@@ -38,7 +38,7 @@ def test_scores_are_those_of_the_definition():
 
 def test_a_rise_of_the_log_loss_beyond_the_limit_is_refused():
     guard = _guard(log_loss_rise=0.5)
-    limit = 0.8**1.5  # Of log loss 1.5 times that of 0.8.
+    limit = 0.8**1.5 * math.exp(-0.01)  # Log loss 1.5 times that of 0.8, and 0.01.
     guard.check(_predicted(limit + 0.001))
     with pytest.raises(guard_lib.RefusedError, match="log loss of `click` on 4 golden"):
         guard.check(_predicted(limit - 0.001))
@@ -59,8 +59,21 @@ def test_another_mean_prediction_is_refused():
     guard = _guard(log_loss_rise=100.0, calibration=(0.5, 1.5))
     guard.check({"click": np.full(4, 0.74, np.float32)})
     for value, ratio in ((0.2, "0.4"), (0.8, "1.6")):
-        with pytest.raises(guard_lib.RefusedError, match=f"to {ratio} times"):
+        with pytest.raises(guard_lib.RefusedError, match=f"from 1 to {ratio};"):
             guard.check({"click": np.full(4, value, np.float32)})
+
+
+def test_a_model_that_learns_a_rare_label_is_not_stopped():
+    labels = (np.arange(1000) % 50 == 0).astype(np.float32)
+    rows = golden.GoldenRows({"user": np.arange(1000)}, {"click": labels})
+    guard = guard_lib.Guard(GuardSpec(), rows)
+    guard.measure({"click": np.full(1000, 0.5, np.float32)})  # Before training.
+    for value in (0.2, 0.05, 0.02, 0.01):
+        guard.check({"click": np.full(1000, value, np.float32)})
+    guard = guard_lib.Guard(GuardSpec(log_loss_rise=9.0), rows)
+    guard.measure({"click": np.full(1000, 0.5, np.float32)})
+    with pytest.raises(guard_lib.RefusedError, match=r"from 25 to 40;"):
+        guard.check({"click": np.full(1000, 0.8, np.float32)})
 
 
 def test_what_is_not_finite_is_refused_without_labels_too():
