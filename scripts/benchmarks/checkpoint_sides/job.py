@@ -76,6 +76,7 @@ class Side:
 
     def delta(self) -> dict[str, float]:
         """Writes what changed since the last one, while no step runs."""
+        self._save(as_delta=True)  # Waits until files of earlier ones are removed.
         self._touch_all()
         return self._measured(lambda: self._save(as_delta=True))
 
