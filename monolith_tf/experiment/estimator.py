@@ -317,9 +317,14 @@ class Estimator:
             yield None
             return
         # Needs gRPC, which other jobs need not have.
-        from monolith_tf.experiment import golden_sample
-        from monolith_tf.experiment import live_publishing
-
+        try:
+            from monolith_tf.experiment import golden_sample
+            from monolith_tf.experiment import live_publishing
+        except ImportError as error:
+            raise ImportError(
+                "`publish` needs the packages of the extra `serving`: "
+                "`pip install 'monolith_tf[serving]'`."
+            ) from error
         spec = self.config.publish
         golden = None
         if spec.guard is not None:

@@ -26,6 +26,7 @@ _IDLE_SECS = 10.0  # After which a server that has everything is asked for its s
 _LONGEST_WAIT_SECS = 30.0
 _LONGEST_REFUSAL = 60.0
 _COPIED_SECS = 30.0  # A server that was away for longer reads rows during training.
+_INTERRUPTED_SECS = 5.0
 _POLL_SECS = 0.05
 
 
@@ -139,8 +140,14 @@ class LivePublishing:
             self._round()
 
     def finish(self) -> None:
-        """Sends the last values, and waits for the servers to take them."""
-        end = time.monotonic() + self._spec.closing_secs
+        """Sends the last values, and waits for the servers to take them.
+
+        Not for long if the run was interrupted: it is resumed, and goes on publishing.
+        """
+        wait = self._spec.closing_secs
+        if self._run.progress.is_interrupted:
+            wait = min(wait, _INTERRUPTED_SECS)
+        end = time.monotonic() + wait
         step = self._run.progress.step
         for server in self._servers.values():
             server.due = 0.0
