@@ -199,7 +199,7 @@ def run_cluster(loop):
     loop.complete("export", config)
     server = real_time_loop.Server(loop, loop.model_dir / "export", "server.log")
     publish = f"publish={{to: [{server.address}], every_secs: 0.3, closing_secs: 120}}"
-    arguments = ("--ps", 2, "--workers", 2, publish, "cluster.join_timeout=240")
+    arguments = ("--ps", 2, "--workers", 2, "--max-restarts", 99, publish)
     job = loop.run("launch", config, *arguments, log="launch.log")
     faults = ["chief", "ps-0", "ps-1", "worker-0", "worker-1", "server", "cut"] * 3
     draw.shuffle(faults)
