@@ -306,6 +306,7 @@ class LivePublishing:
         server.step = server.last = outcome.to_step
         server.heard = now
         server.taken = self._begun[address]
+        self._run.newest["publish"] = now
         server.due = server.taken + self._spec.every_secs
         if outcome.updated or outcome.dense:
             self._wait = 0.0

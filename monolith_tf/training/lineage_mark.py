@@ -127,7 +127,8 @@ def resumed(
 def _consequence(checkpoint: checkpoint_lib.Checkpoint) -> str:
     return (
         "From here on it is a new branch. Servers that have rows of steps later than "
-        f"{checkpoint.step} need a new export: `monolith-tf export CONFIG`."
+        f"{checkpoint.step} are brought back to it when the job publishes; if one "
+        "refuses, export a new version: `monolith-tf export CONFIG`."
     )
 
 

@@ -82,6 +82,7 @@ def _figures(folder: pathlib.Path, trainer: int, server: int) -> list[str]:
         last[record["phase"]] = record
     tables, stream = last.get("tables", {}), last.get("stream", {})
     publish = last.get("publish", {})
+    ages = [value for name, value in publish.items() if name.endswith("/age_secs")]
     return [
         f"{_resident_mb(trainer):,.0f}",
         f"{_resident_mb(server):,.0f}",
@@ -89,7 +90,7 @@ def _figures(folder: pathlib.Path, trainer: int, server: int) -> list[str]:
         f"{_sum(tables, 'expired'):,}",
         f"{stream.get('lag', -1):,}",
         f"{stream.get('lag_secs', -1):.2f}",
-        f"{publish.get('age_secs', -1):.2f}",
+        f"{max(ages, default=-1):.2f}",
     ]
 
 

@@ -55,7 +55,7 @@ def test_a_copy_branches_off_and_its_original_does_not(tmp_path):
             )
         (line,) = logs.output
         assert f"{tmp_path / name}/lineage.json is not where it was written" in line
-        assert "have rows of steps later than 5 need a new export" in line
+        assert "have rows of steps later than 5 are brought back" in line
         assert _branched(found[-1], 5)
     assert found[0] != found[1]
     assert lineage_mark.resumed(original, _checkpoint(tmp_path, 5)) == _JOB
