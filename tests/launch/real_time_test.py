@@ -185,7 +185,8 @@ def counts(loop):
     ]
 
 
-def test_a_cluster_and_a_server(tmp_path):
+def test_a_cluster_and_a_server(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
     with real_time_loop.RealTimeLoop(tmp_path, partitions=2) as loop:
         run_cluster(loop)
 
