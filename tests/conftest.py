@@ -1,13 +1,17 @@
 """What all tests share: small tables, and a count of the golden cases passed."""
 
 import collections
+import functools
 import json
+import os
 import pathlib
 import signal
+import subprocess
 import sys
 
 import pytest
 
+_OWN_PROCESS = "MONOLITH_TF_TEST_HAS_OWN_PROCESS"
 _GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
@@ -29,9 +33,26 @@ def pytest_collection_modifyitems(items):
     Those are tests with a longer time limit. Files of many tests follow, as in
     `--loadscope-reorder`.
     """
+    for item in items:
+        if item.get_closest_marker("own_process") and _OWN_PROCESS not in os.environ:
+            item.runtest = functools.partial(_run_in_own_process, item)
     long = {item.path for item in items if item.get_closest_marker("timeout")}
     sizes = collections.Counter(item.path for item in items)
     items.sort(key=lambda item: (item.path not in long, -sizes[item.path]))
+
+
+def _run_in_own_process(item):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, f"--rootdir={item.config.rootpath}", item.nodeid],
+        cwd=item.config.rootpath,
+        env=os.environ | {_OWN_PROCESS: "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
 
 
 @pytest.fixture(autouse=True)

@@ -42,6 +42,7 @@ class RemoteTest(testing.TestCase):
 
 
 @pytest.mark.distributed
+@pytest.mark.own_process
 @pytest.mark.timeout(120)
 class RemoteOnServersTest(testing.TestCase):
     def test_each_server_calls_its_own_function(self):

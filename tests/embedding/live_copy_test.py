@@ -146,6 +146,7 @@ class LiveCopyTest(testing.TestCase):
 
 
 @pytest.mark.distributed
+@pytest.mark.own_process
 @pytest.mark.timeout(200)
 class LiveCopyOnServersTest(testing.TestCase):
     def path(self, name):
