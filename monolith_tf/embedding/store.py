@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -434,6 +435,59 @@ class EmbeddingStore(tf.Module):
                 rows = ShardRows(shard, which, with_state=with_state)
                 for chunk in rows.chunks(write.chunk_rows(shard.group)):
                     yield shard.group, chunk
+
+    def sending(
+        self, function: Callable[..., Any], since: Mark | int, *arguments: object
+    ) -> dict[str, Iterator[np.ndarray]]:
+        """Returns device -> iterator that calls a function in the device's process.
+
+        Each call is `function(*arguments, device, group, ids, weights, state, *stamps)`
+        with some of the rows that changed and are on the device; the rows do not leave
+        its process. Steps may run meanwhile.
+
+        Args:
+          function: A function for `remote.call`, which returns int64.
+          since: A mark, or the first step. The store must track updates.
+          *arguments: Its first arguments.
+
+        Raises:
+          ValueError: If the mark is not in use here.
+        """
+        if isinstance(since, Mark):
+            self._check_mark(since)
+            delta = write.Since(0, periods=since.periods)
+        else:
+            delta = write.Since(since)
+        devices = {shard.device for shard in itertools.chain(*self._shards.values())}
+        return {
+            device: self._sending_from(device, function, delta, arguments)
+            for device in sorted(devices)
+        }
+
+    def _sending_from(
+        self,
+        device: str,
+        function: Callable[..., Any],
+        delta: write.Since,
+        arguments: tuple[object, ...],
+    ) -> Iterator[np.ndarray]:
+        for name, shards in self._shards.items():
+            for place, shard in enumerate(shards):
+                if shard.device == device:
+                    rows = ShardRows(
+                        shard,
+                        delta.which(name, place),
+                        with_state=False,
+                        function=function,
+                        token=self.placement.token,
+                    )
+                    size = write.chunk_rows(shard.group)
+                    yield from rows.send(size, *arguments, device, name)
+
+    def ids(self) -> Iterator[tuple[layout.Group, np.ndarray]]:
+        """Yields the ids that have a row, `[n]`, int64, shard by shard."""
+        for shard in itertools.chain(*self._shards.values()):
+            yield shard.group, shard.lock.run(shard.index.ids).numpy()
 
     def restore(
         self,

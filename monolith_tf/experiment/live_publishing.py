@@ -88,7 +88,8 @@ class LivePublishing:
     """Sends the changes of a running job to model servers.
 
     What a server lacks is copied between two steps, and sent by a thread while training
-    goes on. A server that is slow, away or refuses delays neither training nor others.
+    goes on. In a cluster the parameter servers read and send their rows themselves. A
+    server that is slow, away or refuses delays neither training nor others.
 
     Args:
       spec: The servers.

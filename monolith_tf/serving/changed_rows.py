@@ -74,12 +74,12 @@ class SavedRows:
         self._manifest = self._layers[-1].manifest
         self._chunks = shared_reading.SharedReading(self._read)
         self.tables: dict[str, int] = {
-            _update_name(table): sum(part["dim"] for part in group["slices"])
+            update_name(table): sum(part["dim"] for part in group["slices"])
             for group in self._manifest["groups"]
             for table in group["tables"]
         }
         self.largest: dict[str, np.ndarray] = {
-            _update_name(table): _largest(table, group["slices"])
+            update_name(table): largest_served(table, group["slices"])
             for group in self._manifest["groups"]
             for table in group["tables"]
         }
@@ -99,7 +99,7 @@ class SavedRows:
             )
         for group, chunk in self._chunks:
             changed = chunk.stamps["step"] >= since_step
-            yield from _by_table(group, chunk.ids[changed], chunk.weights[changed])
+            yield from by_table(group, chunk.ids[changed], chunk.weights[changed])
 
     def removed(self, since: "SavedRows") -> Iterator[Rows]:
         """Yields zeros for the ids that an earlier checkpoint has and this one lacks.
@@ -118,7 +118,7 @@ class SavedRows:
         """Returns table -> its ids, `[n]`, int64; tables without ids are omitted."""
         found: dict[str, list[np.ndarray]] = {}
         for group, chunk in self._chunks:
-            for rows in _by_table(group, chunk.ids, chunk.weights):
+            for rows in by_table(group, chunk.ids, chunk.weights):
                 found.setdefault(rows.table, []).append(rows.ids)
         return {table: np.concatenate(ids) for table, ids in found.items()}
 
@@ -128,23 +128,29 @@ class SavedRows:
             yield group.entry, chunk
 
 
-def _by_table(
+def by_table(
     group: JsonMapping, ids: np.ndarray, weights: np.ndarray
 ) -> Iterator[Rows]:
-    """Splits rows by the tables of a group; omits ids of other tables."""
+    """Splits rows by the tables of a group; omits ids of other tables.
+
+    Args:
+      group: The manifest entry of the group.
+      ids: `[n]`.
+      weights: `[n, dim]`.
+    """
     if any(map(_is_exact, group["tables"])):
         (table,) = group["tables"]
         if len(ids):
-            yield Rows(_update_name(table), ids, weights)
+            yield Rows(update_name(table), ids, weights)
         return
     slots = ids >> HASH_BITS
     for table in group["tables"]:
         mine = slots == table["slot"]
         if mine.any():
-            yield Rows(_update_name(table), ids[mine], weights[mine])
+            yield Rows(update_name(table), ids[mine], weights[mine])
 
 
-def _largest(table: JsonMapping, slices: list[JsonMapping]) -> np.ndarray:
+def largest_served(table: JsonMapping, slices: list[JsonMapping]) -> np.ndarray:
     """Returns the largest numbers that a table's compressors hold, by column."""
     # Earlier checkpoints do not record it.
     largest = table.get("largest") or [None] * len(slices)
@@ -156,5 +162,6 @@ def _is_exact(table: JsonMapping) -> bool:
     return table.get("large_integers") == "exact"
 
 
-def _update_name(table: JsonMapping) -> str:
+def update_name(table: JsonMapping) -> str:
+    """Returns a table's name in `update_embeddings`."""
     return str(table["name"]) + (updates.EXACT if _is_exact(table) else "")

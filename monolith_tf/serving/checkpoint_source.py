@@ -12,6 +12,7 @@ from monolith_tf import lineage as lineage_lib
 from monolith_tf.export import flat_dense
 from monolith_tf.serving import changed_rows
 from monolith_tf.serving import errors
+from monolith_tf.serving import row_sender
 from monolith_tf.training import checkpoint as checkpoint_lib
 from monolith_tf.training import checkpoint_dir
 from monolith_tf.training import dense_variables
@@ -70,6 +71,11 @@ class CheckpointSource:
     def updated(self, since: int) -> Iterator[changed_rows.Rows]:
         """See `PublishSource`."""
         return self._saved.updated(since)
+
+    def send(self, since: int, sender: row_sender.RowSender) -> None:
+        """See `PublishSource`."""
+        for rows in self.updated(since):
+            sender.update(rows, self.largest[rows.table], self.newest)
 
     def removed(self, since: int) -> list[changed_rows.Rows] | None:
         """See `PublishSource`."""

@@ -15,7 +15,9 @@ from monolith_tf.embedding.shard.marks import Mark
 from monolith_tf.embedding.store import EmbeddingStore
 from monolith_tf.export import updates
 from monolith_tf.lineage import Lineage
+from monolith_tf.serving import remote_sending
 from monolith_tf.serving.changed_rows import Rows
+from monolith_tf.serving.row_sender import RowSender
 from monolith_tf.training import lineage_mark
 
 
@@ -55,6 +57,8 @@ class LiveRows:
             for table in store.tables
         }
         self.model_dir = model_dir
+        # Parameter servers send their rows themselves.
+        self.is_remote = store.placement.devices is not None
         self._marked = -1
         self._store = store
         self._dense = dense
@@ -63,8 +67,9 @@ class LiveRows:
     def take(self, step: int, copied: Iterable[int]) -> "LiveSource":
         """Returns the present values.
 
-        In one process, call it while no step is running. In a cluster, rows and dense
-        weights may be of slightly different steps, as they are for the workers.
+        In one process, call it while no step is running. In a cluster, parameter
+        servers read their rows when they send them; rows and dense weights may be of
+        slightly different steps, as they are for the workers.
 
         Args:
           step: The steps taken so far.
@@ -73,7 +78,8 @@ class LiveRows:
         """
         # What changes from here on is sent with the next values.
         mark = self._store.mark()
-        known = {at: self._marks[at] for at in copied if at and at in self._marks}
+        wanted = () if self.is_remote else copied
+        known = {at: self._marks[at] for at in wanted if at and at in self._marks}
         # Of two moments with the same number of steps, the first one is safe.
         self._marks.setdefault(step, mark)
         self.mark(step)
@@ -97,6 +103,14 @@ class LiveRows:
             return self._tables_of(self._store.changed(mark))
         return self._tables_of(self._store.touched(since, with_removals=False))
 
+    def send(
+        self, since: int, sender: RowSender, on_newest: Callable[[int], None]
+    ) -> None:
+        """Lets the parameter servers send their rows; see `remote_sending.send`."""
+        mark = self._marks.get(since) if since else None
+        at = since if mark is None else mark
+        remote_sending.send(self._store, at, sender, on_newest)
+
     def removed(self, since: int) -> list[Rows] | None:
         """Returns zeros for ids that lost their row since a step, if known."""
         mark = self._marks.get(since) if since else None
@@ -114,8 +128,10 @@ class LiveRows:
     def ids(self) -> dict[str, np.ndarray]:
         """Returns table -> the ids that have a row, `[n]`, int64, sorted."""
         found: dict[str, list[np.ndarray]] = {}
-        for rows, _ in self.updated(0):
-            found.setdefault(rows.table, []).append(rows.ids)
+        for group, ids in self._store.ids():
+            nothing = np.broadcast_to(np.float32(0), (len(ids), group.dim))
+            for rows, _ in _by_table(group, ids, nothing):
+                found.setdefault(rows.table, []).append(rows.ids)
         return {table: np.sort(np.concatenate(ids)) for table, ids in found.items()}
 
     def _tables_of(self, chunks: Iterable[tuple[Group, Chunk]]) -> Iterator[_Stamped]:
@@ -178,9 +194,21 @@ class LiveSource:
         found = self._rows if since in self._copied else self._live.updated(since)
         for rows, steps in found:
             if len(steps):
-                self.newest = max(self.newest, int(steps.max()) + 1)
-                self._live.mark(self.newest)
+                self._note(int(steps.max()) + 1)
                 yield rows
+
+    def send(self, since: int, sender: RowSender) -> None:
+        """See `PublishSource`."""
+        if self._live.is_remote:
+            self._live.send(since, sender, self._note)
+            return
+        for rows in self.updated(since):
+            sender.update(rows, self.largest[rows.table], self.newest)
+
+    def _note(self, newest: int) -> None:
+        """Notes that a server gets values of a step, before it gets them."""
+        self.newest = max(self.newest, newest)
+        self._live.mark(self.newest)
 
     def removed(self, since: int) -> list[Rows] | None:
         """See `PublishSource`."""

@@ -12,6 +12,7 @@ from absl import logging
 
 from monolith_tf.serving import errors
 from monolith_tf.serving import guard as guard_lib
+from monolith_tf.serving import row_sender
 from monolith_tf.serving import source as source_lib
 from monolith_tf.serving import trial as trial_lib
 from monolith_tf.serving import undo_log
@@ -75,7 +76,9 @@ class ServerUpdate:
         self._nothing = source_lib.nothing(source)
         self._keys: frozenset[str] = frozenset()
         self._undo: undo_log.UndoLog | None = None
-        self._sent = {"updated": 0, "removed": 0, "inserted": 0, "clipped": 0}
+        self._sender = row_sender.RowSender(
+            client, chunk_bytes=chunk_bytes, is_guarded=trial.guard is not None
+        )
 
     def run(self) -> Published:
         """Updates the server.
@@ -106,16 +109,17 @@ class ServerUpdate:
                 f"checkpoint, of step {source.step}. Publish again when the job has "
                 "trained further, or export it: `monolith-tf export CONFIG`."
             )
-        if self._sent["clipped"]:
+        sent = self._sender.counts
+        if sent["clipped"]:
             logging.warning(
                 "%s: %d of %d rows have numbers out of range for their table's "
                 "`compressor`, and were sent clipped, as in an export.",
                 client.address,
-                self._sent["clipped"],
-                self._sent["updated"],
+                sent["clipped"],
+                sent["updated"],
             )
         step = max(start, source.step)
-        return Published(client.version, start, step, **self._sent, dense=dense)
+        return Published(client.version, start, step, **sent, dense=dense)
 
     def _begin(self) -> int:
         """Returns the server's step; sets it back if it is where the job is not."""
@@ -208,6 +212,7 @@ class ServerUpdate:
             step=start,
             nothing=self._nothing,
         )
+        self._sender.undo = self._undo
 
     def _finish_undo(self) -> None:
         if self._undo is not None:
@@ -220,35 +225,15 @@ class ServerUpdate:
 
     def _forget_undo(self) -> None:
         if self._undo_path is not None:
-            self._undo_path.unlink(missing_ok=True)
+            undo_log.remove(self._undo_path)
 
     def _send(self, start: int) -> int:
         """Sends rows, then dense weights; returns how many of these."""
         # Removals first: an id that got a row again since is then sent with it.
         for rows in self._removed(start):
-            for piece in rows.split(self._chunk_bytes):
-                self._replace(piece)
-                self._sent["removed"] += len(piece.ids)
-        for rows in self._source.updated(start):
-            rows, beyond = rows.clipped(self._source.largest[rows.table])
-            self._sent["clipped"] += beyond
-            for piece in rows.split(self._chunk_bytes):
-                self._sent["inserted"] += self._replace(piece)
-                self._sent["updated"] += len(piece.ids)
+            self._sender.remove(rows, self._source.newest)
+        self._source.send(start, self._sender)
         return self._send_dense()
-
-    def _replace(self, rows: Rows) -> int:
-        """Sends rows; returns how many ids took a spare row."""
-        client = self._client
-        if self._trial.guard is not None and not np.isfinite(rows.weights).all():
-            place = int(np.nonzero(~np.isfinite(rows.weights).all(axis=1))[0][0])
-            raise guard_lib.RefusedError(
-                f"the row of id {rows.ids[place]} of table `{rows.table}` is not finite"
-            )
-        if self._undo is not None:
-            self._undo.add(client.read(rows.table, rows.ids))
-        client.newest = max(client.newest, self._source.newest)
-        return client.update(rows).inserted
 
     def _removed(self, start: int) -> list[Rows]:
         """Returns zeros for ids that the server has and the job has not."""
@@ -366,7 +351,7 @@ def roll_back(
             "the last update from here, and does not serve it any more."
         )
     put_back(client, replaced, chunk_bytes)
-    undo_path.unlink()
+    undo_log.remove(undo_path)
     rows = sum(len(rows.ids) for rows in replaced.rows)
     return Published(client.version, before, replaced.step, rows, 0, 0)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from monolith_tf.lineage import Lineage
 from monolith_tf.serving.changed_rows import Rows
+from monolith_tf.serving.row_sender import RowSender
 
 
 class PublishSource(Protocol):
@@ -42,6 +43,17 @@ class PublishSource(Protocol):
 
         Args:
           since: A server's step.
+        """
+
+    def send(self, since: int, sender: RowSender) -> None:
+        """Sends the rows of `updated`, perhaps from other processes.
+
+        Args:
+          since: The server's step.
+          sender: Sends to the server.
+
+        Raises:
+          Exception: As `RowSender.update`.
         """
 
     def removed(self, since: int) -> Iterable[Rows] | None:

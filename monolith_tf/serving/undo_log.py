@@ -3,15 +3,18 @@
     <model_dir>/published/<address>.undo
 
 The file has what the last update of the server replaced. Each record is written before
-the server gets what replaces it.
+the server gets what replaces it. Parameter servers that send their rows themselves add
+files of their own, `<address>.undo.<number>`.
 """
 
 import json
 import os
 import pathlib
+import uuid
 from collections.abc import Iterator
 from typing import Any
 from typing import NamedTuple
+from typing import Protocol
 
 import numpy as np
 
@@ -47,8 +50,18 @@ class Replaced(NamedTuple):
     dense: np.ndarray | None
 
 
+class Keeper(Protocol):
+    """Keeps what is replaced."""
+
+    def add(self, rows: Rows) -> None:
+        """Records rows that are served now."""
+
+
 class UndoLog:
     """Writes the file of one server.
+
+    Attributes:
+      id: A unique name of the update.
 
     Args:
       path: The file, which is replaced.
@@ -62,10 +75,20 @@ class UndoLog:
         self, path: pathlib.Path, *, version: int, token: int, step: int, nothing: Rows
     ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.id = uuid.uuid4().hex
+        self._path = path
         self._file = path.open("wb")
+        for part in _parts(path):  # Of another update.
+            part.unlink(missing_ok=True)
         table = {"table": nothing.table, "dim": nothing.weights.shape[1]}
         place = {"version": version, "token": token, "step": step}
-        self._write("begin", place | table)
+        self._write("begin", {"id": self.id} | place | table)
+
+    def part(self, number: int) -> JsonDict:
+        """Returns the arguments of an `UndoPart` in another process, as plain data."""
+        os.fsync(self._file.fileno())  # The other process may be on another machine.
+        path = str(self._path.absolute())
+        return {"path": path, "number": number, "id": self.id}
 
     def add(self, rows: Rows) -> None:
         """Records rows that are served now."""
@@ -85,9 +108,42 @@ class UndoLog:
         self._file.close()
 
     def _write(self, kind: str, content: JsonDict, *arrays: np.ndarray) -> None:
-        for part in (np.array([kind, json.dumps(content)]), *arrays):
-            np.save(self._file, part, allow_pickle=False)
+        _write(self._file, kind, content, *arrays)
         self._file.flush()
+
+
+class UndoPart:
+    """Adds rows to what an `UndoLog` of another process keeps.
+
+    Args:
+      path: The file of the `UndoLog`.
+      number: Distinguishes the processes.
+      id: That of the `UndoLog`.
+
+    Raises:
+      FileNotFoundError: If that file is not found here.
+    """
+
+    def __init__(self, path: str, number: int, id: str) -> None:
+        main = pathlib.Path(path)
+        begin = next(_records(main), None) if main.exists() else None
+        if begin is None or begin[1].get("id") != id:
+            raise FileNotFoundError(
+                f"{main.parent} must be a folder that all tasks of the job share, "
+                f"under the same path. {main.name}, which the chief wrote there, is "
+                f"not found by process {os.getpid()}."
+            )
+        self._path = _part(main, number)
+        with self._path.open("wb") as file:
+            _write(file, "begin", {"id": id})
+
+    def add(self, rows: Rows) -> None:
+        """Records rows that are served now."""
+        # Closed each time: a reader on another machine then sees it.
+        with self._path.open("ab") as file:
+            _write(file, "rows", {"table": rows.table}, rows.ids, rows.weights)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def path(model_dir: pathlib.Path, address: str) -> pathlib.Path:
@@ -99,6 +155,12 @@ def path(model_dir: pathlib.Path, address: str) -> pathlib.Path:
 def hold_path(model_dir: pathlib.Path) -> pathlib.Path:
     """Returns the file that keeps the job from publishing, while it exists."""
     return model_dir / _FOLDER / _HOLD
+
+
+def remove(file: pathlib.Path) -> None:
+    """Removes what an update replaced."""
+    for each in (file, *_parts(file)):
+        each.unlink(missing_ok=True)
 
 
 def read(file: pathlib.Path) -> Replaced | None:
@@ -118,7 +180,32 @@ def read(file: pathlib.Path) -> Replaced | None:
             after = content
     if begin is None:
         return None
+    id_ = begin.pop("id", None)
+    # The parts are of rows that were sent after all those of the file itself.
+    for part in _parts(file):
+        rows += _rows_of_part(part, id_)
     return Replaced(**begin, after=after, rows=tuple(reversed(rows)), dense=dense)
+
+
+def _rows_of_part(part: pathlib.Path, id_: str | None) -> list[Rows]:
+    records = _records(part)
+    _, begin, _ = next(records, ("", {}, []))
+    if id_ is None or begin.get("id") != id_:
+        return []  # It is of another update.
+    return [Rows(str(content["table"]), *arrays) for _, content, arrays in records]
+
+
+def _part(file: pathlib.Path, number: int) -> pathlib.Path:
+    return file.with_name(f"{file.name}.{number}")
+
+
+def _parts(file: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(file.parent.glob(f"{file.name}.*"))
+
+
+def _write(file: Any, kind: str, content: JsonDict, *arrays: np.ndarray) -> None:
+    for part in (np.array([kind, json.dumps(content)]), *arrays):
+        np.save(file, part, allow_pickle=False)
 
 
 def _records(

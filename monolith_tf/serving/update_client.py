@@ -1,6 +1,7 @@
 """A client of the signatures by which a model server is updated."""
 
 import json
+import pathlib
 import re
 import time
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from monolith_tf.export import updates
 from monolith_tf.serving import changed_rows
 from monolith_tf.serving import errors
 from monolith_tf.serving import tls as tls_lib
+from monolith_tf.types import JsonDict
+from monolith_tf.types import JsonMapping
 
 # Not all outputs: a server with batching would try to merge such requests with others,
 # and refuse them, since their inputs are not rows.
@@ -78,6 +81,7 @@ class UpdateClient:
       newest: The newest step of the rows that are sent; it may only rise.
       answered_at: The time of the last answer, or of this object's creation, by
         `time.monotonic`.
+      is_closed: Whether it was closed.
 
     Args:
       address: `host:port`.
@@ -102,7 +106,9 @@ class UpdateClient:
         self.version = 0
         self.newest = newest
         self.answered_at = time.monotonic()
+        self.is_closed = False
         self._timeout_secs = timeout_secs
+        self._tls = tls
         self._name = name
         self._lineage = lineage
         self._channel = (
@@ -122,8 +128,46 @@ class UpdateClient:
         """The server's token; 0 before the first answer."""
         return self._token
 
+    def to_json(self) -> JsonDict:
+        """Returns what another process needs to continue for this client."""
+        tls = {} if self._tls is None else vars(self._tls)
+        paths = {
+            key: None if path is None else str(pathlib.Path(path).absolute())
+            for key, path in tls.items()
+            if key != "server_name"
+        }
+        return {
+            "address": self.address,
+            "name": self._name,
+            "lineage": self._lineage.to_json(),
+            "newest": self.newest,
+            "tls": tls | paths,
+            "timeout_secs": self._timeout_secs,
+            "version": self.version,
+            "token": self._token,
+        }
+
+    @classmethod
+    def from_json(cls, content: JsonMapping) -> "UpdateClient":
+        """Returns a client that continues for the one that `to_json` described.
+
+        Raises:
+          ServingError: If a file of TLS is missing here, or invalid.
+        """
+        client = cls(
+            content["address"],
+            content["name"],
+            lineage_lib.from_json(content["lineage"]),
+            content["newest"],
+            tls=tls_lib.Tls(**content["tls"]) if content["tls"] else None,
+            timeout_secs=content["timeout_secs"],
+        )
+        client.version, client._token = content["version"], content["token"]
+        return client
+
     def close(self) -> None:
         """Closes the connection; a pending request fails."""
+        self.is_closed = True
         self._channel.close()
 
     def update(self, rows: changed_rows.Rows, *, step: int = 0) -> Updated:

@@ -2,6 +2,7 @@
 
 import grpc
 import numpy as np
+import pytest
 
 from monolith_tf.serving import changed_rows
 from monolith_tf.serving import errors
@@ -108,6 +109,36 @@ def test_a_cut_record_was_never_replaced(tmp_path):
     assert (len(found.rows), found.dense) == (1, None)
     path.write_bytes(whole[:10])
     assert undo_log.read(path) is None
+
+
+def test_parts_of_other_processes_belong_to_one_update(tmp_path):
+    path = tmp_path / "a.undo"
+
+    def begin():
+        return undo_log.UndoLog(path, version=3, token=4, step=5, nothing=_rows([]))
+
+    log = begin()
+    log.add(_rows([1]))
+    for number in range(2):
+        part = undo_log.UndoPart(**log.part(number))
+        part.add(_rows([10 * number, 1]))
+        part.add(_rows([10 * number + 1]))
+    log.close()
+    # What was replaced first is put back last.
+    found = [rows.ids.tolist() for rows in undo_log.read(path).rows]
+    assert found == [[11], [10, 1], [1], [0, 1], [1]]
+    old = (tmp_path / "a.undo.0").read_bytes()
+    log = begin()
+    assert [each.name for each in tmp_path.iterdir()] == ["a.undo"]
+    (tmp_path / "a.undo.0").write_bytes(old)
+    assert undo_log.read(path).rows == ()
+    with pytest.raises(
+        FileNotFoundError, match=r"a\.undo, which the chief wrote there"
+    ):
+        undo_log.UndoPart(str(path), 1, "other")
+    log.close()
+    undo_log.remove(path)
+    assert not list(tmp_path.iterdir())
 
 
 def _rows(ids):

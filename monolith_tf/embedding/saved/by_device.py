@@ -47,16 +47,28 @@ def run(
     if len(of_device) == 1:
         run_one(*of_device)
     else:
-        _run_all(run_one, list(of_device), stop)
+        for_all(list(of_device), run_one, stop)
     return {
         name: [found[name, place] for place in range(len(of_group))]
         for name, of_group in shards.items()
     }
 
 
-def _run_all(
-    run_one: Callable[[str], None], devices: list[str], stop: threading.Event
+def for_all(
+    devices: Sequence[str],
+    run_one: Callable[[str], None],
+    stop: threading.Event | None = None,
 ) -> None:
+    """Calls a function for all devices at the same time.
+
+    Args:
+      devices: The devices.
+      run_one: Called with a device.
+      stop: Set if the caller is interrupted while it waits.
+
+    Raises:
+      Exception: The first error of a call, once all calls have ended.
+    """
     errors: list[BaseException] = []
 
     def run(device: str) -> None:
@@ -75,7 +87,8 @@ def _run_all(
         for thread in threads:
             thread.join()
     except BaseException:
-        stop.set()
+        if stop is not None:
+            stop.set()
         raise
     # What was stopped only because of another error says nothing.
     errors.sort(key=lambda error: isinstance(error, StoppedError))
