@@ -63,6 +63,9 @@ class ServerProcesses:
     def __exit__(self, *error: object) -> None:
         for number in range(len(self.processes)):
             self.kill(number)
+        # As `ParameterServerStrategy` does: to save a `tf.train.Checkpoint` later on
+        # would wait for operations on the servers, for ever.
+        os.environ["TF_PS_DISABLE_ASYNC_EXECUTOR_GLOBALLY"] = "True"
 
     def kill(self, number: int) -> None:
         """Kills a server."""
