@@ -69,7 +69,7 @@ def test_servers_get_what_the_job_learns_without_a_checkpoint(job):
     job.add(300)
     with _serving(folder) as one, _serving(folder) as two:
         assert job.served(one) == [1] * 50 + [0] * 300
-        job.train("trainer.epochs=2", to=[one, _DEAD, two], closing_secs=2)
+        job.train("trainer.epochs=2", to=[one, _DEAD, two], closing_secs=8)
         for address in (one, two):
             assert job.served(address) == job.counts().tolist()
     last = job.records("publish")
