@@ -3,6 +3,7 @@
 import collections
 import functools
 import json
+import logging
 import os
 import pathlib
 import signal
@@ -61,6 +62,16 @@ def small_tables(monkeypatch):
     sizing = sys.modules.get("monolith_tf.embedding.shard.sizing")
     if sizing is not None:
         monkeypatch.setattr(sizing, "_SHARE_OF_MEMORY", 1 / 1024)
+
+
+@pytest.fixture(autouse=True)
+def no_log_left():
+    """Takes absl's log back from a command, whose output ends with its test."""
+    logger = logging.getLogger("absl")
+    handlers, propagate = logger.handlers, logger.propagate
+    yield
+    if logger.handlers != handlers:
+        logger.handlers, logger.propagate = handlers, propagate
 
 
 @pytest.fixture(autouse=True)
