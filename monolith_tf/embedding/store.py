@@ -558,11 +558,25 @@ class EmbeddingStore(tf.Module):
         Raises:
           ValueError: If the changes since then are not known.
         """
-        found = [ids for _, ids in self.lost(since)]
+        found = [ids for _, ids in self._removed(since)]
         return np.concatenate([np.zeros([0], np.int64), *found])
 
     def lost(self, since: Mark | int) -> Iterator[tuple[layout.Group, np.ndarray]]:
-        """Yields the ids of `removed`, with the group of their tables."""
+        """Yields ids that lost their row since then and have none now, by group.
+
+        Args:
+          since: A mark, or the first step. The store must track updates.
+
+        Raises:
+          ValueError: If the changes since then are not known.
+        """
+        for shard, ids in self._removed(since):
+            numbers = shard.lock.run(lambda s, i: s.index.search(i), shard, ids)
+            gone = ids[numbers.numpy() == 0]
+            if len(gone):
+                yield shard.group, gone
+
+    def _removed(self, since: Mark | int) -> Iterator[tuple[Shard, np.ndarray]]:
         if isinstance(since, Mark):
             self._check_mark(since)
             delta = write.Since(0, periods=since.periods)
@@ -573,7 +587,7 @@ class EmbeddingStore(tf.Module):
             for place, shard in enumerate(shards):
                 ids = delta.removed(name, place, shard)
                 if len(ids):
-                    yield shard.group, ids
+                    yield shard, ids
 
     def forget_removed(self, before_step: int) -> None:
         """Frees the memory of ids that were removed before a step.

@@ -10,6 +10,10 @@ class ServingError(ValueError):
     """A model cannot be served or updated; the message gives the reason."""
 
 
+class NoRoomError(ServingError):
+    """A served model has no room for more new ids."""
+
+
 class RequestError(ValueError):
     """A request cannot be answered; the server continues.
 

@@ -2,8 +2,10 @@
 
 import contextlib
 import pathlib
+import time
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import grpc
@@ -20,6 +22,8 @@ from monolith_tf.serving import update_client
 from monolith_tf.serving.changed_rows import Rows
 
 _UNGUARDED: set[str] = set()  # Servers of which the log has said so.
+_ROOM_SECS = 30.0  # A row rests for 10 to 20 s after its id was removed.
+_ROOM_POLL_SECS = 0.5
 _LISTED_IDS = 1 << 20  # About how many ids of a table are listed by a request.
 
 
@@ -97,9 +101,14 @@ class ServerUpdate:
             with self._turn(start) as is_first, self._put_back_if_stopped(start):
                 if is_first:
                     self._measure()
-                dense = self._send(start)
+                self._source.send(start, self._sender)
+                dense = self._send_dense()
                 if is_first:
                     self._check()
+                # Last: what is put back needs no room then. An id that lost its row
+                # and got one again was sent above.
+                for rows in self._removed(start):
+                    self._sender.remove(rows, self._source.newest)
                 client.newest = max(client.newest, source.newest)
                 client.update(self._nothing, step=source.step)
                 self._finish_undo()
@@ -137,10 +146,9 @@ class ServerUpdate:
             client.roll_back(self._source.newest)
             logging.warning(
                 "%s served values that this job does not come from, such as those "
-                "that it had before it went back to a checkpoint. All rows are sent. "
-                "It said: %s",
+                "that it had before it went back to a checkpoint. It is set back: all "
+                "rows are sent.",
                 client.address,
-                error,
             )
             self._forget_undo()
             return 0
@@ -156,7 +164,14 @@ class ServerUpdate:
             and (replaced.version, replaced.token) == (client.version, client.token)
         ):
             # The former update broke off; what it did not replace is not known to it.
-            put_back(client, replaced, self._chunk_bytes)
+            try:
+                put_back(client, replaced, self._chunk_bytes)
+            except errors.NoRoomError as error:
+                logging.warning(
+                    "%s: all rows are sent again: %s", client.address, error
+                )
+                self._forget_undo()
+                return 0
             self._forget_undo()
             return replaced.step
         return start
@@ -226,14 +241,6 @@ class ServerUpdate:
     def _forget_undo(self) -> None:
         if self._undo_path is not None:
             undo_log.remove(self._undo_path)
-
-    def _send(self, start: int) -> int:
-        """Sends rows, then dense weights; returns how many of these."""
-        # Removals first: an id that got a row again since is then sent with it.
-        for rows in self._removed(start):
-            self._sender.remove(rows, self._source.newest)
-        self._source.send(start, self._sender)
-        return self._send_dense()
 
     def _removed(self, start: int) -> list[Rows]:
         """Returns zeros for ids that the server has and the job has not."""
@@ -352,8 +359,19 @@ def roll_back(
         )
     put_back(client, replaced, chunk_bytes)
     undo_log.remove(undo_path)
-    rows = sum(len(rows.ids) for rows in replaced.rows)
-    return Published(client.version, before, replaced.step, rows, 0, 0)
+    found = list(_before(replaced.rows))
+    sizes = [len(rows.ids) for rows in found]
+    removed = sum(len(rows.ids) for rows in found if not rows.weights.any())
+    dense = 0 if replaced.dense is None else replaced.dense.size
+    return Published(
+        client.version,
+        before,
+        replaced.step,
+        updated=sum(sizes) - removed,
+        removed=removed,
+        inserted=0,
+        dense=dense,
+    )
 
 
 def put_back(
@@ -361,12 +379,48 @@ def put_back(
 ) -> None:
     """Puts back on a server what an update replaced, and its step."""
     client.roll_back(replaced.step)
-    for rows in replaced.rows:
+    for rows in _before(replaced.rows):
         for piece in rows.split(chunk_bytes):
-            client.update(piece)
+            _update_when_there_is_room(client, piece)
     if replaced.dense is not None:
         client.send_dense(replaced.dense, chunk_bytes)
     if replaced.step:
         nothing = np.zeros([0, replaced.dim], np.float32)
         rows = Rows(replaced.table, np.zeros([0], np.int64), nothing)
         client.update(rows, step=replaced.step)
+
+
+def _before(replaced: Sequence[Rows]) -> Iterator[Rows]:
+    """Yields each id's row before an update: first ids without one, which give room.
+
+    Args:
+      replaced: What was replaced, the last first.
+    """
+    by_table: dict[str, list[Rows]] = {}
+    for rows in reversed(replaced):
+        by_table.setdefault(rows.table, []).append(rows)
+    left = []
+    for table, parts in by_table.items():
+        # An id may have been replaced twice.
+        ids, first = np.unique(
+            np.concatenate([rows.ids for rows in parts]), return_index=True
+        )
+        weights = np.concatenate([rows.weights for rows in parts])[first]
+        has_row = weights.any(axis=1)
+        if not has_row.all():
+            yield Rows(table, ids[~has_row], weights[~has_row])
+        left.append(Rows(table, ids[has_row], weights[has_row]))
+    yield from (rows for rows in left if len(rows.ids))
+
+
+def _update_when_there_is_room(client: update_client.UpdateClient, rows: Rows) -> None:
+    """Sends rows; waits while rows of removed ids rest on the server."""
+    end = time.monotonic() + _ROOM_SECS
+    while True:
+        try:
+            client.update(rows)
+            return
+        except errors.NoRoomError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(_ROOM_POLL_SECS)

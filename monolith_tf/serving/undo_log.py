@@ -181,9 +181,9 @@ def read(file: pathlib.Path) -> Replaced | None:
     if begin is None:
         return None
     id_ = begin.pop("id", None)
-    # The parts are of rows that were sent after all those of the file itself.
-    for part in _parts(file):
-        rows += _rows_of_part(part, id_)
+    # The parts are of rows that were sent before all those of the file itself.
+    of_parts = [rows for part in _parts(file) for rows in _rows_of_part(part, id_)]
+    rows = of_parts + rows
     return Replaced(**begin, after=after, rows=tuple(reversed(rows)), dense=dense)
 
 

@@ -384,7 +384,7 @@ class UpdateClient:
                 f"publish the next checkpoint. It says: {text}"
             )
         if refusals.NO_ROOM in text:
-            return errors.ServingError(
+            return errors.NoRoomError(
                 f"{self.address} has no room for more new ids. Export a full version: "
                 "`monolith-tf export CONFIG`. A larger `export.spare_rows` lasts "
                 "longer."

@@ -126,7 +126,7 @@ def test_parts_of_other_processes_belong_to_one_update(tmp_path):
     log.close()
     # What was replaced first is put back last.
     found = [rows.ids.tolist() for rows in undo_log.read(path).rows]
-    assert found == [[11], [10, 1], [1], [0, 1], [1]]
+    assert found == [[1], [11], [10, 1], [1], [0, 1]]
     old = (tmp_path / "a.undo.0").read_bytes()
     log = begin()
     assert [each.name for each in tmp_path.iterdir()] == ["a.undo"]
