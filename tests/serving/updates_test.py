@@ -2,6 +2,7 @@
 
 import http.client
 import json
+from typing import ClassVar
 
 import grpc
 import numpy as np
@@ -10,13 +11,17 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from monolith_tf import lineage as lineage_lib
+from monolith_tf.export import publish_spec
 from monolith_tf.export import saved_model
 from monolith_tf.export import spec as spec_lib
 from monolith_tf.lineage import Branch
 from monolith_tf.lineage import Lineage
 from monolith_tf.serving import changed_rows
 from monolith_tf.serving import errors
+from monolith_tf.serving import guard
 from monolith_tf.serving import model as model_lib
+from monolith_tf.serving import server_update
+from monolith_tf.serving import trial
 from monolith_tf.serving import update_client
 from monolith_tf.testing import small_network
 
@@ -289,3 +294,44 @@ def test_pages_of_other_sites_cannot_write_by_rest(server, sums):
     assert sums([7]) == [1]
     assert send(Origin=f"http://localhost:{server.rest_port}")[0] == 200
     assert send()[0] == 200
+
+
+class _Source:
+    """Values that remove a user and give rows to new ones."""
+
+    lineage, step, newest = _JOB, 120, 120
+    tables: ClassVar = {"user": 3}
+    largest: ClassVar = {"user": np.full(3, np.inf)}
+
+    def __init__(self, gone, changed):
+        self._gone, self._changed = gone, changed
+
+    def send(self, since, sender):
+        sender.update(self._changed, self.largest["user"], self.newest)
+
+    def removed(self, since):
+        return [self._gone]
+
+    def dense(self):
+        return {}
+
+
+def test_an_update_without_room_is_put_back_though_it_removes_rows(
+    server, client, sums, tmp_path
+):
+    before = sums([7, 8, 9, 10, 11])
+    source = _Source(
+        _rows([7], [[0, 0, 0]]), _rows([8, 9, 10, 11], np.ones([4, 3], np.float32))
+    )
+    for _ in range(3):
+        with _connected(server, _JOB) as one:
+            update = server_update.ServerUpdate(
+                one,
+                source,
+                chunk_bytes=40,  # Some requests find room.
+                trial=trial.Trial(guard.Guard(publish_spec.GuardSpec(), None)),
+                undo_path=tmp_path / "a.undo",
+            )
+            with pytest.raises(errors.NoRoomError):
+                update.run()
+        assert sums([7, 8, 9, 10, 11]) == before
