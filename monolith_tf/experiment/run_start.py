@@ -80,13 +80,35 @@ def resumed(
         config.data.batch_size,
         taken_for=source.identity(progress.batch_size),
     )
-    if not isinstance(source, StreamSource):
-        progress.stream = None
+    _choose_topic(progress, source.topic if isinstance(source, StreamSource) else None)
     return here._replace(
         progress=progress,
         window=run_lib.Window(**state["window"]),
         trained=trained_rows.joined(before, here.trained),
     )
+
+
+def _choose_topic(progress: run_lib.Progress, topic: str | None) -> None:
+    """Keeps the position in a former topic, and goes on where a topic was left."""
+    left = progress.stream
+    if left is None and topic is None:
+        return
+    if left is not None and left["topic"] == topic:
+        return
+    known = {**progress.former_streams}
+    if left is not None:
+        known[left["topic"]] = left
+    progress.stream = None if topic is None else known.pop(topic, None)
+    progress.former_streams = known
+    if topic is not None:
+        logging.info(
+            "The checkpoint is of %s, and the job now reads topic %r: it starts %s.",
+            "files" if left is None else f"topic {left['topic']!r}",
+            topic,
+            "as `data.stream.start` says"
+            if progress.stream is None
+            else f"where it left it, at offsets {progress.stream['offsets']}",
+        )
 
 
 def _count_examples(progress: run_lib.Progress, saved: Mapping[str, Any]) -> None:

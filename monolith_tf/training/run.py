@@ -37,6 +37,7 @@ class Progress:
       begun: The cut of an epoch that began with other batches or in another order: the
         `epoch`, and `shift` and `order` of its `Cut`; empty if there is none.
       stream: Position in a topic, as `read_ahead.position`; None if the data are files.
+      former_streams: Topic -> position in topics that the job read before.
       examples: Rows trained on, all epochs together.
       clipped: Feature -> number of training values that its `clip` changed.
       metrics: The last evaluation's metrics.
@@ -54,6 +55,7 @@ class Progress:
     batch_size: int = 0
     begun: JsonDict = dataclasses.field(default_factory=dict)
     stream: JsonDict | None = None
+    former_streams: dict[str, JsonDict] = dataclasses.field(default_factory=dict)
     examples: int = 0
     clipped: dict[str, int] = dataclasses.field(default_factory=dict)
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)

@@ -199,6 +199,15 @@ def test_windows_by_a_column_and_late_rows(tmp_path, broker, monkeypatch):
     assert job.updates() == [1] * 200
 
 
+def test_rows_without_a_time_are_trained_on(job):
+    job.send(30, time=lambda row: 1_600_000_000_000 + row)
+    job.send(20)
+    job.train("trainer.mode=progressive", time_column="at")
+    (last,) = job.records("eval")
+    assert (last["rows"], last["untimed_rows"]) == (30, 20)
+    assert job.updates() == [1] * 50
+
+
 def test_messages_that_arrive_during_the_job_are_trained_on(job):
     job.send(10)
 
@@ -239,6 +248,15 @@ def test_another_topic_is_read_from_its_start(job, broker):
     job.send(20)
     job.train()
     assert job.updates() == [1] * 50
+
+
+def test_a_topic_goes_on_where_the_job_left_it(job, broker):
+    topics = [job.topic, broker.create(f"{job.topic}-other", 2)]
+    for number in range(4):
+        job.topic = topics[number % 2]
+        job.send(20)
+        job.train()
+    assert job.updates() == [1] * 80
 
 
 def test_messages_of_many_rows_are_trained_on_once(job, broker):

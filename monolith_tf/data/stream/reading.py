@@ -63,8 +63,9 @@ class SpanReader:
         self.columns = columns
         self._read_columns = columns
         if self._stream.time_column is not None:
-            time = {self._stream.time_column: ColumnType(dtype="int64")}
-            self._read_columns = time | columns
+            # A row without a time is trained on, and scored in no window.
+            time = ColumnType(dtype="int64", default=-1)
+            self._read_columns = {self._stream.time_column: time} | columns
         self.bad_rows = 0
         self.missing = 0
         self.newest = 0
@@ -90,7 +91,8 @@ class SpanReader:
                 found = cleaning.clean(block, self._read_columns, [], self._look, place)
                 if found.bad:
                     self._pass_over(partition, found.bad)
-                self._filled.update(found.filled)
+                filled = found.filled.items()
+                self._filled.update({k: n for k, n in filled if k in self.columns})
                 times.append(self._times(found.table, found.rows, events))
                 tables.append(found.table.select(list(self.columns)))
                 files.append(np.full(len(found.rows), partition, np.int32))

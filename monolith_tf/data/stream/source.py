@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 import numpy as np
-from absl import logging
 
 from monolith_tf.data.batch_source import UNKNOWN_FILES
 from monolith_tf.data.batch_source import RowPlace
@@ -128,19 +127,11 @@ class StreamSource:
 
         Args:
           position: The position of a checkpoint, as `read_ahead.position`; None for a
-            new job. That of another topic is not used, with a warning.
+            topic that the job has not read.
           folder: Folder for the spans of all topics.
           ahead_for_workers: If the workers of a cluster read, how many spans to plan
             ahead for them; the spans then come without rows. See `hear`.
         """
-        if position and position["topic"] != self.topic:
-            logging.warning(
-                "The checkpoint is of topic %r, and `data.stream.topic` is now %r: "
-                "starting it as `data.stream.start` says.",
-                position["topic"],
-                self.topic,
-            )
-            position = None
         number, offsets, skip, topic_id = 0, None, 0, None
         more: dict[str, Any] = {}
         if ahead_for_workers:
