@@ -6,11 +6,13 @@ last. A part that no manifest names does not count, so nothing has to be renamed
 storage only needs to replace the manifest at once.
 """
 
+import contextlib
 import hashlib
 import os
 import pathlib
 import zlib
 from collections.abc import Callable
+from collections.abc import Iterator
 from typing import BinaryIO
 from typing import Protocol
 
@@ -116,7 +118,7 @@ class FilePart:
     """A file that is being written; fulfils `Part`."""
 
     def __init__(self, path: pathlib.Path, name: str) -> None:
-        self._name = name
+        self._path, self._name = path, name
         self._file: BinaryIO = open(path, "wb")  # noqa: SIM115
         self._bytes = 0
         self._crc = 0
@@ -127,15 +129,25 @@ class FilePart:
         self._crc = zlib.crc32(data, self._crc)
         self._sha.update(data)
         self._bytes += len(data)
-        return self._file.write(data)
+        with self._named():
+            return self._file.write(data)
 
     def close(self) -> JsonDict:
         """See `Part.close`."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with self._named():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
         described = {"name": self._name, "bytes": self._bytes, "crc32": self._crc}
         return {**described, "sha256": self._sha.hexdigest()}
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Adds the path to an error, such as that of a full disk."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
 def _sync(folder: pathlib.Path) -> None:
