@@ -34,26 +34,50 @@ def pytest_collection_modifyitems(items):
     Those are tests with a longer time limit. Files of many tests follow, as in
     `--loadscope-reorder`.
     """
-    for item in items:
-        if item.get_closest_marker("own_process") and _OWN_PROCESS not in os.environ:
-            item.runtest = functools.partial(_run_in_own_process, item)
+    if _OWN_PROCESS not in os.environ:
+        own = [item for item in items if item.get_closest_marker("own_process")]
+        for item in own:
+            ids = [other.nodeid for other in own if other.path == item.path]
+            items[items.index(item)] = OwnProcessItem.of(item, ids)
     long = {item.path for item in items if item.get_closest_marker("timeout")}
     sizes = collections.Counter(item.path for item in items)
     items.sort(key=lambda item: (item.path not in long, -sizes[item.path]))
 
 
-def _run_in_own_process(item):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+class OwnProcessItem(pytest.Item):
+    """A test that runs in another process, with the others of its file."""
+
+    @classmethod
+    def of(cls, item, ids):
+        made = cls.from_parent(item.parent, name=item.name)
+        made.own_markers = list(item.iter_markers())
+        made.ids = ids
+        return made
+
+    def runtest(self):
+        passed, output = _in_own_process(self.config.rootpath, tuple(self.ids))
+        assert self.nodeid in passed, output[-8000:]
+
+    def reportinfo(self):
+        return self.path, None, self.nodeid
+
+
+@functools.cache
+def _in_own_process(root, ids):
+    """Returns the ids of the tests that passed, and the output."""
+    command = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, f"--rootdir={item.config.rootpath}", item.nodeid],
-        cwd=item.config.rootpath,
+        [*command, f"--rootdir={root}", *ids],
+        cwd=root,
         env=os.environ | {_OWN_PROCESS: "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout[-6000:]
+    lines = done.stdout.splitlines()
+    passed = {line.partition(" ")[2] for line in lines if line.startswith("PASSED ")}
+    return passed, done.stdout
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,11 @@ from monolith_tf.serving import update_client
 from monolith_tf.testing import publishing as support
 from monolith_tf.testing import server_processes
 
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(200)]
+pytestmark = [
+    pytest.mark.distributed,
+    pytest.mark.own_process,
+    pytest.mark.timeout(280),
+]
 
 
 class _Server(support.UpdateServer):
