@@ -152,6 +152,7 @@ class LiveCopyOnServersTest(testing.TestCase):
     def path(self, name):
         return os.path.join(self.get_temp_dir(), self._testMethodName, name)
 
+    @pytest.mark.slow
     def test_servers_write_their_rows_and_one_dies(self):
         with (
             server_processes.ServerProcesses(2) as servers,

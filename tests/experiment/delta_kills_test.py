@@ -57,7 +57,8 @@ def _kill_after(process, folder, steps, secs):
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kills", [1, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, 8])
 def test_a_job_killed_while_it_writes_deltas_ends_as_an_undisturbed_one(
     tmp_path, kills
 ):

@@ -104,6 +104,7 @@ def _killed_after(job, wanted, *overrides):
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_job_that_was_killed_takes_its_servers_back(tmp_path):
     job = clicking_job.Job(tmp_path)
     job.train("trainer.max_steps=10")

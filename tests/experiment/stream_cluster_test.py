@@ -69,6 +69,7 @@ def test_each_message_is_trained_on_once_and_counted(job):
     assert job.progress()["stream"]["offsets"] == {"0": 50, "1": 50}
 
 
+@pytest.mark.slow
 def test_rows_of_messages_are_trained_on_once_in_a_cluster_and_out_of_it(job, broker):
     rows = np.arange(240)
     for first in range(0, 240, 20):
@@ -95,6 +96,7 @@ def test_a_worker_says_which_message_is_bad(job):
     assert "partition 1, offset 15: no value in column `click`" in log
 
 
+@pytest.mark.slow
 def test_an_idle_cluster_can_be_interrupted(job):
     job.send(20)
     with job.cluster(until="never") as cluster:
@@ -106,6 +108,7 @@ def test_an_idle_cluster_can_be_interrupted(job):
     assert job.updates() == [1] * 20
 
 
+@pytest.mark.slow
 def test_each_row_is_scored_once_before_it_is_trained_on(job, broker):
     for partition in range(2):
         rows = range(partition, 1000, 2)
