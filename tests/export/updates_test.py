@@ -122,8 +122,8 @@ class UpdatesTest(testing.TestCase):
         self.assertEqual(answers[2], state(1, 4, 100))
         self.assertEqual(answers[3], state(0, 4, 100))  # Sent again.
         self.assertAllClose(answers[4]["sums"][:, 0], [12, 15, 0, 4])
-        self.assertEqual(answers[5], state(0, 4, 120))  # Zeros take no spare row.
-        self.assertEqual(answers[6], state(1, 5, 120))  # Steps do not go back.
+        self.assertEqual(answers[5], state(0, 3, 120))  # Zeros remove a row.
+        self.assertEqual(answers[6], state(1, 4, 120))  # Steps do not go back.
         self.assertAllClose(answers[7]["sums"][:, 0], [12, 15, 6, 3])
 
     def test_a_table_of_64_bits_takes_integers_as_they_stand(self):

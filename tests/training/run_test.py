@@ -32,6 +32,7 @@ def test_a_new_run_has_seen_nothing():
         "batch_size": 0,
         "begun": {},
         "stream": None,
+        "former_streams": {},
         "examples": 0,
         "clipped": {},
         "metrics": {},
