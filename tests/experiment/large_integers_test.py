@@ -254,12 +254,9 @@ def test_a_server_answers_for_64_bits_and_takes_their_rows(config, more, tmp_pat
         "history_length": np.ones(len(values), np.int64),
     }
 
-    exported = small_job.last(tmp_path / "model")
-
     def expected():
-        """Returns the predictions of the newest rows with the exported layers."""
-        _, network = made._restored(exported)
-        network.store.restore(small_job.last(tmp_path / "model").embedding_dir)
+        """Returns the predictions of the newest checkpoint."""
+        _, network = made._restored(small_job.last(tmp_path / "model"))
         raw = {
             **{name: tf.constant(columns[name]) for name in ("user", "item")},
             "history": tf.RaggedTensor.from_tensor(columns["history"]),
