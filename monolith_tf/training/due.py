@@ -1,4 +1,4 @@
-"""When something is due: by steps, by the clock, or by the time of events."""
+"""Decides when something is due: after some steps, some time, or some event time."""
 
 import time
 from collections.abc import Callable
